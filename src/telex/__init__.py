@@ -1,0 +1,3 @@
+"""Telex: typed WebSockets for Python."""
+
+__version__ = "0.1.0"

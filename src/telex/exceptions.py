@@ -1,0 +1,214 @@
+"""Every exception of Telex.
+
+::
+
+    TelexException
+    ├── ImproperlyConfiguredException      the app is built wrong: raised when it is built
+    │   └── MissingDependencyException     a library that an option needs is not installed
+    ├── SerializationException             a value could not be encoded or decoded
+    ├── ConnectionStateError               a call that the connection's state does not allow
+    │   └── ConcurrencyError               two tasks wait for the same connection's messages
+    ├── NoRouteMatchFoundException         no handler of that name takes these parameters
+    ├── HTTPException                      has an HTTP status: a denial before accept, close 4000 + status after
+    │   ├── ClientException                400
+    │   │   └── ValidationException        400; also a message that does not fit its annotation
+    │   ├── NotAuthorizedException         401
+    │   ├── PermissionDeniedException      403
+    │   ├── NotFoundException              404
+    │   ├── MethodNotAllowedException      405
+    │   ├── TooManyRequestsException       429
+    │   ├── InternalServerException        500
+    │   └── ServiceUnavailableException    503
+    └── WebSocketException                 has a close code and a reason
+        └── WebSocketDisconnect            the client left
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import ClassVar
+
+from telex import status_codes
+
+__all__ = (
+    "ClientException",
+    "ConcurrencyError",
+    "ConnectionStateError",
+    "HTTPException",
+    "ImproperlyConfiguredException",
+    "InternalServerException",
+    "MethodNotAllowedException",
+    "MissingDependencyException",
+    "NoRouteMatchFoundException",
+    "NotAuthorizedException",
+    "NotFoundException",
+    "PermissionDeniedException",
+    "SerializationException",
+    "ServiceUnavailableException",
+    "TelexException",
+    "TooManyRequestsException",
+    "ValidationException",
+    "WebSocketDisconnect",
+    "WebSocketException",
+)
+
+
+class TelexException(Exception):
+    """The root of the tree. ``detail`` is the text that may be shown."""
+
+    detail: str
+
+    def __init__(self, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(detail)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.detail!r})"
+
+
+class ImproperlyConfiguredException(TelexException, ValueError):
+    """The app is described wrongly; raised while it is built, naming who, where and what to write instead."""
+
+
+class MissingDependencyException(ImproperlyConfiguredException, ImportError):
+    """An option needs a library that is not installed."""
+
+    def __init__(self, package: str, extra: str | None = None) -> None:
+        super().__init__(f"{package!r} is not installed: pip install 'telex[{extra or package}]'")
+
+
+class SerializationException(TelexException):
+    """A value could not be encoded for, or decoded from, the wire."""
+
+
+class ConnectionStateError(TelexException, RuntimeError):
+    """A call that the connection's state does not allow; the text names both."""
+
+
+class ConcurrencyError(ConnectionStateError):
+    """Two tasks wait for messages of one connection: each message can go to one of them only."""
+
+
+class NoRouteMatchFoundException(TelexException, LookupError):
+    """No handler of that name, or not with these path parameters."""
+
+
+class HTTPException(TelexException):
+    """An error with an HTTP status.
+
+    Before accept it becomes a denial response with that status, ``headers`` and a JSON body; after accept it closes the
+    connection with 4000 + status and ``detail`` as the reason.
+    """
+
+    status_code: int = status_codes.HTTP_500_INTERNAL_SERVER_ERROR
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        status_code: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        extra: object = None,
+    ) -> None:
+        if status_code is not None:
+            self.status_code = status_code
+        super().__init__(detail or _phrase(self.status_code))
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.status_code}, {self.detail!r})"
+
+
+class ClientException(HTTPException):
+    """The client sent something wrong."""
+
+    status_code = status_codes.HTTP_400_BAD_REQUEST
+
+
+class ValidationException(ClientException, ValueError):
+    """A message or a parameter does not fit its annotation.
+
+    ``path`` says where in the message, as JSONPath (``$.user.name``); empty when it is not about one place.
+    """
+
+    def __init__(self, detail: str = "", *, path: str = "", extra: object = None) -> None:
+        super().__init__(detail, extra=extra)
+        self.path = path
+
+
+class NotAuthorizedException(ClientException):
+    """Credentials are missing or wrong."""
+
+    status_code = status_codes.HTTP_401_UNAUTHORIZED
+
+
+class PermissionDeniedException(ClientException):
+    """The client may not do this."""
+
+    status_code = status_codes.HTTP_403_FORBIDDEN
+
+
+class NotFoundException(ClientException):
+    """There is nothing of that name."""
+
+    status_code = status_codes.HTTP_404_NOT_FOUND
+
+
+class MethodNotAllowedException(ClientException):
+    """The path exists, but not for this kind of request."""
+
+    status_code = status_codes.HTTP_405_METHOD_NOT_ALLOWED
+
+
+class TooManyRequestsException(ClientException):
+    """The client asks too often."""
+
+    status_code = status_codes.HTTP_429_TOO_MANY_REQUESTS
+
+
+class InternalServerException(HTTPException):
+    """The server failed."""
+
+    status_code = status_codes.HTTP_500_INTERNAL_SERVER_ERROR
+
+
+class ServiceUnavailableException(HTTPException):
+    """The server cannot serve now."""
+
+    status_code = status_codes.HTTP_503_SERVICE_UNAVAILABLE
+
+
+class WebSocketException(TelexException):
+    """Closes the connection with ``code`` and ``reason``.
+
+    ``detail`` is the same as ``reason`` under the name that Litestar's users write.
+    """
+
+    default_code: ClassVar[int] = 4500
+
+    def __init__(self, code: int | None = None, reason: str = "", *, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.code = self.default_code if code is None else code
+
+    @property
+    def reason(self) -> str:
+        """The text of the close frame."""
+        return self.detail
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.code}, {self.detail!r})"
+
+
+class WebSocketDisconnect(WebSocketException):
+    """The client left, with the code and reason it gave: 1005 without a code, 1006 without a close frame."""
+
+    default_code = status_codes.WS_1000_NORMAL_CLOSURE
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return f"HTTP {status}"

@@ -1,0 +1,135 @@
+"""The types that meet at Telex's edges: ASGI's scope, events and callables, and users' callables.
+
+Event shapes are those of the ASGI WebSocket specification 2.4 (https://asgi.readthedocs.io/en/latest/specs/www.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from telex.connection import WebSocket
+
+__all__ = (
+    "ASGIApp",
+    "AcceptEvent",
+    "CloseEvent",
+    "DenialBodyEvent",
+    "DenialStartEvent",
+    "ExceptionHandler",
+    "Guard",
+    "Message",
+    "Middleware",
+    "Mode",
+    "RawHeaders",
+    "Receive",
+    "Scope",
+    "Send",
+    "SendEvent",
+    "Transport",
+    "TypeDecoder",
+    "TypeEncoder",
+)
+
+Scope: TypeAlias = MutableMapping[str, Any]
+"""An ASGI connection scope. Its values are whatever servers and middleware put there, hence ``Any``."""
+
+Message: TypeAlias = MutableMapping[str, Any]
+"""An ASGI event, either direction."""
+
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
+
+Mode: TypeAlias = Literal["text", "binary"]
+"""The opcode of a data frame (RFC 6455 section 5.6): it says how bytes travel, not what they mean."""
+
+
+class AcceptEvent(TypedDict):
+    """``websocket.accept``: completes the opening handshake."""
+
+    type: Literal["websocket.accept"]
+    subprotocol: str | None
+    headers: list[tuple[bytes, bytes]]
+
+
+class SendEvent(TypedDict):
+    """``websocket.send``: one data message, text or binary."""
+
+    type: Literal["websocket.send"]
+    text: NotRequired[str]
+    bytes: NotRequired[bytes]
+
+
+class CloseEvent(TypedDict):
+    """``websocket.close``: starts the closing handshake, or refuses the opening one."""
+
+    type: Literal["websocket.close"]
+    code: int
+    reason: str
+
+
+class DenialStartEvent(TypedDict):
+    """``websocket.http.response.start``: answers the opening handshake with an HTTP status."""
+
+    type: Literal["websocket.http.response.start"]
+    status: int
+    headers: list[tuple[bytes, bytes]]
+
+
+class DenialBodyEvent(TypedDict):
+    """``websocket.http.response.body``: the body of a denial."""
+
+    type: Literal["websocket.http.response.body"]
+    body: bytes
+    more_body: NotRequired[bool]
+
+
+class Transport(Protocol):
+    """The fast path that a server may offer as ``scope["extensions"]["telex.transport"]``.
+
+    It carries messages without event dictionaries once the connection is accepted. Everything here belongs to the
+    event loop's thread. A server that offers it still speaks plain ASGI to whoever does not use it.
+    """
+
+    def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
+        """Deliver each message to ``handler`` inside the frame callback; ``None`` goes back to the receive queue.
+
+        Messages that already wait in the receive queue are delivered first, in order. While the write buffer is above
+        its high mark the server stops reading, so that a client that does not read is not read from either.
+        """
+
+    def send(self, data: str | bytes) -> bool:
+        """Write one message, text or binary by its type; false when :meth:`drain` should be awaited before the next.
+
+        :raises OSError: the connection is closing or closed.
+        """
+
+    async def drain(self) -> None:
+        """Wait until the write buffer is below its low mark.
+
+        :raises OSError: the connection was lost meanwhile.
+        """
+
+    async def receive(self) -> str | bytes | None:
+        """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event."""
+
+
+Guard: TypeAlias = "Callable[[WebSocket], None | Awaitable[None]]"
+"""Runs before accept; raises to refuse. Sync guards run inline."""
+
+ExceptionHandler: TypeAlias = "Callable[[WebSocket, Any], object]"
+"""Takes the socket and the exception; its result (awaited if awaitable) is the reply, ``None`` for none."""
+
+Middleware: TypeAlias = Callable[[ASGIApp], ASGIApp]
+"""A plain ASGI middleware factory."""
+
+TypeEncoder: TypeAlias = Callable[[Any], object]
+"""Turns a value into something that JSON has."""
+
+TypeDecoder: TypeAlias = tuple[Callable[[type], bool], Callable[[type, Any], object]]
+"""A predicate over the wanted type, and a function ``(type, plain value) -> value``."""
+
+TypeEncoders: TypeAlias = Mapping[type, TypeEncoder]
