@@ -117,7 +117,7 @@ class Transport(Protocol):
         """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event."""
 
 
-Guard: TypeAlias = "Callable[[WebSocket], None | Awaitable[None]]"
+Guard: TypeAlias = "Callable[[WebSocket], Awaitable[None] | None]"
 """Runs before accept; raises to refuse. Sync guards run inline."""
 
 ExceptionHandler: TypeAlias = "Callable[[WebSocket, Any], object]"
