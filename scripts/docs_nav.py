@@ -1,0 +1,33 @@
+"""A hook for mkdocs: the navigation is the folders of ``docs/``, in the order that a reader takes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+
+SECTIONS = {"tutorial": "Tutorial", "how-to": "How-to", "topics": "Topics", "reference": "Reference"}
+TUTORIAL = ("first-steps", "a-chat", "going-live")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Lists every page of ``docs/``; titles are the pages' own first headings."""
+    docs = Path(config.docs_dir)
+    strangers = {path.parent.name for path in docs.glob("*/*.md")} - set(SECTIONS)
+    if strangers:
+        raise PluginError(f"docs/ has folders that scripts/docs_nav.py does not know: {sorted(strangers)}")
+    sections = [{title: pages(docs, folder)} for folder, title in SECTIONS.items() if (docs / folder).is_dir()]
+    config.nav = [path.name for path in sorted(docs.glob("*.md"), key=order)] + sections
+    return config
+
+
+def pages(docs: Path, folder: str) -> list[str]:
+    """The pages of one section, relative to ``docs/``."""
+    return [path.relative_to(docs).as_posix() for path in sorted((docs / folder).rglob("*.md"), key=order)]
+
+
+def order(path: Path) -> tuple[bool, int, str]:
+    """A section's index first, the tutorial's parts in their order, all else by name."""
+    part = TUTORIAL.index(path.stem) if path.stem in TUTORIAL else len(TUTORIAL)
+    return path.stem != "index", part, path.stem

@@ -1,0 +1,21 @@
+"""What a test may do without, and where nothing may be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+
+def everything_is_demanded() -> bool:
+    """Whether a skipped test is a failure: in CI, which installs all that the tests need."""
+    return os.environ.get("CI") == "true"
+
+
+def browser_is_demanded() -> bool:
+    """Whether tests marked ``browser`` must run even if that means that they fail."""
+    return everything_is_demanded() or os.environ.get("TELEX_REQUIRE_BROWSER") == "1"
+
+
+def chromium_path() -> str | None:
+    """Where the machine's Chromium is, or ``None`` where it has none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -1,0 +1,165 @@
+"""The floors of the house (DESIGN.md, section 3): a module imports only what is lower, at the top of its file.
+
+A package is one unit and may import within itself. Imports under ``if TYPE_CHECKING:`` are for readers only and are
+exempt. The server is a tower of its own on the ground floor: nothing but the command line enters it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "telex"
+
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("status_codes",),
+    ("types", "exceptions", "datastructures"),
+    ("signatures", "params", "codecs", "channels.mailbox"),
+    ("connection", "di", "dto", "channels"),
+    ("layers", "middleware", "registry"),
+    ("plans",),
+    ("handlers",),
+    ("routing",),
+    ("application",),
+    ("asyncapi", "testing"),
+    ("cli",),
+)
+LEVELS: Mapping[str, int] = {unit: level for level, units in enumerate(FLOORS) for unit in units}
+TOWER = "server"
+UNDER_THE_TOWER = frozenset({"status_codes", "types", "exceptions"})
+TOP = frozenset({"cli"})
+
+
+def unit_of(module: str) -> str:
+    """The unit that a module belongs to: ``telex.handlers.raw`` is in ``handlers``. The package itself is ``""``."""
+    name = module.removeprefix("telex").removeprefix(".").removeprefix("__version__")
+    units = [unit for unit in (*LEVELS, TOWER) if name == unit or name.startswith(f"{unit}.")]
+    return max(units, key=len, default=name)
+
+
+def module_of(path: Path, root: Path = SOURCE) -> str:
+    """The dotted name of a source file."""
+    parts = ("telex", *path.relative_to(root).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(tree: ast.Module, module: str, *, is_package: bool = False) -> Iterator[tuple[int, str, bool]]:
+    """Line, name and "stands at the top of the file" of each import of ours that runs."""
+    top = set(tree.body)
+    for node in nodes_that_run(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = absolute(node, module, is_package=is_package)
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name == "telex" or name.startswith("telex."):
+                yield node.lineno, name, node in top
+
+
+def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}:
+            for other in node.orelse:
+                yield other
+                yield from nodes_that_run(other)
+            continue
+        yield node
+        yield from nodes_that_run(node)
+
+
+def absolute(node: ast.ImportFrom, module: str, *, is_package: bool) -> str:
+    if not node.level:
+        return node.module or ""
+    package = module.split(".")[: len(module.split(".")) - node.level + is_package]
+    return ".".join([*package, *filter(None, [node.module])])
+
+
+def fault(importer: str, imported: str) -> str | None:
+    """Why a module of the one unit may not import the other, or ``None`` when it may."""
+    if importer in {imported, ""}:
+        return None
+    if not imported:
+        # The version is the one thing that the package itself defines.
+        return None if importer in TOP else "import the module that defines the name, not the package that hands it on"
+    if TOWER in {importer, imported}:
+        allowed = imported in UNDER_THE_TOWER or importer in TOP
+        return (
+            None if allowed else "the server tower stands on types and exceptions, and only the command line enters it"
+        )
+    for unit in (importer, imported):
+        if unit not in LEVELS:
+            return f"{unit!r} has no floor: give it one in FLOORS here and in DESIGN.md, section 3"
+    if LEVELS[imported] < LEVELS[importer]:
+        return None
+    return f"{imported!r} is not below {importer!r}"
+
+
+def faults(source: str, module: str, *, is_package: bool = False) -> list[str]:
+    """Everything that one file's imports do against the rules, a line each."""
+    found: list[str] = []
+    for line, name, at_top in imports_of(ast.parse(source), module, is_package=is_package):
+        reason = fault(unit_of(module), unit_of(name))
+        if reason is None and not at_top:
+            reason = "an import of ours stands at the top of the file, not inside a function or a condition"
+        if reason is not None:
+            found.append(f"{module}:{line} imports {name}: {reason}")
+    return found
+
+
+def test_every_module_imports_only_from_lower_floors() -> None:
+    files = sorted(SOURCE.rglob("*.py"))
+    assert files
+    found = [
+        reason
+        for path in files
+        for reason in faults(path.read_text("utf-8"), module_of(path), is_package=path.name == "__init__.py")
+    ]
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("telex.types", "from telex.connection import WebSocket"),
+        ("telex.types", "import telex.connection"),
+        ("telex.di", "from telex.connection import WebSocket"),
+        ("telex.di", "from telex import application"),
+        ("telex.routing", "from . import application"),
+        ("telex.handlers.raw", "from ..routing import Router"),
+        ("telex.channels.mailbox", "from telex.channels.hub import Channels"),
+        ("telex.application", "def build():\n    from telex.routing import Router"),
+        ("telex.application", "try:\n    from telex.routing import Router\nexcept ImportError: ..."),
+        ("telex.application", "from telex import Router"),
+        ("telex.application", "if TYPE_CHECKING: ...\nelse:\n    from telex.cli.main import main"),
+        ("telex.server.protocol", "from telex.connection import WebSocket"),
+        ("telex.application", "from telex.server import run"),
+        ("telex.novelty", "from telex.types import Scope"),
+    ],
+)
+def test_a_forbidden_import_is_found(module: str, source: str) -> None:
+    assert len(faults(source, module)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("telex.application", "import asyncio\nfrom telex.routing import Router\nfrom telex import exceptions"),
+        ("telex.types", "if TYPE_CHECKING:\n    from telex.connection import WebSocket"),
+        (
+            "telex.handlers.listener",
+            "from telex.handlers.raw import websocket\nfrom .stream import send_websocket_stream",
+        ),
+        ("telex.channels.hub", "from telex.channels.mailbox import Mailbox"),
+        ("telex.server.protocol", "from telex.types import Scope\nfrom telex.server.handshake import accept"),
+        ("telex.cli.main", "from telex import __version__\nfrom telex.server.runner import run"),
+        ("telex", "from telex.application import Telex"),
+    ],
+)
+def test_an_allowed_import_passes(module: str, source: str) -> None:
+    assert faults(source, module) == []

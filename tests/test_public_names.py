@@ -1,0 +1,20 @@
+"""The names that ``telex`` promises. A change here is a change for users: it belongs into CHANGELOG.md."""
+
+from __future__ import annotations
+
+import telex
+
+EXPECTED: tuple[str, ...] = ()
+
+
+def test_the_public_names_are_those_promised() -> None:
+    assert tuple(getattr(telex, "__all__", ())) == EXPECTED
+
+
+def test_the_public_names_are_sorted() -> None:
+    assert list(EXPECTED) == sorted(EXPECTED)
+
+
+def test_every_public_name_exists() -> None:
+    missing = [name for name in EXPECTED if not hasattr(telex, name)]
+    assert not missing
