@@ -9,6 +9,7 @@
     ├── ConnectionStateError               a call that the connection's state does not allow
     │   └── ConcurrencyError               two tasks wait for the same connection's messages
     ├── NoRouteMatchFoundException         no handler of that name takes these parameters
+    ├── ChannelsException                  a channel that is not declared, or a call that the hub does not allow
     ├── HTTPException                      has an HTTP status: a denial before accept, close 4000 + status after
     │   ├── ClientException                400
     │   │   └── ValidationException        400; also a message that does not fit its annotation
@@ -19,6 +20,7 @@
     │   ├── TooManyRequestsException       429
     │   ├── InternalServerException        500
     │   └── ServiceUnavailableException    503
+    │       └── BackendUnavailable         the broker of the channels does not answer
     └── WebSocketException                 has a close code and a reason
         └── WebSocketDisconnect            the client left
 """
@@ -32,6 +34,8 @@ from typing import ClassVar
 from telex import status_codes
 
 __all__ = (
+    "BackendUnavailable",
+    "ChannelsException",
     "ClientException",
     "ConcurrencyError",
     "ConnectionStateError",
@@ -92,6 +96,10 @@ class ConcurrencyError(ConnectionStateError):
 
 class NoRouteMatchFoundException(TelexException, LookupError):
     """No handler of that name, or not with these path parameters."""
+
+
+class ChannelsException(TelexException, LookupError):
+    """A channel is not declared, or its name or the call is one that the hub does not allow."""
 
 
 class HTTPException(TelexException):
@@ -178,6 +186,14 @@ class ServiceUnavailableException(HTTPException):
     """The server cannot serve now."""
 
     status_code = status_codes.HTTP_503_SERVICE_UNAVAILABLE
+
+
+class BackendUnavailable(ServiceUnavailableException):
+    """The broker behind the channels cannot be reached, or did not answer in time.
+
+    Raised at the publisher and the subscriber. A publish that was on its way when the broker went may or may not
+    have arrived.
+    """
 
 
 class WebSocketException(TelexException):
