@@ -12,7 +12,7 @@
     ├── ChannelsException                  a channel that is not declared, or a call that the hub does not allow
     ├── HTTPException                      has an HTTP status: a denial before accept, close 4000 + status after
     │   ├── ClientException                400
-    │   │   └── ValidationException        400; also a message that does not fit its annotation
+    │   │   └── ValidationException        400; a value or message that does not fit (SerializationException too)
     │   ├── NotAuthorizedException         401
     │   ├── PermissionDeniedException      403
     │   ├── NotFoundException              404
@@ -135,7 +135,7 @@ class ClientException(HTTPException):
     status_code = status_codes.HTTP_400_BAD_REQUEST
 
 
-class ValidationException(ClientException, ValueError):
+class ValidationException(ClientException, SerializationException, ValueError):
     """A message or a parameter does not fit its annotation.
 
     ``path`` says where in the message, as JSONPath (``$.user.name``); empty when it is not about one place.

@@ -1,0 +1,503 @@
+"""``WebSocket``: one connection, on starlette's ``HTTPConnection``.
+
+Its life is a walk through five states, and one table says which call each of them allows::
+
+    init ──connect received──> connect ──accept──> open ──the client leaves──> disconnect
+                                  └─────deny, close────┴──close──> closed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
+
+import msgspec
+from starlette.datastructures import URL, URLPath
+from starlette.requests import HTTPConnection
+
+from telex import codecs, events
+from telex.datastructures import State
+from telex.exceptions import (
+    ConnectionStateError,
+    ImproperlyConfiguredException,
+    WebSocketDisconnect,
+    WebSocketException,
+)
+from telex.inbox import Inbox
+from telex.types import Message, Mode, Receive, Scope, Send, TypeEncoder
+
+if TYPE_CHECKING:
+    from telex.application import Telex
+
+__all__ = ("ConnectionOptions", "ConnectionState", "WebSocket")
+
+UserT = TypeVar("UserT")
+AuthT = TypeVar("AuthT")
+StateT = TypeVar("StateT", bound=State)
+
+ConnectionState: TypeAlias = Literal["init", "connect", "receive", "disconnect"]
+"""What users see; ``receive`` is an open connection, ``disconnect`` one that has ended from either side."""
+
+_Step: TypeAlias = Literal["init", "connect", "open", "closed", "disconnect"]
+_Call: TypeAlias = Literal["accept", "deny", "receive", "send"]
+
+_ALLOWED: Final[Mapping[_Call, frozenset[_Step]]] = {
+    "accept": frozenset({"init", "connect"}),
+    "deny": frozenset({"init", "connect"}),
+    "receive": frozenset({"init", "connect", "open"}),
+    "send": frozenset({"init", "connect", "open"}),
+}
+
+_WHY_NOT: Final[Mapping[_Step, str]] = {
+    "init": "it has not been accepted yet",
+    "connect": "it has not been accepted yet",
+    "open": "it has been accepted already",
+    "closed": "it was closed by this side before",
+    "disconnect": "the client has left",
+}
+
+_PUBLIC: Final[Mapping[_Step, ConnectionState]] = {
+    "init": "init",
+    "connect": "connect",
+    "open": "receive",
+    "closed": "disconnect",
+    "disconnect": "disconnect",
+}
+
+MEBIBYTE: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """What the layers say about a connection: its limits, and how values are written."""
+
+    max_message_size: int = MEBIBYTE
+    """Bytes of one message; a larger one closes with 1009."""
+    max_queued_messages: int = 16
+    """Messages that are read ahead while a handler is busy; then reading stops and TCP pushes back."""
+    type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict)
+    encode_json: Callable[[object], bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        encode = msgspec.json.Encoder(enc_hook=codecs.encoder_hook(self.type_encoders)).encode
+        object.__setattr__(self, "encode_json", encode)
+
+
+_DEFAULT_OPTIONS: Final = ConnectionOptions()
+
+
+class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
+    """One WebSocket connection.
+
+    ``socket.state`` is this connection's own :class:`State`; annotate ``WebSocket[User, Auth, MyState]`` to have
+    ``user``, ``auth`` and ``state`` typed. Calls that the state of the connection does not allow raise
+    ``ConnectionStateError``; whatever meets a client that has left raises ``WebSocketDisconnect``.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive | None = None,
+        send: Send | None = None,
+        options: ConnectionOptions = _DEFAULT_OPTIONS,
+    ) -> None:
+        super().__init__(scope)
+        self.options = options
+        self.inbox = Inbox(receive or _no_channel, options.max_queued_messages, options.max_message_size)
+        self.streams: asyncio.TaskGroup | None = None
+        self._asgi_send = send or _no_channel
+        self._step: _Step = "init"
+        self._accepting: asyncio.Future[None] | None = None
+
+    # -- what the handshake says
+
+    @property
+    def app(self) -> Telex:
+        """The Telex app that serves this connection."""
+        return cast("Telex", self.scope["app"])
+
+    @property
+    def route_handler(self) -> object:
+        """The description of the handler that serves this connection."""
+        return self.scope["route_handler"]
+
+    @property
+    def user(self) -> UserT:
+        """What an authentication middleware put into the scope."""
+        return cast("UserT", self._from_middleware("user", "an authentication middleware"))
+
+    @property
+    def auth(self) -> AuthT:
+        """What an authentication middleware put into the scope beside ``user``."""
+        return cast("AuthT", self._from_middleware("auth", "an authentication middleware"))
+
+    @property
+    def session(self) -> Any:
+        """The session that a session middleware put into the scope.
+
+        A cookie session (a plain dictionary) is read-only here: a cookie cannot be set once the handshake is answered,
+        so a write raises. Sessions that save themselves on the server are given as they are.
+        """
+        session = self._from_middleware("session", "a session middleware")
+        return ReadOnlySession(session) if isinstance(session, dict) else session
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The logger ``telex``."""
+        return logging.getLogger("telex")
+
+    def url_for(self, name: str, /, **path_params: Any) -> URL:
+        """The absolute URL of the handler called ``name``.
+
+        :raises NoRouteMatchFoundException: there is none, or it takes other parameters.
+        """
+        path = URLPath(self.app.route_reverse(name, **path_params), protocol="websocket")
+        return path.make_absolute_url(base_url=self.base_url)
+
+    def _from_middleware(self, key: str, middleware: str) -> object:
+        if key not in self.scope:
+            raise ImproperlyConfiguredException(f"socket.{key} is not there: it needs {middleware} on this route")
+        return self.scope[key]
+
+    # -- the opening handshake
+
+    @property
+    def connection_state(self) -> ConnectionState:
+        """``init``, ``connect`` (the handshake waits for an answer), ``receive`` (open) or ``disconnect``."""
+        return _PUBLIC[self._step]
+
+    @property
+    def is_open(self) -> bool:
+        """Accepted, and ended by neither side."""
+        return self._step == "open"
+
+    @property
+    def was_accepted(self) -> bool:
+        """Whether this side has completed the handshake, be the connection still open or not."""
+        return self._accepting is not None and self._accepting.done()
+
+    async def accept(
+        self, subprotocols: str | Sequence[str] | None = None, headers: events.HeaderValues | None = None
+    ) -> None:
+        """Complete the handshake. Of a list of ``subprotocols`` the first that the client offered is taken.
+
+        :raises ConnectionStateError: the connection was accepted, closed or lost before.
+        :raises ValueError: a single subprotocol that was not offered, or a header that is not safe to send.
+        """
+        if self._accepting is not None or self._step not in _ALLOWED["accept"]:
+            self._refuse("accept")
+        event = events.accept_event(self.scope, subprotocols, headers)
+        self._accepting = asyncio.get_running_loop().create_future()
+        try:
+            await self._await_connect()
+            await self._wire(cast("Message", event))
+            self._step = "open"
+        finally:
+            self._accepting.set_result(None)
+            if self._step != "open":
+                self._accepting = None
+
+    async def deny(self, status: int = 403, body: object = None, headers: events.HeaderValues | None = None) -> None:
+        """Answer the handshake with an HTTP status instead, where the server can; else refuse it (403).
+
+        :raises ConnectionStateError: the handshake was answered before.
+        """
+        if self._accepting is not None or self._step not in _ALLOWED["deny"]:
+            self._refuse("deny")
+        await self._await_connect()
+        self._step = "closed"
+        if events.offers_denial(self.scope):
+            start, rest = events.denial_events(status, body, headers)
+            await self._wire(cast("Message", start))
+            await self._wire(cast("Message", rest))
+        else:
+            await self._wire(cast("Message", events.close_event(1000, "")))
+
+    async def _await_connect(self) -> None:
+        if self._step != "init":
+            return
+        event = await self.inbox.get()
+        if event["type"] != "websocket.connect":
+            self._step = "disconnect"
+            raise self.inbox.disconnect or WebSocketDisconnect(1006)
+        self._step = "connect"
+
+    async def _ensure_accepted(self, call: _Call) -> None:
+        if self._step in {"closed", "disconnect"}:
+            self._refuse(call)
+        if self._accepting is None:
+            await self.accept()
+        elif not self._accepting.done():
+            await asyncio.shield(self._accepting)
+
+    # -- the closing handshake
+
+    async def close(self, code: int = 1000, reason: str | None = None) -> None:
+        """End the connection; before accept that refuses the handshake. Closing what has ended does nothing.
+
+        ``reason`` is cut to 123 bytes at a character boundary.
+
+        :raises ValueError: a code that may not be sent (RFC 6455 section 7.4).
+        """
+        event = events.close_event(code, reason)
+        if self._step in {"closed", "disconnect"}:
+            return
+        await self._await_connect()
+        self._step = "closed"
+        try:
+            await self._asgi_send(cast("Message", event))
+        except OSError:
+            self._step = "disconnect"
+
+    # -- raw events
+
+    async def receive(self) -> Message:
+        """The next ASGI event. A disconnect is returned once; then this raises.
+
+        :raises WebSocketDisconnect: the client had left before.
+        :raises ConcurrencyError: another task is waiting already.
+        """
+        if self._step not in _ALLOWED["receive"]:
+            self._refuse("receive")
+        event = await self.inbox.get()
+        if event["type"] == "websocket.connect":
+            self._step = "connect"
+        elif event["type"] == "websocket.disconnect":
+            self._step = "disconnect"
+        elif _too_long(event, self.options.max_message_size):
+            raise WebSocketException(1009, f"message over {self.options.max_message_size} bytes")
+        return event
+
+    async def send(self, event: Message) -> None:
+        """Send one ASGI event as it is, if the connection's state allows it."""
+        kind = event["type"]
+        if kind == "websocket.send":
+            if self._step != "open":
+                self._refuse("send")
+            await self._wire(event)
+        elif kind == "websocket.accept":
+            await self.accept(event.get("subprotocol"), event.get("headers"))
+        elif kind == "websocket.close":
+            await self.close(event.get("code", 1000), event.get("reason"))
+        else:
+            await self._send_denial(event)
+
+    async def _send_denial(self, event: Message) -> None:
+        if event["type"] == "websocket.http.response.start":
+            if self._step not in _ALLOWED["deny"]:
+                self._refuse("deny")
+            await self._await_connect()
+            self._step = "closed"
+        await self._wire(event)
+
+    async def _wire(self, event: Message) -> None:
+        try:
+            await self._asgi_send(event)
+        except OSError as exc:
+            self.lost()
+            raise self.inbox.disconnect or WebSocketDisconnect(1006, "the connection was lost") from exc
+
+    def lost(self) -> None:
+        """The client has left: nothing can be sent from here on."""
+        self._step = "disconnect"
+        if self.inbox.disconnect is None:
+            self.inbox.disconnect = WebSocketDisconnect(1006, "the connection was lost")
+
+    def _refuse(self, call: _Call) -> NoReturn:
+        if self._step == "disconnect":
+            raise self.inbox.disconnect or WebSocketDisconnect(1006, "the connection was lost")
+        raise ConnectionStateError(
+            f"{call}() on a connection in state {self.connection_state!r}: {_WHY_NOT[self._step]}"
+        )
+
+    # -- messages in
+
+    async def receive_data(self, mode: Mode) -> str | bytes:
+        """The payload of the next message, accepting the connection first if nobody has.
+
+        :raises WebSocketDisconnect: the client left.
+        :raises WebSocketException: 1003, the message came in the other mode; 1009, it is too long.
+        """
+        if self._step != "open":
+            await self._ensure_accepted("receive")
+        event = await self.receive()
+        if event["type"] == "websocket.disconnect":
+            raise self.inbox.disconnect or WebSocketDisconnect(event.get("code", 1005))
+        data = event.get("text" if mode == "text" else "bytes")
+        if data is None:
+            raise WebSocketException(1003, f"expected a {mode} message")
+        return cast("str | bytes", data)
+
+    async def receive_text(self) -> str:
+        """The next message, which must be text."""
+        return cast("str", await self.receive_data("text"))
+
+    async def receive_bytes(self) -> bytes:
+        """The next message, which must be binary."""
+        return cast("bytes", await self.receive_data("binary"))
+
+    async def receive_json(self, mode: Mode = "text") -> Any:
+        """The next message, decoded from JSON.
+
+        :raises ValidationException: it is no valid JSON.
+        """
+        return _decoded(_decode_json, await self.receive_data(mode))
+
+    async def receive_msgpack(self) -> Any:
+        """The next message, binary, decoded from MessagePack.
+
+        :raises ValidationException: it is no valid MessagePack.
+        """
+        return _decoded(_decode_msgpack, await self.receive_data("binary"))
+
+    async def iter_data(self, mode: Mode = "text") -> AsyncGenerator[str | bytes, None]:
+        """Every message until the client leaves."""
+        try:
+            while True:
+                yield await self.receive_data(mode)
+        except WebSocketDisconnect:
+            return
+
+    async def iter_text(self) -> AsyncGenerator[str, None]:
+        """Every text message until the client leaves."""
+        async for data in self.iter_data("text"):
+            yield cast("str", data)
+
+    async def iter_bytes(self) -> AsyncGenerator[bytes, None]:
+        """Every binary message until the client leaves."""
+        async for data in self.iter_data("binary"):
+            yield cast("bytes", data)
+
+    async def iter_json(self, mode: Mode = "text") -> AsyncGenerator[Any, None]:
+        """Every message, decoded from JSON, until the client leaves."""
+        async for data in self.iter_data(mode):
+            yield _decoded(_decode_json, data)
+
+    async def iter_msgpack(self) -> AsyncGenerator[Any, None]:
+        """Every binary message, decoded from MessagePack, until the client leaves."""
+        async for data in self.iter_data("binary"):
+            yield _decoded(_decode_msgpack, data)
+
+    # -- messages out
+
+    async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
+        """Send one message in ``mode``, accepting the connection first if nobody has.
+
+        Waits while the transport asks for it. :raises WebSocketDisconnect: the client has left.
+        """
+        if self._step != "open":
+            await self._ensure_accepted("send")
+            if self._step != "open":
+                self._refuse("send")
+        if mode == "text":
+            text = data if isinstance(data, str) else data.decode(encoding)
+            await self._wire({"type": "websocket.send", "text": text})
+        else:
+            raw = data if isinstance(data, bytes) else data.encode(encoding)
+            await self._wire({"type": "websocket.send", "bytes": raw})
+
+    async def send_text(self, data: str | bytes, encoding: str = "utf-8") -> None:
+        """Send a text message."""
+        await self.send_data(data, "text", encoding)
+
+    async def send_bytes(self, data: str | bytes, encoding: str = "utf-8") -> None:
+        """Send a binary message."""
+        await self.send_data(data, "binary", encoding)
+
+    async def send_json(
+        self, data: object, mode: Mode = "text", serializer: Callable[[Any], object] | None = None
+    ) -> None:
+        """Send ``data`` as JSON, with the layers' ``type_encoders``, or ``serializer`` for what JSON does not have."""
+        raw = msgspec.json.encode(data, enc_hook=serializer) if serializer else self.options.encode_json(data)
+        await self.send_data(raw, mode)
+
+    async def send_msgpack(self, data: object, serializer: Callable[[Any], object] | None = None) -> None:
+        """Send ``data`` as MessagePack in a binary message, with the layers' ``type_encoders`` or ``serializer``."""
+        enc_hook = serializer or codecs.encoder_hook(self.options.type_encoders)
+        await self.send_data(msgspec.msgpack.encode(data, enc_hook=enc_hook), "binary")
+
+    # -- streams beside the handler
+
+    def start_stream(
+        self,
+        stream: AsyncIterator[object],
+        *,
+        mode: Mode = "text",
+        send_handler: Callable[[WebSocket[Any, Any, Any], Any], Any] | None = None,
+    ) -> asyncio.Task[None]:
+        """Send what ``stream`` yields while this handler goes on receiving; returns the task that does.
+
+        The connection owns it: it is cancelled, and the generator closed, when the handler or the connection ends. What
+        it raises ends the connection as if the handler had raised it. ``task.cancel()`` stops it earlier.
+
+        :raises ConnectionStateError: no handler of Telex runs on this connection.
+        """
+        if self.streams is None:
+            raise ConnectionStateError("start_stream() outside of a handler: use send_websocket_stream(socket, stream)")
+        return self.streams.create_task(send_stream(self, stream, mode, send_handler))
+
+
+async def send_stream(
+    socket: WebSocket[Any, Any, Any],
+    stream: AsyncIterator[object],
+    mode: Mode,
+    send_handler: Callable[[WebSocket[Any, Any, Any], Any], Any] | None,
+) -> None:
+    """Send what ``stream`` yields until it is exhausted or the connection ends; it is closed in any case."""
+    write = codecs.value_writer(Any, mode, socket.options.type_encoders)
+    try:
+        async for value in stream:
+            if socket.connection_state == "disconnect":
+                return
+            if send_handler is not None:
+                await send_handler(socket, value)
+            else:
+                await socket.send_data(write(value), mode)
+    finally:
+        aclose = getattr(stream, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
+
+class ReadOnlySession(dict[str, Any]):
+    """A cookie session on a socket: reads as the dictionary that it is, refuses every write."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise ImproperlyConfiguredException(
+            "a cookie session is read-only on a WebSocket, for no cookie can be set after the handshake:"
+            " write it in an HTTP handler, or use a session that is stored on the server"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+
+
+def _decoded(decode: Callable[[str | bytes], Any], data: str | bytes) -> Any:
+    try:
+        return decode(data)
+    except Exception as exc:
+        invalid = codecs.as_validation_error(exc)
+        if invalid is None:
+            raise
+        raise invalid from exc
+
+
+def _decode_msgpack(data: str | bytes) -> Any:
+    return msgspec.msgpack.decode(cast("bytes", data))
+
+
+_decode_json: Final = msgspec.json.Decoder().decode
+
+
+def _too_long(event: Message, limit: int) -> bool:
+    data = event.get("text")
+    if data is None:
+        return len(event.get("bytes") or b"") > limit
+    return len(data) * 4 > limit and len(data.encode("utf-8", "surrogatepass")) > limit
+
+
+async def _no_channel(*_: object) -> NoReturn:
+    raise ConnectionStateError("this WebSocket was made without an ASGI receive and send")

@@ -1,0 +1,490 @@
+"""Dependencies: named by parameter, resolved in the order of their graph, cleaned up in reverse.
+
+Every function of one handler (the handler itself, its hooks, its providers) is compiled against one list of *slots*. A
+slot holds one value: the socket, a query parameter, a dependency. On a connection the slots are filled in order and
+calls read them by index; nothing is looked up by name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+
+from telex import codecs
+from telex.connection import WebSocket
+from telex.datastructures import Empty, State
+from telex.exceptions import ImproperlyConfiguredException, ValidationException
+from telex.params import Parameter, RequestParameter, request_parameter
+from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, read_signature
+from telex.types import TypeDecoder
+
+__all__ = ("Call", "Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
+
+T = TypeVar("T")
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+Scope: TypeAlias = Literal["connection", "message"]
+Slots: TypeAlias = list[Any]
+Step: TypeAlias = Callable[[Slots, AsyncExitStack], Awaitable[None]]
+
+RESERVED: Final = frozenset({"socket", "data", "state", "scope", "headers", "cookies", "query"})
+"""Names that mean the same in every function, and so name no dependency."""
+
+
+class Provide:
+    """How a dependency is made.
+
+    ``dependency`` is a function, coroutine function, generator, async generator, class or callable object; its own
+    parameters are injected too. ``scope="connection"`` makes it once a connection and cleans it up at its end;
+    ``scope="message"`` makes it for each message and cleans it up after the reply. ``use_cache=True`` makes it once for
+    the app. Sync providers run inline unless ``sync_to_thread=True``.
+    """
+
+    __slots__ = ("dependency", "scope", "sync_to_thread", "use_cache")
+
+    def __init__(
+        self,
+        dependency: AnyCallable,
+        *,
+        use_cache: bool = False,
+        sync_to_thread: bool = False,
+        scope: Scope = "connection",
+    ) -> None:
+        if not callable(dependency):
+            raise ImproperlyConfiguredException(
+                f"Provide({dependency!r}): the provider must be callable; write Provide(lambda: {dependency!r})"
+            )
+        if scope not in {"connection", "message"}:
+            raise ImproperlyConfiguredException(
+                f"Provide({describe(dependency)}, scope={scope!r}): the scope is 'connection' or 'message'"
+            )
+        self.dependency = dependency
+        self.use_cache = use_cache
+        self.sync_to_thread = sync_to_thread
+        self.scope: Scope = scope
+
+    def __repr__(self) -> str:
+        return f"Provide({describe(self.dependency)}, scope={self.scope!r})"
+
+
+Providers: TypeAlias = Mapping[str, Provide]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dependency:
+    """Marks a parameter as a dependency, with a default for when no layer provides it.
+
+    Values of dependencies are trusted, never validated, so ``skip_validation`` changes nothing: it is here for code
+    that comes from Litestar.
+    """
+
+    default: object = Empty
+    skip_validation: bool = True
+
+
+NamedDependency = Annotated[T, Dependency()]
+SkipValidation = Annotated[T, Dependency()]
+
+
+class Cache:
+    """The values of ``use_cache`` providers of one app, each made once."""
+
+    def __init__(self) -> None:
+        self._values: dict[int, object] = {}
+        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+
+    async def get(self, provider: Provide, make: Callable[[], Awaitable[object]]) -> object:
+        """The cached value of ``provider``; ``make`` runs at most once, however many connections wait."""
+        key = id(provider)
+        if key not in self._values:
+            async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+                if key not in self._values:
+                    self._values[key] = await make()
+        return self._values[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A function and the slots that its parameters are read from."""
+
+    fn: AnyCallable
+    signature: Signature
+    arguments: tuple[tuple[str, int], ...]
+    in_thread: bool = False
+
+    def bind(self, slots: Slots) -> AnyCallable:
+        """The function with everything injected but ``data``."""
+        if not self.arguments:
+            return self.fn
+        return partial(self.fn, **{name: slots[index] for name, index in self.arguments})
+
+    async def __call__(self, slots: Slots) -> Any:
+        """Call it, in a thread if it asked for that, and await it if it is asynchronous."""
+        bound = self.bind(slots)
+        if self.in_thread:
+            return await run_in_threadpool(bound)
+        result = bound()
+        return await result if self.signature.kind is Kind.ASYNC else result
+
+
+class Graph:
+    """Compiles the functions of one handler against its providers.
+
+    :param path_names: the path parameters of the handler's route.
+    :param providers: the merged dependencies.
+    """
+
+    def __init__(
+        self,
+        *,
+        path_names: Collection[str] = (),
+        providers: Providers | None = None,
+        parameters: Mapping[str, Parameter] | None = None,
+        decoders: tuple[TypeDecoder, ...] = (),
+        namespace: Mapping[str, object] | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        self._path_names = frozenset(path_names)
+        self._providers = dict(providers or {})
+        self._parameters = dict(parameters or {})
+        self._decoders = decoders
+        self._namespace = dict(namespace or {})
+        self._cache = cache or Cache()
+        self._reserved: dict[tuple[str, bool], int] = {}
+        self._values: list[tuple[int, RequestParameter, Callable[[object], Any]]] = []
+        self._resolved: dict[str, int] = {}
+        self._scopes: dict[int, Scope] = {}
+        self._steps: dict[Scope, list[Step]] = {"connection": [], "message": []}
+        self._size = 1
+        self._building: list[str] = []
+        self._check_names()
+
+    DATA: Final = 0
+    """The slot of the message."""
+
+    def call(
+        self, fn: AnyCallable, *, skip: Collection[str] = (), scope: Scope = "connection", in_thread: bool = False
+    ) -> Call:
+        """Compile ``fn``; ``skip`` names parameters that the caller passes itself.
+
+        :raises ImproperlyConfiguredException: a parameter that nothing provides, or a cycle.
+        """
+        signature = read_signature(fn, self._namespace)
+        in_thread = in_thread and signature.kind in {Kind.SYNC, Kind.GENERATOR}
+        return Call(fn, signature, self._arguments(signature, skip, scope), in_thread)
+
+    @property
+    def request_parameters(self) -> tuple[RequestParameter, ...]:
+        """What is read from the handshake, for documents."""
+        return tuple(parameter for _, parameter, _ in self._values)
+
+    @property
+    def has_message_scope(self) -> bool:
+        """Whether something is to be resolved for each message."""
+        return bool(self._steps["message"])
+
+    @property
+    def needs_resolving(self) -> bool:
+        """Whether a connection has anything to resolve at all."""
+        return bool(self._reserved or self._values or self._steps["connection"] or self._steps["message"])
+
+    @property
+    def takes_socket(self) -> bool:
+        """Whether some function gets hold of the socket."""
+        return any(name == "socket" for name, _ in self._reserved)
+
+    def connection_resolver(self) -> Callable[[Socket, AsyncExitStack], Awaitable[Slots]]:
+        """A function that fills the slots of a new connection.
+
+        :raises ValidationException: parameters of the handshake are missing or wrong, each of them named.
+        """
+        size, values = self._size, tuple(self._values)
+        reserved = tuple((index, _RESERVED_VALUES[name], plain) for (name, plain), index in self._reserved.items())
+        steps = tuple(self._steps["connection"])
+
+        async def resolve(socket: Socket, exits: AsyncExitStack) -> Slots:
+            slots: Slots = [None] * size
+            for index, read, plain in reserved:
+                slots[index] = read(socket, plain)
+            if values:
+                _fill_parameters(socket, values, slots)
+            for step in steps:
+                await step(slots, exits)
+            return slots
+
+        return resolve
+
+    def message_resolver(self) -> Callable[[Slots, object, AsyncExitStack], Awaitable[Slots]]:
+        """A function that makes the slots of one message from those of its connection."""
+        steps = tuple(self._steps["message"])
+
+        async def resolve(connection_slots: Slots, data: object, exits: AsyncExitStack) -> Slots:
+            slots = connection_slots.copy()
+            slots[Graph.DATA] = data
+            for step in steps:
+                await step(slots, exits)
+            return slots
+
+        return resolve
+
+    # -- building
+
+    def _check_names(self) -> None:
+        for name in self._providers:
+            if name in RESERVED:
+                raise ImproperlyConfiguredException(
+                    f"dependency {name!r} has a reserved name ({', '.join(sorted(RESERVED))}): call it something else"
+                )
+            if name in self._path_names:
+                raise ImproperlyConfiguredException(
+                    f"{name!r} is both a path parameter and a dependency: rename one of them"
+                )
+
+    def _arguments(self, signature: Signature, skip: Collection[str], scope: Scope) -> tuple[tuple[str, int], ...]:
+        found = ((parameter.name, self._slot(parameter, signature, scope)) for parameter in signature.without(*skip))
+        return tuple((name, slot) for name, slot in found if slot is not None)
+
+    def _slot(self, parameter: ParameterInfo, signature: Signature, scope: Scope) -> int | None:
+        """The slot that ``parameter`` is read from; ``None`` leaves it at its own default."""
+        inline = next((extra for extra in parameter.metadata if isinstance(extra, Provide)), None)
+        if inline is not None:
+            return self._dependency(f"{parameter.name} of {signature.where}", inline, scope, signature)
+        if parameter.name in RESERVED:
+            return self._reserved_slot(parameter, signature, scope)
+        if parameter.name in self._providers:
+            return self._dependency(parameter.name, self._providers[parameter.name], scope, signature)
+        marked = next((extra for extra in parameter.metadata if isinstance(extra, Dependency)), None)
+        if marked is None:
+            request = request_parameter(parameter, self._path_names, self._parameters)
+            if request is not None:
+                return self._value_slot(request, signature)
+        return self._default_slot(parameter, marked, signature)
+
+    def _default_slot(self, parameter: ParameterInfo, marked: Dependency | None, signature: Signature) -> int | None:
+        if parameter.has_default:
+            return None
+        if marked is not None and marked.default is not Empty:
+            return self._constant_slot(marked.default)
+        raise ImproperlyConfiguredException(
+            f"nothing provides parameter {parameter.name!r} of {signature.where}: add"
+            f" dependencies={{{parameter.name!r}: Provide(...)}} on the handler or a layer above it,"
+            f" or annotate it FromQuery[...], FromHeader[...] or FromCookie[...]"
+            f" (path parameters here: {', '.join(sorted(self._path_names)) or 'none'})"
+        )
+
+    def _constant_slot(self, value: object) -> int:
+        index = self._new_slot()
+
+        async def fill(slots: Slots, _: AsyncExitStack) -> None:
+            slots[index] = value
+
+        self._steps["connection"].append(fill)
+        return index
+
+    def _reserved_slot(self, parameter: ParameterInfo, signature: Signature, scope: Scope) -> int:
+        if parameter.name == "data":
+            if scope != "message":
+                raise ImproperlyConfiguredException(
+                    f"{signature.where} asks for 'data', but it does not run for a message:"
+                    " only listeners and providers with scope='message' see one"
+                )
+            return Graph.DATA
+        if parameter.name == "state" and not _is_state(parameter.annotation):
+            raise ImproperlyConfiguredException(
+                f"'state' of {signature.where} is the app's state: annotate it State or a subclass of State"
+            )
+        key = (parameter.name, parameter.annotation is dict or _origin(parameter.annotation) is dict)
+        if key not in self._reserved:
+            self._reserved[key] = self._new_slot()
+        return self._reserved[key]
+
+    def _value_slot(self, request: RequestParameter, signature: Signature) -> int:
+        if request.source == "path" and request.alias not in self._path_names:
+            raise ImproperlyConfiguredException(
+                f"{request.name!r} of {signature.where} is FromPath, but the path has no {{{request.alias}}}"
+            )
+        index = self._new_slot()
+        try:
+            to_type = codecs.convert(request.annotation, self._decoders)
+            msgspec.json.Decoder(request.annotation, dec_hook=lambda _type, value: value)
+        except TypeError as exc:
+            raise ImproperlyConfiguredException(
+                f"{request.name!r} of {signature.where} cannot be read from text: {exc}"
+            ) from exc
+        self._values.append((index, request, to_type))
+        return index
+
+    def _dependency(self, key: str, provider: Provide, scope: Scope, wanted_by: Signature) -> int:
+        if key in self._building:
+            chain = " -> ".join([*self._building[self._building.index(key) :], key])
+            raise ImproperlyConfiguredException(
+                f"dependencies go in a circle: {chain} ({describe(provider.dependency)}):"
+                " let one of them not need the other"
+            )
+        if key not in self._resolved:
+            self._building.append(key)
+            self._resolved[key] = self._add_provider(provider)
+            self._building.pop()
+        index = self._resolved[key]
+        if scope == "connection" and self._scopes[index] == "message":
+            raise ImproperlyConfiguredException(
+                f"{wanted_by.where} lives as long as the connection, but {key!r} ({describe(provider.dependency)})"
+                " lives for one message: give both the same scope"
+            )
+        return index
+
+    def _add_provider(self, provider: Provide) -> int:
+        scope: Scope = "connection" if provider.use_cache else provider.scope
+        call = self.call(provider.dependency, scope=scope, in_thread=provider.sync_to_thread)
+        if provider.use_cache and call.signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}:
+            raise ImproperlyConfiguredException(
+                f"{call.signature.where} is a generator, which is cleaned up: use_cache=True cannot keep it"
+            )
+        index = self._new_slot()
+        self._scopes[index] = scope
+        self._steps[scope].append(_provider_step(call, index, provider, self._cache))
+        return index
+
+    def _new_slot(self) -> int:
+        self._size += 1
+        return self._size - 1
+
+
+def _provider_step(call: Call, index: int, provider: Provide, cache: Cache) -> Step:
+    """The function that fills slot ``index``, chosen by how the provider gives its value."""
+    if call.signature.kind is Kind.GENERATOR:
+        enter = _enter_in_thread if call.in_thread else _enter_inline
+        return _generator_step(call, index, enter)
+    if call.signature.kind is Kind.ASYNC_GENERATOR:
+        return _generator_step(call, index, _enter_async)
+
+    async def fill(slots: Slots, _: AsyncExitStack) -> None:
+        slots[index] = await call(slots)
+
+    async def fill_cached(slots: Slots, _: AsyncExitStack) -> None:
+        slots[index] = await cache.get(provider, partial(call, slots))
+
+    return fill_cached if provider.use_cache else fill
+
+
+# -- generators: set up now, resumed once at the end
+
+_Resume: TypeAlias = Callable[[BaseException | None], Awaitable[None]]
+_Enter: TypeAlias = Callable[[Any], Awaitable[tuple[object, _Resume]]]
+
+
+def _generator_step(call: Call, index: int, enter: _Enter) -> Step:
+    where = call.signature.where
+
+    async def fill(slots: Slots, exits: AsyncExitStack) -> None:
+        try:
+            slots[index], resume = await enter(call.bind(slots)())
+        except (StopIteration, StopAsyncIteration) as exc:
+            raise RuntimeError(f"the dependency {where} ended without a yield") from exc
+
+        async def exit_generator(_: object, exc: BaseException | None, __: object) -> bool:
+            try:
+                await resume(exc)
+            except (StopIteration, StopAsyncIteration):
+                return False
+            raise RuntimeError(f"the dependency {where} yields more than once")
+
+        exits.push_async_exit(exit_generator)
+
+    return fill
+
+
+async def _enter_async(generator: AsyncGenerator[object, None]) -> tuple[object, _Resume]:
+    async def resume(exc: BaseException | None) -> None:
+        await (anext(generator) if exc is None else generator.athrow(exc))
+
+    return await anext(generator), resume
+
+
+async def _enter_inline(generator: Generator[object, None, None]) -> tuple[object, _Resume]:
+    async def resume(exc: BaseException | None) -> None:
+        _resume_sync(generator, exc)
+
+    return _first(generator), resume
+
+
+async def _enter_in_thread(generator: Generator[object, None, None]) -> tuple[object, _Resume]:
+    async def resume(exc: BaseException | None) -> None:
+        await run_in_threadpool(_resume_sync, generator, exc)
+
+    return await run_in_threadpool(_first, generator), resume
+
+
+class _Exhausted(StopAsyncIteration):
+    """A sync generator's end: ``StopIteration`` cannot leave a coroutine or a thread."""
+
+
+def _first(generator: Generator[object, None, None]) -> object:
+    try:
+        return next(generator)
+    except StopIteration:
+        raise _Exhausted from None
+
+
+def _resume_sync(generator: Generator[object, None, None], exc: BaseException | None) -> None:
+    try:
+        if exc is None:
+            next(generator)
+        else:
+            generator.throw(exc)
+    except StopIteration:
+        raise _Exhausted from None
+
+
+# -- values of the handshake
+
+
+def _fill_parameters(
+    socket: Socket,
+    values: tuple[tuple[int, RequestParameter, Callable[[object], Any]], ...],
+    slots: Slots,
+) -> None:
+    wrong: list[dict[str, str]] = []
+    for index, parameter, to_type in values:
+        raw = parameter.read(socket)
+        if raw is Empty:
+            if parameter.default is Empty:
+                wrong.append(_complaint(parameter, "is missing"))
+            slots[index] = parameter.default
+            continue
+        try:
+            slots[index] = to_type(raw)
+        except (msgspec.ValidationError, ValueError, TypeError) as exc:
+            wrong.append(_complaint(parameter, str(exc)))
+    if wrong:
+        names = "; ".join(f"{each['source']} parameter {each['key']!r}: {each['message']}" for each in wrong)
+        raise ValidationException(names, extra=wrong)
+
+
+def _complaint(parameter: RequestParameter, message: str) -> dict[str, str]:
+    return {"key": parameter.alias, "source": parameter.source, "message": message}
+
+
+_RESERVED_VALUES: Final[Mapping[str, Callable[[Socket, bool], object]]] = {
+    "socket": lambda socket, _: socket,
+    "state": lambda socket, _: socket.app.state,
+    "scope": lambda socket, _: socket.scope,
+    "headers": lambda socket, plain: dict(socket.headers) if plain else socket.headers,
+    "cookies": lambda socket, _: socket.cookies,
+    "query": lambda socket, plain: dict(socket.query_params) if plain else socket.query_params,
+}
+
+
+def _is_state(annotation: Any) -> bool:
+    return annotation is Any or (isinstance(annotation, type) and issubclass(annotation, State))
+
+
+def _origin(annotation: Any) -> object:
+    return cast("object", getattr(annotation, "__origin__", None))

@@ -1,0 +1,195 @@
+"""Options that may be given on the app, a router, a controller and a handler, and the three rules that merge them.
+
+``LayerOptions`` is what users write, ``Layer`` what the code reads; a test holds their keys equal. A new option is one
+key, one field, one rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cast
+
+from telex.connection import MEBIBYTE, WebSocket
+from telex.datastructures import Empty, EmptyType
+from telex.di import Provide
+from telex.exceptions import ImproperlyConfiguredException
+from telex.params import Parameter
+from telex.signatures import AnyCallable
+from telex.types import ExceptionHandler, Middleware, TypeDecoder, TypeEncoder
+
+__all__ = ("Guard", "Layer", "LayerOptions", "OnInvalidMessage")
+
+OnInvalidMessage: TypeAlias = Literal["reply", "close"]
+Guard: TypeAlias = Callable[..., Any]
+"""``guard(socket)`` or ``guard(socket, handler)``, sync or async; it raises to refuse, and ``False`` refuses too."""
+
+
+class LayerOptions(TypedDict, total=False):
+    """What every layer takes. The nearest layer to the handler wins, where the rule is not another."""
+
+    dependencies: Mapping[str, Provide | AnyCallable]
+    """Providers by the name of the parameter they fill. Merged, the nearest wins."""
+    guards: Sequence[Guard]
+    """Run before accept, the app's first; a guard raises to refuse. Stacked."""
+    middleware: Sequence[Middleware | Any]
+    """ASGI middleware, the app's outermost. Stacked."""
+    exception_handlers: Mapping[type[Exception] | int, ExceptionHandler]
+    """By exception class (looked up by MRO) or HTTP status. Merged, the nearest wins."""
+    dto: Any
+    """The data transfer object that messages are read with, and written with when ``return_dto`` is not given."""
+    return_dto: Any
+    """The data transfer object that replies are written with; ``None`` switches off."""
+    type_encoders: Mapping[type, TypeEncoder]
+    """How to write what JSON does not have. Merged, the nearest wins."""
+    type_decoders: Sequence[TypeDecoder]
+    """How to read what JSON does not have. Stacked, the nearest is asked first."""
+    websocket_class: type[WebSocket[Any, Any, Any]]
+    """The class of ``socket``."""
+    allowed_origins: Sequence[str] | None
+    """Origins that browsers may connect from besides the host itself: ``https://app.example.com``,
+    ``*.example.com``, a bare host, or ``*`` for all."""
+    on_invalid_message: OnInvalidMessage
+    """``reply`` (default) answers a message that does not fit with an error frame; ``close`` closes with 1007."""
+    max_message_size: int
+    """Bytes of one message (default 1 MiB); a larger one closes with 1009."""
+    max_queued_messages: int
+    """Messages read ahead while a handler is busy (default 16); then TCP pushes back."""
+    opt: Mapping[str, Any]
+    """Users' own options. Merged, the nearest wins."""
+    signature_namespace: Mapping[str, Any]
+    """Names for annotations that are not importable at run time. Merged."""
+    parameters: Mapping[str, Parameter]
+    """How parameters of these names are read from the handshake. Merged, the nearest wins."""
+
+
+Rule: TypeAlias = Literal["nearest", "stacked", "nearest_first", "merged"]
+T = TypeVar("T")
+
+
+def _nearest() -> Any:
+    return field(default=Empty, metadata={"rule": "nearest"})
+
+
+def _stacked(rule: Rule = "stacked") -> Any:
+    return field(default=(), metadata={"rule": rule})
+
+
+def _merged() -> Any:
+    return field(default_factory=dict, metadata={"rule": "merged"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """The options of one layer, or of several merged."""
+
+    dependencies: Mapping[str, Provide] = _merged()
+    guards: tuple[Guard, ...] = _stacked()
+    middleware: tuple[Any, ...] = _stacked()
+    exception_handlers: Mapping[type[Exception] | int, ExceptionHandler] = _merged()
+    dto: Any = _nearest()
+    return_dto: Any = _nearest()
+    type_encoders: Mapping[type, TypeEncoder] = _merged()
+    type_decoders: tuple[TypeDecoder, ...] = _stacked("nearest_first")
+    websocket_class: type[WebSocket[Any, Any, Any]] | EmptyType = _nearest()
+    allowed_origins: tuple[str, ...] | EmptyType | None = _nearest()
+    on_invalid_message: OnInvalidMessage | EmptyType = _nearest()
+    max_message_size: int | EmptyType = _nearest()
+    max_queued_messages: int | EmptyType = _nearest()
+    opt: Mapping[str, Any] = _merged()
+    signature_namespace: Mapping[str, Any] = _merged()
+    parameters: Mapping[str, Parameter] = _merged()
+
+    @classmethod
+    def read(cls, options: LayerOptions, where: str) -> Self:
+        """The options of one layer, checked.
+
+        :raises ImproperlyConfiguredException: an unknown option or an impossible value; ``where`` is named.
+        """
+        unknown = set(options) - set(_RULES)
+        if unknown:
+            raise ImproperlyConfiguredException(
+                f"{where}: unknown option {', '.join(map(repr, sorted(unknown)))};"
+                f" known are {', '.join(sorted(_RULES))}; your own values go into opt={{...}}"
+            )
+        values = {name: _READ.get(name, _as_given)(value, where) for name, value in options.items()}
+        return cls(**{name: _frozen(name, value) for name, value in values.items()})
+
+    def over(self, outer: Layer) -> Layer:
+        """This layer merged with one further from the handler. Pure: neither changes."""
+        merged = {name: _MERGE[rule](getattr(outer, name), getattr(self, name)) for name, rule in _RULES.items()}
+        return Layer(**merged)
+
+
+def nearest(value: T | EmptyType, default: T) -> T:
+    """``value``, or ``default`` when no layer gave one."""
+    return default if isinstance(value, EmptyType) else value
+
+
+def _frozen(name: str, value: Any) -> Any:
+    rule = _RULES[name]
+    if rule == "merged":
+        return dict(value or {})
+    return tuple(value or ()) if rule in {"stacked", "nearest_first"} else value
+
+
+def _as_given(value: Any, _: str) -> Any:
+    return value
+
+
+def _read_dependencies(value: Mapping[str, Any], where: str) -> dict[str, Provide]:
+    providers = {name: each if isinstance(each, Provide) else Provide(each) for name, each in value.items()}
+    names: dict[int, str] = {}
+    for name, provider in providers.items():
+        first = names.setdefault(id(provider), name)
+        if first != name:
+            raise ImproperlyConfiguredException(
+                f"{where}: one Provide object is given as {first!r} and as {name!r}: make one for each"
+            )
+    return providers
+
+
+def _read_origins(value: Any, where: str) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        raise ImproperlyConfiguredException(f"{where}: allowed_origins={value!r} is text: write [{value!r}]")
+    return None if value is None else tuple(value)
+
+
+def _read_size(value: Any, where: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ImproperlyConfiguredException(f"{where}: a limit must be a whole number from 1, not {value!r}")
+    return value
+
+
+def _read_invalid(value: Any, where: str) -> OnInvalidMessage:
+    if value not in {"reply", "close"}:
+        raise ImproperlyConfiguredException(f"{where}: on_invalid_message is 'reply' or 'close', not {value!r}")
+    return cast("OnInvalidMessage", value)
+
+
+def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]]:
+    if not (isinstance(value, type) and issubclass(value, WebSocket)):
+        raise ImproperlyConfiguredException(f"{where}: websocket_class must be a subclass of WebSocket, not {value!r}")
+    return value
+
+
+_READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "dependencies": _read_dependencies,
+    "allowed_origins": _read_origins,
+    "max_message_size": _read_size,
+    "max_queued_messages": _read_size,
+    "on_invalid_message": _read_invalid,
+    "websocket_class": _read_class,
+}
+
+_RULES: Final[Mapping[str, Rule]] = {each.name: each.metadata["rule"] for each in fields(Layer)}
+
+_MERGE: Final[Mapping[Rule, Callable[[Any, Any], Any]]] = {
+    "nearest": lambda outer, inner: outer if inner is Empty else inner,
+    "stacked": lambda outer, inner: (*outer, *inner),
+    "nearest_first": lambda outer, inner: (*inner, *outer),
+    "merged": lambda outer, inner: {**outer, **inner},
+}
+
+DEFAULT_MAX_MESSAGE_SIZE: Final = MEBIBYTE
+DEFAULT_MAX_QUEUED_MESSAGES: Final = 16
