@@ -1,0 +1,1 @@
+"""One body of tests over every server that Telex promises to run on."""
