@@ -1,0 +1,44 @@
+"""The brokers that channels can run on, chosen by URL or built by hand."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Final, Protocol, cast
+from urllib.parse import urlsplit
+
+from telex.channels.backends.base import ChannelsBackend
+from telex.channels.backends.memory import MemoryBackend
+from telex.exceptions import ImproperlyConfiguredException
+
+__all__ = ("ChannelsBackend", "MemoryBackend", "backend_from_url")
+
+_SCHEMES: Final = {
+    "redis": ("redis", "RedisBackend"),
+    "rediss": ("redis", "RedisBackend"),
+    "nats": ("nats", "NatsBackend"),
+    "tls": ("nats", "NatsBackend"),
+    "postgresql": ("postgres", "PostgresBackend"),
+    "postgres": ("postgres", "PostgresBackend"),
+}
+
+
+class _Factory(Protocol):
+    def __call__(self, url: str) -> ChannelsBackend: ...
+
+
+def backend_from_url(url: str) -> ChannelsBackend:
+    """The backend for ``memory://``, ``redis://``, ``rediss://``, ``nats://``, ``tls://`` or ``postgresql://``.
+
+    :raises ImproperlyConfiguredException: the scheme is none of these.
+    :raises MissingDependencyException: the client library of the broker is not installed.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "memory":
+        return MemoryBackend()
+    if scheme not in _SCHEMES:
+        known = ", ".join(f"{name}://" for name in ("memory", *_SCHEMES))
+        raise ImproperlyConfiguredException(f"no backend of channels for {scheme or url!r}: write one of {known}")
+    module, name = _SCHEMES[scheme]
+    # By name, so that a broker's client library is imported only by those who use it.
+    factory = cast("_Factory", getattr(importlib.import_module(f"{__name__}.{module}"), name))
+    return factory(url)

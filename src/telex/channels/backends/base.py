@@ -1,0 +1,171 @@
+"""What a broker must offer. A backend only carries; the hub decides who gets what, and heals.
+
+A backend does not reconnect its listener by itself: :meth:`ChannelsBackend.listen` is one connection, which says once
+that it is lost. The hub's feed opens the next one, subscribes again and finds out what was missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from telex.channels.history import Event, Keep, Past, Position
+from telex.exceptions import BackendUnavailable, ChannelsException
+
+__all__ = ("ChannelsBackend", "Listener", "OnDemand", "Sink", "Target", "Topic")
+
+Target: TypeAlias = tuple[str, Keep | None]
+"""A channel, and what is to be kept of it."""
+
+
+class Topic(NamedTuple):
+    """What one subscribes to: a channel, or a pattern (a prefix followed by ``*``)."""
+
+    name: str
+    is_pattern: bool = False
+
+
+class Sink(Protocol):
+    """Where a listener puts what it hears. Both calls are synchronous and belong to the event loop's thread."""
+
+    def deliver(self, event: Event, pattern: str | None = None) -> None:
+        """Take one event; ``pattern`` is the pattern that it was subscribed by, ``None`` for the channel itself."""
+
+    def lost(self, error: BackendUnavailable) -> None:
+        """The connection is gone: nothing more comes from this listener."""
+
+
+class Listener(ABC):
+    """One live connection that hears what is published."""
+
+    @abstractmethod
+    async def subscribe(self, topics: Collection[Topic]) -> None:
+        """Hear ``topics``; returns when the broker has confirmed: whatever is published from now on is heard.
+
+        :raises BackendUnavailable: the connection is lost, or the answer did not come in time.
+        """
+
+    @abstractmethod
+    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+        """Hear ``topics`` no more.
+
+        :raises BackendUnavailable: as above.
+        """
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """Ask for a sign of life.
+
+        :raises BackendUnavailable: there was none in time.
+        """
+
+
+class ChannelsBackend(ABC):
+    """A broker. One object serves one hub or publisher, on one event loop."""
+
+    supports_patterns: ClassVar[bool] = False
+    is_shared: ClassVar[bool] = True
+    """Whether other processes hear what is published here."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect for publishing.
+
+        :raises BackendUnavailable: the broker does not answer.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Disconnect."""
+
+    @abstractmethod
+    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+        """Hand ``data`` to the broker for each target; returns when the broker has it.
+
+        :raises BackendUnavailable: the broker is gone; it may or may not have got the data.
+        """
+
+    @abstractmethod
+    def listen(self, sink: Sink) -> AbstractAsyncContextManager[Listener]:
+        """Open a connection that hears.
+
+        :raises BackendUnavailable: on entering: the broker does not answer.
+        """
+
+    @abstractmethod
+    async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
+        """Where each channel stands now.
+
+        :raises BackendUnavailable: the broker is gone.
+        """
+
+    @abstractmethod
+    async def history(
+        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+    ) -> Past:
+        """What is kept of ``channel``: after ``since``, or the last ``limit`` events.
+
+        :raises BackendUnavailable: the broker is gone.
+        """
+
+    async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes) -> None:
+        """Publish as part of the user's own database transaction.
+
+        :raises ChannelsException: the broker is not a database.
+        """
+        raise ChannelsException(f"{type(self).__name__} has no transactions: publish without transaction=")
+
+
+class _Closable(Protocol):
+    @property
+    def is_closed(self) -> bool: ...
+
+
+L = TypeVar("L", bound=_Closable)
+
+
+class OnDemand(Generic[L]):
+    """A connection that is opened when it is needed, and again when it was lost.
+
+    Callers that wait for the same attempt share its failure, so that a dead broker costs each of them one time-out.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[L]]) -> None:
+        self._connect = connect
+        self._lock = asyncio.Lock()
+        self._link: L | None = None
+        self._attempts = 0
+        self._failure: BackendUnavailable | None = None
+
+    @property
+    def current(self) -> L | None:
+        """The connection, if one is open."""
+        return None if self._link is None or self._link.is_closed else self._link
+
+    async def get(self) -> L:
+        """The open connection.
+
+        :raises BackendUnavailable: it cannot be opened.
+        """
+        link = self.current
+        if link is not None:
+            return link
+        seen = self._attempts
+        async with self._lock:
+            link = self.current
+            if link is not None:
+                return link
+            if self._failure is not None and self._attempts != seen:
+                raise BackendUnavailable(self._failure.detail) from self._failure
+            self._failure = None
+            try:
+                self._link = await self._connect()
+            except BackendUnavailable as failure:
+                self._failure = failure
+                raise
+            finally:
+                self._attempts += 1
+            return self._link

@@ -1,0 +1,155 @@
+"""Channels within one process: for tests, for development, and for an app that is one process."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Final
+
+from telex.channels.backends.base import ChannelsBackend, Listener, Sink, Target, Topic
+from telex.channels.history import Event, Keep, Past, Position
+
+__all__ = ("MemoryBackend",)
+
+BREATH: Final = 16
+"""After so many publishes in a row the event loop gets a turn: a publisher in a loop must not starve the readers."""
+
+SWEEP_SECONDS: Final = 10.0
+"""How often histories that nobody publishes to any more are looked for."""
+
+
+class _Log:
+    """The kept past of one channel."""
+
+    __slots__ = ("epoch", "keep", "kept", "offset", "touched")
+
+    def __init__(self, keep: Keep, now: float) -> None:
+        # An epoch of its own: a channel that was forgotten and came back must not take old positions for its own.
+        self.epoch = secrets.token_hex(6)
+        self.offset = 0
+        self.keep = keep
+        self.kept: deque[tuple[float, Event]] = deque()
+        self.touched = now
+
+    def append(self, channel: str, data: bytes, keep: Keep, now: float) -> Event:
+        event = Event(channel, data, Position(self.epoch, self.offset + 1), self.offset)
+        self.offset += 1
+        self.keep, self.touched = keep, now
+        self.kept.append((now, event))
+        self.trim(now)
+        return event
+
+    def trim(self, now: float) -> None:
+        while self.kept and (len(self.kept) > self.keep.size or self.kept[0][0] <= now - self.keep.seconds):
+            self.kept.popleft()
+
+
+class _MemoryListener(Listener):
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.channels: set[str] = set()
+        self.patterns: set[str] = set()
+
+    async def subscribe(self, topics: Collection[Topic]) -> None:
+        for topic in topics:
+            (self.patterns if topic.is_pattern else self.channels).add(topic.name)
+
+    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+        for topic in topics:
+            (self.patterns if topic.is_pattern else self.channels).discard(topic.name)
+
+    async def ping(self) -> None:
+        """Memory is always there."""
+
+    def hear(self, event: Event) -> None:
+        if event.channel in self.channels:
+            self.sink.deliver(event)
+        for pattern in self.patterns:
+            if event.channel.startswith(pattern[:-1]):
+                self.sink.deliver(event, pattern)
+
+
+class MemoryBackend(ChannelsBackend):
+    """Carries events between the hubs that share this object, all on one event loop.
+
+    ``clock`` gives seconds; it is a parameter so that tests need not wait for histories to age.
+    """
+
+    supports_patterns = True
+    is_shared = False
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._listeners: list[_MemoryListener] = []
+        self._logs: dict[str, _Log] = {}
+        self._published = 0
+        self._swept = clock()
+
+    async def open(self) -> None:
+        """Nothing to connect."""
+
+    async def close(self) -> None:
+        """Nothing to disconnect; the past stays for other hubs on the same object."""
+
+    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+        for channel, keep in targets:
+            event = Event(channel, data) if keep is None else self._log(channel, keep, data)
+            for listener in self._listeners:
+                listener.hear(event)
+        self._published += 1
+        if self._published % BREATH == 0:
+            await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
+        listener = _MemoryListener(sink)
+        self._listeners.append(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.remove(listener)
+
+    async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
+        return {channel: self._head(self._known(channel, keep)) for channel, keep in targets}
+
+    async def history(
+        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+    ) -> Past:
+        log = self._known(channel, keep)
+        log.trim(self._clock())
+        head = self._head(log)
+        if since is not None:
+            first = log.offset - len(log.kept)
+            if since.epoch != log.epoch or not first <= since.offset <= log.offset:
+                return Past((), head, complete=False)
+            skip = since.offset - first
+        else:
+            skip = 0 if limit is None else max(0, len(log.kept) - limit)
+        return Past(tuple(event for _, event in islice(log.kept, skip, None)), head, complete=True)
+
+    def _log(self, channel: str, keep: Keep, data: bytes) -> Event:
+        now = self._clock()
+        if now - self._swept > SWEEP_SECONDS:
+            self._sweep(now)
+        return self._known(channel, keep).append(channel, data, keep, now)
+
+    def _known(self, channel: str, keep: Keep) -> _Log:
+        log = self._logs.get(channel)
+        if log is None:
+            log = self._logs[channel] = _Log(keep, self._clock())
+        return log
+
+    def _sweep(self, now: float) -> None:
+        self._swept = now
+        for channel, log in list(self._logs.items()):
+            if log.touched <= now - log.keep.seconds - SWEEP_SECONDS:
+                del self._logs[channel]
+
+    @staticmethod
+    def _head(log: _Log) -> Position:
+        return Position(log.epoch, log.offset)

@@ -1,0 +1,404 @@
+"""The hub: publish and subscribe, whatever carries the events."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+from typing import Final, Protocol, TypeAlias
+
+import msgspec
+
+from telex.channels.backends import backend_from_url
+from telex.channels.backends.base import ChannelsBackend, Target, Topic
+from telex.channels.feed import Feed
+from telex.channels.history import Keep, Position
+from telex.channels.mailbox import Policy
+from telex.channels.naming import Names, encoder
+from telex.channels.subscriber import Subscriber
+from telex.exceptions import BackendUnavailable, ChannelsException
+from telex.types import TypeEncoders
+
+__all__ = ("Channels", "Statistics", "Subscription")
+
+logger = logging.getLogger("telex.channels")
+
+OUTBOX_LIMIT: Final = 10_000
+"""Values that :meth:`Channels.publish_nowait` may have waiting."""
+
+DRAIN_SECONDS: Final = 5.0
+"""How long the end of a hub waits for its outbox."""
+
+Since: TypeAlias = Position | str | Mapping[str, Position | str]
+"""A position, its text, or one for each channel."""
+
+
+class AppConfig(Protocol):
+    """What the hub needs of the app's configuration, before it freezes."""
+
+    dependencies: dict[str, object]
+    lifespan: list[Callable[[object], AbstractAsyncContextManager[None]]]
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """The state of a hub. ``connected`` is its health: whether what others publish reaches this process.
+
+    Counts are events since the hub began: ``received`` from the broker; ``delivered`` to readers, ``dropped`` and
+    ``conflated`` by their policies (each subscriber counts); ``failed`` of :meth:`Channels.publish_nowait`. ``gaps``
+    counts the times that a channel's events were declared lost.
+    """
+
+    connected: bool
+    reconnects: int
+    channels: int
+    subscribers: int
+    published: int
+    failed: int
+    received: int
+    delivered: int
+    dropped: int
+    conflated: int
+    gaps: int
+    backlog: int
+
+
+class Subscription:
+    """What :meth:`Channels.subscribe` returns: ``async with`` it, or ``await`` it and unsubscribe yourself."""
+
+    __slots__ = ("_close", "_open", "_subscriber")
+
+    def __init__(self, open_: Callable[[], Generator[object, None, Subscriber]], close: Callable[[Subscriber], None]):
+        self._open = open_
+        self._close = close
+        self._subscriber: Subscriber | None = None
+
+    def __await__(self) -> Generator[object, None, Subscriber]:
+        return self._open()
+
+    async def __aenter__(self) -> Subscriber:
+        self._subscriber = await self
+        return self._subscriber
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._subscriber is not None:
+            self._close(self._subscriber)
+
+
+class Channels:
+    """Publish from anywhere, subscribe anywhere: a plugin of the app, and an async context manager without one.
+
+    ``backend`` is a URL or a :class:`ChannelsBackend`. ``channels`` declares the names that may be used, unless
+    ``arbitrary_channels_allowed``. ``subscriber_max_backlog`` events may wait for a slow reader, and
+    ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.mailbox.Policy`).
+    ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
+    for all that begin so and the first that fits counts. All publishers to a channel must agree on it.
+
+    :raises ImproperlyConfiguredException: neither ``channels`` nor ``arbitrary_channels_allowed`` is given, or the URL
+        is not one of a known broker.
+    """
+
+    def __init__(
+        self,
+        backend: ChannelsBackend | str,
+        *,
+        channels: Iterable[str] | None = None,
+        arbitrary_channels_allowed: bool = False,
+        subscriber_max_backlog: int = 1000,
+        subscriber_backlog_strategy: Policy = "close",
+        subscriber_class: type[Subscriber] = Subscriber,
+        type_encoders: TypeEncoders | None = None,
+        history: Keep | Mapping[str, Keep] | None = None,
+        subscribe_timeout: float = 10.0,
+    ) -> None:
+        self._names = Names(channels, arbitrary_channels_allowed, history)
+        self.backend = backend_from_url(backend) if isinstance(backend, str) else backend
+        self.encode_data = encoder(type_encoders)
+        self._max_backlog = subscriber_max_backlog
+        self._strategy = subscriber_backlog_strategy
+        self._subscriber_class = subscriber_class
+        # A wrong policy or limit is an error of the app's description: find it now.
+        subscriber_class(subscriber_max_backlog, subscriber_backlog_strategy)
+        self._subscribe_timeout = subscribe_timeout
+        self._subscribers: set[Subscriber] = set()
+        self._outbox: deque[tuple[list[Target], bytes]] = deque()
+        self._outbox_filled = asyncio.Event()
+        self._outbox_empty = asyncio.Event()
+        self._feed: Feed | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._published = self._failed = self._delivered = self._dropped = self._conflated = 0
+
+    # -- life
+
+    def on_app_init(self, config: AppConfig) -> None:
+        """Become the app's dependency ``channels``, and live as long as the app."""
+        config.dependencies.setdefault("channels", self._provide)
+        config.lifespan.append(self._lifespan)
+
+    def _provide(self) -> Channels:
+        return self
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: object) -> AsyncIterator[None]:
+        async with self:
+            yield
+
+    async def __aenter__(self) -> Channels:
+        """Connect; ready when the broker answers.
+
+        :raises BackendUnavailable: it does not. Later losses are healed.
+        """
+        if self._feed is not None:
+            raise ChannelsException("this hub runs already: one Channels serves one app")
+        await self.backend.open()
+        feed = self._feed = Feed(self.backend, self._names.keep_for)
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._outbox_empty.set()
+        self._main = asyncio.create_task(self._run(feed), name="telex.channels")
+        try:
+            async with asyncio.timeout(self._subscribe_timeout):
+                await feed.connected.wait()
+        except TimeoutError:
+            await self._end()
+            raise BackendUnavailable(f"{type(self.backend).__name__} accepts no subscription") from None
+        except BaseException:
+            await self._end()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._outbox_empty.wait()
+        except TimeoutError:
+            self._failed += len(self._outbox)
+            logger.error("channels ended with %d values unpublished", len(self._outbox))
+        finally:
+            await self._end()
+
+    async def _run(self, feed: Feed) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(feed.run(), name="telex.channels.feed")
+            group.create_task(self._empty_outbox(), name="telex.channels.outbox")
+
+    async def _end(self) -> None:
+        main, self._main = self._main, None
+        for subscriber in list(self._subscribers):
+            self._dismiss(subscriber)
+        if main is not None:
+            main.cancel()
+            await asyncio.wait([main])
+        self._feed = None
+        self._outbox.clear()
+        await self.backend.close()
+
+    def _running(self) -> Feed:
+        if self._feed is None or self._main is None:
+            raise ChannelsException(
+                "the channels do not run: use them inside the app's lifespan or `async with channels`"
+            )
+        return self._feed
+
+    # -- publishing
+
+    async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
+        """Hand ``data`` to the broker for each of ``channels``; returns when the broker has it.
+
+        Bytes go as they are, text as UTF-8, everything else as JSON; encoded once. With ``transaction``, an open
+        connection to the database that carries the channels, the event is published if and when that commits.
+
+        :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
+        :raises ChannelsException: a channel is not declared.
+        """
+        self._running()
+        targets = self._names.targets(channels)
+        payload = self.encode_data(data)
+        if transaction is None:
+            await self.backend.publish(targets, payload)
+        else:
+            await self.backend.publish_in(transaction, targets, payload)
+        self._published += len(targets)
+
+    async def wait_published(self, data: object, channels: str | Iterable[str]) -> None:
+        """As :meth:`publish`, under the name and in the order that Litestar's users know."""
+        await self.publish(channels, data)
+
+    def publish_nowait(self, channels: str | Iterable[str], data: object) -> None:
+        """Publish soon, in order, without waiting; may be called from any thread.
+
+        What the broker does not take is logged and counted as ``failed``.
+
+        :raises BackendUnavailable: too much waits already.
+        :raises ChannelsException: a channel is not declared, or the hub does not run.
+        """
+        self._running()
+        entry = (self._names.targets(channels), self.encode_data(data))
+        if len(self._outbox) >= OUTBOX_LIMIT:
+            raise BackendUnavailable(f"{OUTBOX_LIMIT} values wait to be published")
+        self._outbox.append(entry)
+        if threading.get_ident() == self._thread:
+            self._announce()
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._announce)
+
+    def _announce(self) -> None:
+        self._outbox_empty.clear()
+        self._outbox_filled.set()
+
+    async def _empty_outbox(self) -> None:
+        failing = False
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled.clear()
+            while self._outbox:
+                targets, payload = self._outbox[0]
+                try:
+                    await self.backend.publish(targets, payload)
+                    self._published += len(targets)
+                    failing = False
+                except Exception:
+                    self._failed += len(targets)
+                    if not failing:
+                        logger.exception("publish_nowait failed; counted in statistics().failed until it works again")
+                    failing = True
+                self._outbox.popleft()
+            self._outbox_empty.set()
+
+    # -- subscribing
+
+    def subscribe(
+        self,
+        channels: str | Iterable[str],
+        history: int | None = None,
+        *,
+        since: Since | None = None,
+        pattern: bool = False,
+        max_backlog: int | None = None,
+        backlog_strategy: Policy | None = None,
+    ) -> Subscription:
+        """Follow ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
+
+        Ready when the broker has confirmed: whatever is published from then on is in the stream.
+        ``history`` puts the last so many events of each channel first. ``since`` puts all that came after that position
+        first, or a :class:`Gap` where that is not to be had; ``recovered`` of the subscriber says which.
+        With ``pattern`` the names are prefixes that end in ``*``.
+
+        To read a snapshot without missing a change: take :meth:`position` first, then the snapshot, then subscribe
+        ``since`` that position.
+
+        :raises ChannelsException: a channel is not declared, or what is asked for is not kept.
+        :raises BackendUnavailable: on entering: the broker does not confirm in time.
+        """
+        topics = self._names.topics(channels, pattern=pattern)
+        if pattern and not self.backend.supports_patterns:
+            raise ChannelsException(f"{type(self.backend).__name__} has no patterns: subscribe to channels by name")
+        if pattern and (history or since is not None):
+            raise ChannelsException("a pattern has no history: subscribe to channels by name")
+        starts = self._starts(topics, since)
+        limit = self._max_backlog if max_backlog is None else max_backlog
+        subscriber = self._subscriber_class(limit, backlog_strategy or self._strategy)
+        return Subscription(lambda: self._open(subscriber, topics, history, starts).__await__(), self._dismiss)
+
+    def start_subscription(self, channels: str | Iterable[str], history: int | None = None) -> Subscription:
+        """As :meth:`subscribe`, under the name that Litestar's users know."""
+        return self.subscribe(channels, history)
+
+    async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
+        """Let ``subscriber`` leave ``channels``, all by default. After the last one its stream ends.
+
+        :raises ChannelsException: it does not follow one of them.
+        """
+        names = list(subscriber.rooms) if channels is None else self._names.listed(channels)
+        for name in names:
+            if name not in subscriber.rooms:
+                raise ChannelsException(f"this subscriber does not follow {name!r}")
+        for name in names:
+            self._running().leave(subscriber.rooms.pop(name), subscriber)
+        if not subscriber.rooms:
+            self._dismiss(subscriber)
+
+    async def put_subscriber_history(
+        self, subscriber: Subscriber, channels: str | Iterable[str], limit: int | None = None
+    ) -> None:
+        """Put the last ``limit`` events of ``channels``, all that are kept by default, before what waits.
+
+        :raises ChannelsException: nothing is kept of one of them.
+        """
+        for name in self._names.listed(channels):
+            past = await self.backend.history(name, self._names.kept(name), limit=limit)
+            subscriber.preload(past.events)
+
+    async def position(self, channel: str) -> Position:
+        """Where ``channel`` stands now.
+
+        :raises ChannelsException: nothing is kept of it.
+        """
+        self._running()
+        return (await self.backend.positions([(channel, self._names.kept(channel))]))[channel]
+
+    def _starts(self, topics: list[Topic], since: Since | None) -> dict[str, Position]:
+        if since is None:
+            return {}
+        given = since if isinstance(since, Mapping) else {topics[0].name: since}
+        if not isinstance(since, Mapping) and len(topics) != 1:
+            raise ChannelsException("several channels: give since= a position for each, as a mapping")
+        return {name: Position.parse(value) if isinstance(value, str) else value for name, value in given.items()}
+
+    async def _open(
+        self, subscriber: Subscriber, topics: list[Topic], history: int | None, starts: dict[str, Position]
+    ) -> Subscriber:
+        feed = self._running()
+        try:
+            async with asyncio.timeout(self._subscribe_timeout):
+                await feed.join(subscriber, topics, history, starts)
+        except TimeoutError:
+            raise BackendUnavailable(f"{type(self.backend).__name__} confirmed no subscription") from None
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def _dismiss(self, subscriber: Subscriber) -> None:
+        if subscriber not in self._subscribers:
+            return
+        self._subscribers.remove(subscriber)
+        if self._feed is not None:
+            for room in subscriber.rooms.values():
+                self._feed.leave(room, subscriber)
+        subscriber.rooms.clear()
+        subscriber.finish()
+        self._delivered += subscriber.delivered
+        self._dropped += subscriber.dropped
+        self._conflated += subscriber.conflated
+
+    # -- figures
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether what others publish reaches this process: for the app's readiness."""
+        return self._feed is not None and self._feed.connected.is_set()
+
+    def statistics(self) -> Statistics:
+        """The state of the hub and its counts."""
+        feed, live = self._feed, self._subscribers
+        return Statistics(
+            connected=self.is_ready,
+            reconnects=feed.reconnects if feed else 0,
+            channels=len(feed.rooms) if feed else 0,
+            subscribers=len(live),
+            published=self._published,
+            failed=self._failed,
+            received=feed.received if feed else 0,
+            delivered=self._delivered + sum(subscriber.delivered for subscriber in live),
+            dropped=self._dropped + sum(subscriber.dropped for subscriber in live),
+            conflated=self._conflated + sum(subscriber.conflated for subscriber in live),
+            gaps=feed.gaps if feed else 0,
+            backlog=sum(subscriber.qsize for subscriber in live),
+        )

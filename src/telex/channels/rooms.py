@@ -1,0 +1,182 @@
+"""A room: the subscribers of one channel (or pattern) in this process, and where they stand in its history."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+from telex.channels.backends.base import Topic
+from telex.channels.history import Event, Gap, Item, Past, Position
+
+__all__ = ("Arrival", "Member", "Room")
+
+HELD_LIMIT: Final = 10_000
+"""Events that a room holds back while it fetches what it missed; more than that are declared lost."""
+
+LOST: Final = "the connection to the broker was lost"
+NOT_KEPT: Final = "the history does not reach back to where the stream stood"
+OVERFLOW: Final = "too many events came while the past was fetched"
+
+
+class Member(Protocol):
+    """What a room needs of a subscriber."""
+
+    def put_nowait(self, event: Event) -> bool:
+        """Take one event."""
+
+    def put_gap(self, gap: Gap) -> None:
+        """Take the mark of a loss."""
+
+    def preload(self, items: Iterable[Item]) -> None:
+        """Take a replay."""
+
+
+class Arrival:
+    """A subscriber that waits for the past: its newest live events are held until the past is there.
+
+    Then ``floor`` is where that past ended. Live events up to there are in it already, and may still be on their way.
+    """
+
+    __slots__ = ("floor", "held")
+
+    def __init__(self) -> None:
+        # Whatever falls out at the far end shows as a hole after the past.
+        self.held: deque[Event] = deque(maxlen=HELD_LIMIT)
+        self.floor: Position | None = None
+
+
+class Room:
+    """The subscribers of one topic.
+
+    ``last`` is the position of the newest event that was fanned out. While ``held`` is a list the room waits for the
+    past: live events are held in it.
+    """
+
+    __slots__ = ("arriving", "confirmed", "held", "last", "members", "reason", "topic")
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.members: dict[Member, None] = {}
+        self.arriving: dict[Member, Arrival] = {}
+        self.confirmed = asyncio.Event()
+        self.last: Position | None = None
+        self.held: list[Event] | None = None
+        self.reason = LOST
+
+    # -- live
+
+    def deliver(self, event: Event) -> bool:
+        """Fan ``event`` out; false when the room now waits for events that were missed before it."""
+        if self.held is not None:
+            self._hold(event, self.held)
+            return True
+        if event.position is not None and not self.topic.is_pattern:
+            last = self.last
+            if last is not None:
+                if last.epoch == event.position.epoch and event.position.offset <= last.offset:
+                    return True
+                if last.epoch != event.position.epoch or event.previous != last.offset:
+                    self.held = [event]
+                    return False
+            self.last = event.position
+        self._fan_out(event)
+        return True
+
+    def _hold(self, event: Event, held: list[Event]) -> None:
+        if len(held) >= HELD_LIMIT:
+            # All of it counts as missed: the last position says from where.
+            held.clear()
+            self.reason = OVERFLOW
+        held.append(event)
+
+    def _fan_out(self, event: Event) -> None:
+        for member in self.members:
+            member.put_nowait(event)
+        if self.arriving:
+            self._tell_arriving(event)
+
+    def _tell_arriving(self, event: Event) -> None:
+        for member, arrival in list(self.arriving.items()):
+            if arrival.floor is None:
+                arrival.held.append(event)
+            elif not _is_before(event, arrival.floor):
+                self._seat(member)
+                member.put_nowait(event)
+
+    # -- loss and recovery
+
+    def suspend(self) -> None:
+        """The connection is lost. A room that was never confirmed has promised nothing and so misses nothing."""
+        if self.confirmed.is_set() and self.held is None:
+            self.held = []
+        self.confirmed.clear()
+
+    def resume(self, past: Past | None) -> bool:
+        """Go on after a loss: with what was missed, or with a gap when that is not to be had.
+
+        False when what was held back shows another loss, for which the room waits again.
+        """
+        held, self.held = self.held or [], None
+        reason, self.reason = self.reason, LOST
+        if past is None:
+            self._mark(Gap(self.topic.name, reason))
+            self.last = None
+        elif past.complete:
+            for event in past.events:
+                self._fan_out(event)
+            self.last = past.head
+        else:
+            self._mark(Gap(self.topic.name, reason if reason is OVERFLOW else NOT_KEPT, past.head))
+            # The held events came live, after what is missing: they are delivered wherever they stand.
+            self.last = None if held else past.head
+        for index, event in enumerate(held):
+            if not self.deliver(event):
+                self.held = held[index:]
+                return False
+        return True
+
+    def _mark(self, gap: Gap) -> None:
+        for member in self.members:
+            member.put_gap(gap)
+        for member, arrival in list(self.arriving.items()):
+            if arrival.floor is not None:
+                self._seat(member)
+                member.put_gap(gap)
+
+    # -- arrivals
+
+    def settle(self, member: Member, arrival: Arrival, past: Past, *, marked: bool) -> None:
+        """The past of an arriving subscriber is there: replay all of it or say that it is not whole."""
+        if self.arriving.get(member) is not arrival:
+            return
+        if past.complete:
+            member.preload(past.events)
+        elif marked:
+            member.preload([Gap(self.topic.name, NOT_KEPT, past.head)])
+        held, arrival.held = arrival.held, deque()
+        arrival.floor = past.head
+        late = [event for event in held if not _is_before(event, past.head)]
+        stands = past.head
+        for event in late:
+            if event.position is not None:
+                if event.position.epoch != stands.epoch or event.previous != stands.offset:
+                    member.put_gap(Gap(self.topic.name, NOT_KEPT, event.position))
+                stands = event.position
+            member.put_nowait(event)
+        if late or self._has_reached(past.head):
+            self._seat(member)
+
+    def _seat(self, member: Member) -> None:
+        del self.arriving[member]
+        self.members[member] = None
+
+    def _has_reached(self, head: Position) -> bool:
+        return self.last is not None and self.last.epoch == head.epoch and self.last.offset >= head.offset
+
+
+def _is_before(event: Event, head: Position) -> bool:
+    """Whether the past that ended at ``head`` has ``event`` already."""
+    position = event.position
+    return position is not None and position.epoch == head.epoch and position.offset <= head.offset

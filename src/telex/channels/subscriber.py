@@ -1,0 +1,149 @@
+"""A subscriber: one reader's end of the channels it follows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeAlias
+
+from telex.channels.history import Event, Gap, Item, Position
+from telex.channels.mailbox import Mailbox, Policy
+from telex.channels.rooms import Room
+from telex.exceptions import ConcurrencyError, WebSocketException
+from telex.status_codes import WS_1012_SERVICE_RESTART
+
+__all__ = ("EventCallback", "Subscriber")
+
+EventCallback: TypeAlias = Callable[[bytes], Awaitable[object]]
+"""Takes the data of one event, such as ``socket.send_bytes``."""
+
+
+class Subscriber:
+    """What :meth:`Channels.subscribe` gives: a stream of events, for one reader at a time.
+
+    ``async for item in subscriber`` yields :class:`Event` and, where events were lost, :class:`Gap`.
+    :meth:`iter_events` and :meth:`run_in_background` give the data alone; they cannot show a gap and so end at one
+    with ``WebSocketException(1012)``, which closes a socket so that its client comes back.
+
+    ``max_backlog`` events may wait; ``backlog_strategy`` says what happens to more. ``recovered`` is ``None`` when the
+    subscription did not ask for ``since``, and else says whether all that was missed is in the stream.
+    ``positions`` holds, for each channel with history, where this stream began.
+    """
+
+    def __init__(self, max_backlog: int, backlog_strategy: Policy) -> None:
+        self._mailbox: Mailbox[Item] = Mailbox(max_backlog, backlog_strategy)
+        self._worker: asyncio.Task[None] | None = None
+        self._left: int | None = None
+        self.rooms: dict[str, Room] = {}
+        self.recovered: bool | None = None
+        self.positions: dict[str, Position] = {}
+
+    # -- the hub's side
+
+    def put_nowait(self, event: Event) -> bool:
+        """Take one event; false when the policy dropped one for it."""
+        return self._mailbox.put(event)
+
+    def put_gap(self, gap: Gap) -> None:
+        """Take the mark of a loss, whatever the backlog is."""
+        self._mailbox.put_mark(gap)
+
+    def preload(self, items: Iterable[Item]) -> None:
+        """Take a replay, before all that waits; it does not count against the backlog."""
+        self._mailbox.preload(items)
+
+    def finish(self) -> None:
+        """Take nothing more: the stream ends after what waits."""
+        self._mailbox.close()
+
+    # -- the reader's side
+
+    def __aiter__(self) -> Subscriber:
+        return self
+
+    async def __anext__(self) -> Item:
+        return await self._mailbox.get()
+
+    async def iter_events(self) -> AsyncIterator[bytes]:
+        """The data of each event, until the subscription ends.
+
+        :raises WebSocketException: 1012 where events were lost; 1013 when this reader was too slow for its policy.
+        """
+        async for item in self:
+            yield _data_of(item)
+
+    @asynccontextmanager
+    async def run_in_background(self, on_event: EventCallback, join: bool = True) -> AsyncIterator[None]:
+        """Call ``on_event`` with the data of each event, one after another, while the body runs.
+
+        At the end of the body, and if ``join``, what waits then is still handled. An exception of ``on_event``, and the
+        end of the stream by an error, cancels the body and is raised here. An exception of the body cancels the worker.
+
+        :raises ConcurrencyError: it runs already.
+        """
+        if self._worker is not None:
+            raise ConcurrencyError("this subscriber runs in the background already: subscribe once for each reader")
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._left = None
+                self._worker = group.create_task(self._work(on_event))
+                yield
+                await self.stop(join=join)
+        except BaseExceptionGroup as errors:
+            # One mechanism inside, plain exceptions outside: the body's own comes last in the group.
+            raise errors.exceptions[-1] from None
+        finally:
+            self._worker = None
+
+    async def stop(self, join: bool = False) -> None:
+        """Stop what :meth:`run_in_background` started; if ``join``, after what waits now is handled."""
+        worker = self._worker
+        if worker is None:
+            return
+        if join and not self._mailbox.is_awaited:
+            self._left = len(self._mailbox)
+        else:
+            worker.cancel()
+        await asyncio.wait([worker])
+
+    async def _work(self, on_event: EventCallback) -> None:
+        with suppress(StopAsyncIteration):
+            while self._left is None or self._left > 0:
+                data = _data_of(await self._mailbox.get())
+                if self._left is not None:
+                    self._left -= 1
+                await on_event(data)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether :meth:`run_in_background` is under way."""
+        return self._worker is not None
+
+    # -- figures
+
+    @property
+    def qsize(self) -> int:
+        """How many events wait."""
+        return len(self._mailbox)
+
+    @property
+    def delivered(self) -> int:
+        """How many events the reader has got."""
+        return self._mailbox.delivered
+
+    @property
+    def dropped(self) -> int:
+        """How many events fell to the policy."""
+        return self._mailbox.dropped
+
+    @property
+    def conflated(self) -> int:
+        """How many events were replaced by a newer one of the same key."""
+        return self._mailbox.conflated
+
+
+def _data_of(item: Item) -> bytes:
+    if isinstance(item, Event):
+        return item.data
+    raise WebSocketException(WS_1012_SERVICE_RESTART, f"events of {item.channel!r} were lost: {item.reason}")

@@ -1,0 +1,164 @@
+"""The mailbox alone: order, policies, counts, marks, ends."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from telex.channels.mailbox import Mailbox, Policy, conflate
+from telex.exceptions import ConcurrencyError, ImproperlyConfiguredException, WebSocketException
+
+
+def drained(mailbox: Mailbox[int]) -> list[int]:
+    return [mailbox.get_nowait() for _ in range(len(mailbox))]
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept"),
+    [("drop_oldest", [3, 4]), ("dropleft", [3, 4]), ("drop_newest", [0, 1]), ("backoff", [0, 1])],
+)
+def test_a_full_mailbox_drops_by_its_policy_and_counts(policy: Policy, kept: list[int]) -> None:
+    mailbox: Mailbox[int] = Mailbox(2, policy)
+    assert [mailbox.put(number) for number in range(5)] == [True, True, False, False, False]
+    assert mailbox.dropped == 3
+    assert drained(mailbox) == kept
+    assert mailbox.delivered == 2
+
+
+async def test_the_policy_close_ends_the_reader_with_1013() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, "close")
+    for number in range(3):
+        mailbox.put(number)
+    with pytest.raises(WebSocketException, match="too slow: 2 events wait") as raised:
+        await mailbox.get()
+    assert raised.value.code == 1013
+    assert (mailbox.delivered, mailbox.dropped, len(mailbox)) == (0, 3, 0)
+
+
+def test_conflation_keeps_the_newest_of_each_key_in_the_order_of_the_keys() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, conflate(lambda number: number % 10))
+    assert [mailbox.put(number) for number in (1, 2, 11, 21)] == [True, True, False, False]
+    assert mailbox.conflated == 2
+    assert mailbox.put(3) is False
+    assert mailbox.dropped == 1
+    assert drained(mailbox) == [2, 3]
+
+
+def test_an_unknown_policy_and_an_empty_mailbox_are_errors_of_the_description() -> None:
+    with pytest.raises(ImproperlyConfiguredException, match=r"unknown policy 'drop'.*drop_oldest"):
+        Mailbox(1, "drop")  # type: ignore[arg-type]
+    with pytest.raises(ImproperlyConfiguredException, match="at least 1"):
+        Mailbox(0)
+
+
+async def test_the_reader_waits_for_an_item_and_a_cancelled_reader_loses_none() -> None:
+    mailbox: Mailbox[int] = Mailbox(2)
+    reader = asyncio.create_task(mailbox.get())
+    await asyncio.sleep(0)
+    assert mailbox.is_awaited
+    mailbox.put(1)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert await mailbox.get() == 1
+
+
+async def test_two_readers_are_refused() -> None:
+    mailbox: Mailbox[int] = Mailbox(2)
+    first = asyncio.create_task(mailbox.get())
+    await asyncio.sleep(0)
+    with pytest.raises(ConcurrencyError, match="two tasks read one subscriber"):
+        await mailbox.get()
+    mailbox.put(1)
+    assert await first == 1
+
+
+async def test_a_closed_mailbox_gives_what_waits_and_then_its_end() -> None:
+    mailbox: Mailbox[int] = Mailbox(2)
+    mailbox.put(1)
+    mailbox.close()
+    assert mailbox.put(2) is False
+    assert await mailbox.get() == 1
+    with pytest.raises(StopAsyncIteration):
+        await mailbox.get()
+
+
+async def test_closing_wakes_the_reader() -> None:
+    mailbox: Mailbox[int] = Mailbox(2)
+
+    async def read() -> str:
+        try:
+            await mailbox.get()
+        except StopAsyncIteration:
+            return "end"
+        return "item"
+
+    reader = asyncio.create_task(read())
+    await asyncio.sleep(0)
+    mailbox.close()
+    assert await reader == "end"
+
+
+def test_marks_stay_in_their_place_and_no_policy_drops_them() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, "drop_oldest")
+    mailbox.put_mark(-1)
+    mailbox.put(1)
+    mailbox.put_mark(-2)
+    mailbox.put(2)
+    mailbox.put(3)
+    assert drained(mailbox) == [-1, -2, 2, 3]
+    assert (mailbox.dropped, mailbox.delivered) == (1, 2)
+
+
+def test_conflated_items_go_before_a_later_mark() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, conflate(lambda number: number))
+    mailbox.put(1)
+    mailbox.put_mark(-1)
+    mailbox.put(2)
+    assert drained(mailbox) == [1, -1, 2]
+
+
+async def test_even_marks_are_bounded() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, "drop_oldest")
+    for _ in range(3):
+        mailbox.put_mark(-1)
+    with pytest.raises(WebSocketException, match="too slow"):
+        await mailbox.get()
+
+
+def test_a_replay_comes_first_whole_and_beside_the_limit() -> None:
+    mailbox: Mailbox[int] = Mailbox(2, "drop_oldest")
+    mailbox.put(10)
+    mailbox.preload(range(5))
+    for number in (11, 12):
+        mailbox.put(number)
+    assert drained(mailbox) == [0, 1, 2, 3, 4, 11, 12]
+
+
+@given(
+    policy=st.sampled_from(["drop_oldest", "drop_newest", "close", "conflate"]),
+    steps=st.lists(st.sampled_from(["put", "get", "mark", "preload"]), max_size=80),
+)
+def test_nothing_is_lost_uncounted(policy: str, steps: list[str]) -> None:
+    chosen = conflate(lambda number: number % 3) if policy == "conflate" else policy
+    mailbox: Mailbox[int] = Mailbox(3, chosen)  # type: ignore[arg-type]
+    offered = 0
+    for number, step in enumerate(steps):
+        before = mailbox.dropped
+        if step == "put":
+            accepted = mailbox.put(number)
+            offered += accepted or mailbox.dropped > before or policy == "conflate"
+        elif step == "mark":
+            mailbox.put_mark(-1)
+        elif step == "preload":
+            before_length = len(mailbox)
+            mailbox.preload([number])
+            offered += len(mailbox) - before_length
+        elif len(mailbox):
+            mailbox.get_nowait()
+    waiting = len([item for item in drained(mailbox) if item >= 0])
+    assert waiting <= mailbox.delivered
+    assert mailbox.delivered + mailbox.dropped + mailbox.conflated == offered
