@@ -1,0 +1,397 @@
+"""Channels over Redis 6.2 and newer, and Valkey: pub/sub for what is live, a stream for each channel with history.
+
+An event of a channel with history is numbered, kept and published by one script, so that all three agree. The epoch of
+a history belongs to one run of one server (``run_id``): a server that was restarted, or whose place a replica took, may
+have lost the newest events, and nobody could tell. Such a server starts new epochs, and subscribers are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import re
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import compress
+from typing import Final, cast
+
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
+from telex.channels.history import Event, Keep, Past, Position
+from telex.exceptions import BackendUnavailable, MissingDependencyException
+
+try:
+    from redis.asyncio import Connection, ConnectionPool
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.exceptions import NoScriptError, RedisError, ResponseError
+except ImportError as missing:
+    raise MissingDependencyException("redis") from missing
+
+__all__ = ("RedisBackend",)
+
+BREATH: Final = 64
+"""After so many replies in a row the event loop gets a turn: reading what has arrived already never waits."""
+
+META_SECONDS: Final = 86_400
+"""A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
+
+_OPEN_LOG: Final = """
+local meta = redis.call('HMGET', KEYS[2], 'run', 'epoch', 'offset')
+if meta[1] ~= ARGV[1] then
+  redis.call('DEL', KEYS[1])
+  redis.call('HSET', KEYS[2], 'run', ARGV[1], 'epoch', ARGV[2], 'offset', '0')
+  meta = {ARGV[1], ARGV[2], '0'}
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[3])
+local now = redis.call('TIME')[1]
+"""
+
+PUBLISH: Final = (
+    _OPEN_LOG
+    + """
+local offset = redis.call('HINCRBY', KEYS[2], 'offset', 1)
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], offset .. '-0', 't', now, 'd', ARGV[5])
+redis.call('PEXPIRE', KEYS[1], ARGV[6])
+redis.call('PUBLISH', ARGV[7], meta[2] .. ':' .. offset .. ' ' .. ARGV[5])
+return offset
+"""
+)
+
+HISTORY: Final = (
+    _OPEN_LOG
+    + """
+local events = {}
+if ARGV[4] ~= '' then
+  events = redis.call('XRANGE', KEYS[1], '(' .. ARGV[4] .. '-0', '+')
+elseif ARGV[5] ~= '0' then
+  events = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[5])
+end
+return {meta[2], meta[3], now, events}
+"""
+)
+
+
+class _Link:
+    """One connection on which commands are sent without waiting for each other, and answered in order.
+
+    A subscribing connection also hears messages; they go to ``on_message``.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        timeout: float,
+        on_message: Callable[[list[bytes]], None] | None = None,
+        on_lost: Callable[[BackendUnavailable], None] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._waiting: deque[asyncio.Future[object]] = deque()
+        self._failure: BackendUnavailable | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.run_id = ""
+
+    @property
+    def is_closed(self) -> bool:
+        return self._failure is not None
+
+    async def open(self) -> None:
+        """Connect.
+
+        :raises BackendUnavailable: the server does not answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._connection.disconnect(nowait=True)
+            raise BackendUnavailable(f"Redis does not answer: {error}") from error
+        except BaseException:
+            await self._connection.disconnect(nowait=True)
+            raise
+        self._reader = asyncio.create_task(self._read(), name="telex.channels.redis")
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        await self._connection.disconnect(nowait=True)
+
+    async def send(self, *command: str | bytes | int, replies: int = 1) -> list[asyncio.Future[object]]:
+        """Send one command; gives a future for each of its replies.
+
+        :raises BackendUnavailable: the connection is lost.
+        """
+        if self._failure is not None:
+            raise BackendUnavailable(self._failure.detail)
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(replies)]
+        self._waiting.extend(futures)
+        try:
+            await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+        except (RedisError, OSError) as error:
+            self._fail(error)
+            raise BackendUnavailable(f"Redis is lost: {error}") from error
+        return futures
+
+    async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
+        """Wait for replies.
+
+        :raises BackendUnavailable: they do not come, or one is an error.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        except TimeoutError as error:
+            self._fail(TimeoutError(f"no answer in {self._timeout:g} s"))
+            raise BackendUnavailable(f"Redis did not answer in {self._timeout:g} s") from error
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return outcomes
+
+    async def call(self, *command: str | bytes | int, replies: int = 1) -> list[object]:
+        """Send one command and wait for its replies.
+
+        :raises BackendUnavailable: as above.
+        """
+        return await self.answers(await self.send(*command, replies=replies))
+
+    async def _read(self) -> None:
+        taken = 0
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except ResponseError as error:
+                    reply = error
+                self._take(reply)
+                taken += 1
+                if taken % BREATH == 0:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._fail(ConnectionError("the connection was closed"))
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, reply: object) -> None:
+        if self._on_message is not None and isinstance(reply, list) and reply[0] in {b"message", b"pmessage"}:
+            self._on_message(reply)
+            return
+        future = self._waiting.popleft()
+        if future.done():
+            return
+        if isinstance(reply, NoScriptError):
+            future.set_exception(reply)
+        elif isinstance(reply, ResponseError):
+            future.set_exception(BackendUnavailable(f"Redis refused: {reply}"))
+        else:
+            future.set_result(reply)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is not None:
+            return
+        self._failure = BackendUnavailable(f"Redis is lost: {error}")
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(BackendUnavailable(self._failure.detail))
+                # Whoever waited may have been cancelled; nobody needs to look.
+                future.exception()
+        self._waiting.clear()
+        if self._on_lost is not None:
+            self._on_lost(self._failure)
+
+
+class _RedisListener(Listener):
+    def __init__(self, link: _Link, prefix: bytes) -> None:
+        self._link = link
+        self._prefix = prefix
+
+    async def subscribe(self, topics: Collection[Topic]) -> None:
+        await self._all(b"SUBSCRIBE", b"PSUBSCRIBE", topics)
+
+    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+        await self._all(b"UNSUBSCRIBE", b"PUNSUBSCRIBE", topics)
+
+    async def ping(self) -> None:
+        await self._link.call(b"PING")
+
+    async def _all(self, for_channels: bytes, for_patterns: bytes, topics: Collection[Topic]) -> None:
+        for command, wanted in ((for_channels, False), (for_patterns, True)):
+            names = [_broker_name(self._prefix, topic) for topic in topics if topic.is_pattern is wanted]
+            if names:
+                await self._link.call(command, *names, replies=len(names))
+
+
+class RedisBackend(ChannelsBackend):
+    """Channels over one Redis or Valkey server, or a primary with replicas.
+
+    ``url`` is as redis-py takes it: ``redis://``, or ``rediss://`` with TLS, with user, password, database, options.
+    ``prefix`` begins the name of every key and channel. ``timeout`` (seconds) bounds connecting and each answer.
+    """
+
+    supports_patterns = True
+
+    def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
+        self._prefix = prefix.encode()
+        self._timeout = timeout
+        pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            socket_timeout=None,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._new_connection = cast("Callable[[], Connection]", pool.make_connection)
+        self._publishing = OnDemand(self._connect)
+
+    async def open(self) -> None:
+        await self._publishing.get()
+
+    async def close(self) -> None:
+        link = self._publishing.current
+        if link is not None:
+            await link.close()
+
+    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+        link = await self._publishing.get()
+        futures: list[asyncio.Future[object]] = []
+        for channel, keep in targets:
+            topic = _broker_name(self._prefix, Topic(channel))
+            if keep is None:
+                futures += await link.send(b"PUBLISH", topic, b" " + data)
+            else:
+                arguments = (keep.size, data, math.ceil(keep.seconds * 1000), topic)
+                futures += await link.send(*_evaluated(PUBLISH), *self._log_of(link, channel, keep), *arguments)
+        try:
+            await link.answers(futures)
+        except NoScriptError:
+            # Somebody flushed the server's scripts: load them again, and send again what did nothing.
+            await _load_scripts(link)
+            undone = [isinstance(future.exception(), NoScriptError) for future in futures]
+            await self.publish(list(compress(targets, undone)), data)
+
+    @asynccontextmanager
+    async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
+        start = len(self._prefix)
+
+        def hear(reply: list[bytes]) -> None:
+            pattern = None if len(reply) == 3 else _pattern(reply[1])[start:].decode()
+            sink.deliver(_event(reply[-2][start:].decode(), reply[-1]), pattern)
+
+        link = _Link(self._new_connection(), self._timeout, hear, sink.lost)
+        await link.open()
+        try:
+            yield _RedisListener(link, self._prefix)
+        finally:
+            await link.close()
+
+    async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
+        found: dict[str, Position] = {}
+        for channel, keep in targets:
+            epoch, offset, _, _ = await self._read(channel, keep, "", 0)
+            found[channel] = Position(epoch, offset)
+        return found
+
+    async def history(
+        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+    ) -> Past:
+        wanted = keep.size if limit is None else min(limit, keep.size)
+        asked = "" if since is None else str(since.offset)
+        epoch, offset, now, entries = await self._read(channel, keep, asked, wanted)
+        head = Position(epoch, offset)
+        if since is None:
+            entries.reverse()
+        events = tuple(
+            Event(channel, fields[3], Position(epoch, number), number - 1)
+            for entry_id, fields in entries
+            if int(fields[1]) > now - keep.seconds
+            for number in (int(entry_id.partition(b"-")[0]),)
+        )
+        if since is None:
+            return Past(events, head, complete=True)
+        whole = since.epoch == epoch and since.offset + len(events) == offset
+        return Past(events if whole else (), head, complete=whole)
+
+    # -- connections and scripts
+
+    async def _connect(self) -> _Link:
+        link = _Link(self._new_connection(), self._timeout)
+        await link.open()
+        try:
+            [info] = await link.call(b"INFO", b"server")
+            link.run_id = _run_id(cast("bytes", info))
+            await _load_scripts(link)
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    async def _read(
+        self, channel: str, keep: Keep, since: str, limit: int
+    ) -> tuple[str, int, int, list[tuple[bytes, list[bytes]]]]:
+        """Epoch, offset, the server's time in seconds, and entries of the log."""
+        link = await self._publishing.get()
+        command = (*_evaluated(HISTORY), *self._log_of(link, channel, keep), since, limit)
+        try:
+            [answer] = await link.call(*command)
+        except NoScriptError:
+            await _load_scripts(link)
+            [answer] = await link.call(*command)
+        epoch, offset, now, entries = cast("tuple[bytes, bytes, bytes, list[tuple[bytes, list[bytes]]]]", answer)
+        return epoch.decode(), int(offset), int(now), entries
+
+    def _log_of(self, link: _Link, channel: str, keep: Keep) -> tuple[str | bytes | int, ...]:
+        """The keys and arguments that both scripts begin with. The braces keep a channel's keys in one cluster slot."""
+        key = self._prefix + b"{" + channel.encode() + b"}"
+        milliseconds = round((keep.seconds + META_SECONDS) * 1000)
+        return key + b":log", key + b":meta", link.run_id, secrets.token_hex(6), milliseconds
+
+
+async def _load_scripts(link: _Link) -> None:
+    for script in (PUBLISH, HISTORY):
+        await link.call(b"SCRIPT", b"LOAD", script)
+
+
+def _evaluated(script: str) -> tuple[bytes, str, int]:
+    return b"EVALSHA", _DIGESTS[script], 2
+
+
+_DIGESTS: Final = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in (PUBLISH, HISTORY)}
+
+
+def _broker_name(prefix: bytes, topic: Topic) -> bytes:
+    """The channel, or the glob, as Redis knows it."""
+    if not topic.is_pattern:
+        return prefix + topic.name.encode()
+    return re.sub(rb"([][*?\\^-])", rb"\\\1", prefix + topic.name[:-1].encode()) + b"*"
+
+
+def _pattern(glob: bytes) -> bytes:
+    """The prefixed pattern that became ``glob``."""
+    return re.sub(rb"\\(.)", rb"\1", glob, flags=re.DOTALL)
+
+
+def _event(channel: str, message: bytes) -> Event:
+    """What was published: ``epoch:offset data`` on a channel with history, a space and the data without."""
+    stands, _, data = message.partition(b" ")
+    if not stands:
+        return Event(channel, data)
+    position = Position.parse(stands.decode())
+    return Event(channel, data, position, position.offset - 1)
+
+
+def _run_id(info: bytes) -> str:
+    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
+    if found is None:
+        raise BackendUnavailable("Redis does not tell its run_id: INFO server must be allowed")
+    return found[1].decode()
