@@ -1,0 +1,24 @@
+"""Testing: clients that talk to an ASGI app in process, over WebSockets and HTTP.
+
+``TestClient`` is for synchronous tests, ``AsyncTestClient`` for those that run on an event loop; ``create_test_client``
+and ``create_async_test_client`` build the app too. Every wait has a limit.
+"""
+
+from __future__ import annotations
+
+from telex.testing.blocking import TestClient, WebSocketTestSession
+from telex.testing.client import AsyncTestClient
+from telex.testing.create import create_async_test_client, create_test_client
+from telex.testing.errors import ProtocolMisuse, WebSocketDenied
+from telex.testing.session import AsyncWebSocketTestSession
+
+__all__ = (
+    "AsyncTestClient",
+    "AsyncWebSocketTestSession",
+    "ProtocolMisuse",
+    "TestClient",
+    "WebSocketDenied",
+    "WebSocketTestSession",
+    "create_async_test_client",
+    "create_test_client",
+)

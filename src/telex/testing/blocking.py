@@ -1,0 +1,268 @@
+"""The synchronous faces: the same client and the same session, driven through a portal."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from types import TracebackType, UnionType
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+
+from telex.exceptions import ConnectionStateError
+from telex.testing.client import OFFERED_EXTENSIONS, AsyncTestClient
+from telex.testing.cookies import Cookies
+from telex.testing.handshake import Headers, QueryParams
+from telex.testing.http import RequestOptions
+from telex.testing.matching import Predicate
+from telex.testing.portal import Portal
+from telex.testing.session import AsyncWebSocketTestSession
+from telex.testing.tasks import GRACE
+from telex.types import ASGIApp, Message, Mode, Scope
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ("TestClient", "WebSocketTestSession")
+
+T = TypeVar("T")
+
+
+class WebSocketTestSession:
+    """One connection, for synchronous tests: ``with client.websocket_connect("/path") as session``.
+
+    Each method is that of :class:`AsyncWebSocketTestSession`, and says there what it does and raises.
+    """
+
+    def __init__(self, session: AsyncWebSocketTestSession, portal: Portal) -> None:
+        """Made by ``TestClient.websocket_connect``."""
+        self._session = session
+        self._portal = portal
+
+    @property
+    def accepted_subprotocol(self) -> str | None:
+        """The subprotocol that the app chose."""
+        return self._session.accepted_subprotocol
+
+    @property
+    def extra_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that the app added to its accept."""
+        return self._session.extra_headers
+
+    @property
+    def scope(self) -> Scope:
+        """A copy of the connection's scope as it is now, the headers of the accept appended to the request's."""
+        return self._session.scope
+
+    def __enter__(self) -> Self:
+        self._call(self._session.connect())
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._call(self._session.__aexit__(exc_type, exc, tb))
+
+    def __iter__(self) -> Iterator[str | bytes]:
+        """The messages, text or bytes, until the connection is closed."""
+        messages = aiter(self._session)
+        while True:
+            message = self._call(anext(messages, None))
+            if message is None:
+                return
+            yield message
+
+    def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close as a client does."""
+        self._call(self._session.close(code, reason))
+
+    def send(self, data: str | bytes, mode: Mode = "text") -> None:
+        """Send ``data`` as a frame of ``mode``."""
+        self._call(self._session.send(data, mode))
+
+    def send_text(self, data: str) -> None:
+        """Send a text message."""
+        self._call(self._session.send_text(data))
+
+    def send_bytes(self, data: bytes) -> None:
+        """Send a binary message."""
+        self._call(self._session.send_bytes(data))
+
+    def send_json(self, data: object, mode: Mode = "text") -> None:
+        """Send ``data`` as JSON."""
+        self._call(self._session.send_json(data, mode))
+
+    def send_msgpack(self, data: object) -> None:
+        """Send ``data`` as MessagePack, in a binary message."""
+        self._call(self._session.send_msgpack(data))
+
+    def send_raw(self, event: Message) -> None:
+        """Hand an ASGI event to the app as it is."""
+        self._call(self._session.send_raw(event))
+
+    def receive(self, timeout: float | None = None, *, block: bool = True) -> Message:
+        """The app's next ``websocket.send`` event."""
+        return self._call(self._session.receive(timeout, block=block), timeout)
+
+    def receive_text(self, timeout: float | None = None, *, block: bool = True) -> str:
+        """The next message, which is text."""
+        return self._call(self._session.receive_text(timeout, block=block), timeout)
+
+    def receive_bytes(self, timeout: float | None = None, *, block: bool = True) -> bytes:
+        """The next message, which is binary."""
+        return self._call(self._session.receive_bytes(timeout, block=block), timeout)
+
+    def receive_json(self, mode: Mode = "text", timeout: float | None = None, *, block: bool = True) -> Any:
+        """The next message, decoded from JSON."""
+        return self._call(self._session.receive_json(mode, timeout, block=block), timeout)
+
+    def receive_msgpack(self, timeout: float | None = None, *, block: bool = True) -> Any:
+        """The next message, which is binary, decoded from MessagePack."""
+        return self._call(self._session.receive_msgpack(timeout, block=block), timeout)
+
+    @overload
+    def expect(  # type: ignore[overload-overlap] # a class is callable too, but it comes first
+        self, expected: type[T], timeout: float | None = ..., *, mode: Mode = ...
+    ) -> T: ...
+    @overload
+    def expect(self, expected: UnionType, timeout: float | None = ..., *, mode: Mode = ...) -> Any: ...
+    @overload
+    def expect(self, expected: Predicate, timeout: float | None = ..., *, mode: Mode = ...) -> str | bytes: ...
+    @overload
+    def expect(self, expected: T, timeout: float | None = ..., *, mode: Mode = ...) -> T: ...
+    def expect(self, expected: object, timeout: float | None = None, *, mode: Mode = "text") -> Any:
+        """The next message, which is the ``expected`` one: a type, a predicate or a value."""
+        return self._call(self._session.expect(expected, timeout, mode=mode), timeout)
+
+    def refute(self, expected: object = None, timeout: float = 0.1, *, mode: Mode = "text") -> None:
+        """Wait ``timeout`` seconds for the ``expected`` message (``None``: for any) not to come."""
+        self._call(self._session.refute(expected, timeout, mode=mode), timeout)
+
+    def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+        return self._portal.call(coroutine, _outer_limit(max(timeout or 0, self._session.timeout)))
+
+
+class TestClient:
+    """Talks to an ASGI app from synchronous tests; the app runs on one event loop in one background thread.
+
+    ::
+
+        with TestClient(app) as client, client.websocket_connect("/echo") as session:
+            session.send_text("hello")
+            session.expect("hello")
+
+    Parameters and methods are those of :class:`AsyncTestClient`, and described there. When it is left, neither a task
+    nor a thread stays behind.
+    """
+
+    __test__ = False  # pytest: not a class of tests
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        base_url: str = "http://testserver",
+        *,
+        timeout: float = 5.0,
+        headers: Headers | None = None,
+        cookies: Mapping[str, str] | None = None,
+        root_path: str = "",
+        raise_server_exceptions: bool = True,
+        max_queued: int = 64,
+    ) -> None:
+        """Describe the client; it starts when it is entered."""
+        self._client = AsyncTestClient(
+            app,
+            base_url,
+            timeout=timeout,
+            headers=headers,
+            cookies=cookies,
+            root_path=root_path,
+            raise_server_exceptions=raise_server_exceptions,
+            max_queued=max_queued,
+        )
+        self._portal: Portal | None = None
+
+    @property
+    def app(self) -> ASGIApp:
+        """The app under test."""
+        return self._client.app
+
+    @property
+    def cookies(self) -> Cookies:
+        """The cookies that go with handshakes and requests."""
+        return self._client.cookies
+
+    def __enter__(self) -> Self:
+        self._portal = Portal()
+        try:
+            self._portal.call(self._client.__aenter__(), _outer_limit(self._client.timeout))
+        except BaseException:
+            self._close_portal()
+            raise
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            self._entered().call(self._client.__aexit__(exc_type, exc, tb), _outer_limit(self._client.timeout))
+        finally:
+            self._close_portal()
+
+    def websocket_connect(
+        self,
+        url: str,
+        subprotocols: Sequence[str] | None = None,
+        params: QueryParams | None = None,
+        headers: Headers | None = None,
+        cookies: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        extensions: Mapping[str, Mapping[str, object]] = OFFERED_EXTENSIONS,
+    ) -> WebSocketTestSession:
+        """A connection to ``url``, made when it is entered."""
+        portal = self._entered()
+        session = self._client.websocket_connect(
+            url, subprotocols, params, headers, cookies, timeout, extensions=extensions
+        )
+        return WebSocketTestSession(session, portal)
+
+    def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to an HTTP request."""
+        limit = _outer_limit(max(options.get("timeout", 0), self._client.timeout))
+        return self._entered().call(self._client.request(method, url, **options), limit)
+
+    def get(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``GET``."""
+        return self.request("GET", url, **options)
+
+    def post(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``POST``."""
+        return self.request("POST", url, **options)
+
+    def put(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``PUT``."""
+        return self.request("PUT", url, **options)
+
+    def patch(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``PATCH``."""
+        return self.request("PATCH", url, **options)
+
+    def delete(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``DELETE``."""
+        return self.request("DELETE", url, **options)
+
+    def _entered(self) -> Portal:
+        if self._portal is None:
+            raise ConnectionStateError("the client is not entered: 'with TestClient(app) as client'")
+        return self._portal
+
+    def _close_portal(self) -> None:
+        portal, self._portal = self._entered(), None
+        portal.close()
+
+
+def _outer_limit(timeout: float) -> float:
+    """The portal's limit for a call whose own limit is ``timeout``.
+
+    The inner one comes first: a handshake or a leave waits at most twice its timeout, and the grace of cancelled
+    tasks. Only a blocked event loop outlasts this one.
+    """
+    return 2 * timeout + 5 * GRACE

@@ -1,0 +1,185 @@
+"""The test clients: an app's lifespan around the test, WebSocket sessions and HTTP requests within."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, Unpack
+
+from telex.exceptions import ConnectionStateError
+from telex.testing.cookies import Cookies
+from telex.testing.handshake import DENIAL_EXTENSION, Headers, QueryParams, http_url, target_url, websocket_scope
+from telex.testing.http import HTTPCaller, RequestOptions
+from telex.testing.lifespan import Lifespan
+from telex.testing.session import AsyncWebSocketTestSession, SessionOptions
+from telex.testing.tasks import checked_timeout, unmasked
+from telex.types import ASGIApp
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ("OFFERED_EXTENSIONS", "AsyncTestClient")
+
+OFFERED_EXTENSIONS: Final[Mapping[str, Mapping[str, object]]] = {DENIAL_EXTENSION: {}}
+
+
+class AsyncTestClient:
+    """Talks to an ASGI app on the test's own event loop.
+
+    ::
+
+        async with AsyncTestClient(app) as client, client.websocket_connect("/echo") as session:
+            await session.send_text("hello")
+            await session.expect("hello")
+
+    Entering starts the app's lifespan, leaving ends the sessions that are still open and shuts the app down.
+    """
+
+    __test__ = False  # pytest: not a class of tests
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        base_url: str = "http://testserver",
+        *,
+        timeout: float = 5.0,
+        headers: Headers | None = None,
+        cookies: Mapping[str, str] | None = None,
+        root_path: str = "",
+        raise_server_exceptions: bool = True,
+        max_queued: int = 64,
+    ) -> None:
+        """Describe the client; :param app: starts when the client is entered.
+
+        :param base_url: what paths are under; ``https`` makes WebSocket connections ``wss``.
+        :param timeout: the limit in seconds of every wait that names none.
+        :param headers: sent with every handshake and request.
+        :param cookies: the cookies to begin with; the app's own ``Set-Cookie`` headers are kept too.
+        :param root_path: the scope's ``root_path``; paths are sent as they are written, with it or without.
+        :param raise_server_exceptions: raise the app's exceptions in the test; else it meets what a client would.
+        :param max_queued: how many messages may wait, in each direction, before a send does.
+        """
+        self.app = app
+        self.base_url = base_url
+        self.timeout = checked_timeout(timeout)
+        self.headers: Headers = headers or {}
+        self.cookies = Cookies(cookies)
+        self._root_path = root_path
+        self._raise_server_exceptions = raise_server_exceptions
+        self._max_queued = max_queued
+        self._sessions: set[AsyncWebSocketTestSession] = set()
+        self._lifespan: Lifespan | None = None
+        self._http: HTTPCaller | None = None
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        lifespan = Lifespan(self.app, self.timeout)
+        await lifespan.start()
+        self._lifespan = lifespan
+        self._exits.push_async_callback(self._forget)
+        self._exits.push_async_callback(lifespan.stop)
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._exits.push_async_callback(self._close_sessions)
+        await unmasked(self._exits.aclose(), exc)
+
+    def websocket_connect(
+        self,
+        url: str,
+        subprotocols: Sequence[str] | None = None,
+        params: QueryParams | None = None,
+        headers: Headers | None = None,
+        cookies: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+        *,
+        extensions: Mapping[str, Mapping[str, object]] = OFFERED_EXTENSIONS,
+    ) -> AsyncWebSocketTestSession:
+        """A connection to ``url``, made when it is entered (``async with``) or awaited.
+
+        :param url: a path under ``base_url``, or absolute; it may have a query.
+        :param subprotocols: those that the client offers, the preferred one first.
+        :param params: query parameters beside those in ``url``.
+        :param headers: sent beside the client's, in place of those of the same name.
+        :param cookies: sent beside the client's, in place of those of the same name, with this handshake only.
+        :param timeout: the session's default limit in seconds; the client's if ``None``.
+        :param extensions: the scope's ``extensions``; ``{}`` is a server that has no denial responses.
+        """
+        target = target_url(self.base_url, url, params)
+        address = http_url(target)
+        scope = websocket_scope(
+            target,
+            headers=[self.headers, headers or {}],
+            subprotocols=subprotocols or (),
+            cookie=self.cookies.header(address, cookies),
+            root_path=self._root_path,
+            extensions=extensions,
+            state=self._entered().state,
+        )
+        options = SessionOptions(
+            timeout=self.timeout if timeout is None else checked_timeout(timeout),
+            raise_server_exceptions=self._raise_server_exceptions,
+            max_queued=self._max_queued,
+            on_accept=lambda received: self.cookies.learn(address, received),
+        )
+        return AsyncWebSocketTestSession(self.app, scope, options, self._sessions)
+
+    async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to an HTTP request; httpx sends it (the extra ``testing``).
+
+        :raises MissingDependencyException: httpx is not installed.
+        :raises TimeoutError: the app did not finish it in time.
+        """
+        lifespan = self._entered()
+        if self._http is None:
+            self._http = HTTPCaller(
+                self.app,
+                base_url=self.base_url,
+                headers=self.headers,
+                cookies=self.cookies,
+                root_path=self._root_path,
+                state=lifespan.state,
+                raise_server_exceptions=self._raise_server_exceptions,
+            )
+            self._exits.push_async_callback(self._http.aclose)
+        return await self._http.request(method, url, options, self.timeout)
+
+    async def get(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``GET``."""
+        return await self.request("GET", url, **options)
+
+    async def post(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``POST``."""
+        return await self.request("POST", url, **options)
+
+    async def put(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``PUT``."""
+        return await self.request("PUT", url, **options)
+
+    async def patch(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``PATCH``."""
+        return await self.request("PATCH", url, **options)
+
+    async def delete(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
+        """The response to ``DELETE``."""
+        return await self.request("DELETE", url, **options)
+
+    async def _close_sessions(self) -> None:
+        closing = [session.aclose() for session in self._sessions]
+        results = await asyncio.gather(*closing, return_exceptions=True)
+        failures = [result for result in results if result is not None]
+        if failures:
+            raise failures[0] if len(failures) == 1 else BaseExceptionGroup("several sessions failed", failures)
+
+    async def _forget(self) -> None:
+        self._lifespan = None
+        self._http = None
+
+    def _entered(self) -> Lifespan:
+        if self._lifespan is None:
+            raise ConnectionStateError("the client is not entered: 'async with AsyncTestClient(app) as client'")
+        return self._lifespan

@@ -1,0 +1,112 @@
+"""Runs an app's ASGI lifespan around a test."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from telex.testing.errors import ProtocolMisuse
+from telex.testing.tasks import GRACE, name_of, stop, whereabouts
+from telex.types import ASGIApp, Message
+
+__all__ = ("Lifespan",)
+
+
+class Lifespan:
+    """Sends ``lifespan.startup`` on :meth:`start` and ``lifespan.shutdown`` on :meth:`stop`.
+
+    An app that raises or returns before it receives the startup event, or answers it with an event of another
+    protocol, does not speak the lifespan protocol, which ASGI allows. Everything after that is a failure of the app.
+    """
+
+    def __init__(self, app: ASGIApp, timeout: float) -> None:
+        """``timeout``: seconds for the startup, and for the shutdown."""
+        self.state: dict[str, object] = {}
+        """What the app left for its connections; each gets a shallow copy."""
+        self._app = app
+        self._timeout = timeout
+        self._events: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: asyncio.Queue[Message] = asyncio.Queue(1)
+        self._received = False
+        self._foreign = False
+        self._error: BaseException | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the app up.
+
+        :raises Exception: the app's own.
+        :raises RuntimeError: the app answered that its startup failed, and raised nothing; or it gave no answer.
+        :raises TimeoutError: it did not answer in time.
+        """
+        self._task = asyncio.create_task(self._run(), name=f"lifespan of {name_of(self._app)}")
+        try:
+            answered = await self._exchange("startup", self._task)
+        except BaseException:
+            await stop(self._task)
+            raise
+        if not answered and not self._is_foreign():
+            self._raise_error()
+            raise RuntimeError(f"{name_of(self._app)} ended its lifespan without an answer to lifespan.startup")
+
+    async def stop(self) -> None:
+        """Shut the app down; raises as :meth:`start` does, and what the app's lifespan raised since."""
+        if self._task is None or self._is_foreign():
+            return
+        try:
+            if not await self._exchange("shutdown", self._task):
+                self._raise_error()
+        finally:
+            await stop(self._task)
+
+    def _is_foreign(self) -> bool:
+        return self._foreign or not self._received
+
+    async def _exchange(self, phase: Literal["startup", "shutdown"], task: asyncio.Task[None]) -> bool:
+        """Send the event and await its answer; false when the app ended instead."""
+        self._events.put_nowait({"type": f"lifespan.{phase}"})
+        answering = asyncio.create_task(self._answers.get())
+        try:
+            await asyncio.wait({answering, task}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done():
+                self._check_ended(phase, task)
+                return False
+            answer = answering.result()
+        finally:
+            answering.cancel()
+        if answer["type"] == f"lifespan.{phase}.complete":
+            return True
+        # Frameworks raise after this answer: that exception says more.
+        await asyncio.wait({task}, timeout=GRACE)
+        self._raise_error()
+        raise RuntimeError(f"{name_of(self._app)} answered {answer['type']}: {answer.get('message', '')}")
+
+    def _check_ended(self, phase: str, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            waiting = whereabouts(task)
+            raise TimeoutError(f"{name_of(self._app)} did not finish its {phase} within {self._timeout:g} s; {waiting}")
+
+    async def _run(self) -> None:
+        try:
+            await self._app({"type": "lifespan", "asgi": _VERSIONS, "state": self.state}, self._receive, self._send)
+        except asyncio.CancelledError:
+            pass  # only `stop` cancels
+        except BaseException as error:  # SystemExit too: it would take the event loop along
+            self._error = error
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    async def _receive(self) -> Message:
+        self._received = True
+        return await self._events.get()
+
+    async def _send(self, event: Message) -> None:
+        if not event["type"].startswith("lifespan."):
+            self._foreign = True
+            raise ProtocolMisuse(f"the app sent {event['type']!r} in the lifespan scope")
+        await self._answers.put(event)
+
+
+_VERSIONS = {"version": "3.0", "spec_version": "2.0"}

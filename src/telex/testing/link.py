@@ -1,0 +1,175 @@
+"""The app's side of a test connection: its task, its ``receive`` and ``send``, and the pipes to the client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from telex.exceptions import WebSocketDisconnect
+from telex.status_codes import WS_1006_ABNORMAL_CLOSURE
+from telex.testing.errors import ClientGone, ProtocolMisuse, WebSocketDenied
+from telex.testing.handshake import DENIAL_EXTENSION
+from telex.testing.matching import disconnect_of
+from telex.testing.pipe import Pipe
+from telex.testing.protocol import AppProtocol, State
+from telex.testing.tasks import bounded, name_of, stop, whereabouts
+from telex.types import ASGIApp, Message, Scope
+
+__all__ = ("Link",)
+
+T = TypeVar("T")
+
+
+class Link:
+    """Runs an app on one connection and tells how it went."""
+
+    def __init__(self, app: ASGIApp, scope: Scope, *, max_queued: int, raise_server_exceptions: bool) -> None:
+        """``max_queued``: how many events may wait, in each direction."""
+        self.left = False
+        """The client has gone: what the app sends reaches nobody."""
+        self._app = app
+        self._scope = scope
+        self._max_queued = max_queued
+        self._raise_server_exceptions = raise_server_exceptions
+        self._protocol = AppProtocol(scope["subprotocols"], may_deny=DENIAL_EXTENSION in scope["extensions"])
+        self._to_app = Pipe(max_queued)
+        self._from_app = Pipe(max_queued)
+        self._sending = asyncio.Lock()  # the app's events keep their order while they wait for room
+        self._error: BaseException | None = None
+        self._misuse: ProtocolMisuse | None = None
+        self._surfaced = False
+        self._accepted = False
+        self._task = asyncio.create_task(self._run(), name=f"test session of {name_of(app)}")
+
+    # -- what the client does
+
+    async def put(self, event: Message, limit: float) -> None:
+        """Hand ``event`` to the app; dropped once the app has closed or ended, as on a wire.
+
+        :raises TimeoutError: there was no room within ``limit`` seconds.
+        """
+        what = f"{name_of(self._app)} did not read one of its {self._max_queued} waiting messages (max_queued)"
+        await self._within(self._to_app.put(event), limit, what)
+
+    async def take(self, limit: float, what: str) -> Message | None:
+        """The app's next event; ``None`` when nothing more will come.
+
+        :raises TimeoutError: ``what``, within ``limit`` seconds.
+        :raises ProtocolMisuse: the app broke the protocol.
+        :raises Exception: the app's own.
+        """
+        event = await self._within(self._from_app.get(), limit, what)
+        if event is None and (failure := self._failure()):
+            raise failure
+        return event
+
+    async def look(self, index: int, limit: float) -> Message | None:
+        """The app's waiting event at ``index``; ``None`` when within ``limit`` seconds, or ever, there is none.
+
+        :raises Exception: as :meth:`take` does, when the app failed.
+        """
+        try:
+            async with asyncio.timeout(limit):
+                event = await self._from_app.peek(index)
+        except TimeoutError:
+            return None
+        if event is None and (failure := self._failure()):
+            raise failure
+        return event
+
+    def disconnect(self, event: Message) -> None:
+        """End the connection from the client's side: ``event`` is the last that the app receives."""
+        self.left = True
+        self._to_app.end(event)
+        self._from_app.end()
+
+    def hang_up(self) -> None:
+        """Take nothing more: the app's close has been received."""
+        self._from_app.end()
+
+    async def finish(self, limit: float) -> None:
+        """Wait for the app to end, and raise what it did wrong unless that was raised before.
+
+        :raises TimeoutError: it did not end within ``limit`` seconds and was cancelled.
+        """
+        if not self._task.done():
+            await bounded(self._task, limit, f"{name_of(self._app)} did not end after the disconnect")
+        if not self._surfaced and (failure := self._failure()):
+            raise failure
+
+    async def abandon(self) -> None:
+        """Cancel the app; its failure is not asked for."""
+        self._surfaced = True
+        await stop(self._task)
+
+    def ending(self) -> WebSocketDisconnect:
+        """What the end of the app without a close is to the client, as servers tell it.
+
+        :raises ProtocolMisuse: it ended without an answer to the handshake.
+        """
+        if self._accepted:
+            how = "ended without a close" if self._error is None else "failed"
+            return WebSocketDisconnect(WS_1006_ABNORMAL_CLOSURE, f"the app {how}")
+        if self._error is None:
+            raise ProtocolMisuse(f"{name_of(self._app)} ended without an answer to websocket.connect")
+        return WebSocketDenied(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
+
+    def _failure(self) -> BaseException | None:
+        """What the app did wrong, to be raised by the caller."""
+        failure = self._misuse or (self._error if self._raise_server_exceptions else None)
+        self._surfaced = self._surfaced or failure is not None
+        return failure
+
+    async def _within(self, wait: Coroutine[Any, Any, T], limit: float, what: str) -> T:
+        try:
+            async with asyncio.timeout(limit):
+                return await wait
+        except TimeoutError:
+            raise TimeoutError(f"{what} within {limit:g} s; {whereabouts(self._task)}") from None
+
+    # -- what the app does
+
+    async def _run(self) -> None:
+        try:
+            await self._app(self._scope, self._receive, self._send)
+        except (ClientGone, asyncio.CancelledError):
+            pass  # it may let the one pass; the other is the session's doing, which says so itself
+        except BaseException as error:  # SystemExit too: it would take the event loop along
+            self._error = error
+        finally:
+            self._from_app.end()
+            self._to_app.end()
+
+    async def _receive(self) -> Message:
+        event = await self._to_app.get()
+        if event is None:  # nothing follows a disconnect: servers differ here, most wait, and so do we
+            never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+            return await never
+        return event
+
+    async def _send(self, event: Message) -> None:
+        async with self._sending:
+            self._check_present()
+            was_open = self._protocol.state is State.OPEN
+            try:
+                self._protocol.advance(event)
+            except ProtocolMisuse as misuse:
+                self._misuse = self._misuse or misuse
+                self._from_app.end()
+                raise
+            self._accepted = self._accepted or self._protocol.state is State.OPEN
+            if self._protocol.state is State.CLOSED:
+                self._to_app.end(_disconnect_after(event, was_open=was_open))
+            if not await self._from_app.put(event):
+                self._check_present()
+
+    def _check_present(self) -> None:
+        if self.left:
+            raise ClientGone("the client has closed the connection")
+
+
+def _disconnect_after(event: Message, *, was_open: bool) -> Message:
+    """What the app receives after its own last event: its close comes back; a refused handshake has no close."""
+    closed = disconnect_of(event) if was_open else WebSocketDisconnect(WS_1006_ABNORMAL_CLOSURE)
+    return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}

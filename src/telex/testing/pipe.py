@@ -1,0 +1,60 @@
+"""A bounded queue with an end, for one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from telex.types import Message
+
+__all__ = ("Pipe",)
+
+
+class Pipe:
+    """Carries events one way between the app and the client.
+
+    After :meth:`end` what waits in it is still read; nothing more goes in.
+    """
+
+    def __init__(self, limit: int) -> None:
+        """``limit``: how many events may wait before :meth:`put` does."""
+        self._limit = limit
+        self._events: deque[Message] = deque()
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    async def put(self, event: Message) -> bool:
+        """Add ``event``, waiting for room; false when the pipe has ended and the event is dropped."""
+        while len(self._events) >= self._limit and not self._ended:
+            await self._changed.wait()
+        if self._ended:
+            return False
+        self._events.append(event)
+        self._notify()
+        return True
+
+    async def get(self) -> Message | None:
+        """Take the next event, waiting for it; ``None`` when the pipe has ended and is empty."""
+        event = await self.peek(0)
+        if event is not None:
+            self._events.popleft()
+            self._notify()
+        return event
+
+    async def peek(self, index: int) -> Message | None:
+        """Look at the event at ``index`` without taking it, waiting for it; ``None`` when there will be none."""
+        while len(self._events) <= index and not self._ended:
+            await self._changed.wait()
+        return self._events[index] if len(self._events) > index else None
+
+    def end(self, last: Message | None = None) -> None:
+        """Let nothing more in; ``last`` goes in before, over the limit if need be."""
+        if last is not None and not self._ended:
+            self._events.append(last)
+        self._ended = True
+        self._notify()
+
+    def _notify(self) -> None:
+        # Everyone who waits now wakes and looks again; who waits later waits on the next event.
+        self._changed.set()
+        self._changed = asyncio.Event()

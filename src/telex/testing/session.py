@@ -1,0 +1,343 @@
+"""A WebSocket connection to an app, from the client's side: the session that tests talk through.
+
+The app runs as one task on the session's event loop; two bounded pipes carry the events. Every wait has a limit, and
+whatever goes wrong in the app (an exception, a breach of the protocol, an end without a close) ends the waits at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Generator
+from dataclasses import dataclass, field
+from types import TracebackType, UnionType
+from typing import Any, Final, Self, TypeVar, cast, overload
+
+import msgspec
+
+from telex.codecs import writer
+from telex.exceptions import ConnectionStateError, SerializationException, WebSocketDisconnect
+from telex.testing.errors import WebSocketDenied
+from telex.testing.link import Link
+from telex.testing.matching import Predicate, describe, disconnect_of, match, payload, show
+from telex.testing.protocol import check_close
+from telex.testing.tasks import unmasked
+from telex.types import ASGIApp, Message, Mode, RawHeaders, Scope
+
+__all__ = ("AsyncWebSocketTestSession", "SessionOptions")
+
+T = TypeVar("T")
+
+_write_text: Final = writer(object, "text")
+_write_binary: Final = writer(object, "binary")
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """What a client gives to each of its sessions."""
+
+    timeout: float
+    raise_server_exceptions: bool
+    max_queued: int
+    on_accept: Callable[[RawHeaders], None] = field(default=lambda _: None)
+
+
+class AsyncWebSocketTestSession:
+    """One connection. Enter it with ``async with`` (or await it, then :meth:`aclose` it) to shake hands.
+
+    ``timeout`` of every method is in seconds; ``None`` is the session's own. A wait that ends without what it waited
+    for raises ``TimeoutError``, which names the app and the line where it hangs.
+    """
+
+    def __init__(
+        self, app: ASGIApp, scope: Scope, options: SessionOptions, registry: set[AsyncWebSocketTestSession]
+    ) -> None:
+        """Made by ``AsyncTestClient.websocket_connect``; ``registry`` holds the sessions that are still to be left."""
+        self.accepted_subprotocol: str | None = None
+        """The subprotocol that the app chose."""
+        self.extra_headers: list[tuple[bytes, bytes]] = []
+        """The headers that the app added to its accept."""
+        self.timeout = options.timeout
+        self._app = app
+        self._scope = scope
+        self._options = options
+        self._registry = registry
+        self._link: Link | None = None  # from the handshake on
+        self._closed: WebSocketDisconnect | None = None  # as the client knows it: its own close, or the one received
+
+    @property
+    def scope(self) -> Scope:
+        """A copy of the connection's scope as it is now, the headers of the accept appended to the request's."""
+        return {**self._scope, "headers": [*self._scope["headers"], *self.extra_headers]}
+
+    # -- beginning and end
+
+    async def connect(self) -> Self:
+        """Shake hands, once; done by ``async with`` and by ``await``.
+
+        :raises WebSocketDenied: the app answered with an HTTP response.
+        :raises WebSocketDisconnect: the app closed instead of accepting.
+        """
+        if self._link is None:
+            self._registry.add(self)
+            self._link = Link(
+                self._app,
+                self._scope,
+                max_queued=self._options.max_queued,
+                raise_server_exceptions=self._options.raise_server_exceptions,
+            )
+            try:
+                await self._shake_hands(self._link)
+            except (TimeoutError, asyncio.CancelledError):
+                self._registry.discard(self)
+                await self._link.abandon()
+                raise
+            except BaseException:
+                await self.aclose()
+                raise
+        return self
+
+    async def aclose(self) -> None:
+        """Leave: disconnect with 1000 unless the connection is closed already, and wait for the app to end.
+
+        :raises TimeoutError: the app did not end in time and was cancelled.
+        :raises ProtocolMisuse: the app broke the protocol and no earlier call said so.
+        :raises Exception: the app's own, when no earlier call raised it.
+        """
+        self._registry.discard(self)
+        self._disconnect(WebSocketDisconnect(1000))
+        if self._link is not None:
+            await self._link.finish(self.timeout)
+
+    async def close(self, code: int = 1000, reason: str = "") -> None:
+        """Close as a client does; harmless when the connection is closed already.
+
+        :raises ValueError: a close frame cannot carry this code or reason.
+        """
+        if wrong := check_close(code, reason):
+            raise ValueError(wrong)
+        self._disconnect(WebSocketDisconnect(code, reason))
+
+    async def __aenter__(self) -> Self:
+        return await self.connect()
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await unmasked(self.aclose(), exc)
+
+    def __await__(self) -> Generator[Any, None, Self]:
+        return self.connect().__await__()
+
+    # -- sending
+
+    async def send(self, data: str | bytes, mode: Mode = "text") -> None:
+        """Send ``data`` as a frame of ``mode``; text in a binary frame, or the reverse, goes as UTF-8."""
+        if mode == "text":
+            await self.send_raw({"type": "websocket.receive", "text": data if isinstance(data, str) else data.decode()})
+        else:
+            await self.send_raw(
+                {"type": "websocket.receive", "bytes": data.encode() if isinstance(data, str) else data}
+            )
+
+    async def send_text(self, data: str) -> None:
+        """Send a text message."""
+        await self.send(data)
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Send a binary message."""
+        await self.send(data, mode="binary")
+
+    async def send_json(self, data: object, mode: Mode = "text") -> None:
+        """Send ``data`` as JSON: plain values, dataclasses, structs and models alike."""
+        await self.send(_write_text(data) if mode == "text" else _write_binary(data), mode)
+
+    async def send_msgpack(self, data: object) -> None:
+        """Send ``data`` as MessagePack, in a binary message."""
+        await self.send_bytes(msgspec.msgpack.encode(data))
+
+    async def send_raw(self, event: Message) -> None:
+        """Hand an ASGI event to the app as it is; a ``websocket.disconnect`` ends the connection.
+
+        A message to an app that has closed, or has ended, goes nowhere, as long as the client cannot know it.
+
+        :raises ConnectionStateError: the connection is not open, or this client closed it.
+        :raises WebSocketDisconnect: the app's close was received before.
+        :raises TimeoutError: as many messages wait as the client's ``max_queued`` allows, and the app reads none.
+        """
+        link = self._connected()
+        if self._closed is not None:
+            raise ConnectionStateError("a send after close()") if link.left else self._closed
+        if event["type"] == "websocket.disconnect":
+            self._closed = disconnect_of(event)
+            link.disconnect(event)
+        else:
+            await link.put(event, self.timeout)
+
+    # -- receiving
+
+    async def receive(self, timeout: float | None = None, *, block: bool = True) -> Message:
+        """The app's next ``websocket.send`` event; ``block=False`` does not wait for it.
+
+        :raises WebSocketDisconnect: the connection is closed, with the code and the reason.
+        """
+        event = await self._next("no message came", timeout if block else 0)
+        if closed := self._closed_by(event):
+            raise closed
+        return event
+
+    async def receive_text(self, timeout: float | None = None, *, block: bool = True) -> str:
+        """The next message, which is text.
+
+        :raises AssertionError: it is binary.
+        """
+        return cast("str", payload(await self.receive(timeout, block=block), "text"))
+
+    async def receive_bytes(self, timeout: float | None = None, *, block: bool = True) -> bytes:
+        """The next message, which is binary.
+
+        :raises AssertionError: it is text.
+        """
+        return cast("bytes", payload(await self.receive(timeout, block=block), "binary"))
+
+    async def receive_json(self, mode: Mode = "text", timeout: float | None = None, *, block: bool = True) -> Any:
+        """The next message, decoded from JSON; for a typed value see :meth:`expect`.
+
+        :raises SerializationException: it is not JSON.
+        """
+        return _decoded(msgspec.json.decode, payload(await self.receive(timeout, block=block), mode))
+
+    async def receive_msgpack(self, timeout: float | None = None, *, block: bool = True) -> Any:
+        """The next message, which is binary, decoded from MessagePack.
+
+        :raises SerializationException: it is not MessagePack.
+        """
+        return _decoded(msgspec.msgpack.decode, await self.receive_bytes(timeout, block=block))
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        """The messages, text or bytes, until the connection is closed."""
+        while True:
+            try:
+                event = await self.receive()
+            except WebSocketDisconnect as closed:
+                if closed is self._closed:
+                    return
+                raise  # the app's own exception
+            yield event["text"] if event.get("text") is not None else event["bytes"]
+
+    # -- expecting
+
+    @overload
+    async def expect(  # type: ignore[overload-overlap] # a class is callable too, but it comes first
+        self, expected: type[T], timeout: float | None = ..., *, mode: Mode = ...
+    ) -> T: ...
+    @overload
+    async def expect(self, expected: UnionType, timeout: float | None = ..., *, mode: Mode = ...) -> Any: ...
+    @overload
+    async def expect(self, expected: Predicate, timeout: float | None = ..., *, mode: Mode = ...) -> str | bytes: ...
+    @overload
+    async def expect(self, expected: T, timeout: float | None = ..., *, mode: Mode = ...) -> T: ...
+    async def expect(self, expected: object, timeout: float | None = None, *, mode: Mode = "text") -> Any:
+        """The next message, which is the ``expected`` one.
+
+        - ``str``, ``bytes`` (the types): any text, any binary message. ``WebSocketDisconnect``: the close.
+        - Another type, or a union: JSON that is read, and validated, as that type.
+        - A text or bytes: this very message.
+        - A predicate: called with the text or the bytes.
+        - Any other value: JSON that equals it.
+
+        ``mode`` is the kind of frame that carries the JSON.
+
+        :raises AssertionError: something else came; the text shows it.
+        """
+        what = f"expected {describe(expected)}, nothing came"
+        try:
+            event = await self._next(what, timeout)
+        except WebSocketDisconnect as closed:
+            if closed is not self._closed:
+                raise  # the app's own exception
+            raise AssertionError(f"expected {describe(expected)}, but the connection is closed: {closed!r}") from closed
+        self._closed_by(event)
+        return match(expected, event, mode)
+
+    async def refute(self, expected: object = None, timeout: float = 0.1, *, mode: Mode = "text") -> None:
+        """Wait ``timeout`` seconds for the ``expected`` message (``None``: for any) not to come.
+
+        What comes meanwhile stays where it is for the next receive; a close is not a message, it ends the wait.
+
+        :raises AssertionError: it came.
+        """
+        link = self._connected()
+        deadline = time.monotonic() + timeout
+        index = 0
+        while (event := await link.look(index, deadline - time.monotonic())) is not None:
+            if event["type"] == "websocket.close":
+                return
+            if expected is None or _matches(expected, event, mode):
+                unwanted = "no message" if expected is None else f"not to get {describe(expected)}"
+                raise AssertionError(f"expected {unwanted}, got {show(event)}")
+            index += 1
+
+    # -- how
+
+    async def _shake_hands(self, link: Link) -> None:
+        await link.put({"type": "websocket.connect"}, self.timeout)
+        event = await self._next("no answer to websocket.connect came", None)
+        if closed := self._closed_by(event):
+            raise closed
+        if event["type"] == "websocket.http.response.start":
+            self._closed = WebSocketDenied(event["status"], event.get("headers", ()), await self._denial_body())
+            raise self._closed
+        self.accepted_subprotocol = event.get("subprotocol")
+        self.extra_headers = event.get("headers", [])
+        self._options.on_accept(self.extra_headers)
+
+    async def _denial_body(self) -> bytes:
+        body = bytearray()
+        more = True
+        while more:
+            event = await self._next("the denial's body did not end", None)
+            body += event.get("body", b"")
+            more = event.get("more_body", False)
+        return bytes(body)
+
+    async def _next(self, what: str, timeout: float | None) -> Message:
+        link = self._connected()
+        event = await link.take(self.timeout if timeout is None else timeout, what)
+        if event is None:
+            self._closed = self._closed or link.ending()
+            raise self._closed
+        return event
+
+    def _closed_by(self, event: Message) -> WebSocketDisconnect | None:
+        """Note the app's close, if ``event`` is one."""
+        if event["type"] == "websocket.close":
+            self._closed = disconnect_of(event)
+            self._connected().hang_up()
+            return self._closed
+        return None
+
+    def _disconnect(self, closed: WebSocketDisconnect) -> None:
+        if self._link is not None and self._closed is None:
+            self._closed = closed
+            self._link.disconnect({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+
+    def _connected(self) -> Link:
+        if self._link is None:
+            raise ConnectionStateError("not connected yet: 'async with client.websocket_connect(...) as session'")
+        return self._link
+
+
+def _matches(expected: object, event: Message, mode: Mode) -> bool:
+    try:
+        match(expected, event, mode)
+    except AssertionError:
+        return False
+    return True
+
+
+def _decoded(decode: Callable[[Any], Any], data: Any) -> Any:
+    try:
+        return decode(data)
+    except msgspec.DecodeError as error:
+        raise SerializationException(f"the message cannot be decoded: {error}: {data!r}") from error
