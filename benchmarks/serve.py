@@ -1,0 +1,20 @@
+"""The server's process: ``python -m benchmarks.serve PEER APP DESCRIPTOR CORE``."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from benchmarks.peers import PEERS
+
+
+def main(peer: str, app: str, descriptor: str, core: str) -> None:
+    """Serves on a listening socket until it is killed."""
+    if core != "None":
+        os.sched_setaffinity(0, {int(core)})
+    PEERS[peer].serve(app, socket.socket(fileno=int(descriptor)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
