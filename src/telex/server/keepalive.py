@@ -1,0 +1,102 @@
+"""Whether the peer is still there: pings, idle time, lifetime."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import Protocol
+
+from telex import status_codes
+from telex.server.frames import CloseReason
+from telex.server.limits import Limits
+
+__all__ = ("Keepalive", "Peer")
+
+
+class Peer(Protocol):
+    """What the keep-alive needs of a connection."""
+
+    heard: bool
+    """Set by every frame; the keep-alive takes it back."""
+
+    @property
+    def held_back(self) -> bool:
+        """Whether the server itself does not read: silence then proves nothing."""
+
+    def send_ping(self, payload: bytes) -> None:
+        """Send a ping."""
+
+    def expire(self, close: CloseReason) -> None:
+        """End the connection without waiting for the peer."""
+
+
+class Keepalive:
+    """The timers of one connection. Any frame is a sign of life; a ping is sent after ``ping_interval`` of silence.
+
+    Frames leave a mark and no time, which is cheaper; the timers date it. So a connection may be quiet for up to one
+    more interval (a quarter of ``idle_timeout``) before it is noticed.
+    """
+
+    __slots__ = ("_idle", "_life", "_limits", "_loop", "_peer", "_ping", "_pinged_at", "_quiet_since")
+
+    def __init__(self, peer: Peer, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self._peer = peer
+        self._limits = limits
+        self._loop = loop
+        self._quiet_since = loop.time()
+        self._pinged_at = 0.0
+        self._ping: asyncio.TimerHandle | None = None
+        self._idle: asyncio.TimerHandle | None = None
+        self._life: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Arm the timers that the limits ask for."""
+        limits = self._limits
+        if limits.ping_interval:
+            self._ping = self._loop.call_later(limits.ping_interval, self._ping_if_quiet, limits.ping_interval)
+        if limits.idle_timeout:
+            self._idle = self._loop.call_later(limits.idle_timeout / 4, self._close_if_idle, limits.idle_timeout)
+        if limits.max_lifetime:
+            close = CloseReason(status_codes.WS_1001_GOING_AWAY, "maximum lifetime reached")
+            self._life = self._loop.call_later(limits.max_lifetime, self._peer.expire, close)
+
+    def stop(self) -> None:
+        """Disarm them."""
+        for timer in (self._ping, self._idle, self._life):
+            if timer is not None:
+                timer.cancel()
+        self._ping = self._idle = self._life = None
+
+    def _quiet_for(self) -> float:
+        """Seconds since the peer was last known to live."""
+        now = self._loop.time()
+        if self._peer.heard or self._peer.held_back:
+            self._peer.heard = False
+            self._quiet_since = now
+        return now - self._quiet_since
+
+    def _ping_if_quiet(self, interval: float) -> None:
+        quiet = self._quiet_for()
+        if quiet < interval:
+            self._ping = self._loop.call_later(interval - quiet, self._ping_if_quiet, interval)
+            return
+        self._pinged_at = self._loop.time()
+        # Random bytes, unlike a counter, do not tell a stranger how old the connection is.
+        self._peer.send_ping(secrets.token_bytes(4))
+        if self._limits.ping_timeout:
+            self._ping = self._loop.call_later(self._limits.ping_timeout, self._expire_if_quiet, interval)
+        else:
+            self._ping = self._loop.call_later(interval, self._ping_if_quiet, interval)
+
+    def _expire_if_quiet(self, interval: float) -> None:
+        self._quiet_for()
+        if self._quiet_since < self._pinged_at:
+            self._peer.expire(CloseReason(status_codes.WS_1011_UNEXPECTED_ERROR, "keepalive ping timeout"))
+        else:
+            self._ping = self._loop.call_later(interval, self._ping_if_quiet, interval)
+
+    def _close_if_idle(self, limit: float) -> None:
+        if self._quiet_for() >= limit:
+            self._peer.expire(CloseReason(status_codes.WS_1001_GOING_AWAY, "idle timeout"))
+        else:
+            self._idle = self._loop.call_later(limit / 4, self._close_if_idle, limit)

@@ -1,0 +1,218 @@
+"""The sending half of a connection.
+
+Small messages go out through picows' sender: one system call from C. Everything unusual - a closing connection, replies
+that wait to leave together, a full write buffer, a large or a compressed message - takes the slow way, and one integer
+says which: while ``_credit`` is above zero nothing is unusual. It also runs out now and then, which makes ``send``
+answer false and the sender wait for one turn of the event loop: else a loop of sends to a fast client would starve
+everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from picows import WSListener
+
+from telex.server.deflate import Deflater
+from telex.server.frames import BINARY, PONG, TEXT, ConnectionClosed, frame_header
+from telex.server.limits import KIB, Limits
+from telex.server.parser import SendFrame, new_sender
+
+__all__ = ("Outbox",)
+
+_CREDIT: Final = 64
+"""Small messages between two turns of the event loop."""
+
+_TURN_BYTES: Final = 256 * KIB
+"""Bytes of larger messages between two turns of the event loop."""
+
+_SMALL: Final = 2000
+"""Characters or bytes: at most 8,000 bytes as UTF-8, what the sender copies at once (see ``new_sender``)."""
+
+_CORKED_BYTES: Final = 64 * KIB
+"""Replies gathered before they leave in spite of the cork."""
+
+_JOIN_BELOW: Final = 64 * KIB
+"""Payloads below this size are joined with their header: copying is cheaper than a second buffer."""
+
+
+class Outbox(WSListener):
+    """Sends messages while the connection is open, and knows when to wait. See :class:`telex.types.Transport`."""
+
+    __slots__ = (
+        "_cork",
+        "_cork_size",
+        "_credit",
+        "_deflater",
+        "_direct_size",
+        "_limits",
+        "_loop",
+        "_open",
+        "_pong_due",
+        "_send_small",
+        "_turn",
+        "_waiters",
+        "_wire",
+        "_writable",
+    )
+
+    _wire: asyncio.Transport
+    _send_small: SendFrame
+
+    def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+        self._limits = limits
+        self._loop = loop
+        self._open = False
+        self._writable = True
+        self._credit = 0
+        self._turn = 0
+        self._cork: list[bytes] | None = None
+        self._cork_size = 0
+        self._pong_due: bytes | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._deflater: Deflater | None = None
+        self._direct_size = _SMALL
+
+    def _open_outbox(self, wire: asyncio.Transport, deflater: Deflater | None) -> None:
+        self._wire = wire
+        self._send_small = new_sender(wire, self._loop)
+        self._deflater = deflater
+        if deflater is not None:
+            self._direct_size = min(_SMALL, self._limits.deflate_min_size - 1)
+        wire.set_write_buffer_limits(high=self._limits.write_high_water)
+        self._open = True
+        self._renew_credit()
+
+    # Sending
+
+    def send(self, data: str | bytes) -> bool:
+        """Write one message, text or binary by its type; false when :meth:`drain` should be awaited before the next.
+
+        :raises ConnectionClosed: the connection is closing or closed (an ``OSError``).
+        """
+        credit = self._credit
+        if credit and len(data) <= self._direct_size:
+            self._credit = credit - 1
+            self._send_small(TEXT if data.__class__ is str else BINARY, data)
+            return self._credit > 0
+        return self._send_slowly(data)
+
+    def _send_slowly(self, data: str | bytes) -> bool:
+        if not self._open:
+            raise ConnectionClosed("The connection is closed: nothing can be sent any more.")
+        opcode, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, bytes(data))
+        compressed = self._deflater is not None and len(payload) >= self._limits.deflate_min_size
+        if compressed and self._deflater is not None:
+            payload = self._deflater.deflate(payload)
+        self._write_frame(frame_header(opcode, len(payload), compressed=compressed), payload)
+        return self._take_turn(len(payload))
+
+    def _take_turn(self, size: int) -> bool:
+        """Whether the sender may go on at once."""
+        self._turn += size
+        if not self._writable:
+            self._drop_if_flooded()
+            return False
+        if self._cork is not None:
+            return True
+        if self._credit and self._turn < _TURN_BYTES:
+            return True
+        self._renew_credit()
+        return False
+
+    def _renew_credit(self) -> None:
+        self._turn = 0
+        self._credit = _CREDIT if self._open and self._writable and self._cork is None else 0
+
+    def _drop_if_flooded(self) -> None:
+        if self._wire.get_write_buffer_size() > self._limits.max_write_buffer:
+            # Nobody waited for drain() and the client does not read: the only bound left is to let it go.
+            self._wire.abort()
+
+    def _write_frame(self, header: bytes, payload: bytes) -> None:
+        if self._cork is not None:
+            self._cork.append(header + payload)
+            self._cork_size += len(payload)
+            if self._cork_size > _CORKED_BYTES:
+                self._flush_cork()
+        elif len(payload) < _JOIN_BELOW:
+            self._wire.write(header + payload)
+        else:
+            self._wire.writelines((header, payload))
+
+    def _send_pong(self, payload: bytes) -> None:
+        if self._writable:
+            self._write_frame(frame_header(PONG, len(payload)), payload)
+        else:
+            # RFC 6455 section 5.5.3: of several pings only the last needs an answer. So a flood costs one pong.
+            self._pong_due = payload
+
+    # Replies that leave together
+
+    def _start_cork(self) -> None:
+        if self._cork is None:
+            self._cork = []
+            self._credit = 0
+
+    def _flush_cork(self) -> None:
+        if self._cork:
+            raw = b"".join(self._cork)
+            self._cork.clear()
+            self._cork_size = 0
+            self._wire.write(raw)
+
+    def _pull_cork(self) -> None:
+        if self._cork is not None:
+            if not self._wire.is_closing():
+                self._flush_cork()
+            self._cork = None
+            self._cork_size = 0
+            self._renew_credit()
+
+    # Flow control
+
+    def pause_writing(self) -> None:
+        """The transport's buffer is above its high mark."""
+        self._writable = False
+        self._credit = 0
+
+    def resume_writing(self) -> None:
+        """The transport's buffer is below its low mark."""
+        self._writable = True
+        self._renew_credit()
+        if self._pong_due is not None and self._open:
+            payload, self._pong_due = self._pong_due, None
+            self._send_pong(payload)
+        self._wake_senders()
+
+    async def drain(self) -> None:
+        """Wait until the write buffer is below its low mark, and at least for one turn of the event loop.
+
+        :raises ConnectionClosed: the connection ended meanwhile (an ``OSError``).
+        """
+        if self._open and not self._writable:
+            waiter = self._loop.create_future()
+            self._waiters.append(waiter)
+            await waiter
+        else:
+            await asyncio.sleep(0)
+        if not self._open:
+            raise ConnectionClosed("The connection ended while its last message was being sent.")
+
+    def _wake_senders(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _close_outbox(self, last: bytes | None) -> None:
+        """Write what was gathered and ``last``; from here on every send raises."""
+        if not self._open:
+            return
+        self._pull_cork()
+        self._open = False
+        self._credit = 0
+        if last is not None and not self._wire.is_closing():
+            self._wire.write(last)
+        self._wake_senders()

@@ -1,0 +1,144 @@
+"""picows' frame parser, used for parsing alone.
+
+picows joins parser, handshake and sender in one object that decides everything itself. Telex wants its parser (C, and
+the event loop reads straight into its buffer) and decides the rest: so the parser gets a :class:`_Wire` instead of a
+transport, is led past its handshake with a request that is always the same, and what it then tries to write can only be
+the close frame with its verdict on a broken frame.
+
+``WSProtocol`` and ``WSTransport`` are not in picows' ``__all__``: ``tests/server/test_picows_contract.py`` holds what
+is used here.
+"""
+
+from __future__ import annotations
+
+import logging
+from asyncio import AbstractEventLoop, BufferedProtocol, Transport
+from collections.abc import Callable
+from typing import Final, cast
+
+from picows import WSAutoPingStrategy, WSListener
+from picows.picows import WSProtocol, WSTransport  # type: ignore[attr-defined]
+
+from telex.server.frames import CloseReason, read_close
+
+__all__ = ("SendFrame", "feed", "new_parser", "new_sender")
+
+SendFrame = Callable[[int, str | bytes], None]
+"""Writes one frame of an opcode and a payload."""
+
+_logger: Final = logging.getLogger("telex.server")
+
+_REQUEST: Final = (
+    b"GET / HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+_INITIAL_BUFFER: Final = 2048
+"""Bytes of read buffer that an idle connection keeps (picows takes no less). It doubles as messages need it."""
+
+
+class _QuietLogger:
+    """Takes picows' log lines. A client's mistakes are no news for the log; mistakes of this package are."""
+
+    name = "telex.server"
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        return False
+
+    def debug(self, *args: object) -> None: ...
+
+    info = warning = error = debug
+
+    def exception(self, message: str, *args: object) -> None:
+        _logger.exception(message, *args)
+
+
+class _NoSocket:
+    """A socket on which picows may set its options in vain: the server set them already."""
+
+    def fileno(self) -> int:
+        return -1
+
+    def setsockopt(self, *args: object) -> None: ...
+
+    def getsockopt(self, *args: object) -> int:
+        return 0
+
+
+class _Wire:
+    """Stands where the parser wants a transport."""
+
+    __slots__ = ("on_verdict",)
+
+    def __init__(self) -> None:
+        self.on_verdict: Callable[[CloseReason], None] | None = None
+
+    def get_extra_info(self, name: str) -> object:
+        return _NO_SOCKET if name == "socket" else None
+
+    def get_write_buffer_size(self) -> int:
+        return 1  # never empty: so picows never writes to the socket by itself
+
+    def write(self, data: bytes) -> None:
+        if self.on_verdict is not None:
+            self.on_verdict(read_close(bytes(data)[2:]))
+
+    def close(self) -> None: ...
+
+    abort = close
+
+
+_LOG: Final = _QuietLogger()
+_NO_SOCKET: Final = _NoSocket()
+
+
+def new_parser(
+    listener: WSListener, max_frame_size: int, on_verdict: Callable[[CloseReason], None]
+) -> BufferedProtocol:
+    """A parser that calls ``listener.on_ws_frame`` for each whole frame, and ``on_verdict`` once if one is broken.
+
+    Frames that precede the broken one in the same read may be delivered after the verdict: picows looks one ahead.
+    """
+    parser = WSProtocol(
+        None,  # host_port: a client's
+        None,  # ws_path: a client's
+        False,  # is_client_side
+        lambda request: listener,
+        _LOG,
+        True,  # disconnect_on_exception
+        None,  # websocket_handshake_timeout
+        False,  # enable_auto_ping
+        None,  # auto_ping_idle_timeout
+        None,  # auto_ping_reply_timeout
+        WSAutoPingStrategy.PING_WHEN_IDLE,
+        False,  # enable_auto_pong: reserved bits must be checked first
+        max_frame_size,
+        None,  # extra_headers
+        _INITIAL_BUFFER,
+    )
+    wire = _Wire()
+    parser.connection_made(wire)
+    feed(parser, _REQUEST)
+    wire.on_verdict = on_verdict
+    parser.transport.request.headers.clear()  # kept by picows as long as the connection lives
+    return cast("BufferedProtocol", parser)
+
+
+def feed(parser: BufferedProtocol, data: bytes | bytearray) -> None:
+    """Give the parser bytes that were read before it was the transport's protocol."""
+    rest = memoryview(data)
+    while rest:
+        room = memoryview(parser.get_buffer(-1))
+        size = min(len(room), len(rest))
+        room[:size] = rest[:size]
+        parser.buffer_updated(size)
+        rest = rest[size:]
+
+
+def new_sender(transport: Transport, loop: AbstractEventLoop) -> SendFrame:
+    """A function that writes one frame, by the system call itself where nothing waits before it.
+
+    Only for payloads up to 8 KiB: for larger ones picows hands the transport a view of a buffer that it uses again.
+    """
+    sender = WSTransport(False, transport, _LOG, loop)  # type: ignore[call-arg]
+    return cast("SendFrame", sender.send)

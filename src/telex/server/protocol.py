@@ -1,0 +1,303 @@
+"""The protocol class for uvicorn: from the request to the accepted connection, and ASGI in between.
+
+``uvicorn --ws telex.server:WebSocketProtocol app:app`` uses it under plain uvicorn; Telex's own server does by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote
+
+from telex import status_codes
+from telex.exceptions import ConnectionStateError
+from telex.server.connection import Connection, Stage
+from telex.server.deflate import negotiate
+from telex.server.frames import CloseReason, ConnectionClosed
+from telex.server.handshake import Refusal, Request, checked_headers, denial, read_request, switching_protocols
+from telex.server.limits import KIB, Limits
+from telex.types import Message, Scope
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+__all__ = ("WebSocketProtocol",)
+
+_logger: Final = logging.getLogger("uvicorn.error")
+
+_MAX_EARLY: Final = 64 * KIB
+"""Bytes that a client may send before the handshake is answered; then the server stops reading."""
+
+_MAX_LOGGED: Final = 500
+"""Characters of a path that go into a log line."""
+
+
+class WebSocketProtocol(asyncio.Protocol):
+    """One connection. uvicorn makes it when a request asks to upgrade, and feeds it that request.
+
+    Before accept it speaks HTTP; afterwards the frames go past it, from the transport into the parser.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._state = server_state
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_running_loop()
+        self._limits = Limits.of(config)
+        self._connection = Connection(self._limits, self._loop, self._on_lost)
+        self._early = bytearray()
+        self._wire: asyncio.Transport
+        self._request: Request | None = None
+        self._scope: Scope = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._connected = False
+        self._told_disconnect = False
+        self._refused = False
+        self._denial: list[bytes] | None = None
+
+    # What the event loop and uvicorn call
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the connection over from uvicorn's HTTP protocol."""
+        self._wire = cast("asyncio.Transport", transport)
+        self._state.connections.add(self)  # type: ignore[arg-type]
+        self._timer = self._loop.call_later(self._limits.handshake_timeout, self._on_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        """First the whole request, as uvicorn rebuilt it; then whatever the client sends before it is accepted."""
+        if self._request is not None or self._refused:
+            self._early += data
+            if len(self._early) > _MAX_EARLY:
+                self._wire.pause_reading()
+            return
+        try:
+            self._admit()
+            self._request = read_request(data)
+        except Refusal as refusal:
+            self._refuse(refusal)
+        else:
+            self._scope = self._make_scope(self._request)
+            self._start_app()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client left before it was accepted."""
+        self._connection.lost()
+
+    def shutdown(self) -> None:
+        """The server stops: say so to the client, accepted or not."""
+        if self._connection.stage == Stage.OPENING:
+            self._refuse(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down."))
+        else:
+            self._connection.close(CloseReason(status_codes.WS_1012_SERVICE_RESTART))
+
+    def _on_lost(self) -> None:
+        self._state.connections.discard(self)
+        self._stop_timer()
+
+    # The handshake
+
+    def _admit(self) -> None:
+        most = self._limits.max_connections
+        if most is not None and len(self._state.connections) > most:
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it may have.")
+
+    def _make_scope(self, request: Request) -> Scope:
+        root_path = self._config.root_path
+        secure = self._wire.get_extra_info("sslcontext") is not None
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": "1.1",
+            "scheme": "wss" if secure else "ws",
+            "server": _address(self._wire.get_extra_info("sockname")),
+            "client": _address(self._wire.get_extra_info("peername")),
+            "root_path": root_path,
+            "path": root_path + request.path,
+            "raw_path": root_path.encode() + request.raw_path,
+            "query_string": request.query_string,
+            "headers": request.headers,
+            "subprotocols": request.subprotocols,
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, "telex.transport": self._connection},
+        }
+
+    def _start_app(self) -> None:
+        context = contextvars.Context() if self._config.reset_contextvars else None
+        task = self._loop.create_task(self._run_app(), context=context)
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    async def _run_app(self) -> None:
+        try:
+            await self._config.loaded_app(self._scope, self._receive, self._send)
+        except ConnectionClosed:
+            self._connection.close(CloseReason(status_codes.WS_1000_NORMAL_CLOSURE))
+        except asyncio.CancelledError:
+            self.shutdown()
+            raise
+        except Exception:
+            _logger.exception("Exception in ASGI application")
+            self._end(HTTPStatus.INTERNAL_SERVER_ERROR, status_codes.WS_1011_UNEXPECTED_ERROR)
+        else:
+            if self._connection.stage == Stage.OPENING and not self._refused:
+                _logger.error("The ASGI application returned without accepting or refusing the connection.")
+            self._end(HTTPStatus.INTERNAL_SERVER_ERROR, status_codes.WS_1000_NORMAL_CLOSURE)
+
+    def _end(self, status: HTTPStatus, code: int) -> None:
+        """The application is over: whatever it left open ends with it, and the client does not learn why."""
+        if self._connection.stage == Stage.OPENING:
+            self._refuse(Refusal(status, status.phrase))
+        else:
+            self._connection.close(CloseReason(code))
+
+    def _on_timeout(self) -> None:
+        self._log_access(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._refuse(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The application did not answer in time."))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        body = refusal.text.encode()
+        headers = [*refusal.headers, (b"content-type", b"text/plain; charset=utf-8"), _length(body)]
+        self._respond([denial(refusal.status, [*self._state.default_headers, *headers]), body])
+
+    def _respond(self, parts: list[bytes]) -> None:
+        """Write a whole response, or the rest of one, and close."""
+        if self._refused:
+            return
+        self._refused = True
+        self._stop_timer()
+        if not self._wire.is_closing():
+            self._wire.write(b"".join(parts))
+            self._wire.close()
+            self._timer = self._loop.call_later(self._limits.close_timeout, self._wire.abort)
+        self._connection.refused()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _log_access(self, outcome: object) -> None:
+        path = quote(str(self._scope["path"])[:_MAX_LOGGED])
+        query = self._scope["query_string"].decode("ascii")[:_MAX_LOGGED]
+        client = self._scope["client"]
+        _logger.info(
+            '%s - "WebSocket %s%s" %s',
+            "{}:{}".format(*client) if client else "",
+            path,
+            f"?{query}" if query else "",
+            outcome,
+        )
+
+    # ASGI
+
+    async def _receive(self) -> Message:
+        if not self._connected:
+            self._connected = True
+            return {"type": "websocket.connect"}
+        data = await self._connection.receive()
+        if isinstance(data, str):
+            return {"type": "websocket.receive", "text": data}
+        if data is not None:
+            return {"type": "websocket.receive", "bytes": data}
+        if self._told_disconnect:
+            raise ConnectionStateError("receive() after websocket.disconnect: the connection has no more events.")
+        self._told_disconnect = True
+        code, reason = self._connection.closed_with or CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE)
+        return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+    async def _send(self, event: Message) -> None:
+        kind = event["type"]
+        if kind == "websocket.send" and self._connection.stage != Stage.OPENING:
+            text = event.get("text")
+            if not self._connection.send(event["bytes"] if text is None else text):
+                await self._connection.drain()
+            return
+        handle = _BEFORE_ACCEPT.get(kind) if self._connection.stage == Stage.OPENING else _AFTER_ACCEPT.get(kind)
+        if handle is None:
+            stage = self._connection.stage.name.lower()
+            raise ConnectionStateError(f"{kind!r} cannot be sent while the connection is {stage}.")
+        handle(self, event)
+
+    def _accept(self, event: Message) -> None:
+        request = self._request
+        if request is None or self._refused or self._wire.is_closing():
+            raise ConnectionClosed("The client left before it was accepted.")
+        agreement = negotiate(request.extensions, self._limits)
+        response = switching_protocols(
+            request,
+            event.get("subprotocol"),
+            agreement.header if agreement else None,
+            [*self._state.default_headers, *checked_headers(event.get("headers") or (), accepting=True)],
+        )
+        self._stop_timer()
+        self._log_access("[accepted]")
+        self._wire.write(response)
+        early, self._early = bytes(self._early), bytearray()
+        self._request = None
+        self._connection.open(self._wire, agreement, early)
+        if len(early) > _MAX_EARLY and not self._connection.held_back:
+            self._wire.resume_reading()
+
+    def _close_unaccepted(self, event: Message) -> None:
+        if not self._refused:
+            self._log_access(HTTPStatus.FORBIDDEN)
+        self._refuse(Refusal(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.phrase))
+
+    def _start_denial(self, event: Message) -> None:
+        status = event["status"]
+        if not 200 <= status < 600:
+            raise ValueError(f"websocket.http.response.start has the status {status!r}: give one from 200 to 599.")
+        headers = checked_headers(event.get("headers") or (), accepting=False)
+        self._denial = [denial(status, [*self._state.default_headers, *headers])]
+        self._log_access(status)
+
+    def _continue_denial(self, event: Message) -> None:
+        if self._denial is None:
+            raise ConnectionStateError("'websocket.http.response.body' before 'websocket.http.response.start'.")
+        self._denial.append(event.get("body", b""))
+        if not event.get("more_body", False):
+            self._respond(self._denial)
+
+    def _close_accepted(self, event: Message) -> None:
+        code = event.get("code", status_codes.WS_1000_NORMAL_CLOSURE)
+        if not status_codes.is_sendable_close_code(code):
+            raise ValueError(f"websocket.close has the code {code!r}: give 1000, 1001, 1008, 1011 or 3000 to 4999.")
+        self._connection.close(CloseReason(code, event.get("reason") or ""))
+
+
+_Handler = Callable[[WebSocketProtocol, Message], None]
+
+_BEFORE_ACCEPT: Final[Mapping[str, _Handler]] = {
+    "websocket.accept": WebSocketProtocol._accept,
+    "websocket.close": WebSocketProtocol._close_unaccepted,
+    "websocket.http.response.start": WebSocketProtocol._start_denial,
+    "websocket.http.response.body": WebSocketProtocol._continue_denial,
+}
+
+_AFTER_ACCEPT: Final[Mapping[str, _Handler]] = {"websocket.close": WebSocketProtocol._close_accepted}
+
+
+def _address(name: object) -> tuple[str, int | None] | None:
+    """A socket's name as ASGI wants it: host and port, or a Unix socket's path and ``None``."""
+    if isinstance(name, tuple):
+        return str(name[0]), int(name[1])
+    if isinstance(name, str) and name:
+        return name, None
+    return None
+
+
+def _length(body: bytes) -> tuple[bytes, bytes]:
+    return b"content-length", str(len(body)).encode()
