@@ -1,7 +1,7 @@
 """``python -m benchmarks.micro``: the message path alone, in one process, without sockets; nanoseconds a message.
 
-A made-up ``receive`` hands the app one message after another, a made-up ``send`` throws the replies away: what is left is
-the framework. Peers take turns; the smallest figure of all rounds counts.
+A made-up ``receive`` hands the app one message after another, a made-up ``send`` throws the replies away: what is left
+is the framework. Peers take turns; the smallest figure of all rounds counts.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ PEERS: Mapping[str, Peer] = {
     "litestar": Peer("Litestar, uvicorn", "litestar_listener"),
     "starlette": Peer("Starlette, uvicorn", "starlette_endpoint"),
     "fastapi": Peer("FastAPI, uvicorn", "fastapi_endpoint"),
+    "aiohttp": Peer("aiohttp", "aiohttp_handler", ws=None),
+    "websockets": Peer("websockets", "websockets_server", ws=None),
     "picows": Peer("bare picows", "picows_listener", ws=None),
     "asgi-own": Peer("raw ASGI loop, Telex server", "asgi", OWN),
     "telex-sync-own": Peer("Telex, sync listener, Telex server", "telex_sync", OWN),
