@@ -4,7 +4,39 @@ from __future__ import annotations
 
 import telex
 
-EXPECTED: tuple[str, ...] = ()
+EXPECTED: tuple[str, ...] = (
+    "AppConfig",
+    "Controller",
+    "DefineMiddleware",
+    "Dependency",
+    "FromCookie",
+    "FromHeader",
+    "FromPath",
+    "FromQuery",
+    "ImproperlyConfiguredException",
+    "NamedDependency",
+    "NotAuthorizedException",
+    "NotFoundException",
+    "Parameter",
+    "PermissionDeniedException",
+    "Plugin",
+    "Provide",
+    "Router",
+    "SkipValidation",
+    "State",
+    "Telex",
+    "ValidationException",
+    "WebSocket",
+    "WebSocketDisconnect",
+    "WebSocketException",
+    "WebsocketListener",
+    "__version__",
+    "receives",
+    "send_websocket_stream",
+    "websocket",
+    "websocket_listener",
+    "websocket_stream",
+)
 
 
 def test_the_public_names_are_those_promised() -> None:

@@ -1,3 +1,66 @@
-"""Telex: typed WebSockets for Python."""
+"""Telex: typed WebSockets for Python.
+
+A listener is a function of a message; its annotations say what messages are. Everything is compiled when the app is
+built, and runs on any ASGI server.
+"""
+
+from telex.application import AppConfig, Plugin, Telex
+from telex.connection import WebSocket
+from telex.datastructures import State
+from telex.di import Dependency, NamedDependency, Provide, SkipValidation
+from telex.exceptions import (
+    ImproperlyConfiguredException,
+    NotAuthorizedException,
+    NotFoundException,
+    PermissionDeniedException,
+    ValidationException,
+    WebSocketDisconnect,
+    WebSocketException,
+)
+from telex.handlers import (
+    WebsocketListener,
+    receives,
+    send_websocket_stream,
+    websocket,
+    websocket_listener,
+    websocket_stream,
+)
+from telex.middleware import DefineMiddleware
+from telex.params import FromCookie, FromHeader, FromPath, FromQuery, Parameter
+from telex.routing import Controller, Router
 
 __version__ = "0.1.0"
+
+__all__ = (
+    "AppConfig",
+    "Controller",
+    "DefineMiddleware",
+    "Dependency",
+    "FromCookie",
+    "FromHeader",
+    "FromPath",
+    "FromQuery",
+    "ImproperlyConfiguredException",
+    "NamedDependency",
+    "NotAuthorizedException",
+    "NotFoundException",
+    "Parameter",
+    "PermissionDeniedException",
+    "Plugin",
+    "Provide",
+    "Router",
+    "SkipValidation",
+    "State",
+    "Telex",
+    "ValidationException",
+    "WebSocket",
+    "WebSocketDisconnect",
+    "WebSocketException",
+    "WebsocketListener",
+    "__version__",
+    "receives",
+    "send_websocket_stream",
+    "websocket",
+    "websocket_listener",
+    "websocket_stream",
+)

@@ -255,7 +255,8 @@ def _validate_pydantic(wanted: type, value: object) -> object:
 
 
 def _dump_pydantic(value: object) -> object:
-    return _adapter(type(value)).dump_python(value, mode="json", by_alias=True)
+    kind: Any = type(value)
+    return _adapter(kind).dump_python(value, mode="json", by_alias=True)
 
 
 def _is_pydantic_error(exc: BaseException) -> bool:

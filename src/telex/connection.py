@@ -69,6 +69,8 @@ _PUBLIC: Final[Mapping[_Step, ConnectionState]] = {
 
 MEBIBYTE: Final = 1024 * 1024
 
+_SENDS_BEFORE_YIELD: Final = 32
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
@@ -102,15 +104,27 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         scope: Scope,
         receive: Receive | None = None,
         send: Send | None = None,
-        options: ConnectionOptions = _DEFAULT_OPTIONS,
     ) -> None:
         super().__init__(scope)
-        self.options = options
-        self.inbox = Inbox(receive or _no_channel, options.max_queued_messages, options.max_message_size)
+        self.options = _DEFAULT_OPTIONS
+        self.inbox = Inbox(receive or _no_channel)
         self.streams: asyncio.TaskGroup | None = None
-        self._asgi_send = send or _no_channel
+        self.stream_tasks: set[asyncio.Task[None]] = set()
+        self.asgi_send = send or _no_channel
+        self.close_code: int | None = None
+        """The code that the connection ended with, once it has."""
+        self.close_reason = ""
+        self.ignored_messages = 0
+        """Messages that came in the mode that the listener does not receive in."""
+        self._sent_in_a_row = 0
         self._step: _Step = "init"
         self._accepting: asyncio.Future[None] | None = None
+
+    def configure(self, options: ConnectionOptions) -> None:
+        """Set the limits and encoders; a session does, so that subclasses need not pass them through ``__init__``."""
+        self.options = options
+        self.inbox.max_messages = options.max_queued_messages
+        self.inbox.max_bytes = options.max_message_size
 
     # -- what the handshake says
 
@@ -123,6 +137,13 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def route_handler(self) -> object:
         """The description of the handler that serves this connection."""
         return self.scope["route_handler"]
+
+    @property
+    def state(self) -> StateT:
+        """This connection's own state, a view of ``scope["state"]``."""
+        if not hasattr(self, "_state"):
+            self._state = State(self.scope.setdefault("state", {}))
+        return cast("StateT", self._state)
 
     @property
     def user(self) -> UserT:
@@ -200,8 +221,18 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             if self._step != "open":
                 self._accepting = None
 
-    async def deny(self, status: int = 403, body: object = None, headers: events.HeaderValues | None = None) -> None:
-        """Answer the handshake with an HTTP status instead, where the server can; else refuse it (403).
+    async def deny(
+        self,
+        status: int = 403,
+        body: object = None,
+        headers: events.HeaderValues | None = None,
+        *,
+        code: int | None = None,
+    ) -> None:
+        """Answer the handshake with an HTTP status instead, where the server can.
+
+        A server without denial responses answers 403 to a close before accept; ``code`` (4000 + status without one) is
+        in that event for whoever reads it.
 
         :raises ConnectionStateError: the handshake was answered before.
         """
@@ -214,15 +245,14 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             await self._wire(cast("Message", start))
             await self._wire(cast("Message", rest))
         else:
-            await self._wire(cast("Message", events.close_event(1000, "")))
+            await self._wire(cast("Message", events.close_event(code or 4000 + status, "")))
 
     async def _await_connect(self) -> None:
         if self._step != "init":
             return
         event = await self.inbox.get()
         if event["type"] != "websocket.connect":
-            self._step = "disconnect"
-            raise self.inbox.disconnect or WebSocketDisconnect(1006)
+            raise self.lost()
         self._step = "connect"
 
     async def _ensure_accepted(self, call: _Call) -> None:
@@ -230,8 +260,10 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             self._refuse(call)
         if self._accepting is None:
             await self.accept()
-        elif not self._accepting.done():
+        else:
             await asyncio.shield(self._accepting)
+            if not self.is_open:
+                self._refuse(call)
 
     # -- the closing handshake
 
@@ -247,8 +279,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             return
         await self._await_connect()
         self._step = "closed"
+        self.close_code, self.close_reason = event["code"], event["reason"]
         try:
-            await self._asgi_send(cast("Message", event))
+            await self.asgi_send(cast("Message", event))
         except OSError:
             self._step = "disconnect"
 
@@ -266,8 +299,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if event["type"] == "websocket.connect":
             self._step = "connect"
         elif event["type"] == "websocket.disconnect":
-            self._step = "disconnect"
-        elif _too_long(event, self.options.max_message_size):
+            self.lost()
+        elif is_too_long(event, self.options.max_message_size):
             raise WebSocketException(1009, f"message over {self.options.max_message_size} bytes")
         return event
 
@@ -295,20 +328,26 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     async def _wire(self, event: Message) -> None:
         try:
-            await self._asgi_send(event)
+            await self.asgi_send(event)
         except OSError as exc:
-            self.lost()
-            raise self.inbox.disconnect or WebSocketDisconnect(1006, "the connection was lost") from exc
+            raise self.lost() from exc
+        # A send that the transport takes at once does not suspend: a loop of sends would keep everybody else waiting.
+        self._sent_in_a_row = (self._sent_in_a_row + 1) % _SENDS_BEFORE_YIELD
+        if not self._sent_in_a_row:
+            await asyncio.sleep(0)
 
-    def lost(self) -> None:
-        """The client has left: nothing can be sent from here on."""
+    def lost(self, code: int = 1006, reason: str = "the connection was lost") -> WebSocketDisconnect:
+        """Nothing can be sent from here on; returns how the client left."""
         self._step = "disconnect"
         if self.inbox.disconnect is None:
-            self.inbox.disconnect = WebSocketDisconnect(1006, "the connection was lost")
+            self.inbox.disconnect = WebSocketDisconnect(code, reason)
+        if self.close_code is None:
+            self.close_code, self.close_reason = self.inbox.disconnect.code, self.inbox.disconnect.reason
+        return self.inbox.disconnect
 
     def _refuse(self, call: _Call) -> NoReturn:
         if self._step == "disconnect":
-            raise self.inbox.disconnect or WebSocketDisconnect(1006, "the connection was lost")
+            raise self.lost()
         raise ConnectionStateError(
             f"{call}() on a connection in state {self.connection_state!r}: {_WHY_NOT[self._step]}"
         )
@@ -325,10 +364,10 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             await self._ensure_accepted("receive")
         event = await self.receive()
         if event["type"] == "websocket.disconnect":
-            raise self.inbox.disconnect or WebSocketDisconnect(event.get("code", 1005))
+            raise self.lost()
         data = event.get("text" if mode == "text" else "bytes")
         if data is None:
-            raise WebSocketException(1003, f"expected a {mode} message")
+            raise WrongModeException(mode)
         return cast("str | bytes", data)
 
     async def receive_text(self) -> str:
@@ -390,8 +429,6 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """
         if self._step != "open":
             await self._ensure_accepted("send")
-            if self._step != "open":
-                self._refuse("send")
         if mode == "text":
             text = data if isinstance(data, str) else data.decode(encoding)
             await self._wire({"type": "websocket.send", "text": text})
@@ -437,7 +474,10 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """
         if self.streams is None:
             raise ConnectionStateError("start_stream() outside of a handler: use send_websocket_stream(socket, stream)")
-        return self.streams.create_task(send_stream(self, stream, mode, send_handler))
+        task = self.streams.create_task(send_stream(self, stream, mode, send_handler))
+        self.stream_tasks.add(task)
+        task.add_done_callback(self.stream_tasks.discard)
+        return task
 
 
 async def send_stream(
@@ -462,6 +502,13 @@ async def send_stream(
             await aclose()
 
 
+class WrongModeException(WebSocketException):
+    """A message came in the mode that was not asked for; closes with 1003 unless it is caught."""
+
+    def __init__(self, mode: Mode) -> None:
+        super().__init__(1003, f"expected a {mode} message")
+
+
 class ReadOnlySession(dict[str, Any]):
     """A cookie session on a socket: reads as the dictionary that it is, refuses every write."""
 
@@ -471,8 +518,8 @@ class ReadOnlySession(dict[str, Any]):
             " write it in an HTTP handler, or use a session that is stored on the server"
         )
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
 
 def _decoded(decode: Callable[[str | bytes], Any], data: str | bytes) -> Any:
@@ -492,7 +539,8 @@ def _decode_msgpack(data: str | bytes) -> Any:
 _decode_json: Final = msgspec.json.Decoder().decode
 
 
-def _too_long(event: Message, limit: int) -> bool:
+def is_too_long(event: Message, limit: int) -> bool:
+    """Whether the message has more than ``limit`` bytes on the wire."""
     data = event.get("text")
     if data is None:
         return len(event.get("bytes") or b"") > limit

@@ -25,6 +25,7 @@ from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, read_signature
 from telex.types import TypeDecoder
+from telex.watchdog import report_blocking
 
 __all__ = ("Call", "Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
 
@@ -125,12 +126,12 @@ class Call:
             return self.fn
         return partial(self.fn, **{name: slots[index] for name, index in self.arguments})
 
-    async def __call__(self, slots: Slots) -> Any:
+    async def __call__(self, slots: Slots, **given: object) -> Any:
         """Call it, in a thread if it asked for that, and await it if it is asynchronous."""
         bound = self.bind(slots)
         if self.in_thread:
-            return await run_in_threadpool(bound)
-        result = bound()
+            return await run_in_threadpool(bound, **given)
+        result = bound(**given)
         return await result if self.signature.kind is Kind.ASYNC else result
 
 
@@ -150,6 +151,7 @@ class Graph:
         decoders: tuple[TypeDecoder, ...] = (),
         namespace: Mapping[str, object] | None = None,
         cache: Cache | None = None,
+        debug: bool = False,
     ) -> None:
         self._path_names = frozenset(path_names)
         self._providers = dict(providers or {})
@@ -157,6 +159,7 @@ class Graph:
         self._decoders = decoders
         self._namespace = dict(namespace or {})
         self._cache = cache or Cache()
+        self._debug = debug
         self._reserved: dict[tuple[str, bool], int] = {}
         self._values: list[tuple[int, RequestParameter, Callable[[object], Any]]] = []
         self._resolved: dict[str, int] = {}
@@ -178,6 +181,8 @@ class Graph:
         """
         signature = read_signature(fn, self._namespace)
         in_thread = in_thread and signature.kind in {Kind.SYNC, Kind.GENERATOR}
+        if self._debug and signature.kind is Kind.SYNC and not in_thread:
+            fn = report_blocking(fn, signature.where)
         return Call(fn, signature, self._arguments(signature, skip, scope), in_thread)
 
     @property

@@ -37,23 +37,23 @@ class Inbox:
     __slots__ = (
         "_bytes",
         "_interrupt",
-        "_max_bytes",
-        "_max_messages",
         "_owner",
         "_pump",
         "_queue",
-        "_receive",
         "_timer",
         "_waiter",
         "disconnect",
+        "max_bytes",
+        "max_messages",
         "on_unread",
         "reading",
+        "receive",
     )
 
-    def __init__(self, receive: Receive, max_messages: int, max_bytes: int) -> None:
-        self._receive = receive
-        self._max_messages = max_messages
-        self._max_bytes = max_bytes
+    def __init__(self, receive: Receive, max_messages: int = 16, max_bytes: int = 1024 * 1024) -> None:
+        self.receive = receive
+        self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self._queue: deque[Message] = deque()
         self._bytes = 0
         self._pump: asyncio.Task[None] | None = None
@@ -89,7 +89,8 @@ class Inbox:
         return await self._get_from_pump()
 
     async def _get_from_pump(self) -> Message:
-        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -107,7 +108,7 @@ class Inbox:
     async def _get_directly(self) -> Message:
         self.reading = True
         try:
-            event = await self._receive()
+            event = await self.receive()
         finally:
             self.reading = False
         self._note(event, child=asyncio.current_task() is not self._owner)
@@ -167,12 +168,12 @@ class Inbox:
             self.watch_now()
 
     def _has_room(self) -> bool:
-        return len(self._queue) < self._max_messages and self._bytes < self._max_bytes
+        return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
 
     async def _read_ahead(self) -> None:
         try:
             while self._has_room():
-                event = await self._receive()
+                event = await self.receive()
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
                     self._note(event, child=False)

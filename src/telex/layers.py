@@ -67,38 +67,32 @@ Rule: TypeAlias = Literal["nearest", "stacked", "nearest_first", "merged"]
 T = TypeVar("T")
 
 
-def _nearest() -> Any:
-    return field(default=Empty, metadata={"rule": "nearest"})
-
-
-def _stacked(rule: Rule = "stacked") -> Any:
-    return field(default=(), metadata={"rule": rule})
-
-
-def _merged() -> Any:
-    return field(default_factory=dict, metadata={"rule": "merged"})
+_NEAREST: Final[Mapping[str, Rule]] = {"rule": "nearest"}
+_STACKED: Final[Mapping[str, Rule]] = {"rule": "stacked"}
+_NEAREST_FIRST: Final[Mapping[str, Rule]] = {"rule": "nearest_first"}
+_MERGED: Final[Mapping[str, Rule]] = {"rule": "merged"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """The options of one layer, or of several merged."""
 
-    dependencies: Mapping[str, Provide] = _merged()
-    guards: tuple[Guard, ...] = _stacked()
-    middleware: tuple[Any, ...] = _stacked()
-    exception_handlers: Mapping[type[Exception] | int, ExceptionHandler] = _merged()
-    dto: Any = _nearest()
-    return_dto: Any = _nearest()
-    type_encoders: Mapping[type, TypeEncoder] = _merged()
-    type_decoders: tuple[TypeDecoder, ...] = _stacked("nearest_first")
-    websocket_class: type[WebSocket[Any, Any, Any]] | EmptyType = _nearest()
-    allowed_origins: tuple[str, ...] | EmptyType | None = _nearest()
-    on_invalid_message: OnInvalidMessage | EmptyType = _nearest()
-    max_message_size: int | EmptyType = _nearest()
-    max_queued_messages: int | EmptyType = _nearest()
-    opt: Mapping[str, Any] = _merged()
-    signature_namespace: Mapping[str, Any] = _merged()
-    parameters: Mapping[str, Parameter] = _merged()
+    dependencies: Mapping[str, Provide] = field(default_factory=dict, metadata=_MERGED)
+    guards: tuple[Guard, ...] = field(default=(), metadata=_STACKED)
+    middleware: tuple[Any, ...] = field(default=(), metadata=_STACKED)
+    exception_handlers: Mapping[type[Exception] | int, ExceptionHandler] = field(default_factory=dict, metadata=_MERGED)
+    dto: Any = field(default=Empty, metadata=_NEAREST)
+    return_dto: Any = field(default=Empty, metadata=_NEAREST)
+    type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict, metadata=_MERGED)
+    type_decoders: tuple[TypeDecoder, ...] = field(default=(), metadata=_NEAREST_FIRST)
+    websocket_class: type[WebSocket[Any, Any, Any]] | EmptyType = field(default=Empty, metadata=_NEAREST)
+    allowed_origins: tuple[str, ...] | EmptyType | None = field(default=Empty, metadata=_NEAREST)
+    on_invalid_message: OnInvalidMessage | EmptyType = field(default=Empty, metadata=_NEAREST)
+    max_message_size: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    max_queued_messages: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    opt: Mapping[str, Any] = field(default_factory=dict, metadata=_MERGED)
+    signature_namespace: Mapping[str, Any] = field(default_factory=dict, metadata=_MERGED)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict, metadata=_MERGED)
 
     @classmethod
     def read(cls, options: LayerOptions, where: str) -> Self:

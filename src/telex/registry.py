@@ -53,9 +53,10 @@ class Registry:
 
 
 async def _close(socket: Socket, code: int, reason: str) -> None:
-    """Close one connection; a client that does not read must not hold up the others."""
+    """Close one connection and end its handler; a client that does not read must not hold up the others."""
     try:
         async with asyncio.timeout(5):
             await socket.close(code, reason)
     except TimeoutError:
-        socket.lost()
+        socket.logger.warning("a connection did not take its close frame within 5 s")
+    socket.inbox.fail(socket.lost(code, reason))

@@ -13,7 +13,18 @@ from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hin
 from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
 
-__all__ = ("AnyCallable", "Kind", "ParameterInfo", "Signature", "describe", "read_signature", "split_annotated")
+__all__ = (
+    "AnyCallable",
+    "class_attribute",
+    "Kind",
+    "ParameterInfo",
+    "Signature",
+    "describe",
+    "is_undecorated",
+    "positional_count",
+    "read_signature",
+    "split_annotated",
+)
 
 AnyCallable: TypeAlias = Callable[..., Any]
 """A user's function: its parameters and result are what its signature says."""
@@ -103,6 +114,25 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     )
     returns = fn if inspect.isclass(fn) else hints.get("return", Any)
     return Signature(where, _kind(fn, returns), parameters, returns)
+
+
+def positional_count(fn: AnyCallable) -> int:
+    """How many arguments ``fn`` takes by position."""
+    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    return sum(parameter.kind in kinds for parameter in inspect.signature(fn).parameters.values())
+
+
+def class_attribute(instance: object, name: str) -> Any:
+    """``instance.name``, but a function that was put on the class and takes no ``self`` as it is, not as a method."""
+    value = inspect.getattr_static(instance, name)
+    if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) != "self":
+        return value
+    return getattr(instance, name)
+
+
+def is_undecorated(fn: object) -> bool:
+    """Whether ``fn`` is a coroutine function or an async generator itself, and no decorator's result."""
+    return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
 def split_annotated(annotation: Any) -> tuple[Any, tuple[object, ...]]:

@@ -117,10 +117,10 @@ class Transport(Protocol):
         """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event."""
 
 
-Guard: TypeAlias = "Callable[[WebSocket], Awaitable[None] | None]"
+Guard: TypeAlias = "Callable[[WebSocket[Any, Any, Any]], Awaitable[None] | None]"
 """Runs before accept; raises to refuse. Sync guards run inline."""
 
-ExceptionHandler: TypeAlias = "Callable[[WebSocket, Any], object]"
+ExceptionHandler: TypeAlias = "Callable[[WebSocket[Any, Any, Any], Any], object]"
 """Takes the socket and the exception; its result (awaited if awaitable) is the reply, ``None`` for none."""
 
 Middleware: TypeAlias = Callable[[ASGIApp], ASGIApp]

@@ -1,0 +1,234 @@
+"""``Telex``: the ASGI app. It is built once; then it only looks up and serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypeAlias, Unpack, runtime_checkable
+
+from starlette.datastructures import URLPath
+from starlette.responses import JSONResponse, Response
+
+from telex.connection import WebSocket
+from telex.datastructures import State
+from telex.di import Cache
+from telex.errors import Errors
+from telex.exceptions import ImproperlyConfiguredException, NotFoundException
+from telex.layers import Layer, LayerOptions
+from telex.paths import PathTemplate, RouteTable
+from telex.plans import Build, HandlerPlan, compile_plan
+from telex.registry import Registry
+from telex.routing import Names, RouteHandler, flatten
+from telex.signatures import positional_count
+from telex.types import ASGIApp, Receive, Scope, Send
+
+__all__ = ("AppConfig", "Plugin", "Telex")
+
+Hook: TypeAlias = Callable[..., Awaitable[None] | None]
+"""Runs at start or end of the app; takes the app, or nothing."""
+Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]] | AbstractAsyncContextManager[Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class AppConfig:
+    """What an app is built from. A plugin may change it before the app is built; then it is not looked at again."""
+
+    route_handlers: list[RouteHandler]
+    http: ASGIApp | None = None
+    lifespan: list[Lifespan] = field(default_factory=list)
+    on_startup: list[Hook] = field(default_factory=list)
+    on_shutdown: list[Hook] = field(default_factory=list)
+    state: State = field(default_factory=State)
+    debug: bool = False
+    options: LayerOptions = field(default_factory=LayerOptions)
+
+    @property
+    def dependencies(self) -> dict[str, Any]:
+        """The app layer's dependencies, to add to."""
+        dependencies = dict(self.options.get("dependencies") or {})
+        self.options["dependencies"] = dependencies
+        return dependencies
+
+
+@runtime_checkable
+class Plugin(Protocol):
+    """Changes an app's configuration before it is built."""
+
+    def on_app_init(self, config: AppConfig) -> AppConfig | None:
+        """Change ``config``, or return another."""
+
+
+class Telex:
+    """The application.
+
+    :param route_handlers: handlers, routers, controllers and listener classes.
+    :param http: an ASGI app for every HTTP request; without it they are answered 404, or 426 where a WebSocket lives.
+    :param lifespan: async context managers, or functions of the app that give one, entered in order at start.
+    :param on_startup: functions called at start, after the lifespans are entered; they may take the app.
+    :param on_shutdown: functions called at the end, before the lifespans are left.
+    :param state: what ``app.state`` holds, and the reserved parameter ``state`` gives.
+    :param plugins: objects with ``on_app_init``.
+    :param debug: tell clients what failed, and report sync callables that block the loop. Not for production.
+    :param options: any layered option (:class:`telex.layers.LayerOptions`).
+    :raises ImproperlyConfiguredException: anything that can be known to be wrong before the first connection.
+    """
+
+    def __init__(
+        self,
+        route_handlers: Iterable[RouteHandler] = (),
+        *,
+        http: ASGIApp | None = None,
+        lifespan: Sequence[Lifespan] | Lifespan = (),
+        on_startup: Sequence[Hook] = (),
+        on_shutdown: Sequence[Hook] = (),
+        state: State | Mapping[str, Any] | None = None,
+        plugins: Sequence[Plugin] = (),
+        debug: bool = False,
+        **options: Unpack[LayerOptions],
+    ) -> None:
+        config = AppConfig(
+            route_handlers=list(route_handlers),
+            http=http,
+            lifespan=list(lifespan) if isinstance(lifespan, (list, tuple)) else [lifespan],  # type: ignore[list-item]
+            on_startup=list(on_startup),
+            on_shutdown=list(on_shutdown),
+            state=state if isinstance(state, State) else State(dict(state or {})),
+            debug=debug,
+            options=options,
+        )
+        for plugin in plugins:
+            config = plugin.on_app_init(config) or config
+        self.state: Final[State] = config.state
+        self.debug: Final = config.debug
+        self.connections: Final = Registry()
+        """Every live connection."""
+        self._http = config.http
+        self._lifespans = tuple(config.lifespan)
+        self._on_startup = tuple(config.on_startup)
+        self._on_shutdown = tuple(config.on_shutdown)
+        self._layer = Layer.read(config.options, "Telex(...)")
+        self._errors = Errors(self._layer.exception_handlers, "Telex", debug=config.debug)
+        self._names = Names()
+        self._table: RouteTable[HandlerPlan] = RouteTable()
+        self.plans: Final = tuple(self._compile(config.route_handlers))
+        """Every handler on every path, compiled, in the order of registration."""
+
+    def _compile(self, route_handlers: Iterable[RouteHandler]) -> Iterable[HandlerPlan]:
+        cache = Cache()
+        for row in flatten(route_handlers, self._layer, self):
+            template = PathTemplate.parse(row.path)
+            build = Build(
+                handler=row.handler,
+                layer=row.layer,
+                path=row.path,
+                path_names=template.names,
+                registry=self.connections,
+                cache=cache,
+                debug=self.debug,
+            )
+            plan = compile_plan(build)
+            self._table.add(template, plan, plan.where)
+            self._names.add(row.handler, template)
+            yield plan
+
+    # -- ASGI
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, one request, or the app's own lifespan."""
+        kind = scope["type"]
+        if kind == "websocket":
+            await self._serve_websocket(scope, receive, send)
+        elif kind == "http":
+            await self._serve_http(scope, receive, send)
+        elif kind == "lifespan":
+            await self._serve_lifespan(receive, send)
+        else:
+            raise ImproperlyConfiguredException(f"Telex serves http, websocket and lifespan, not {kind!r}")
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = self._table.find(_own_path(scope))
+        scope["app"] = self
+        if found is None:
+            await self._refuse(scope, receive, send)
+            return
+        plan, path_params = found
+        scope["path_params"] = {**scope.get("path_params", {}), **path_params}
+        scope["route_handler"] = plan.handler
+        await plan.app(scope, receive, send)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Deny with 404, or close with 4404 where the server has no denial responses."""
+        socket: WebSocket[Any, Any, State] = WebSocket(scope, receive, send)
+        await self._errors.end(socket, NotFoundException())
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._http is not None:
+            await self._http(scope, receive, send)
+            return
+        if self._table.find(_own_path(scope)) is None:
+            response: Response = JSONResponse({"status_code": 404, "detail": "Not Found"}, 404)
+        else:
+            body = {"status_code": 426, "detail": "this path is a WebSocket"}
+            response = JSONResponse(body, 426, headers={"upgrade": "websocket", "connection": "upgrade"})
+        await response(scope, receive, send)
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        started = False
+        try:
+            async with self.lifespan():
+                started = True
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+        except BaseException as exc:
+            failed = "shutdown" if started else "startup"
+            await send({"type": f"lifespan.{failed}.failed", "message": f"{type(exc).__name__}: {exc}"})
+            raise
+        await send({"type": "lifespan.shutdown.complete"})
+
+    @asynccontextmanager
+    async def lifespan(self) -> AsyncGenerator[None, None]:
+        """The app's start and end, for servers and for frameworks that Telex is mounted in.
+
+        The lifespan managers are entered in order, then ``on_startup`` runs; at the end ``on_shutdown``, then they are
+        left in reverse.
+        """
+        async with AsyncExitStack() as stack:
+            for manager in self._lifespans:
+                entered = manager(self) if callable(manager) else manager
+                await stack.enter_async_context(entered)
+            for hook in self._on_startup:
+                await self._run_hook(hook)
+            try:
+                yield
+            finally:
+                for hook in self._on_shutdown:
+                    await self._run_hook(hook)
+
+    async def _run_hook(self, hook: Hook) -> None:
+        result = hook(self) if positional_count(hook) else hook()
+        if isinstance(result, Awaitable):
+            await result
+
+    # -- URLs
+
+    def route_reverse(self, target: object, **path_parameters: Any) -> str:
+        """The path of a handler, given by its name or itself, with these path parameters.
+
+        :raises NoRouteMatchFoundException: no such handler, or not with these parameters.
+        """
+        return self._names.reverse(target, path_parameters)
+
+    def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
+        """The same as starlette's apps give it, so that theirs can build URLs of ours."""
+        return URLPath(self.route_reverse(name, **path_params), protocol="websocket")
+
+
+def _own_path(scope: Scope) -> str:
+    """The path below ``root_path``, which belongs to whoever mounted the app."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
+        path = path[len(root) :]
+    return path or "/"

@@ -1,0 +1,256 @@
+"""``websocket_listener`` and ``WebsocketListener``: a callback for each message."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, TypeAlias, Unpack, cast
+
+from telex.connection import WebSocket
+from telex.exceptions import ImproperlyConfiguredException
+from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
+from telex.handlers.exchange import Exchange
+from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
+from telex.inbox import supervised
+from telex.layers import Layer, LayerOptions, nearest
+from telex.plans import Build, MessageShape, Run
+from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
+from telex.types import Mode
+
+__all__ = ("ListenerHandler", "ListenerOptions", "WebsocketListener", "websocket_listener")
+
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+AcceptHandler: TypeAlias = Callable[[Any], Awaitable[None] | None]
+Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
+
+
+class ListenerOptions(LayerOptions, total=False):
+    """What ``websocket_listener`` takes besides ``path`` and ``name``, and ``WebsocketListener`` as attributes."""
+
+    receive_mode: Mode
+    """The kind of message that is listened to; the other kind is ignored, warned of once and counted."""
+    send_mode: Mode
+    """The kind of message that replies are."""
+    connection_accept_handler: AcceptHandler | None
+    """Called with the socket to accept it, in place of ``socket.accept()``."""
+    connection_lifespan: Lifespan | None
+    """An async context manager around the connection, in place of the accept handler and the two hooks."""
+    on_accept: AnyCallable | None
+    """Runs after accept; takes dependencies and parameters as the listener does."""
+    on_disconnect: AnyCallable | None
+    """Runs exactly once when an accepted connection has ended; may take ``close_code`` and ``close_reason``."""
+    max_concurrency: int
+    """Messages of one connection that may be handled at once (default 1); replies go in the order of completion."""
+    max_invalid_messages: int
+    """Messages in a row that may be invalid before the connection closes with 1007 (default 10)."""
+    sync_to_thread: bool
+    """Run sync callbacks and hooks in a thread (default: inline, which is faster, but must not block)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenerHandler(Handler):
+    """The description of a listener; ``receivers`` are its callbacks."""
+
+    kind: ClassVar[str] = "listener"
+
+    receivers: tuple[AnyCallable, ...]
+    receive_mode: Mode = "text"
+    connection_accept_handler: AcceptHandler | None = None
+    connection_lifespan: Lifespan | None = None
+    on_accept: AnyCallable | None = None
+    on_disconnect: AnyCallable | None = None
+    max_concurrency: int = 1
+    max_invalid_messages: int = 10
+    sync_to_thread: bool = False
+
+    def bound_to(self, owner: object) -> ListenerHandler:
+        """This listener with its callback as a method of ``owner``."""
+        fn = self.fn.__get__(owner)
+        return replace(self, fn=fn, receivers=(fn,))
+
+    def compile_run(self, build: Build) -> Run:
+        """Accept, run the hooks, and exchange messages until the client leaves."""
+        self._check(build)
+        receivers = compile_receivers(build, self.receivers, self.receive_mode, self.send_mode, self.sync_to_thread)
+        build.receives = tuple(MessageShape(each, self.receive_mode) for each in receivers.receives)
+        build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
+        exchange = self._exchange(build, receivers)
+        lean = self.max_concurrency == 1 and not _overrides_messages(build.websocket_class)
+        serve = exchange.serve_by_events if lean else exchange.serve_by_methods
+        if self.connection_lifespan is not None:
+            return _run_in_lifespan(build, self.connection_lifespan, serve)
+        return self._run_with_hooks(build, serve)
+
+    def _exchange(self, build: Build, receivers: Receivers) -> Exchange:
+        return Exchange(
+            where=build.where,
+            receive_mode=self.receive_mode,
+            send_mode=self.send_mode,
+            decode=receivers.decode,
+            encode=receivers.encode,
+            bind=receivers.bind,
+            awaits=receivers.awaits,
+            errors=build.errors(self.send_mode),
+            close_on_invalid=nearest(build.layer.on_invalid_message, "reply") == "close",
+            max_invalid_messages=self.max_invalid_messages,
+            max_message_size=build.max_message_size,
+            max_concurrency=self.max_concurrency,
+        )
+
+    def _check(self, build: Build) -> None:
+        hooks = (self.connection_accept_handler, self.on_accept, self.on_disconnect)
+        if self.connection_lifespan is not None:
+            if any(hook is not None for hook in hooks):
+                raise build.wrong(
+                    "connection_lifespan replaces connection_accept_handler, on_accept and on_disconnect:"
+                    " give either the lifespan or the hooks"
+                )
+            if is_undecorated(self.connection_lifespan):
+                raise build.wrong(
+                    f"connection_lifespan {describe(self.connection_lifespan)} gives no context manager:"
+                    " decorate it with contextlib.asynccontextmanager"
+                )
+        accept = self.connection_accept_handler
+        if accept is not None and positional_count(accept) != 1:
+            raise build.wrong(f"connection_accept_handler {describe(accept)} takes the socket and nothing else")
+
+    def _run_with_hooks(self, build: Build, serve: Run) -> Run:
+        in_thread = self.sync_to_thread
+        on_accept = build.graph.call(self.on_accept, in_thread=in_thread) if self.on_accept else None
+        on_disconnect = (
+            build.graph.call(self.on_disconnect, skip=_DISCONNECT_NAMES, in_thread=in_thread)
+            if self.on_disconnect
+            else None
+        )
+        asked = [name for name in _DISCONNECT_NAMES if on_disconnect and name in on_disconnect.signature]
+        errors, accept = build.errors(), self.connection_accept_handler
+
+        async def run(socket: Socket, slots: list[Any]) -> None:
+            await _accept(socket, accept)
+            if not socket.is_open:
+                return
+            ended_by: BaseException | None = None
+            try:
+                if on_accept is not None:
+                    await supervised(on_accept(slots), socket.inbox)
+                await serve(socket, slots)
+            except BaseException as exc:
+                ended_by = exc
+                if not (errors.is_disconnect(exc) and not socket.is_open):
+                    raise
+            finally:
+                if on_disconnect is not None:
+                    code, reason = errors.closing(socket, ended_by)
+                    given = {"close_code": code, "close_reason": reason}
+                    await on_disconnect(slots, **{name: given[name] for name in asked})
+
+        return run
+
+
+_DISCONNECT_NAMES = ("close_code", "close_reason")
+
+
+def websocket_listener(
+    path: Paths = None, *, name: str | None = None, **options: Unpack[ListenerOptions]
+) -> Callable[[AnyCallable], ListenerHandler]:
+    """Make a listener of a function, sync or async, that takes each message as ``data`` and returns the reply.
+
+    ``data``'s annotation says what messages are: ``str`` and ``bytes`` come as they are, anything else is JSON, decoded
+    and validated. The return annotation says how replies are written; ``None`` sends nothing.
+
+    :param path: one path or several; ``/`` without.
+    :param name: what ``route_reverse`` and ``url_for`` find the handler by.
+    :param options: those of :class:`ListenerOptions`: the listener's own, and any layered option.
+    """
+
+    def decorate(fn: AnyCallable) -> ListenerHandler:
+        check_function(fn, "websocket_listener")
+        return _describe_listener(fn, (fn,), path, name, options)
+
+    return decorate
+
+
+class WebsocketListener:
+    """A listener as a class: subclass it, and register the class.
+
+    Options are class attributes with the names of :class:`ListenerOptions`; ``on_receive`` takes the messages, or
+    several methods do: those marked ``@receives``, and those named after the tag of the type that their ``data`` is
+    (``on_move`` or ``move`` for ``tag="move"``). ``on_accept`` and ``on_disconnect`` are hooks.
+
+    **One instance serves all connections** of a registration, so ``self`` is the place for what they share, such as a
+    set of sockets. What belongs to *one* connection is best a dependency, made once a connection and typed where it is
+    used::
+
+        class Chat(WebsocketListener):
+            path = "/chat"
+            dependencies = {"member": Provide(Member)}
+
+            async def on_receive(self, data: Say, member: Member) -> Said: ...
+
+    or an attribute of ``socket.state``, typed through ``WebSocket[User, Auth, MyState]``.
+    """
+
+    path: ClassVar[Paths] = None
+    name: ClassVar[str | None] = None
+
+    def __init__(self, owner: object) -> None:
+        self.owner = owner
+
+    @classmethod
+    def describe(cls, owner: object) -> ListenerHandler:
+        """The description of a new instance; ``owner`` is the app or router that it is registered with."""
+        listener = cls(owner) if positional_count(cls) else cast("Any", cls)()
+        receivers = declared_receivers(listener)
+        given = {name: class_attribute(listener, name) for name in _OPTION_NAMES if hasattr(listener, name)}
+        described = _describe_listener(receivers[0], receivers, cls.path, cls.name, cast("ListenerOptions", given))
+        return replace(described, identity=cls)
+
+
+def _describe_listener(
+    fn: AnyCallable, receivers: tuple[AnyCallable, ...], path: Paths, name: str | None, options: ListenerOptions
+) -> ListenerHandler:
+    where = describe(fn)
+    own = {key: value for key, value in options.items() if key in _OWN_OPTIONS}
+    layer = Layer.read(cast("LayerOptions", {key: options[key] for key in options.keys() - own.keys()}), where)  # type: ignore[literal-required]
+    for mode in ("receive_mode", "send_mode"):
+        check_mode(own.get(mode, "text"), mode, where)
+    for limit in ("max_concurrency", "max_invalid_messages"):
+        value = own.get(limit, 1)
+        if not isinstance(value, int) or value < 1:
+            raise ImproperlyConfiguredException(f"{where}: {limit} is a whole number from 1, not {value!r}")
+    return ListenerHandler(
+        fn=fn, receivers=receivers, paths=read_paths(path), name=name, layer=layer, **cast("dict[str, Any]", own)
+    )
+
+
+async def _accept(socket: Socket, accept_handler: AcceptHandler | None) -> None:
+    """Accept with the user's handler, if there is one; it may also close or deny, and doing nothing accepts."""
+    if accept_handler is not None:
+        result = accept_handler(socket)
+        if isinstance(result, Awaitable):
+            await result
+    if socket.connection_state in {"init", "connect"}:
+        await socket.accept()
+
+
+def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Run) -> Run:
+    call = build.graph.call(lifespan)
+
+    async def run(socket: Socket, slots: list[Any]) -> None:
+        async with call.bind(slots)():
+            if socket.connection_state in {"init", "connect"}:
+                await socket.accept()
+            await serve(socket, slots)
+
+    return run
+
+
+def _overrides_messages(websocket_class: type[Socket]) -> bool:
+    """Whether a custom class has its own way to receive or send messages."""
+    return any(getattr(websocket_class, name) is not getattr(WebSocket, name) for name in _MESSAGE_METHODS)
+
+
+_MESSAGE_METHODS = ("receive_data", "receive", "send_data", "send")
+_OWN_OPTIONS = frozenset(ListenerOptions.__annotations__) - frozenset(LayerOptions.__annotations__)
+_OPTION_NAMES = frozenset(ListenerOptions.__annotations__)

@@ -1,0 +1,65 @@
+"""``websocket``: the low-level handler. It accepts, receives, sends and closes itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias, Unpack
+
+from telex.connection import WebSocket
+from telex.handlers.base import Handler, Paths, check_function, read_paths
+from telex.inbox import supervised
+from telex.layers import Layer, LayerOptions
+from telex.plans import Build, Run
+from telex.signatures import Kind, describe, read_signature
+
+__all__ = ("WebsocketHandler", "websocket")
+
+RawFunction: TypeAlias = Callable[..., Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebsocketHandler(Handler):
+    """The description of a low-level handler."""
+
+    kind: ClassVar[str] = "websocket"
+
+    def compile_run(self, build: Build) -> Run:
+        """Call the function; it must take ``socket``, be asynchronous and return nothing."""
+        signature = read_signature(self.fn, build.layer.signature_namespace)
+        for name in ("data", "request", "body"):
+            if name in signature:
+                raise build.wrong(f"{name!r} is not there for a websocket handler: read from 'socket'")
+        if "socket" not in signature:
+            raise build.wrong("a websocket handler takes 'socket': add the parameter socket: WebSocket")
+        if signature.kind is not Kind.ASYNC:
+            raise build.wrong("a websocket handler is asynchronous: write async def")
+        if signature.returns not in {None, type(None)}:
+            raise build.wrong(f"a websocket handler returns nothing: annotate '-> None', not {signature.returns!r}")
+        call = build.graph.call(self.fn)
+
+        async def run(socket: WebSocket[Any, Any, Any], slots: list[Any]) -> None:
+            await supervised(call.bind(slots)(), socket.inbox)
+
+        return run
+
+
+def websocket(
+    path: Paths = None, *, name: str | None = None, **options: Unpack[LayerOptions]
+) -> Callable[[RawFunction], WebsocketHandler]:
+    """Make a low-level handler of an async function that takes ``socket``.
+
+    The first receive or send accepts the connection if the function has not. Returning closes with 1000; returning
+    without having accepted refuses the handshake.
+
+    :param path: one path or several; ``/`` without.
+    :param name: what ``route_reverse`` and ``url_for`` find the handler by.
+    :param options: any layered option.
+    """
+
+    def decorate(fn: RawFunction) -> WebsocketHandler:
+        check_function(fn, "websocket")
+        layer = Layer.read(options, describe(fn))
+        return WebsocketHandler(fn=fn, paths=read_paths(path), name=name, layer=layer)
+
+    return decorate

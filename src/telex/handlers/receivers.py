@@ -1,0 +1,237 @@
+"""The callbacks of a listener, compiled: one function for everything, or several that share the message types."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin, is_typeddict
+
+from starlette.concurrency import run_in_threadpool
+
+from telex.codecs import Raw, Reader, Writer
+from telex.connection import WebSocket
+from telex.di import Call
+from telex.exceptions import ImproperlyConfiguredException
+from telex.plans import Build
+from telex.signatures import AnyCallable, Kind, describe, read_signature, split_annotated
+from telex.types import Mode
+
+__all__ = ("Receivers", "compile_receivers", "declared_receivers", "receives")
+
+F = TypeVar("F", bound=AnyCallable)
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+Slots: TypeAlias = list[Any]
+Handle: TypeAlias = Callable[[Any], Any]
+
+_MARK: Final = "__telex_receives__"
+
+
+def receives(method: F) -> F:
+    """Mark a method of a ``WebsocketListener``: it gets the messages that its ``data`` annotation names."""
+    setattr(method, _MARK, True)
+    return method
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receivers:
+    """What reads a connection's messages, handles and answers them, and what types they are of."""
+
+    decode: Reader
+    encode: Writer | None
+    bind: Callable[[Socket, Slots], Handle]
+    awaits: bool
+    receives: tuple[Any, ...]
+    sends: tuple[Any, ...]
+
+
+def declared_receivers(listener: object) -> tuple[AnyCallable, ...]:
+    """The methods of ``listener`` that take messages.
+
+    :raises ImproperlyConfiguredException: there is none.
+    """
+    names = [name for kind in reversed(type(listener).__mro__) for name in vars(kind)]
+    found = [getattr(listener, name) for name in dict.fromkeys(names) if _is_receiver(listener, name)]
+    if not found:
+        raise ImproperlyConfiguredException(
+            f"{describe(type(listener))} receives nothing: write async def on_receive(self, data: ...),"
+            " or mark methods with @receives"
+        )
+    return tuple(found)
+
+
+def _is_receiver(listener: object, name: str) -> bool:
+    method = getattr(listener, name, None)
+    if not isinstance(method, types.MethodType):
+        return False
+    return name == "on_receive" or hasattr(method, _MARK) or _is_named_by_tag(method, name)
+
+
+def _is_named_by_tag(method: types.MethodType, name: str) -> bool:
+    if "data" not in getattr(method, "__annotations__", {}):
+        return False
+    annotation = read_signature(method)["data"].annotation
+    tag = getattr(getattr(annotation, "__struct_config__", None), "tag", None)
+    return isinstance(tag, str) and name in {tag, f"on_{tag}"}
+
+
+def compile_receivers(
+    build: Build, functions: tuple[AnyCallable, ...], receive_mode: Mode, send_mode: Mode, in_thread: bool
+) -> Receivers:
+    """Compile the callbacks against ``build.graph``.
+
+    :raises ImproperlyConfiguredException: one takes no ``data``, or two take the same type.
+    """
+    receivers = [_compile_one(build, fn, send_mode, in_thread) for fn in functions]
+    sends = tuple(each.returns for each in receivers if each.encode is not None)
+    if len(receivers) == 1:
+        only = receivers[0]
+        return Receivers(
+            decode=build.reader(only.takes, receive_mode),
+            encode=None if only.answers_itself else only.encode,
+            bind=only.bind,
+            awaits=only.awaits,
+            receives=(only.takes,),
+            sends=sends,
+        )
+    return Receivers(
+        decode=build.reader(reduce(or_, (each.takes for each in receivers)), receive_mode),
+        encode=_as_encoded,
+        bind=_bind_all(_table(build, receivers)),
+        awaits=True,
+        receives=tuple(each.takes for each in receivers),
+        sends=sends,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Receiver:
+    """One callback. ``answers_itself``: its handle sends the reply, for cleanup comes after that."""
+
+    takes: Any
+    returns: Any
+    where: str
+    encode: Writer | None
+    bind: Callable[[Socket, Slots], Handle]
+    awaits: bool
+    answers_itself: bool
+
+
+def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> _Receiver:
+    signature = read_signature(fn, build.layer.signature_namespace)
+    if "data" not in signature:
+        raise build.wrong(f"{signature.where} takes no 'data': add the parameter data with the type of its messages")
+    for name in ("request", "body"):
+        if name in signature:
+            raise build.wrong(f"{name!r} is not there for a listener: take 'data' and 'socket'")
+    if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}:
+        raise build.wrong(
+            "a listener returns one reply, it does not yield: use socket.start_stream(...) or websocket_stream"
+        )
+    returns = signature.returns
+    encode = None if returns in {None, type(None), NoReturn} else build.writer(returns, mode)
+    call = build.graph.call(fn, skip=("data",), scope="message", in_thread=in_thread)
+    per_message = build.graph.has_message_scope
+    return _Receiver(
+        takes=signature["data"].full_annotation,
+        returns=returns,
+        where=signature.where,
+        encode=encode,
+        bind=_bind_per_message(build, call, encode, mode) if per_message else _bind_once(call),
+        awaits=per_message or call.in_thread or signature.kind is Kind.ASYNC,
+        answers_itself=per_message,
+    )
+
+
+def _bind_once(call: Call) -> Callable[[Socket, Slots], Handle]:
+    """All arguments but ``data`` are known when the connection starts."""
+    first = call.signature.parameters[0]
+    by_position = first.name == "data" and first.positional
+
+    def bind(_: Socket, slots: Slots) -> Handle:
+        bound = call.bind(slots)
+        handle = bound if by_position else _by_name(bound)
+        return _in_thread(handle) if call.in_thread else handle
+
+    return bind
+
+
+def _in_thread(handle: Handle) -> Handle:
+    async def handle_in_thread(data: Any) -> Any:
+        return await run_in_threadpool(handle, data)
+
+    return handle_in_thread
+
+
+def _by_name(bound: AnyCallable) -> Handle:
+    def handle(data: Any) -> Any:
+        return bound(data=data)
+
+    return handle
+
+
+def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Handle]:
+    """Some arguments are made for each message, and cleaned up once its reply is sent."""
+    resolve = build.graph.message_resolver()
+
+    def bind(socket: Socket, slots: Slots) -> Handle:
+        async def handle(data: Any) -> None:
+            async with AsyncExitStack() as exits:
+                reply = await call(await resolve(slots, data, exits), data=data)
+                if reply is not None and encode is not None and socket.is_open:
+                    await socket.send_data(encode(reply), mode)
+
+        return handle
+
+    return bind
+
+
+def _table(build: Build, receivers: list[_Receiver]) -> dict[type, _Receiver]:
+    table: dict[type, _Receiver] = {}
+    for receiver in receivers:
+        for kind in _runtime_types(receiver.takes):
+            if kind in table:
+                raise build.wrong(
+                    f"{table[kind].where} and {receiver.where} both receive {kind.__name__}: give each its own types"
+                )
+            table[kind] = receiver
+    return table
+
+
+def _bind_all(table: dict[type, _Receiver]) -> Callable[[Socket, Slots], Handle]:
+    def bind(socket: Socket, slots: Slots) -> Handle:
+        handles = {id(receiver): receiver.bind(socket, slots) for receiver in table.values()}
+        bound = {kind: (handles[id(receiver)], receiver) for kind, receiver in table.items()}
+
+        async def handle(data: Any) -> Raw | None:
+            call, receiver = bound[type(data)]
+            reply = await call(data) if receiver.awaits else call(data)
+            return None if reply is None or receiver.encode is None else receiver.encode(reply)
+
+        return handle
+
+    return bind
+
+
+def _runtime_types(annotation: Any) -> tuple[type, ...]:
+    """The classes that decoded messages of ``annotation`` are of."""
+    annotation, _ = split_annotated(annotation)
+    if get_origin(annotation) in {Union, types.UnionType}:
+        return tuple(kind for member in get_args(annotation) for kind in _runtime_types(member))
+    if annotation is None:
+        return (type(None),)
+    if is_typeddict(annotation):
+        return (dict,)
+    origin = get_origin(annotation) or annotation
+    if not isinstance(origin, type) or origin is object:
+        raise ImproperlyConfiguredException(
+            f"{annotation!r} cannot be told apart from other messages: give each receiver concrete types"
+        )
+    return (origin,)
+
+
+def _as_encoded(reply: Raw) -> Raw:
+    return reply

@@ -1,0 +1,190 @@
+"""``websocket_stream`` and ``send_websocket_stream``: a generator whose values go to the client."""
+
+from __future__ import annotations
+
+import collections.abc
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast, get_args, get_origin
+
+from telex.codecs import Writer
+from telex.connection import WebSocket, send_stream
+from telex.exceptions import WebSocketDisconnect, WebSocketException
+from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
+from telex.inbox import supervised
+from telex.layers import Layer, LayerOptions
+from telex.plans import Build, MessageShape, Run
+from telex.signatures import describe, read_signature
+from telex.status_codes import WS_1003_UNSUPPORTED_DATA
+from telex.types import Message, Mode
+
+__all__ = ("StreamHandler", "StreamOptions", "send_websocket_stream", "websocket_stream")
+
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+StreamFunction: TypeAlias = Callable[..., AsyncGenerator[Any, None]]
+SendHandler: TypeAlias = Callable[[Any, Any], Awaitable[None]]
+
+logger: Final = logging.getLogger("telex")
+
+
+class StreamOptions(LayerOptions, total=False):
+    """What ``websocket_stream`` takes besides ``path`` and ``name``."""
+
+    mode: Mode
+    """The kind of message that values are sent as."""
+    listen_for_disconnect: bool
+    """Stop the generator when the client leaves (default true); it needs reading from the socket."""
+    allow_data_discard: bool
+    """Ignore what the client sends; otherwise data that nobody could read ends the connection with 1003."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamHandler(Handler):
+    """The description of a stream."""
+
+    kind: ClassVar[str] = "stream"
+
+    listen_for_disconnect: bool = True
+    allow_data_discard: bool = False
+
+    def compile_run(self, build: Build) -> Run:
+        """Accept, then send what the generator yields until it ends or the client leaves."""
+        signature = read_signature(self.fn, build.layer.signature_namespace)
+        for name in ("data", "request", "body"):
+            if name in signature:
+                raise build.wrong(f"{name!r} is not there for a stream: it sends; read from 'socket'")
+        yields = _yielded_type(build, signature.returns)
+        build.sends = (MessageShape(yields, self.send_mode),)
+        call = build.graph.call(self.fn)
+        write, mode = build.writer(yields, self.send_mode, by_value=True), self.send_mode
+        on_unread = self._unread_policy(build.where, keeps="socket" in signature)
+        listen = self.listen_for_disconnect
+
+        async def run(socket: Socket, slots: list[Any]) -> None:
+            await socket.accept()
+            if not listen:
+                await _send_all(socket, call.bind(slots)(), write, mode)
+                return
+            socket.inbox.on_unread = on_unread
+            await supervised(_send_all(socket, call.bind(slots)(), write, mode), socket.inbox)
+
+        return run
+
+    def _unread_policy(self, where: str, *, keeps: bool) -> Callable[[Message], Exception | None] | None:
+        if self.allow_data_discard:
+            return _discard
+        return None if keeps else _refuse_data(where)
+
+
+def websocket_stream(
+    path: Paths = None, *, name: str | None = None, **options: Unpack[StreamOptions]
+) -> Callable[[StreamFunction], StreamHandler]:
+    """Make a stream of an async generator function: each value that it yields is sent.
+
+    ``str`` and ``bytes`` go as they are, everything else as JSON, through the layer's ``return_dto`` if there is one.
+    The generator is closed when the client leaves, before its dependencies are cleaned up; when it is exhausted the
+    connection closes with 1000.
+
+    Data from the client that nobody could read closes with 1003, unless ``allow_data_discard=True``. A generator that
+    takes ``socket`` may read it: it is kept in the bounded receive queue until it does.
+    """
+
+    def decorate(fn: StreamFunction) -> StreamHandler:
+        check_function(fn, "websocket_stream")
+        where = describe(fn)
+        mode = options.get("mode", "text")
+        check_mode(mode, "mode", where)
+        layered = {key: value for key, value in options.items() if key not in _OWN_OPTIONS}
+        return StreamHandler(
+            fn=fn,
+            paths=read_paths(path),
+            name=name,
+            layer=Layer.read(cast("LayerOptions", layered), where),
+            send_mode=mode,
+            listen_for_disconnect=options.get("listen_for_disconnect", True),
+            allow_data_discard=options.get("allow_data_discard", False),
+        )
+
+    return decorate
+
+
+async def send_websocket_stream(
+    socket: Socket,
+    stream: AsyncIterator[Any],
+    *,
+    close: bool = True,
+    mode: Mode = "text",
+    send_handler: SendHandler | None = None,
+    listen_for_disconnect: bool = False,
+    allow_data_discard: bool = False,
+) -> None:
+    """Send what ``stream`` yields over ``socket``, accepting it first if nobody has.
+
+    Returns when the stream is exhausted or the client has left; what the generator raises passes through.
+
+    :param close: close the connection with 1000 after the stream's end.
+    :param send_handler: called with the socket and each value, in place of encoding and sending it.
+    :param listen_for_disconnect: read from the socket to notice that the client leaves. Without it somebody else has
+        to read, as a listener does.
+    :param allow_data_discard: ignore data that arrives while listening and that nobody waits for; otherwise it raises.
+    :raises WebSocketException: 1003, data came that nobody reads.
+    """
+    if socket.connection_state in {"init", "connect"}:
+        await socket.accept()
+    sending = send_stream(socket, stream, mode, send_handler)
+    try:
+        if listen_for_disconnect:
+            await _listen_while(socket, sending, allow_data_discard)
+        else:
+            await sending
+    except WebSocketDisconnect:
+        if socket.is_open:
+            raise
+    if close:
+        await socket.close()
+
+
+async def _listen_while(socket: Socket, sending: collections.abc.Coroutine[Any, Any, None], discard: bool) -> None:
+    inbox = socket.inbox
+    before, inbox.on_unread = inbox.on_unread, _discard if discard else _refuse_data("send_websocket_stream")
+    inbox.watch_now()
+    try:
+        await supervised(sending, inbox)
+    finally:
+        inbox.on_unread = before
+
+
+async def _send_all(socket: Socket, stream: AsyncGenerator[Any, None], write: Writer, mode: Mode) -> None:
+    try:
+        async for value in stream:
+            await socket.send_data(write(value), mode)
+    finally:
+        await stream.aclose()
+
+
+def _yielded_type(build: Build, returns: Any) -> Any:
+    if get_origin(returns) is not collections.abc.AsyncGenerator or not get_args(returns):
+        raise build.wrong(
+            f"a stream is annotated '-> AsyncGenerator[T, None]' with the type that it yields, not {returns!r}"
+        )
+    return get_args(returns)[0]
+
+
+def _refuse_data(where: str) -> Callable[[Message], Exception | None]:
+    def refuse(_: Message) -> Exception | None:
+        logger.error(
+            "%s: the client sent data while streaming, and nobody reads it; set allow_data_discard=True to ignore it,"
+            " or take 'socket' and read",
+            where,
+        )
+        return WebSocketException(WS_1003_UNSUPPORTED_DATA, "this stream takes no data")
+
+    return refuse
+
+
+def _discard(_: Message) -> Exception | None:
+    return None
+
+
+_OWN_OPTIONS = frozenset(StreamOptions.__annotations__) - frozenset(LayerOptions.__annotations__)

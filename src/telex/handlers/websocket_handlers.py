@@ -1,0 +1,7 @@
+"""The names that the reference page's first example imports from here."""
+
+from telex.handlers.listener import WebsocketListener, websocket_listener
+from telex.handlers.raw import websocket
+from telex.handlers.stream import send_websocket_stream, websocket_stream
+
+__all__ = ("WebsocketListener", "send_websocket_stream", "websocket", "websocket_listener", "websocket_stream")

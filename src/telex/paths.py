@@ -1,0 +1,230 @@
+"""Paths with parameters, and the table that finds what is served at one."""
+
+from __future__ import annotations
+
+import datetime as dt
+import decimal
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+
+import msgspec
+from starlette.convertors import Convertor, PathConvertor, StringConvertor, UUIDConvertor
+
+from telex.exceptions import ImproperlyConfiguredException
+
+__all__ = ("CONVERTORS", "PathTemplate", "RouteTable")
+
+T = TypeVar("T")
+
+
+class _Text(StringConvertor):
+    regex: ClassVar[str] = r"[^/\x00-\x1f\x7f]+"
+
+
+class _Path(PathConvertor):
+    """The rest of the path, with its leading slash, as Litestar gives it."""
+
+    regex: ClassVar[str] = r"[^\x00-\x1f\x7f]*"
+
+    def convert(self, value: str) -> str:
+        return f"/{value}"
+
+    def to_string(self, value: str) -> str:
+        return str(value).removeprefix("/")
+
+
+class _Typed(Convertor[T], Generic[T]):
+    """A segment that msgspec reads as a type."""
+
+    def __init__(self, kind: type[T], regex: str) -> None:
+        self.kind = kind
+        self.regex = regex  # type: ignore[misc]
+
+    def convert(self, value: str) -> T:
+        return msgspec.convert(value, self.kind, strict=False)
+
+    def to_string(self, value: T) -> str:
+        return str(msgspec.to_builtins(value))
+
+
+_NUMBER: Final = r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?"
+_DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
+_TIME: Final = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
+_DURATION: Final = r"-?(?:P[0-9A-Z.]{1,60}|[0-9]{1,15}(?:\.[0-9]{1,6})?)"
+
+CONVERTORS: Final[Mapping[str, Convertor[Any]]] = {
+    "uuid": UUIDConvertor(),
+    "datetime": _Typed(dt.datetime, rf"{_DATE}[Tt ]{_TIME}"),
+    "date": _Typed(dt.date, _DATE),
+    "time": _Typed(dt.time, _TIME),
+    "int": _Typed(int, r"-?[0-9]{1,400}"),
+    "decimal": _Typed(decimal.Decimal, _NUMBER),
+    "float": _Typed(float, _NUMBER),
+    "timedelta": _Typed(dt.timedelta, _DURATION),
+    "str": _Text(),
+    "path": _Path(),
+}
+"""What may stand after the colon in ``{name:str}``, the most particular first: so they are tried."""
+
+_ORDER: Final = {name: order for order, name in enumerate(CONVERTORS)}
+_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+
+
+@dataclass(frozen=True, slots=True)
+class PathTemplate:
+    """A path with parameters: ``segments`` are texts, or pairs of a parameter's name and its kind."""
+
+    path: str
+    segments: tuple[str | tuple[str, str], ...]
+
+    @classmethod
+    def parse(cls, path: str) -> PathTemplate:
+        """Read ``/rooms/{room:str}``.
+
+        :raises ImproperlyConfiguredException: a malformed, unknown or doubled parameter.
+        """
+        segments = tuple(_parse_segment(part, path) for part in path.strip("/").split("/") if part)
+        names = [segment[0] for segment in segments if isinstance(segment, tuple)]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ImproperlyConfiguredException(f"path {path!r} has the parameter {doubled[0]!r} twice: rename one")
+        if any(isinstance(segment, tuple) and segment[1] == "path" for segment in segments[:-1]):
+            raise ImproperlyConfiguredException(
+                f"path {path!r}: a parameter of kind 'path' takes all the rest: put it last"
+            )
+        return cls(path, segments)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of its parameters."""
+        return frozenset(segment[0] for segment in self.segments if isinstance(segment, tuple))
+
+    def fill(self, parameters: Mapping[str, Any]) -> str | None:
+        """The path with these values; ``None`` when the names differ or a value does not fit its kind."""
+        if self.names != set(parameters):
+            return None
+        parts = [segment if isinstance(segment, str) else _to_text(segment, parameters) for segment in self.segments]
+        return None if None in parts else "/" + "/".join(cast("list[str]", parts))
+
+
+def _to_text(segment: tuple[str, str], parameters: Mapping[str, Any]) -> str | None:
+    name, kind = segment
+    try:
+        text = CONVERTORS[kind].to_string(parameters[name])
+    except (AssertionError, TypeError, ValueError):
+        return None
+    return text if re.fullmatch(CONVERTORS[kind].regex, text) else None
+
+
+def _parse_segment(part: str, path: str) -> str | tuple[str, str]:
+    match = _PARAMETER.fullmatch(part)
+    if match is None:
+        if "{" in part or "}" in part:
+            raise ImproperlyConfiguredException(
+                f"path {path!r}: {part!r} is no parameter: write {{name}} or {{name:kind}} as a whole segment"
+            )
+        return part
+    name, kind = match.group(1), match.group(2) or "str"
+    if kind not in CONVERTORS:
+        raise ImproperlyConfiguredException(
+            f"path {path!r}: {kind!r} is no kind of parameter; there are {', '.join(sorted(CONVERTORS))}"
+        )
+    return name, kind
+
+
+# -- the table
+
+
+@dataclass(slots=True)
+class _Node(Generic[T]):
+    """One level of the templates' tree: texts by dictionary, then parameters, the most particular first."""
+
+    texts: dict[str, _Node[T]] = field(default_factory=dict)
+    parameters: list[tuple[str, Convertor[Any], re.Pattern[str], _Node[T]]] = field(default_factory=list)
+    leaf: tuple[T, PathTemplate] | None = None
+
+
+class RouteTable(Generic[T]):
+    """Finds what was added under a path: exact paths in a dictionary, templates in a tree of segments.
+
+    A look-up costs the depth of the path, not the number of routes.
+    """
+
+    def __init__(self) -> None:
+        self._exact: dict[str, T] = {}
+        self._root: _Node[T] = _Node()
+
+    def add(self, template: PathTemplate, value: T, where: str) -> None:
+        """Add ``value``.
+
+        :raises ImproperlyConfiguredException: the path is taken, so that ``value`` could never be reached.
+        """
+        if not template.names:
+            first = self._exact.setdefault(template.path, value)
+        else:
+            node = self._root
+            for segment in template.segments:
+                node = _child(node, segment)
+            node.leaf = node.leaf or (value, template)
+            first = node.leaf[0]
+        if first is not value:
+            raise ImproperlyConfiguredException(
+                f"{where} at {template.path!r} can never be reached, the path is taken already: give it another"
+            )
+
+    def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
+        """What serves ``path``, and its path parameters converted. A trailing slash does not count."""
+        if len(path) > 1 and path.endswith("/"):
+            path = path[:-1]
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact, {}
+        return _search(self._root, path.split("/")[1:], 0, ())
+
+
+def _child(node: _Node[T], segment: str | tuple[str, str]) -> _Node[T]:
+    if isinstance(segment, str):
+        return node.texts.setdefault(segment, _Node())
+    kind = segment[1]
+    regex = CONVERTORS[kind].regex
+    for _, convertor, _, child in node.parameters:
+        if convertor.regex == regex:
+            return child
+    new: _Node[T] = _Node()
+    node.parameters.append((kind, CONVERTORS[kind], re.compile(regex), new))
+    node.parameters.sort(key=lambda entry: _ORDER[entry[0]])
+    return new
+
+
+def _search(
+    node: _Node[T], parts: Sequence[str], index: int, values: tuple[Any, ...]
+) -> tuple[T, dict[str, Any]] | None:
+    if index == len(parts):
+        return _matched(node, values)
+    child = node.texts.get(parts[index])
+    found = _search(child, parts, index + 1, values) if child is not None else None
+    if found is not None:
+        return found
+    for kind, convertor, pattern, child in node.parameters:
+        text = "/".join(parts[index:]) if kind == "path" else parts[index]
+        if pattern.fullmatch(text) is None:
+            continue
+        try:
+            value = convertor.convert(text)
+        except (ValueError, msgspec.ValidationError):
+            continue
+        after = len(parts) if kind == "path" else index + 1
+        found = _search(child, parts, after, (*values, value))
+        if found is not None:
+            return found
+    return None
+
+
+def _matched(node: _Node[T], values: tuple[Any, ...]) -> tuple[T, dict[str, Any]] | None:
+    if node.leaf is None:
+        return None
+    value, template = node.leaf
+    names = (segment[0] for segment in template.segments if isinstance(segment, tuple))
+    return value, dict(zip(names, values, strict=True))

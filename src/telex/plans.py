@@ -1,0 +1,285 @@
+"""What a handler becomes when the app is built: one closure, and a record of it.
+
+All kinds of handler share the session that is compiled here::
+
+    Origin check -> middleware -> guards -> parameters and dependencies -> run -> cleanup -> close
+
+``run`` is what a kind of handler adds: accept, and whatever it does with an open connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from telex import codecs
+from telex.codecs import Reader, Writer
+from telex.connection import ConnectionOptions, WebSocket
+from telex.di import Cache, Graph
+from telex.errors import Errors, leaf
+from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
+from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
+from telex.middleware import OriginCheck, compile_origin_check, wrap_in_middleware
+from telex.params import RequestParameter
+from telex.registry import Registry
+from telex.signatures import describe, positional_count
+from telex.types import ASGIApp, Mode, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from telex.handlers.base import Handler
+
+__all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
+
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
+"""Serves one connection whose dependencies are resolved. It accepts, and may leave the closing to the session."""
+
+
+@dataclass(frozen=True, slots=True)
+class MessageShape:
+    """One kind of message of a handler, for documents: its annotation and the mode it travels in."""
+
+    annotation: Any
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerPlan:
+    """A handler on one path, compiled. ``app`` serves a connection; the rest says what it does."""
+
+    path: str
+    name: str | None
+    kind: str
+    handler: Handler
+    layer: Layer
+    app: ASGIApp
+    where: str
+    receives: tuple[MessageShape, ...]
+    sends: tuple[MessageShape, ...]
+    parameters: tuple[RequestParameter, ...]
+
+
+@dataclass(slots=True, kw_only=True)
+class Build:
+    """What compiling one handler for one path needs, and what its kind finds out on the way."""
+
+    handler: Handler
+    layer: Layer
+    path: str
+    path_names: frozenset[str]
+    registry: Registry
+    cache: Cache
+    debug: bool = False
+    graph: Graph = field(init=False)
+    where: str = field(init=False)
+    receives: tuple[MessageShape, ...] = ()
+    sends: tuple[MessageShape, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.where = describe(self.handler.fn)
+        self.graph = Graph(
+            path_names=self.path_names,
+            providers=self.layer.dependencies,
+            parameters=self.layer.parameters,
+            decoders=self.layer.type_decoders,
+            namespace=self.layer.signature_namespace,
+            cache=self.cache,
+            debug=self.debug,
+        )
+
+    @property
+    def websocket_class(self) -> type[Socket]:
+        """The class of ``socket`` here."""
+        default: type[Socket] = WebSocket
+        return nearest(self.layer.websocket_class, default)
+
+    @property
+    def max_message_size(self) -> int:
+        """Bytes of one message."""
+        return nearest(self.layer.max_message_size, DEFAULT_MAX_MESSAGE_SIZE)
+
+    def errors(self, mode: Mode = "text") -> Errors:
+        """The compiled exception handlers, whose replies go out in ``mode``."""
+        return Errors(
+            self.layer.exception_handlers,
+            self.where,
+            debug=self.debug,
+            mode=mode,
+            encoders=self.layer.type_encoders,
+        )
+
+    def reader(self, annotation: Any, mode: Mode) -> Reader:
+        """What reads messages of ``annotation``, through the layer's data transfer object if there is one."""
+        dto = nearest(self.layer.dto, None)
+        if dto is not None:
+            return cast("Reader", dto.compile_reader(annotation, mode, self.layer.type_decoders, self.where))
+        return codecs.reader(annotation, mode, self.layer.type_decoders)
+
+    def writer(self, annotation: Any, mode: Mode, *, by_value: bool = False) -> Writer:
+        """What writes replies of ``annotation``; ``by_value`` lets text and bytes pass whatever the annotation says."""
+        dto = self._return_dto(annotation)
+        if dto is not None:
+            return cast("Writer", dto.compile_writer(annotation, mode, self.layer.type_encoders, self.where))
+        compile_writer = codecs.value_writer if by_value else codecs.writer
+        return compile_writer(annotation, mode, self.layer.type_encoders)
+
+    def _return_dto(self, annotation: Any) -> Any:
+        """``return_dto``; where none was given, ``dto`` if it knows the annotation's model."""
+        dto = nearest(self.layer.dto, None)
+        fallback = dto if dto is not None and dto.fits(annotation) else None
+        return nearest(self.layer.return_dto, fallback)
+
+    def wrong(self, problem: str) -> ImproperlyConfiguredException:
+        """An error about this handler: who and where, then ``problem``."""
+        return ImproperlyConfiguredException(f"{self.where}: {problem}")
+
+
+def compile_plan(build: Build) -> HandlerPlan:
+    """Compile the handler of ``build``.
+
+    :raises ImproperlyConfiguredException: whatever can be known to be wrong before the first connection.
+    """
+    run = build.handler.compile_run(build)
+    errors = build.errors(build.handler.send_mode)
+    check_origin = compile_origin_check(nearest(build.layer.allowed_origins, ()), build.where)
+    session = _compile_session(build, run, errors, None if build.layer.middleware else check_origin)
+    app = _behind_middleware(build, session, errors, check_origin) if build.layer.middleware else session
+    return HandlerPlan(
+        path=build.path,
+        name=build.handler.name,
+        kind=build.handler.kind,
+        handler=build.handler,
+        layer=build.layer,
+        app=app,
+        where=build.where,
+        receives=build.receives,
+        sends=build.sends,
+        parameters=build.graph.request_parameters,
+    )
+
+
+def _compile_session(build: Build, run: Run, errors: Errors, check_origin: OriginCheck | None) -> ASGIApp:
+    """The ASGI app that serves one connection from its handshake to its end."""
+    websocket_class, options = build.websocket_class, _connection_options(build)
+    guards, registry = _compile_guards(build), build.registry
+    serve = _compile_serve(build, run)
+
+    async def session(scope: Scope, receive: Receive, send: Send) -> None:
+        socket = websocket_class(scope, receive, send)
+        socket.configure(options)
+        registry.add(socket)
+        try:
+            if check_origin is not None:
+                check_origin(socket)
+            for guard in guards:
+                await guard(socket)
+            await serve(socket)
+            await _finish(socket)
+        except Exception as exc:
+            await errors.end(socket, exc)
+        finally:
+            registry.discard(socket)
+            await socket.inbox.aclose()
+
+    return session
+
+
+async def _finish(socket: Socket) -> None:
+    """End what a handler that returned has left open: close 1000, or refuse the handshake."""
+    if socket.is_open:
+        await socket.close()
+    elif socket.connection_state in {"init", "connect"}:
+        await socket.deny(403, {"status_code": 403, "detail": "the handler did not accept the connection"})
+
+
+def _compile_serve(build: Build, run: Run) -> Callable[[Socket], Awaitable[None]]:
+    """``run`` with its dependencies around it, and a task group for streams where a function can start one."""
+    resolve = build.graph.connection_resolver()
+    body = _with_streams(run) if build.graph.takes_socket else run
+    nothing: list[Any] = [None]
+
+    async def serve_plainly(socket: Socket) -> None:
+        await body(socket, nothing)
+
+    async def serve(socket: Socket) -> None:
+        async with AsyncExitStack() as exits:
+            await body(socket, await resolve(socket, exits))
+
+    return serve if build.graph.needs_resolving else serve_plainly
+
+
+def _with_streams(run: Run) -> Run:
+    """``run`` inside a task group that owns the connection's streams and ends with it."""
+
+    async def run_with_streams(socket: Socket, slots: list[Any]) -> None:
+        try:
+            async with asyncio.TaskGroup() as streams:
+                socket.streams = streams
+                try:
+                    await run(socket, slots)
+                finally:
+                    socket.streams = None
+                    for task in tuple(socket.stream_tasks):
+                        task.cancel()
+        except BaseExceptionGroup as group:
+            raise leaf(group) from None
+
+    return run_with_streams
+
+
+def _connection_options(build: Build) -> ConnectionOptions:
+    return ConnectionOptions(
+        max_message_size=build.max_message_size,
+        max_queued_messages=nearest(build.layer.max_queued_messages, DEFAULT_MAX_QUEUED_MESSAGES),
+        type_encoders=build.layer.type_encoders,
+    )
+
+
+def _compile_guards(build: Build) -> Sequence[Callable[[Socket], Awaitable[None]]]:
+    return tuple(_compile_guard(guard, build) for guard in build.layer.guards)
+
+
+def _compile_guard(guard: Callable[..., Any], build: Build) -> Callable[[Socket], Awaitable[None]]:
+    takes_handler, handler = _takes_handler(guard, build), build.handler
+
+    async def check(socket: Socket) -> None:
+        verdict = guard(socket, handler) if takes_handler else guard(socket)
+        if isinstance(verdict, Awaitable):
+            verdict = await verdict
+        if verdict is False:
+            raise PermissionDeniedException
+
+    return check
+
+
+def _takes_handler(guard: Callable[..., Any], build: Build) -> bool:
+    if not callable(guard):
+        raise build.wrong(f"guard {guard!r} is not callable: write def guard(socket, handler)")
+    count = positional_count(guard)
+    if count not in {1, 2}:
+        raise build.wrong(f"guard {describe(guard)} takes {count} arguments: write def guard(socket, handler)")
+    return count == 2
+
+
+def _behind_middleware(build: Build, session: ASGIApp, errors: Errors, check_origin: OriginCheck | None) -> ASGIApp:
+    """``session`` inside the layers' middleware, whose own errors are answered too."""
+    wrapped = wrap_in_middleware(session, build.layer.middleware, build.where)
+    options = _connection_options(build)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        outer: Socket = WebSocket(scope, receive, send)
+        outer.configure(options)
+        try:
+            if check_origin is not None:
+                check_origin(outer)
+            await wrapped(scope, outer.receive, outer.send)
+        except Exception as exc:
+            await errors.end(outer, exc)
+        finally:
+            await outer.inbox.aclose()
+
+    return app
