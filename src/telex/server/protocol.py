@@ -59,7 +59,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._limits = Limits.of(config)
         self._connection = Connection(self._limits, self._loop, self._on_lost)
         self._early = bytearray()
-        self._wire: asyncio.Transport
+        self.transport: asyncio.Transport
         self._request: Request | None = None
         self._scope: Scope = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -72,7 +72,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection over from uvicorn's HTTP protocol."""
-        self._wire = cast("asyncio.Transport", transport)
+        self.transport = cast("asyncio.Transport", transport)
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._timer = self._loop.call_later(self._limits.handshake_timeout, self._on_timeout)
 
@@ -81,7 +81,7 @@ class WebSocketProtocol(asyncio.Protocol):
         if self._request is not None or self._refused:
             self._early += data
             if len(self._early) > _MAX_EARLY:
-                self._wire.pause_reading()
+                self.transport.pause_reading()
             return
         try:
             self._admit()
@@ -103,6 +103,25 @@ class WebSocketProtocol(asyncio.Protocol):
         else:
             self._connection.close(CloseReason(status_codes.WS_1012_SERVICE_RESTART))
 
+    @property
+    def accepted(self) -> bool:
+        """Whether the handshake is over, one way or the other."""
+        return self._connection.stage != Stage.OPENING
+
+    @property
+    def open(self) -> bool:
+        """Whether messages still travel."""
+        return self._connection.stage == Stage.OPEN
+
+    @property
+    def idle(self) -> bool:
+        """Whether the application waits for the client: closing now interrupts nothing."""
+        return self._connection.idle
+
+    def close(self, close: CloseReason) -> None:
+        """Start the closing handshake of an accepted connection."""
+        self._connection.close(close)
+
     def _on_lost(self) -> None:
         self._state.connections.discard(self)
         self._stop_timer()
@@ -116,14 +135,14 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _make_scope(self, request: Request) -> Scope:
         root_path = self._config.root_path
-        secure = self._wire.get_extra_info("sslcontext") is not None
+        secure = self.transport.get_extra_info("sslcontext") is not None
         return {
             "type": "websocket",
             "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
             "http_version": "1.1",
             "scheme": "wss" if secure else "ws",
-            "server": _address(self._wire.get_extra_info("sockname")),
-            "client": _address(self._wire.get_extra_info("peername")),
+            "server": _address(self.transport.get_extra_info("sockname")),
+            "client": _address(self.transport.get_extra_info("peername")),
             "root_path": root_path,
             "path": root_path + request.path,
             "raw_path": root_path.encode() + request.raw_path,
@@ -178,10 +197,10 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         self._refused = True
         self._stop_timer()
-        if not self._wire.is_closing():
-            self._wire.write(b"".join(parts))
-            self._wire.close()
-            self._timer = self._loop.call_later(self._limits.close_timeout, self._wire.abort)
+        if not self.transport.is_closing():
+            self.transport.write(b"".join(parts))
+            self.transport.close()
+            self._timer = self._loop.call_later(self._limits.close_timeout, self.transport.abort)
         self._connection.refused()
 
     def _stop_timer(self) -> None:
@@ -233,7 +252,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _accept(self, event: Message) -> None:
         request = self._request
-        if request is None or self._refused or self._wire.is_closing():
+        if request is None or self._refused or self.transport.is_closing():
             raise ConnectionClosed("The client left before it was accepted.")
         agreement = negotiate(request.extensions, self._limits)
         response = switching_protocols(
@@ -244,12 +263,12 @@ class WebSocketProtocol(asyncio.Protocol):
         )
         self._stop_timer()
         self._log_access("[accepted]")
-        self._wire.write(response)
+        self.transport.write(response)
         early, self._early = bytes(self._early), bytearray()
         self._request = None
-        self._connection.open(self._wire, agreement, early)
+        self._connection.open(self.transport, agreement, early)
         if len(early) > _MAX_EARLY and not self._connection.held_back:
-            self._wire.resume_reading()
+            self.transport.resume_reading()
 
     def _close_unaccepted(self, event: Message) -> None:
         if not self._refused:

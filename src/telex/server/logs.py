@@ -1,0 +1,42 @@
+"""How the server logs: readable lines, or one JSON object per line."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from typing import Any, Final, Literal
+
+from uvicorn.config import LOGGING_CONFIG
+
+__all__ = ("JSONFormatter", "log_config")
+
+_MAX_MESSAGE: Final = 8_000
+"""Characters of a message that a line may have: a client's words must not fill the disk."""
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON object per record: ``time``, ``level``, ``logger``, ``message`` and, if there is one, ``exception``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of ``record``."""
+        line = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage()[:_MAX_MESSAGE],
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_config(style: Literal["text", "json", "none"]) -> dict[str, Any] | None:
+    """A configuration for ``logging.config.dictConfig``: uvicorn's, for Telex's own logger as well."""
+    if style == "none":
+        return None
+    config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    config["loggers"]["telex"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
+    if style == "json":
+        config["formatters"] = {name: {"()": JSONFormatter} for name in config["formatters"]}
+    return config

@@ -1,0 +1,218 @@
+"""Telex's own server: uvicorn's, with limits before the handshake and a shutdown in stages.
+
+The stages of the drain, each logged:
+
+1. ``ready`` turns false (:class:`ServerStatus`, in ``scope["state"]["telex.server"]``); ``drain_delay`` passes, in
+   which load balancers notice.
+2. No connection is accepted any more; handshakes under way get 503, idle HTTP connections are closed.
+3. Every ``drain_interval`` a batch of WebSockets whose application waits for messages is closed with 1012 (Service
+   Restart) and the reason ``retry-after=SECONDS``, spread over the time that the whole drain takes. Connections whose
+   application is busy are left to finish.
+4. At ``drain_timeout`` the rest is closed, and what does not end then is cancelled.
+
+A second signal skips to the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from socket import socket
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import ChangeReload
+
+from telex import status_codes
+from telex.exceptions import ImproperlyConfiguredException
+from telex.server.frames import CloseReason
+from telex.server.protocol import WebSocketProtocol
+from telex.server.settings import App, ServerConfig, Settings
+from telex.server.workers import Workers
+
+__all__ = ("Server", "ServerStatus", "run", "serve")
+
+_logger: Final = logging.getLogger("uvicorn.error")
+
+_LAST_SECONDS: Final = 2.0
+"""How long connections get to end after the deadline, and cancelled tasks after that."""
+
+_POLL: Final = 0.05
+
+
+class ServerStatus:
+    """What an application may know of its server: ``scope["state"]["telex.server"]``, in the lifespan scope too."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.draining = asyncio.Event()
+        """Set when the server begins to stop: long-running handlers may await it and come to an end."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server takes new connections: the answer for a readiness probe."""
+        return self._server.started and not self.draining.is_set()
+
+    @property
+    def connections(self) -> int:
+        """Open connections, HTTP ones included."""
+        return len(self._server.server_state.connections)
+
+
+class Server(uvicorn.Server):
+    """Serves one app in one process. ``await serve()`` it, or :meth:`run` it."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        super().__init__(ServerConfig(app, settings))
+        self.settings = settings
+        self.status = ServerStatus(self)
+        self.listening = asyncio.Event()
+        """Set once connections are accepted: for programs that start the server beside something else."""
+
+    @property
+    def port(self) -> int:
+        """The TCP port that the started server listens on: ``settings.port``, or the one it got for 0."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+    async def startup(self, sockets: list[socket] | None = None) -> None:
+        """Let the application see the server, and start."""
+        self.lifespan.state["telex.server"] = self.status
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins the drain, the second ends it."""
+        if self.should_exit:
+            self.force_exit = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket] | None = None) -> None:
+        """Drain: see the module's stages."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.settings.drain_timeout
+        self.status.draining.set()
+        _logger.info("Draining: not ready any more")
+        await self._wait(min(deadline, loop.time() + self.settings.drain_delay))
+        self._stop_accepting(sockets)
+        await self._close_in_batches(deadline)
+        await self._wait(deadline, until_empty=True)
+        await self._end_the_rest()
+        for server in self.servers:
+            await server.wait_closed()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    def _stop_accepting(self, sockets: list[socket] | None) -> None:
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        for connection in list(self.server_state.connections):
+            if not isinstance(connection, WebSocketProtocol) or not connection.accepted:
+                connection.shutdown()
+
+    def _websockets(self) -> list[WebSocketProtocol]:
+        return [one for one in self.server_state.connections if isinstance(one, WebSocketProtocol) and one.open]
+
+    async def _close_in_batches(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        total = len(self._websockets())
+        spread = total / max(1, self.settings.drain_batch) * self.settings.drain_interval
+        _logger.info("Draining: %d WebSockets, %d at a time", total, self.settings.drain_batch)
+        while not self.force_exit and loop.time() < deadline and (left := self._websockets()):
+            for connection in [one for one in left if one.idle][: self.settings.drain_batch]:
+                connection.close(_restart(spread))
+            await self._wait(min(deadline, loop.time() + self.settings.drain_interval))
+
+    async def _wait(self, until: float, *, until_empty: bool = False) -> None:
+        loop = asyncio.get_running_loop()
+        while not self.force_exit and (left := until - loop.time()) > 0:
+            if until_empty and not self.server_state.connections and not self.server_state.tasks:
+                return
+            await asyncio.sleep(min(left, _POLL))
+
+    async def _end_the_rest(self) -> None:
+        loop = asyncio.get_running_loop()
+        if left := self._websockets():
+            _logger.warning("Draining: %d WebSockets are still busy and are closed now", len(left))
+        for connection in left:
+            connection.close(_restart(0.0))
+        for task in self.server_state.tasks:
+            task.cancel()
+        if not self.force_exit:
+            await self._wait(loop.time() + _LAST_SECONDS, until_empty=True)
+        for remaining in list(self.server_state.connections):
+            remaining.transport.abort()
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_LAST_SECONDS)
+
+
+def _restart(spread: float) -> CloseReason:
+    """1012 with a hint when to come back, different for each client."""
+    return CloseReason(
+        status_codes.WS_1012_SERVICE_RESTART,
+        f"retry-after={random.uniform(0.0, spread):.2f}",  # noqa: S311 - a spread, not a secret
+    )
+
+
+async def serve(app: App, settings: Settings | None = None, **given: object) -> None:
+    """Serve ``app`` in the running event loop until a signal stops it.
+
+    Give :class:`Settings`, or single settings by name: ``await serve(app, port=9000)``. Those that are not given come
+    from the environment.
+    """
+    await Server(app, settings or Settings.read(given)).serve()
+
+
+def run(
+    app: App, settings: Settings | None = None, *, environ: Mapping[str, str] | None = None, **given: object
+) -> None:
+    """Serve ``app`` until a signal stops it: in this process, or in ``workers``, or anew on each change (``reload``).
+
+    Exits the process with status 3 when the app does not start.
+
+    :raises ImproperlyConfiguredException: ``workers`` or ``reload`` with an app that other processes cannot import.
+    """
+    settings = settings or Settings.read(given, environ)
+    if (settings.reload or settings.workers > 1) and not isinstance(app, str):
+        raise ImproperlyConfiguredException(
+            "workers and reload start processes that import the app: give it as 'module:attribute'."
+        )
+    try:
+        if settings.reload:
+            _run_reloading(str(app), settings)
+        elif settings.workers > 1:
+            sys.exit(Workers(partial(_serve_on, str(app), settings), ServerConfig(app, settings)).run())
+        else:
+            _run_here(app, settings)
+    finally:
+        if settings.uds is not None:
+            Path(settings.uds).unlink(missing_ok=True)
+
+
+def _run_here(app: App, settings: Settings) -> None:
+    server = Server(app, settings)
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again, after the shutdown
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _run_reloading(app: str, settings: Settings) -> None:
+    config = ServerConfig(app, settings)
+    # Whoever saves a file waits for the new code, not for clients: no politeness.
+    quick = replace(settings, reload=False, drain_delay=0.0, drain_interval=0.01, drain_timeout=0.1)
+    ChangeReload(config, target=partial(_serve_on, app, quick), sockets=[config.bind_socket()]).run()
+
+
+def _serve_on(app: str, settings: Settings, sockets: list[socket] | None) -> None:
+    Server(app, settings).run(sockets)

@@ -1,0 +1,170 @@
+"""The settings of Telex's own server: in code, from the environment, for uvicorn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
+
+from uvicorn.config import Config
+
+from telex.exceptions import ImproperlyConfiguredException
+from telex.server.http import http_protocol
+from telex.server.limits import Limits
+from telex.server.logs import log_config
+from telex.server.protocol import WebSocketProtocol
+from telex.types import ASGIApp
+
+__all__ = ("App", "ServerConfig", "Settings")
+
+App: TypeAlias = ASGIApp | Callable[..., ASGIApp] | str
+"""An ASGI app, a factory of one, or ``"module:attribute"`` (which ``workers`` and ``reload`` need)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings(Limits):
+    """How to serve, and within which limits. Times are seconds.
+
+    Every setting may also come from the environment, in upper case after ``TELEX_``: ``TELEX_PORT=9000``,
+    ``TELEX_PING_INTERVAL=none``, ``TELEX_ACCESS_LOG=off``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    uds: str | None = None
+    """Path of a Unix socket to listen on instead."""
+    fd: int | None = None
+    """A listening socket that another process opened."""
+    backlog: int = 2048
+    workers: int = 1
+    reload: bool = False
+    """Start anew when a Python file changes. For development."""
+    reload_dirs: tuple[str, ...] = ()
+    factory: bool = False
+    """Whether the app is a function that makes the app."""
+    loop: str = "auto"
+    """``auto`` (uvloop where it is installed), ``asyncio`` or ``uvloop``."""
+    http: Literal["auto", "httptools", "h11"] = "auto"
+    root_path: str = ""
+    proxy_headers: bool = True
+    """Whether ``X-Forwarded-For`` and ``-Proto`` of the proxies in ``forwarded_allow_ips`` count."""
+    forwarded_allow_ips: str | None = None
+    """Addresses of trusted proxies, separated by commas; ``None`` is this machine."""
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_keyfile_password: str | None = None
+    ssl_ca_certs: str | None = None
+    ssl_ciphers: str | None = None
+    server_header: bool = True
+    date_header: bool = True
+    timeout_keep_alive: int = 5
+    """How long an idle HTTP connection stays open."""
+    log_level: str = "info"
+    log_format: Literal["text", "json", "none"] = "text"
+    """``none`` leaves the configuration of logging to the program that embeds the server."""
+    access_log: bool = True
+    drain_delay: float = 0.0
+    """From ``ready`` turning false to the end of accepting, for load balancers to notice."""
+    drain_batch: int = 100
+    """WebSockets closed at once when the server stops, so that their clients do not come back all at once."""
+    drain_interval: float = 0.1
+    """Between two batches."""
+    drain_timeout: float = 30.0
+    """From the beginning of the drain until what is still busy is ended all the same."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Settings:
+        """The settings that are ``given`` by name, else those of the environment, else the defaults.
+
+        :raises ImproperlyConfiguredException: a setting that does not exist, or an environment value that does not fit.
+        """
+        known = {field.name: str(field.type) for field in fields(cls)}
+        for name in given:
+            if name not in known:
+                raise ImproperlyConfiguredException(
+                    f"There is no server setting {name!r}. There are: {', '.join(sorted(known))}."
+                )
+        values: dict[str, Any] = {}
+        environment = os.environ if environ is None else environ
+        for name, kind in known.items():
+            text = environment.get(f"TELEX_{name.upper()}")
+            if text is not None:
+                values[name] = _parse(name, kind, text)
+        return cls(**{**values, **given})
+
+
+def _parse(name: str, kind: str, text: str) -> object:
+    if kind.endswith("| None") and text.lower() in {"", "none"}:
+        return None
+    try:
+        return _PARSERS[kind.removesuffix(" | None")](text)
+    except ValueError as error:
+        raise ImproperlyConfiguredException(
+            f"The environment variable TELEX_{name.upper()} is {text!r}, but must be {kind}."
+        ) from error
+
+
+def _parse_choice(choices: tuple[str, ...], text: str) -> str:
+    if text not in choices:
+        raise ValueError(text)
+    return text
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError(text)
+    return _BOOLEANS[text.lower()]
+
+
+_BOOLEANS: Final = dict.fromkeys(("1", "true", "on", "yes"), True) | dict.fromkeys(("0", "false", "off", "no"), False)
+
+_PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "bool": _parse_bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "tuple[str, ...]": lambda text: tuple(part for part in text.split(os.pathsep) if part),
+    'Literal["auto", "httptools", "h11"]': partial(_parse_choice, ("auto", "httptools", "h11")),
+    'Literal["text", "json", "none"]': partial(_parse_choice, ("text", "json", "none")),
+}
+
+
+class ServerConfig(Config):
+    """uvicorn's configuration made of :class:`Settings`; ``limits`` is where the protocol finds its bounds."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self.limits = settings
+        super().__init__(
+            app,
+            host=settings.host,
+            port=settings.port,
+            uds=settings.uds,
+            fd=settings.fd,
+            backlog=settings.backlog,
+            factory=settings.factory,
+            loop=settings.loop,
+            http=http_protocol(settings.http),
+            ws=WebSocketProtocol,
+            reload=settings.reload,
+            reload_dirs=list(settings.reload_dirs) or None,
+            workers=settings.workers,
+            root_path=settings.root_path,
+            proxy_headers=settings.proxy_headers,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            ssl_certfile=settings.ssl_certfile,
+            ssl_keyfile=settings.ssl_keyfile,
+            ssl_keyfile_password=settings.ssl_keyfile_password,
+            ssl_ca_certs=settings.ssl_ca_certs,
+            ssl_ciphers=settings.ssl_ciphers,
+            server_header=settings.server_header,
+            date_header=settings.date_header,
+            headers=[],
+            timeout_keep_alive=settings.timeout_keep_alive,
+            limit_concurrency=settings.max_connections,
+            log_config=log_config(settings.log_format),
+            log_level=settings.log_level,
+            access_log=settings.access_log,
+            interface="asgi3",
+        )
