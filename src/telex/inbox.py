@@ -15,17 +15,23 @@ import asyncio
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from telex.exceptions import ConcurrencyError, WebSocketDisconnect
 from telex.types import Message, Receive
 
-__all__ = ("Inbox", "supervised")
+__all__ = ("AHEAD", "IDLE", "READING", "Inbox", "resumed", "supervised")
 
 T = TypeVar("T")
 
 WATCH_AFTER: Final = 0.02
 """Seconds for which a handler may keep the connection before the inbox reads ahead to watch for a disconnect."""
+
+IDLE: Final = 0
+READING: Final = 1
+"""A task waits in ``receive`` itself."""
+AHEAD: Final = 2
+"""The inbox reads, or has read, ahead: events are in its queue."""
 
 GRACE: Final = 0.5
 """Seconds that a handler has to end by itself when one of its own child tasks has received the disconnect."""
@@ -46,8 +52,8 @@ class Inbox:
         "max_bytes",
         "max_messages",
         "on_unread",
-        "reading",
         "receive",
+        "state",
     )
 
     def __init__(self, receive: Receive, max_messages: int = 16, max_bytes: int = 1024 * 1024) -> None:
@@ -61,32 +67,25 @@ class Inbox:
         self._owner: asyncio.Task[object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._interrupt: Exception | None = None
-        self.reading = False
-        """A task waits in ``receive`` itself."""
+        self.state = IDLE
+        """Who reads. A loop may do as ``get`` does: when ``IDLE``, set ``READING``, await ``receive``, set it back."""
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left, once it has."""
         self.on_unread: Callable[[Message], Exception | None] | None = None
         """Decides about data that nobody waits for: an exception ends the handler. ``None`` keeps it in the queue."""
-
-    @property
-    def is_direct(self) -> bool:
-        """Nothing is queued and nobody reads: the caller may await ``receive`` itself, with ``reading`` set."""
-        return not self._queue and self._pump is None and not self.reading
 
     async def get(self) -> Message:
         """The next event.
 
         :raises ConcurrencyError: another task waits already.
         """
-        if self.reading or self._waiter is not None:
+        if self.state == READING or self._waiter is not None:
             raise ConcurrencyError(
                 "receive() called while another task waits in receive(): let one task read, and hand messages on"
             )
-        if self._queue:
-            return self._take()
-        if self._pump is None:
+        if self.state == IDLE:
             return await self._get_directly()
-        return await self._get_from_pump()
+        return self._take() if self._queue else await self._get_from_pump()
 
     async def _get_from_pump(self) -> Message:
         waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -104,13 +103,14 @@ class Inbox:
         """Put back what a cancelled ``get`` had already been given: nothing is lost."""
         self._queue.appendleft(event)
         self._bytes += _size(event)
+        self.state = AHEAD
 
     async def _get_directly(self) -> Message:
-        self.reading = True
+        self.state = READING
         try:
             event = await self.receive()
         finally:
-            self.reading = False
+            self.state = IDLE
         self._note(event, child=asyncio.current_task() is not self._owner)
         if self._owner is not None and self._timer is None:
             self._arm()
@@ -119,8 +119,10 @@ class Inbox:
     def _take(self) -> Message:
         event = self._queue.popleft()
         self._bytes -= _size(event)
-        if self._pump is None and self._owner is not None and self._timer is None:
-            self._arm()
+        if self._pump is None:
+            self.state = AHEAD if self._queue else IDLE
+            if self._owner is not None and self._timer is None:
+                self._arm()
         return event
 
     # -- watching
@@ -139,7 +141,8 @@ class Inbox:
 
     def watch_now(self) -> None:
         """Read ahead from now on, without waiting for the timer."""
-        if self._pump is None and not self.reading and self.disconnect is None and self._has_room():
+        if self._pump is None and self.state != READING and self.disconnect is None and self._has_room():
+            self.state = AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
 
     async def aclose(self) -> None:
@@ -187,6 +190,7 @@ class Inbox:
             self._pump_failed(exc)
         finally:
             self._pump = None
+            self.state = AHEAD if self._queue else IDLE
 
     def _pump_failed(self, exc: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -217,8 +221,7 @@ def as_disconnect(event: Message) -> WebSocketDisconnect:
     return WebSocketDisconnect(event.get("code", 1005), event.get("reason") or "")
 
 
-@types.coroutine
-def supervised(work: Coroutine[Any, Any, T], inbox: Inbox) -> Generator[Any, Any, T]:
+async def supervised(work: Coroutine[Any, Any, T], inbox: Inbox) -> T:
     """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``.
 
     The first step runs right here: work that never suspends costs no task, no timer and no future.
@@ -226,10 +229,14 @@ def supervised(work: Coroutine[Any, Any, T], inbox: Inbox) -> Generator[Any, Any
     try:
         waits_for = work.send(None)
     except StopIteration as done:
-        return done.value  # type: ignore[no-any-return]
-    task = asyncio.current_task()
-    if task is None:  # pragma: no cover - a suspended coroutine always has one under asyncio
-        raise RuntimeError("supervised() needs an asyncio task")
+        return cast("T", done.value)
+    return cast("T", await resumed(work, waits_for, inbox))
+
+
+@types.coroutine
+def resumed(work: Coroutine[Any, Any, T], waits_for: object, inbox: Inbox) -> Generator[Any, Any, T]:
+    """Await the rest of ``work``, whose first step has been taken and waits for ``waits_for``."""
+    task = cast("asyncio.Task[object]", asyncio.current_task())
     inbox.attach(task)
     try:
         while True:
@@ -240,9 +247,9 @@ def supervised(work: Coroutine[Any, Any, T], inbox: Inbox) -> Generator[Any, Any
             else:
                 waits_for = work.send(value)
     except StopIteration as done:
-        if (interrupt := inbox.detach()) is not None:
+        if inbox.detach() is not None:
             task.uncancel()
-        return done.value  # type: ignore[no-any-return]
+        return cast("T", done.value)
     except asyncio.CancelledError:
         if (interrupt := inbox.detach()) is None or task.uncancel() > 0:
             raise
