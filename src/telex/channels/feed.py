@@ -41,7 +41,7 @@ class Feed:
 
     def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None]) -> None:
         self._backend = backend
-        self._keep_for = keep_for
+        self.keep_for = keep_for
         self.rooms: dict[Topic, Room] = {}
         self._active: set[Topic] = set()
         self._dirty: set[Topic] = set()
@@ -96,7 +96,7 @@ class Feed:
 
     async def _arrive(self, room: Room, subscriber: Subscriber, *, since: Position | None, limit: int | None) -> None:
         """Give ``subscriber`` the past and then what came meanwhile, without a hole or a double between the two."""
-        keep = self._keep_for(room.topic.name)
+        keep = self.keep_for(room.topic.name)
         if keep is None:
             raise ChannelsException(f"nothing is kept of {room.topic.name!r}: write Channels(..., history=Keep(...))")
         while True:
@@ -240,7 +240,7 @@ class Feed:
         """Note where new rooms with history stand *before* subscribing, so that a loss before the first event shows."""
         targets: list[tuple[str, Keep]] = []
         for topic in topics:
-            keep = None if topic.is_pattern else self._keep_for(topic.name)
+            keep = None if topic.is_pattern else self.keep_for(topic.name)
             room = self.rooms.get(topic)
             if keep is not None and room is not None and room.last is None:
                 targets.append((topic.name, keep))
@@ -252,7 +252,7 @@ class Feed:
                 room.last = position
 
     async def _catch_up(self, room: Room) -> None:
-        keep = None if room.topic.is_pattern else self._keep_for(room.topic.name)
+        keep = None if room.topic.is_pattern else self.keep_for(room.topic.name)
         past: Past | None = None
         if keep is not None and room.last is not None:
             past = await self._backend.history(room.topic.name, keep, since=room.last)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Final, cast
 
-from telex.channels.backends.base import Target, Topic
+from telex.channels.backends.base import INTERNAL, Target, Topic
 from telex.channels.history import Keep
 from telex.codecs import value_writer
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
@@ -16,6 +17,8 @@ __all__ = ("Names", "encoder")
 
 NAME_BYTES: Final = 255
 """The longest channel name, in UTF-8."""
+
+_NAME: Final = re.compile(f"[^\0{INTERNAL}\ud800-\udfff]+")
 
 CACHED_NAMES: Final = 4096
 
@@ -80,8 +83,8 @@ class Names:
         return cast("Iterable[str]", channels)
 
     def _check(self, name: object) -> None:
-        if not isinstance(name, str) or not name or "\0" in name or len(name.encode(errors="replace")) > NAME_BYTES:
-            raise ChannelsException(f"{name!r:.80} is no channel: a name has 1 to {NAME_BYTES} bytes and no NUL")
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name.encode(errors="replace")) > NAME_BYTES:
+            raise ChannelsException(f"{name!r:.80} is no channel: a name has 1 to {NAME_BYTES} bytes, none NUL or US")
         if not self.arbitrary and name not in self.declared:
             raise ChannelsException(
                 f"unknown channel {name!r:.80}: declare it in channels=[...] or allow arbitrary ones; "

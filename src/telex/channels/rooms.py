@@ -77,7 +77,7 @@ class Room:
             if last is not None:
                 if last.epoch == event.position.epoch and event.position.offset <= last.offset:
                     return True
-                if last.epoch != event.position.epoch or event.previous != last.offset:
+                if _is_after_hole(event, last):
                     self.held = [event]
                     return False
             self.last = event.position
@@ -161,7 +161,7 @@ class Room:
         stands = past.head
         for event in late:
             if event.position is not None:
-                if event.position.epoch != stands.epoch or event.previous != stands.offset:
+                if _is_after_hole(event, stands):
                     member.put_gap(Gap(self.topic.name, NOT_KEPT, event.position))
                 stands = event.position
             member.put_nowait(event)
@@ -180,3 +180,10 @@ def _is_before(event: Event, head: Position) -> bool:
     """Whether the past that ended at ``head`` has ``event`` already."""
     position = event.position
     return position is not None and position.epoch == head.epoch and position.offset <= head.offset
+
+
+def _is_after_hole(event: Event, stands: Position) -> bool:
+    """Whether something was published between where the stream ``stands`` and ``event``."""
+    if event.position is None or event.previous is None:
+        return False
+    return event.position.epoch != stands.epoch or event.previous > stands.offset

@@ -10,12 +10,15 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from telex.channels.history import Event, Keep, Past, Position
 from telex.exceptions import BackendUnavailable, ChannelsException
 
-__all__ = ("ChannelsBackend", "Listener", "OnDemand", "Sink", "Target", "Topic")
+__all__ = ("INTERNAL", "ChannelsBackend", "Listener", "OnDemand", "Sink", "Target", "Topic")
+
+INTERNAL: Final = "\x1f"
+"""Begins the names of the hub's own channels; users' names may not have it. Nothing is kept of them."""
 
 Target: TypeAlias = tuple[str, Keep | None]
 """A channel, and what is to be kept of it."""
@@ -29,10 +32,13 @@ class Topic(NamedTuple):
 
 
 class Sink(Protocol):
-    """Where a listener puts what it hears. Both calls are synchronous and belong to the event loop's thread."""
+    """Where a listener puts what it hears. The calls are synchronous and belong to the event loop's thread."""
 
     def deliver(self, event: Event, pattern: str | None = None) -> None:
         """Take one event; ``pattern`` is the pattern that it was subscribed by, ``None`` for the channel itself."""
+
+    def keep_for(self, channel: str) -> Keep | None:
+        """What is to be kept of a channel: some brokers carry channels with history elsewhere."""
 
     def lost(self, error: BackendUnavailable) -> None:
         """The connection is gone: nothing more comes from this listener."""
