@@ -16,6 +16,7 @@ from telex.di import Cache
 from telex.errors import Errors
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException
 from telex.layers import Layer, LayerOptions
+from telex.middleware import without_fast_path
 from telex.paths import PathTemplate, RouteTable
 from telex.plans import Build, HandlerPlan, compile_plan
 from telex.registry import Registry
@@ -147,6 +148,8 @@ class Telex:
             raise ImproperlyConfiguredException(f"Telex serves http, websocket and lifespan, not {kind!r}")
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "app" in scope:
+            without_fast_path(scope)
         found = self._table.find(_own_path(scope))
         scope["app"] = self
         if found is None:

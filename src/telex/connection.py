@@ -27,7 +27,7 @@ from telex.exceptions import (
     WebSocketException,
 )
 from telex.inbox import Inbox
-from telex.types import Message, Mode, Receive, Scope, Send, TypeEncoder
+from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
 
 if TYPE_CHECKING:
     from telex.application import Telex
@@ -110,6 +110,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self.inbox = Inbox(receive or _no_channel)
         self.streams: asyncio.TaskGroup | None = None
         self.stream_tasks: set[asyncio.Task[None]] = set()
+        self.transport: Transport | None = None
+        """The server's fast path, once the connection is accepted; ``None`` on servers that have none."""
         self.asgi_send = send or _no_channel
         self.close_code: int | None = None
         """The code that the connection ended with, once it has."""
@@ -216,6 +218,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             await self._await_connect()
             await self._wire(cast("Message", event))
             self._step = "open"
+            self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
         finally:
             self._accepting.set_result(None)
             if self._step != "open":
@@ -430,11 +433,20 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if self._step != "open":
             await self._ensure_accepted("send")
         if mode == "text":
-            text = data if isinstance(data, str) else data.decode(encoding)
-            await self._wire({"type": "websocket.send", "text": text})
+            payload: str | bytes = data if isinstance(data, str) else data.decode(encoding)
         else:
-            raw = data if isinstance(data, bytes) else data.encode(encoding)
-            await self._wire({"type": "websocket.send", "bytes": raw})
+            payload = data if isinstance(data, bytes) else data.encode(encoding)
+        if self.transport is not None:
+            await self._send_fast(self.transport, payload)
+        else:
+            await self._wire({"type": "websocket.send", "text" if mode == "text" else "bytes": payload})
+
+    async def _send_fast(self, transport: Transport, payload: str | bytes) -> None:
+        try:
+            if not transport.send(payload):
+                await transport.drain()
+        except OSError as exc:
+            raise self.lost() from exc
 
     async def send_text(self, data: str | bytes, encoding: str = "utf-8") -> None:
         """Send a text message."""

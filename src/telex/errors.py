@@ -22,6 +22,9 @@ __all__ = ("Errors", "leaf")
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 logger: Final = logging.getLogger("telex")
 
+REPORT_EXTENSION: Final = "telex.errors"
+"""The ASGI extension by which a test client asks for unexpected exceptions: a function that takes one."""
+
 CLOSE_CODE_OF_STATUS: Final = 4000
 """Added to an HTTP status it gives the close code: 4403 for 403."""
 
@@ -101,6 +104,7 @@ class Errors:
             return
         if _is_unexpected(error):
             logger.error("%s failed", self._where, exc_info=error)
+            _report(socket, error)
         if socket.connection_state in {"init", "connect"}:
             await self._deny(socket, error)
         else:
@@ -151,6 +155,12 @@ def _is_unexpected(error: Exception) -> bool:
     if isinstance(error, HTTPException):
         return error.status_code >= 500
     return not isinstance(error, WebSocketException)
+
+
+def _report(socket: Socket, error: Exception) -> None:
+    report = (socket.scope.get("extensions") or {}).get(REPORT_EXTENSION)
+    if report is not None and not isinstance(error, HTTPException):  # a status is an answer, even a 503
+        report(error)
 
 
 def _wire_code(error: WebSocketException) -> int:

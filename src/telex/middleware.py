@@ -11,9 +11,9 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import HTTPConnection
 
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
-from telex.types import ASGIApp, Middleware
+from telex.types import ASGIApp, Middleware, Scope
 
-__all__ = ("DefineMiddleware", "compile_origin_check", "wrap_in_middleware")
+__all__ = ("DefineMiddleware", "compile_origin_check", "without_fast_path", "wrap_in_middleware")
 
 OriginCheck: TypeAlias = Callable[[HTTPConnection], None]
 
@@ -57,6 +57,13 @@ def _factory(given: Any, where: str) -> Middleware:
             f"{where}: middleware {given!r} is not callable: pass a function of the app, or DefineMiddleware(cls, ...)"
         )
     return given  # type: ignore[no-any-return]
+
+
+def without_fast_path(scope: Scope) -> None:
+    """Take the server's fast path out of ``scope``: whoever wraps ``receive`` and ``send`` must see every message."""
+    extensions = scope.get("extensions") or {}
+    if "telex.transport" in extensions:
+        scope["extensions"] = {name: value for name, value in extensions.items() if name != "telex.transport"}
 
 
 def compile_origin_check(allowed: Collection[str] | None, where: str) -> OriginCheck | None:

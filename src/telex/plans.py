@@ -22,7 +22,7 @@ from telex.di import Cache, Graph
 from telex.errors import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
-from telex.middleware import OriginCheck, compile_origin_check, wrap_in_middleware
+from telex.middleware import OriginCheck, compile_origin_check, without_fast_path, wrap_in_middleware
 from telex.params import RequestParameter
 from telex.registry import Registry
 from telex.signatures import describe, positional_count
@@ -273,6 +273,7 @@ def _behind_middleware(build: Build, session: ASGIApp, errors: Errors, check_ori
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         outer: Socket = WebSocket(scope, receive, send)
         outer.configure(options)
+        without_fast_path(scope)
         try:
             if check_origin is not None:
                 check_origin(outer)

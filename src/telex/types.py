@@ -97,8 +97,9 @@ class Transport(Protocol):
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         """Deliver each message to ``handler`` inside the frame callback; ``None`` goes back to the receive queue.
 
-        Messages that already wait in the receive queue are delivered first, in order. While the write buffer is above
-        its high mark the server stops reading, so that a client that does not read is not read from either.
+        Messages that already wait in the receive queue are delivered first, in order. A handler may set ``None`` while
+        it is being called: messages after that one wait in the queue. While the write buffer is above its high mark
+        the server stops reading, so that a client that does not read is not read from either.
         """
 
     def send(self, data: str | bytes) -> bool:

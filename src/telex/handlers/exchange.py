@@ -23,12 +23,15 @@ from telex.inbox import IDLE, READING, as_disconnect, resumed, supervised
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Mode
 
-__all__ = ("Exchange", "Handle")
+__all__ = ("KEYS", "Exchange", "Handle", "Slots")
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 Slots: TypeAlias = list[Any]
 Handle: TypeAlias = Callable[[Any], Any]
 """Takes a decoded message; gives the reply, or an awaitable of it."""
+
+KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}
+"""Where an event has the payload of each mode."""
 
 logger: Final = logging.getLogger("telex")
 
@@ -61,7 +64,7 @@ class Exchange:
         """
         inbox, receive, send = socket.inbox, socket.inbox.receive, socket.asgi_send
         handle, decode, encode, awaits = self.bind(socket, slots), self.decode, self.encode, self.awaits
-        key_in, key_out, quick_limit = _KEYS[self.receive_mode], _KEYS[self.send_mode], self.max_message_size // 4
+        key_in, key_out, quick_limit = KEYS[self.receive_mode], KEYS[self.send_mode], self.max_message_size // 4
         strikes = 0
         while True:
             if inbox.state == IDLE:
@@ -71,12 +74,12 @@ class Exchange:
             else:
                 event = await inbox.get()
             raw: Any = event.get(key_in)
-            if (raw is None or len(raw) > quick_limit) and not self._admit(socket, event):
+            if (raw is None or len(raw) > quick_limit) and not self.admit(socket, event):
                 continue
             try:
                 data = decode(raw)
             except Exception as exc:
-                strikes = await self._refuse(socket, exc, strikes)
+                strikes = await self.refuse(socket, exc, strikes)
                 if not socket.is_open:
                     return
                 continue
@@ -92,7 +95,7 @@ class Exchange:
                     else:
                         reply = await resumed(reply, waits_for, inbox)
             except Exception as exc:
-                await self._recover(socket, exc)
+                await self.recover(socket, exc)
                 continue
             if reply is not None and encode is not None and socket.is_open:
                 try:
@@ -113,7 +116,7 @@ class Exchange:
                     data = self.decode(raw)
                 except Exception as exc:
                     places.release()
-                    strikes = await self._refuse(socket, exc, strikes)
+                    strikes = await self.refuse(socket, exc, strikes)
                     if not socket.is_open:
                         return
                     continue
@@ -137,14 +140,14 @@ class Exchange:
             if isinstance(reply, Awaitable):
                 reply = await reply
         except Exception as exc:
-            await self._recover(socket, exc)
+            await self.recover(socket, exc)
         else:
             if reply is not None and self.encode is not None and socket.is_open:
                 await socket.send_data(self.encode(reply), self.send_mode)
         finally:
             places.release()
 
-    def _admit(self, socket: Socket, event: Message) -> bool:
+    def admit(self, socket: Socket, event: Message) -> bool:
         """Whether an event that is not simply a message of the right mode is one to handle after all.
 
         :raises WebSocketDisconnect: it says that the client left.
@@ -153,7 +156,7 @@ class Exchange:
         if event["type"] == "websocket.disconnect":
             left = as_disconnect(event)
             raise socket.lost(left.code, left.reason)
-        if event.get(_KEYS[self.receive_mode]) is None:
+        if event.get(KEYS[self.receive_mode]) is None:
             self._note_wrong_mode(socket)
             return False
         if is_too_long(event, self.max_message_size):
@@ -169,7 +172,7 @@ class Exchange:
             )
         socket.ignored_messages += 1
 
-    async def _refuse(self, socket: Socket, exc: Exception, strikes: int) -> int:
+    async def refuse(self, socket: Socket, exc: Exception, strikes: int) -> int:
         """Answer a message that does not fit; returns how many such came in a row.
 
         :raises Exception: ``exc``, when it does not say that the message is at fault.
@@ -187,7 +190,7 @@ class Exchange:
             await socket.close(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail)
         return strikes
 
-    async def _recover(self, socket: Socket, exc: Exception) -> None:
+    async def recover(self, socket: Socket, exc: Exception) -> None:
         """Let the user's handler for ``exc`` answer, so that the connection goes on.
 
         :raises Exception: ``exc``, when there is none.
@@ -205,6 +208,3 @@ def _error_frame(invalid: ValidationException) -> bytes:
 
 async def _acquired(places: asyncio.Semaphore) -> None:
     await places.acquire()
-
-
-_KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}

@@ -11,6 +11,7 @@ from telex.connection import WebSocket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
 from telex.handlers.exchange import Exchange
+from telex.handlers.fastpath import serve_by_callback, serve_by_transport
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
 from telex.inbox import supervised
 from telex.layers import Layer, LayerOptions, nearest
@@ -77,7 +78,7 @@ class ListenerHandler(Handler):
         build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
         exchange = self._exchange(build, receivers)
         lean = self.max_concurrency == 1 and not _overrides_messages(build.websocket_class)
-        serve = exchange.serve_by_events if lean else exchange.serve_by_methods
+        serve = _compile_lean(exchange) if lean else exchange.serve_by_methods
         if self.connection_lifespan is not None:
             return _run_in_lifespan(build, self.connection_lifespan, serve)
         return self._run_with_hooks(build, serve)
@@ -244,6 +245,19 @@ def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Run) -> Run:
             await serve(socket, slots)
 
     return run
+
+
+def _compile_lean(exchange: Exchange) -> Run:
+    """The leanest loop that the server of a connection allows."""
+    serve_fast = serve_by_transport if exchange.awaits else serve_by_callback
+
+    async def serve(socket: Socket, slots: list[Any]) -> None:
+        if socket.transport is not None:
+            await serve_fast(exchange, socket, socket.transport, slots)
+        else:
+            await exchange.serve_by_events(socket, slots)
+
+    return serve
 
 
 def _overrides_messages(websocket_class: type[Socket]) -> bool:

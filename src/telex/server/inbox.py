@@ -51,9 +51,11 @@ class Inbox(Outbox):
             self._release(Hold.WRITE)
             self._handle_with(self._enqueue)
             return
-        while self._queue:
-            handler(self._take())
         self._handle_with(handler)
+        while self._queue and self._handler is handler:
+            handler(self._take())
+        if self._handler is not handler:
+            return
         if not self._writable:
             self._hold_back(Hold.WRITE)
         self._handler_took_over()

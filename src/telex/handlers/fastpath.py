@@ -1,0 +1,178 @@
+"""The message path of listeners on a server that offers ``telex.transport``: no event dictionaries, no ASGI calls.
+
+A sync function runs inside the server's frame callback: decoded, handled, encoded and written without a task switch.
+Whatever is not plain (an invalid message, an exception, one of the wrong mode or size) is handed over to the
+connection's task, which deals with it as on every server while the messages behind it wait in the server's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import copy_context
+from typing import Any, Final, TypeAlias, cast
+
+from telex.codecs import Raw
+from telex.connection import WebSocket
+from telex.handlers.exchange import KEYS, Exchange, Handle, Slots
+from telex.inbox import IDLE, READING, resumed
+from telex.types import Message, Mode, Transport
+
+__all__ = ("serve_by_callback", "serve_by_transport")
+
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+
+_NATIVE: Final[dict[Mode, type]] = {"text": str, "binary": bytes}
+
+
+# The two loops are long on purpose: what they were split into, every message would call.
+
+
+async def serve_by_callback(  # noqa: C901
+    exchange: Exchange, socket: Socket, transport: Transport, slots: Slots
+) -> None:
+    """Handle messages with a sync function inside the frame callback."""
+    handle, decode, encode, send = exchange.bind(socket, slots), exchange.decode, exchange.encode, transport.send
+    native, quick_limit = _NATIVE[exchange.receive_mode], exchange.max_message_size // 4
+    # The callback runs in the server's context; the handler is to see what dependencies and middleware have set.
+    run = copy_context().run
+    task = cast("asyncio.Task[object]", asyncio.current_task())
+    troubles: list[tuple[Raw, Exception | None]] = []
+    installing, strikes = False, 0
+
+    def hand_over(raw: Raw, failure: Exception | None = None) -> None:
+        transport.set_message_handler(None)
+        troubles.append((raw, failure))
+        if not installing:
+            task.cancel()
+
+    def on_message(raw: Raw) -> None:
+        nonlocal strikes
+        if raw.__class__ is not native or len(raw) > quick_limit:
+            hand_over(raw)
+            return
+        try:
+            data = decode(raw)
+        except Exception:
+            hand_over(raw)
+            return
+        strikes = 0
+        try:
+            reply = run(handle, data)
+        except Exception as exc:
+            hand_over(raw, exc)
+            return
+        if reply is not None and encode is not None:
+            try:
+                send(encode(reply))
+            except Exception as exc:
+                hand_over(raw, _Unsent(exc))
+
+    while True:
+        installing = True
+        transport.set_message_handler(on_message)
+        installing = False
+        if not troubles:
+            try:
+                await transport.receive()
+            except asyncio.CancelledError:
+                if not troubles or task.uncancel():
+                    raise
+            else:
+                exchange.admit(socket, await socket.inbox.get())
+        strikes = await _settle(exchange, socket, handle, *troubles.pop(), strikes)
+        if not socket.is_open:
+            return
+
+
+class _Unsent(Exception):
+    """A reply could not be encoded, or not be sent: no message's fault, and nothing for exception handlers."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+async def _settle(
+    exchange: Exchange, socket: Socket, handle: Handle, raw: Raw, failure: Exception | None, strikes: int
+) -> int:
+    """Do in the connection's task what could not be done with one message in the callback; returns the strikes."""
+    if isinstance(failure, _Unsent):
+        raise socket.lost() if isinstance(failure.cause, OSError) else failure.cause
+    if failure is not None:
+        await exchange.recover(socket, failure)
+        return strikes
+    if not exchange.admit(socket, _as_event(raw)):
+        return strikes
+    try:
+        data = exchange.decode(raw)
+    except Exception as exc:
+        return await exchange.refuse(socket, exc, strikes)
+    try:
+        reply = handle(data)
+    except Exception as exc:
+        await exchange.recover(socket, exc)
+    else:
+        if reply is not None and exchange.encode is not None:
+            await socket.send_data(exchange.encode(reply), exchange.send_mode)
+    return 0
+
+
+async def serve_by_transport(  # noqa: C901
+    exchange: Exchange, socket: Socket, transport: Transport, slots: Slots
+) -> None:
+    """Handle messages with an async function, which is cancelled when the client leaves meanwhile."""
+    inbox, receive, send, drain = socket.inbox, transport.receive, transport.send, transport.drain
+    handle, decode, encode = exchange.bind(socket, slots), exchange.decode, exchange.encode
+    native, quick_limit = _NATIVE[exchange.receive_mode], exchange.max_message_size // 4
+    strikes = 0
+    raw: Any
+    while True:
+        if inbox.state == IDLE:
+            inbox.state = READING
+            raw = await receive()
+            inbox.state = IDLE
+        else:
+            raw = await inbox.get()
+        if raw.__class__ is not native or len(raw) > quick_limit:
+            raw = await _payload(exchange, socket, raw)
+            if raw is None:
+                continue
+        try:
+            data = decode(raw)
+        except Exception as exc:
+            strikes = await exchange.refuse(socket, exc, strikes)
+            if not socket.is_open:
+                return
+            continue
+        strikes = 0
+        try:
+            # This is supervised(), without the cost of one more coroutine.
+            reply = handle(data)
+            try:
+                waits_for = reply.send(None)
+            except StopIteration as done:
+                reply = done.value
+            else:
+                reply = await resumed(reply, waits_for, inbox)
+        except Exception as exc:
+            await exchange.recover(socket, exc)
+            continue
+        if reply is not None and encode is not None and socket.is_open:
+            payload = encode(reply)
+            try:
+                if not send(payload):
+                    await drain()
+            except OSError as exc:
+                raise socket.lost() from exc
+
+
+async def _payload(exchange: Exchange, socket: Socket, raw: Raw | Message | None) -> Raw | None:
+    """What is to be handled of something that is not a plain message: read ahead, of the wrong mode, large, the end."""
+    if raw is None:
+        raw = await socket.inbox.get()
+    event = _as_event(raw) if isinstance(raw, (str, bytes)) else raw
+    return event[KEYS[exchange.receive_mode]] if exchange.admit(socket, event) else None
+
+
+def _as_event(raw: Raw) -> Message:
+    return {"type": "websocket.receive", "text" if isinstance(raw, str) else "bytes": raw}
