@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         help=", ".join(SCENARIOS),
     )
     made.add_argument("--baseline", choices=PEERS, default="asgi", metavar="PEER", help="ratios are to this one (asgi)")
-    made.add_argument("--rounds", type=int, default=5, help="interleaved rounds (5)")
+    made.add_argument("--rounds", type=int, default=8, help="interleaved rounds (8)")
     made.add_argument("--seconds", type=float, default=1.0, help="of load for each figure, after a warm-up (1.0)")
     made.add_argument("--json", type=Path, help="write all figures there")
     made.add_argument("--markdown", type=Path, help="write the table there")

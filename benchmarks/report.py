@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,9 @@ class Results:
         return own / base if own is not None and base else None
 
     def spread(self, scenario: str, peer: str) -> float:
-        """How far the worst round is above the best, as a part of the best."""
+        """How far the middle round is above the best, as a part of the best: how restless the machine was."""
         figures = self.rounds[scenario, peer]
-        return max(figures) / min(figures) - 1
+        return statistics.median(figures) / min(figures) - 1
 
     def as_json(self) -> dict[str, Any]:
         rows = [
@@ -73,7 +74,7 @@ class Results:
         for peer in peers:
             cells = [self._cell(scenario, peer) for scenario in scenarios]
             lines.append(f"| {PEERS[peer].title} | " + " | ".join(cells) + " |")
-        return "\n".join([*lines, "", self._legend(scenarios, peers)])
+        return "\n".join([*lines, "", self._legend()])
 
     def _cell(self, scenario: str, peer: str) -> str:
         best, ratio = self.best(scenario, peer), self.ratio(scenario, peer)
@@ -81,14 +82,14 @@ class Results:
             return "–"
         return f"{best:.2f}" if ratio is None else f"{best:.2f} ({ratio:.2f} ×)"
 
-    def _legend(self, scenarios: Sequence[str], peers: Sequence[str]) -> str:
+    def _legend(self) -> str:
         count = max(len(figures) for figures in self.rounds.values())
-        spreads = [self.spread(*key) for key in self.rounds]
+        spread = statistics.median(self.spread(*key) for key in self.rounds)
         described = ", ".join(f"{name} {value}" for name, value in machine().items())
-        title = PEERS[self.baseline].title
+        baseline = PEERS[self.baseline].title
         return (
-            f"Smallest of {count} interleaved rounds; × is times {title}; the median spread of the rounds is"
-            f" {sorted(spreads)[len(spreads) // 2]:.0%}. The server is alone on one core.\n\n{described}."
+            f"Smallest of {count} interleaved rounds, the server alone on one core; × is times {baseline}."
+            f" The middle round is {spread:.0%} above the smallest.\n\n{described}."
         )
 
 

@@ -1,7 +1,8 @@
 """The floors of the house: a module imports only what is lower, at the top of its file.
 
-A package is one unit and may import within itself, also late (for what needs an optional library). Imports under ``if TYPE_CHECKING:`` are for readers only and are
-exempt. The server is a tower of its own on the ground floor: nothing but the command line enters it.
+A package is one unit and may import within itself, also late (for what needs an optional library). Imports under
+``if TYPE_CHECKING:`` are for readers only and are exempt. The server is a tower of its own on the ground floor: nothing
+but the command line enters it.
 """
 
 from __future__ import annotations
