@@ -14,7 +14,7 @@ from telex.testing.handshake import DENIAL_EXTENSION, Headers, QueryParams, http
 from telex.testing.http import HTTPCaller, RequestOptions
 from telex.testing.lifespan import Lifespan
 from telex.testing.session import AsyncWebSocketTestSession, SessionOptions
-from telex.testing.tasks import checked_timeout, unmasked
+from telex.testing.tasks import checked_timeout, settled, unmasked
 from telex.types import ASGIApp
 
 if TYPE_CHECKING:
@@ -169,9 +169,8 @@ class AsyncTestClient:
         return await self.request("DELETE", url, **options)
 
     async def _close_sessions(self) -> None:
-        closing = [session.aclose() for session in self._sessions]
-        results = await asyncio.gather(*closing, return_exceptions=True)
-        failures = [result for result in results if result is not None]
+        outcomes = await asyncio.gather(*[settled(session.aclose()) for session in self._sessions])
+        failures = [failure for _, failure in outcomes if failure is not None]
         if failures:
             raise failures[0] if len(failures) == 1 else BaseExceptionGroup("several sessions failed", failures)
 

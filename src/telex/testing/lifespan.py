@@ -26,7 +26,7 @@ class Lifespan:
         self._app = app
         self._timeout = timeout
         self._events: asyncio.Queue[Message] = asyncio.Queue()
-        self._answers: asyncio.Queue[Message] = asyncio.Queue(1)
+        self._answer: asyncio.Future[Message]
         self._received = False
         self._foreign = False
         self._error: BaseException | None = None
@@ -65,15 +65,12 @@ class Lifespan:
     async def _exchange(self, phase: Literal["startup", "shutdown"], task: asyncio.Task[None]) -> bool:
         """Send the event and await its answer; false when the app ended instead."""
         self._events.put_nowait({"type": f"lifespan.{phase}"})
-        answering = asyncio.create_task(self._answers.get())
-        try:
-            await asyncio.wait({answering, task}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not answering.done():
-                self._check_ended(phase, task)
-                return False
-            answer = answering.result()
-        finally:
-            answering.cancel()
+        self._answer = answering = asyncio.get_running_loop().create_future()
+        await asyncio.wait({answering, task}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            self._check_ended(phase, task)
+            return False
+        answer = answering.result()
         if answer["type"] == f"lifespan.{phase}.complete":
             return True
         # Frameworks raise after this answer: that exception says more.
@@ -106,7 +103,8 @@ class Lifespan:
         if not event["type"].startswith("lifespan."):
             self._foreign = True
             raise ProtocolMisuse(f"the app sent {event['type']!r} in the lifespan scope")
-        await self._answers.put(event)
+        if not self._answer.done():  # a second answer to one event means nothing
+            self._answer.set_result(event)
 
 
 _VERSIONS = {"version": "3.0", "spec_version": "2.0"}

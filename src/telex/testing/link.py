@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from telex.errors import REPORT_EXTENSION
 from telex.exceptions import WebSocketDisconnect
+from telex.signatures import describe
 from telex.status_codes import WS_1006_ABNORMAL_CLOSURE
 from telex.testing.errors import ClientGone, ProtocolMisuse, WebSocketDenied
 from telex.testing.handshake import DENIAL_EXTENSION
@@ -37,9 +39,12 @@ class Link:
         self._from_app = Pipe(max_queued)
         self._sending = asyncio.Lock()  # the app's events keep their order while they wait for room
         self._error: BaseException | None = None
+        self._reported: Exception | None = None  # what Telex closed the connection for
         self._misuse: ProtocolMisuse | None = None
         self._surfaced = False
         self._accepted = False
+        if raise_server_exceptions:
+            scope["extensions"][REPORT_EXTENSION] = self._report
         self._task = asyncio.create_task(self._run(), name=f"test session of {name_of(app)}")
 
     # -- what the client does
@@ -49,7 +54,7 @@ class Link:
 
         :raises TimeoutError: there was no room within ``limit`` seconds.
         """
-        what = f"{name_of(self._app)} did not read one of its {self._max_queued} waiting messages (max_queued)"
+        what = f"{self._name()} did not read one of its {self._max_queued} waiting messages (max_queued)"
         await self._within(self._to_app.put(event), limit, what)
 
     async def take(self, limit: float, what: str) -> Message | None:
@@ -59,8 +64,9 @@ class Link:
         :raises ProtocolMisuse: the app broke the protocol.
         :raises Exception: the app's own.
         """
-        event = await self._within(self._from_app.get(), limit, what)
-        if event is None and (failure := self._failure()):
+        event = await self._within(self._from_app.get(), limit, f"{what} from {self._name()}")
+        is_reported = self._reported is not None and event is not None and event["type"] != "websocket.send"
+        if (event is None or is_reported) and (failure := self._failure()):
             raise failure
         return event
 
@@ -94,7 +100,7 @@ class Link:
         :raises TimeoutError: it did not end within ``limit`` seconds and was cancelled.
         """
         if not self._task.done():
-            await bounded(self._task, limit, f"{name_of(self._app)} did not end after the disconnect")
+            await bounded(self._task, limit, f"{self._name()} did not end after the disconnect")
         if not self._surfaced and (failure := self._failure()):
             raise failure
 
@@ -112,14 +118,19 @@ class Link:
             how = "ended without a close" if self._error is None else "failed"
             return WebSocketDisconnect(WS_1006_ABNORMAL_CLOSURE, f"the app {how}")
         if self._error is None:
-            raise ProtocolMisuse(f"{name_of(self._app)} ended without an answer to websocket.connect")
+            raise ProtocolMisuse(f"{self._name()} ended without an answer to websocket.connect")
         return WebSocketDenied(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
 
     def _failure(self) -> BaseException | None:
         """What the app did wrong, to be raised by the caller."""
-        failure = self._misuse or (self._error if self._raise_server_exceptions else None)
+        failure = self._misuse or ((self._reported or self._error) if self._raise_server_exceptions else None)
         self._surfaced = self._surfaced or failure is not None
         return failure
+
+    def _name(self) -> str:
+        """The app, and the handler that it found, as Telex and Litestar, or Starlette, note it in the scope."""
+        handler = getattr(self._scope.get("route_handler"), "fn", None) or self._scope.get("endpoint")
+        return name_of(self._app) + (f", handler {describe(handler)}," if handler is not None else "")
 
     async def _within(self, wait: Coroutine[Any, Any, T], limit: float, what: str) -> T:
         try:
@@ -140,6 +151,9 @@ class Link:
         finally:
             self._from_app.end()
             self._to_app.end()
+
+    def _report(self, error: Exception) -> None:
+        self._reported = self._reported or error
 
     async def _receive(self) -> Message:
         event = await self._to_app.get()

@@ -13,7 +13,7 @@ from telex.codecs import Reader, as_validation_error, reader, writer
 from telex.exceptions import WebSocketDisconnect
 from telex.types import Message, Mode
 
-__all__ = ("Predicate", "describe", "disconnect_of", "match", "payload", "show")
+__all__ = ("Predicate", "describe", "disconnect_of", "expects_close", "match", "payload", "show")
 
 Predicate: TypeAlias = Callable[[str | bytes], object]
 """Takes a message as it travelled, text or bytes, and says by its result's truth whether it is the one."""
@@ -40,7 +40,7 @@ def match(expected: object, event: Message, mode: Mode) -> Any:
 
     :raises AssertionError: it is something else.
     """
-    if isinstance(expected, type) and issubclass(expected, WebSocketDisconnect):
+    if expects_close(expected):
         return _match_close(event)
     if event["type"] == "websocket.close":
         raise _mismatch(expected, event)
@@ -51,6 +51,11 @@ def match(expected: object, event: Message, mode: Mode) -> Any:
     if callable(expected):
         return _match_predicate(expected, event)
     return _match_value(expected, event, mode)
+
+
+def expects_close(expected: object) -> bool:
+    """Whether it is the end of the connection that is ``expected``."""
+    return isinstance(expected, type) and issubclass(expected, WebSocketDisconnect)
 
 
 def describe(expected: object) -> str:

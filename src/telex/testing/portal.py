@@ -7,10 +7,10 @@ import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from telex.exceptions import ConnectionStateError
-from telex.testing.tasks import GRACE, frame_text
+from telex.testing.tasks import GRACE, frame_text, settled
 
 __all__ = ("Portal",)
 
@@ -36,14 +36,15 @@ class Portal:
         if self._loop.is_closed():
             coroutine.close()
             raise ConnectionStateError("the client has been left")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = asyncio.run_coroutine_threadsafe(settled(coroutine), self._loop)
         try:
-            return future.result(limit)
+            result, error = future.result(limit)
         except TimeoutError:
-            if future.done():
-                raise  # its own
             future.cancel()
             raise TimeoutError(f"the app blocks its event loop for more than {limit:g} s {self._where()}") from None
+        if error is not None:
+            raise error
+        return cast("T", result)  # without an error there is one
 
     def close(self) -> None:
         """Cancel what still runs, stop the loop, join the thread.

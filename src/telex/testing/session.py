@@ -19,7 +19,7 @@ from telex.codecs import writer
 from telex.exceptions import ConnectionStateError, SerializationException, WebSocketDisconnect
 from telex.testing.errors import WebSocketDenied
 from telex.testing.link import Link
-from telex.testing.matching import Predicate, describe, disconnect_of, match, payload, show
+from telex.testing.matching import Predicate, describe, disconnect_of, expects_close, match, payload, show
 from telex.testing.protocol import check_close
 from telex.testing.tasks import unmasked
 from telex.types import ASGIApp, Message, Mode, RawHeaders, Scope
@@ -240,7 +240,8 @@ class AsyncWebSocketTestSession:
     async def expect(self, expected: object, timeout: float | None = None, *, mode: Mode = "text") -> Any:
         """The next message, which is the ``expected`` one.
 
-        - ``str``, ``bytes`` (the types): any text, any binary message. ``WebSocketDisconnect``: the close.
+        - ``str``, ``bytes`` (the types): any text, any binary message. ``WebSocketDisconnect``: the end of the
+          connection, which is returned.
         - Another type, or a union: JSON that is read, and validated, as that type.
         - A text or bytes: this very message.
         - A predicate: called with the text or the bytes.
@@ -256,6 +257,8 @@ class AsyncWebSocketTestSession:
         except WebSocketDisconnect as closed:
             if closed is not self._closed:
                 raise  # the app's own exception
+            if expects_close(expected):
+                return closed
             raise AssertionError(f"expected {describe(expected)}, but the connection is closed: {closed!r}") from closed
         self._closed_by(event)
         return match(expected, event, mode)
@@ -296,7 +299,7 @@ class AsyncWebSocketTestSession:
         body = bytearray()
         more = True
         while more:
-            event = await self._next("the denial's body did not end", None)
+            event = await self._next("no end of the denial came", None)
             body += event.get("body", b"")
             more = event.get("more_body", False)
         return bytes(body)

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from telex.types import ASGIApp
 
-__all__ = ("GRACE", "bounded", "checked_timeout", "frame_text", "name_of", "stop", "unmasked", "whereabouts")
+__all__ = ("GRACE", "bounded", "checked_timeout", "frame_text", "name_of", "settled", "stop", "unmasked", "whereabouts")
 
 T = TypeVar("T")
 
@@ -51,6 +51,19 @@ async def stop(task: asyncio.Task[Any]) -> bool:
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=GRACE)
     return bool(done)
+
+
+async def settled(wait: Awaitable[T]) -> tuple[T, None] | tuple[None, BaseException]:
+    """What ``wait`` comes to: its result, or what it raised.
+
+    An app's ``SystemExit`` that a task raises would end the event loop; so carried it reaches the test.
+    """
+    try:
+        return await wait, None
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return None, error
 
 
 async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> None:

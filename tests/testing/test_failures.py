@@ -1,0 +1,202 @@
+"""The app fails, hangs or ends: the test hears of it, at once and once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from telex.exceptions import WebSocketDisconnect
+from telex.testing import AsyncTestClient
+from telex.testing.lifespan import Lifespan
+from telex.types import Receive, Scope, Send
+
+from .apps import ACCEPT, echo, fails_with, says, stubborn, until_disconnect, websocket_app
+
+TEXT = {"type": "websocket.send", "text": "a"}
+
+
+async def test_what_was_sent_before_the_failure_is_received_before_it() -> None:
+    client = AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT), TEXT))
+    async with client, client.websocket_connect("/") as session:
+        await session.expect("a")
+        for _ in range(2):
+            with pytest.raises(LookupError, match="boom"):
+                await session.receive_text()
+
+
+async def test_a_failure_that_nobody_received_surfaces_when_the_session_is_left() -> None:
+    async with AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT), TEXT)) as client:
+        with pytest.raises(LookupError, match="boom"):
+            async with client.websocket_connect("/"):
+                pass
+
+
+async def test_a_failure_after_the_disconnect_surfaces_too() -> None:
+    async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(dict(ACCEPT))
+        await until_disconnect(receive)
+        raise LookupError("in the clean-up")
+
+    async with AsyncTestClient(websocket_app(conversation)) as client:
+        with pytest.raises(LookupError, match="in the clean-up"):
+            async with client.websocket_connect("/"):
+                pass
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+async def test_an_app_that_exits_does_not_take_the_loop_along(error: BaseException) -> None:
+    async with AsyncTestClient(fails_with(error, dict(ACCEPT))) as client, client.websocket_connect("/") as session:
+        with pytest.raises(type(error)):
+            await session.receive()
+
+
+async def test_the_tests_own_failure_stays_on_top() -> None:
+    async with AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT), TEXT)) as client:
+        with pytest.raises(AssertionError, match="expected text 'b'") as caught:
+            async with client.websocket_connect("/") as session:
+                await session.expect("b")
+    [note] = caught.value.__notes__
+    assert note.startswith("The app failed too:\nTraceback")
+    assert "LookupError: boom" in note
+
+
+async def test_the_tests_own_failure_is_not_repeated_below_itself() -> None:
+    async with AsyncTestClient(stubborn, timeout=0.05) as client:
+        with pytest.raises(ZeroDivisionError) as caught:
+            async with client.websocket_connect("/"):
+                raise ZeroDivisionError
+    [note] = caught.value.__notes__
+    assert "did not end after the disconnect" in note
+    assert "ZeroDivisionError" not in note
+
+
+async def test_a_test_that_fails_alone_gets_no_note() -> None:
+    async with AsyncTestClient(says("a")) as client:
+        with pytest.raises(AssertionError) as caught:
+            async with client.websocket_connect("/") as session:
+                await session.expect("b")
+    assert not hasattr(caught.value, "__notes__")
+
+
+async def test_without_raising_a_failure_is_a_lost_connection() -> None:
+    client = AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT)), raise_server_exceptions=False)
+    async with client, client.websocket_connect("/") as session:
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await session.receive()
+    assert (caught.value.code, caught.value.reason) == (1006, "the app failed")
+
+
+async def test_an_app_that_ends_without_a_close_ends_the_waits() -> None:
+    async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(dict(ACCEPT))
+        await receive()
+
+    async with AsyncTestClient(websocket_app(conversation)) as client, client.websocket_connect("/") as session:
+        waiting = asyncio.create_task(session.receive())
+        await session.send_text("end")
+        with pytest.raises(WebSocketDisconnect) as caught:
+            await waiting
+        assert (caught.value.code, caught.value.reason) == (1006, "the app ended without a close")
+        with pytest.raises(WebSocketDisconnect):
+            await session.send_text("too late")
+
+
+async def test_an_app_that_hangs_is_cancelled_and_named() -> None:
+    async with AsyncTestClient(stubborn) as client:
+        started = time.monotonic()
+        with pytest.raises(TimeoutError, match=r"websocket_app.* did not end .* within 0\.05 s; it waits in _stubborn"):
+            async with client.websocket_connect("/", timeout=0.05):
+                pass
+        assert time.monotonic() - started < 1
+
+
+async def test_an_app_that_receives_after_its_disconnect_is_named() -> None:
+    async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(dict(ACCEPT))
+        while True:
+            await receive()
+
+    async with AsyncTestClient(websocket_app(greedy), timeout=0.05) as client:
+        with pytest.raises(TimeoutError, match=r"it waits in .*greedy"):
+            async with client.websocket_connect("/"):
+                pass
+
+
+async def test_an_app_that_ignores_its_cancellation_is_given_up() -> None:
+    freed = asyncio.Event()
+
+    async def deaf(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(dict(ACCEPT))
+        while not freed.is_set():
+            try:
+                await freed.wait()
+            except asyncio.CancelledError:
+                continue
+
+    async with AsyncTestClient(websocket_app(deaf), timeout=0.05) as client:
+        session = await client.websocket_connect("/")
+        with pytest.raises(TimeoutError, match="it ignored its cancellation"):
+            await session.aclose()
+        freed.set()
+        await session.aclose()
+
+
+async def test_an_app_that_is_no_coroutine_function_is_named_all_the_same() -> None:
+    class Odd:
+        def __call__(self, scope: Scope, receive: Receive, send: Send) -> asyncio.Future[None]:
+            return asyncio.get_running_loop().create_future()
+
+    lifespan = Lifespan(Odd(), 0.05)
+    with pytest.raises(TimeoutError, match=r"Odd did not finish its startup .* it waits outside of coroutines"):
+        await lifespan.start()
+
+
+async def test_leaving_the_client_leaves_its_sessions() -> None:
+    ended = []
+
+    async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(dict(ACCEPT))
+        ended.append(await until_disconnect(receive))
+
+    async with AsyncTestClient(websocket_app(conversation)) as client:
+        await client.websocket_connect("/")
+        await client.websocket_connect("/")
+    assert len(ended) == 2
+
+
+async def test_leaving_the_client_raises_what_its_sessions_hold() -> None:
+    app = fails_with(LookupError("boom"), dict(ACCEPT))
+    client = AsyncTestClient(app)
+    await client.__aenter__()
+    await client.websocket_connect("/")
+    with pytest.raises(LookupError):
+        await client.__aexit__(None, None, None)
+    await client.__aenter__()
+    await client.websocket_connect("/")
+    await client.websocket_connect("/")
+    with pytest.raises(ExceptionGroup, match="several sessions failed") as caught:
+        await client.__aexit__(None, None, None)
+    assert [type(error) for error in caught.value.exceptions] == [LookupError, LookupError]
+
+
+async def test_a_test_that_is_cancelled_while_it_leaves_takes_the_app_along() -> None:
+    async with AsyncTestClient(stubborn) as client:
+        session = await client.websocket_connect("/")
+        leaving = asyncio.create_task(session.aclose())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await session.aclose()
+
+
+async def test_hundreds_of_connections_leave_nothing_behind() -> None:
+    async with AsyncTestClient(echo) as client:
+        before = len(asyncio.all_tasks())
+        for number in range(300):
+            async with client.websocket_connect("/") as session:
+                await session.send_text(str(number))
+                await session.expect(str(number))
+        assert len(asyncio.all_tasks()) == before
