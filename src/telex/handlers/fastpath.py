@@ -8,6 +8,7 @@ connection's task, which deals with it as on every server while the messages beh
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 from typing import Any, Final, TypeAlias, cast
 
@@ -121,11 +122,11 @@ async def serve_by_transport(  # noqa: C901
     exchange: Exchange, socket: Socket, transport: Transport, slots: Slots
 ) -> None:
     """Handle messages with an async function, which is cancelled when the client leaves meanwhile."""
-    inbox, receive, send, drain = socket.inbox, transport.receive, transport.send, transport.drain
+    inbox, send, drain = socket.inbox, transport.send, transport.drain
+    receive: Callable[[], Awaitable[Any]] = transport.receive
     handle, decode, encode = exchange.bind(socket, slots), exchange.decode, exchange.encode
     native, quick_limit = _NATIVE[exchange.receive_mode], exchange.max_message_size // 4
     strikes = 0
-    raw: Any
     while True:
         if inbox.state == IDLE:
             inbox.state = READING
