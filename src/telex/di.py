@@ -98,17 +98,16 @@ class Cache:
     """The values of ``use_cache`` providers of one app, each made once."""
 
     def __init__(self) -> None:
-        self._values: dict[int, object] = {}
+        self._values: dict[Provide, object] = {}
         self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
     async def get(self, provider: Provide, make: Callable[[], Awaitable[object]]) -> object:
         """The cached value of ``provider``; ``make`` runs at most once, however many connections wait."""
-        key = id(provider)
-        if key not in self._values:
+        if provider not in self._values:
             async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                if key not in self._values:
-                    self._values[key] = await make()
-        return self._values[key]
+                if provider not in self._values:
+                    self._values[provider] = await make()
+        return self._values[provider]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +162,10 @@ class Graph:
         self._reserved: dict[tuple[str, bool], int] = {}
         self._values: list[tuple[int, RequestParameter, Callable[[object], Any]]] = []
         self._resolved: dict[str, int] = {}
-        self._scopes: dict[int, Scope] = {}
-        self._steps: dict[Scope, list[Step]] = {"connection": [], "message": []}
+        self._connection_steps: list[Step] = []
+        self._message_steps: dict[int, Step] = {}
+        self._requires: dict[int, tuple[int, ...]] = {}
+        """For each slot of message scope, the slots that are filled for it: others first, itself last."""
         self._size = 1
         self._building: list[str] = []
         self._check_names()
@@ -190,15 +191,14 @@ class Graph:
         """What is read from the handshake, for documents."""
         return tuple(parameter for _, parameter, _ in self._values)
 
-    @property
-    def has_message_scope(self) -> bool:
-        """Whether something is to be resolved for each message."""
-        return bool(self._steps["message"])
+    def is_per_message(self, call: Call) -> bool:
+        """Whether something that ``call`` takes is made for each message."""
+        return bool(self._required(call))
 
     @property
     def needs_resolving(self) -> bool:
         """Whether a connection has anything to resolve at all."""
-        return bool(self._reserved or self._values or self._steps["connection"] or self._steps["message"])
+        return bool(self._reserved or self._values or self._connection_steps or self._message_steps)
 
     @property
     def takes_socket(self) -> bool:
@@ -212,7 +212,7 @@ class Graph:
         """
         size, values = self._size, tuple(self._values)
         reserved = tuple((index, _RESERVED_VALUES[name], plain) for (name, plain), index in self._reserved.items())
-        steps = tuple(self._steps["connection"])
+        steps = tuple(self._connection_steps)
 
         async def resolve(socket: Socket, exits: AsyncExitStack) -> Slots:
             slots: Slots = [None] * size
@@ -226,9 +226,9 @@ class Graph:
 
         return resolve
 
-    def message_resolver(self) -> Callable[[Slots, object, AsyncExitStack], Awaitable[Slots]]:
-        """A function that makes the slots of one message from those of its connection."""
-        steps = tuple(self._steps["message"])
+    def message_resolver(self, call: Call) -> Callable[[Slots, object, AsyncExitStack], Awaitable[Slots]]:
+        """A function that makes the slots that ``call`` takes for one message from those of its connection."""
+        steps = tuple(self._message_steps[slot] for slot in self._required(call))
 
         async def resolve(connection_slots: Slots, data: object, exits: AsyncExitStack) -> Slots:
             slots = connection_slots.copy()
@@ -284,13 +284,18 @@ class Graph:
             f" (path parameters here: {', '.join(sorted(self._path_names)) or 'none'})"
         )
 
+    def _required(self, call: Call) -> tuple[int, ...]:
+        """The slots of message scope that are to be filled before ``call``, in order."""
+        slots = (required for _, index in call.arguments for required in self._requires.get(index, ()))
+        return tuple(dict.fromkeys(slots))
+
     def _constant_slot(self, value: object) -> int:
         index = self._new_slot()
 
         async def fill(slots: Slots, _: AsyncExitStack) -> None:
             slots[index] = value
 
-        self._steps["connection"].append(fill)
+        self._connection_steps.append(fill)
         return index
 
     def _reserved_slot(self, parameter: ParameterInfo, signature: Signature, scope: Scope) -> int:
@@ -338,7 +343,7 @@ class Graph:
             self._resolved[key] = self._add_provider(provider)
             self._building.pop()
         index = self._resolved[key]
-        if scope == "connection" and self._scopes[index] == "message":
+        if scope == "connection" and index in self._message_steps:
             raise ImproperlyConfiguredException(
                 f"{wanted_by.where} lives as long as the connection, but {key!r} ({describe(provider.dependency)})"
                 " lives for one message: give both the same scope"
@@ -353,8 +358,12 @@ class Graph:
                 f"{call.signature.where} is a generator, which is cleaned up: use_cache=True cannot keep it"
             )
         index = self._new_slot()
-        self._scopes[index] = scope
-        self._steps[scope].append(_provider_step(call, index, provider, self._cache))
+        step = _provider_step(call, index, provider, self._cache)
+        if scope == "message":
+            self._message_steps[index] = step
+            self._requires[index] = (*self._required(call), index)
+        else:
+            self._connection_steps.append(step)
         return index
 
     def _new_slot(self) -> int:

@@ -134,7 +134,8 @@ async def serve_by_transport(  # noqa: C901
             inbox.state = IDLE
         else:
             raw = await inbox.get()
-        if raw.__class__ is not native or len(raw) > quick_limit:
+        kind = raw.__class__
+        if kind is not native or len(raw) > quick_limit:
             raw = await _payload(exchange, socket, raw)
             if raw is None:
                 continue

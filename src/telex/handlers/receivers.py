@@ -134,7 +134,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     returns = signature.returns
     encode = None if returns in {None, type(None), NoReturn} else build.writer(returns, mode)
     call = build.graph.call(fn, skip=("data",), scope="message", in_thread=in_thread)
-    per_message = build.graph.has_message_scope
+    per_message = build.graph.is_per_message(call)
     return _Receiver(
         takes=signature["data"].full_annotation,
         returns=returns,
@@ -175,7 +175,7 @@ def _by_name(bound: AnyCallable) -> Handle:
 
 def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Handle]:
     """Some arguments are made for each message, and cleaned up once its reply is sent."""
-    resolve = build.graph.message_resolver()
+    resolve = build.graph.message_resolver(call)
 
     def bind(socket: Socket, slots: Slots) -> Handle:
         async def handle(data: Any) -> None:
