@@ -101,3 +101,18 @@ class Recorder:
         """Code and reason of the one disconnect event."""
         (event,) = [event for event in self.events if event["type"] == "websocket.disconnect"]
         return event["code"], event["reason"]
+
+
+async def attackable(scope: Scope, receive: Receive, send: Send) -> None:
+    """Echoes on ``/`` and ``/frame``; ``/deaf`` never receives, ``/pump`` sends for ever, ``/sleep`` does nothing."""
+    if scope["type"] != "websocket" or scope["path"] == "/":
+        await echo(scope, receive, send)
+        return
+    if scope["path"] == "/frame":
+        await echo_in_frame(scope, receive, send)
+        return
+    await receive()
+    await send({"type": "websocket.accept"})
+    while scope["path"] == "/pump":
+        await send({"type": "websocket.send", "bytes": b"\0" * 65_536})
+    await asyncio.sleep(3600)

@@ -167,8 +167,10 @@ class Connection(Inbox):
             self._send_pong(payload)
         elif kind == CLOSE:
             self._end(read_close(payload), failed=False)
-        elif frame.last_in_buffer and not frame.tail_size:
-            self._shrink_parser()
+        else:
+            self._keepalive.on_pong()
+            if frame.last_in_buffer:
+                self._shrink_parser(frame.tail_size)
 
     def _assemble(self, kind: int, payload: bytes, fin: bool, compressed: bool) -> None:
         if self._assembler is None:
@@ -189,12 +191,12 @@ class Connection(Inbox):
         elif self.stage == Stage.CLOSING:
             self._disconnect()
 
-    def _shrink_parser(self) -> None:
+    def _shrink_parser(self, unread: int) -> None:
         """picows' buffer doubles for large messages and never shrinks: replace the parser while nothing is in it.
 
         A pong, the answer to a ping after silence, is the moment when that is known.
         """
-        if self._parser is not None and len(memoryview(self._parser.get_buffer(-1))) > _SHRINK_ABOVE:
+        if self._parser is not None and not unread and len(memoryview(self._parser.get_buffer(-1))) > _SHRINK_ABOVE:
             self._hold_back(Hold.PARSER)
             self._loop.call_soon(self._renew_parser)
 

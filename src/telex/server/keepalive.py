@@ -37,7 +37,7 @@ class Keepalive:
     more interval (a quarter of ``idle_timeout``) before it is noticed.
     """
 
-    __slots__ = ("_idle", "_life", "_limits", "_loop", "_peer", "_ping", "_pinged_at", "_quiet_since")
+    __slots__ = ("_awaits_pong", "_idle", "_life", "_limits", "_loop", "_peer", "_ping", "_pinged_at", "_quiet_since")
 
     def __init__(self, peer: Peer, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self._peer = peer
@@ -45,6 +45,7 @@ class Keepalive:
         self._loop = loop
         self._quiet_since = loop.time()
         self._pinged_at = 0.0
+        self._awaits_pong = False
         self._ping: asyncio.TimerHandle | None = None
         self._idle: asyncio.TimerHandle | None = None
         self._life: asyncio.TimerHandle | None = None
@@ -53,7 +54,7 @@ class Keepalive:
         """Arm the timers that the limits ask for."""
         limits = self._limits
         if limits.ping_interval:
-            self._ping = self._loop.call_later(limits.ping_interval, self._ping_if_quiet, limits.ping_interval)
+            self._schedule_ping(limits.ping_interval)
         if limits.idle_timeout:
             self._idle = self._loop.call_later(limits.idle_timeout / 4, self._close_if_idle, limits.idle_timeout)
         if limits.max_lifetime:
@@ -67,6 +68,16 @@ class Keepalive:
                 timer.cancel()
         self._ping = self._idle = self._life = None
 
+    def on_pong(self) -> None:
+        """The peer answered: the next ping is due an interval from now, not after the timeout."""
+        if self._awaits_pong and self._ping is not None:
+            self._ping.cancel()
+            self._schedule_ping(self._limits.ping_interval or 0)
+
+    def _schedule_ping(self, delay: float) -> None:
+        self._awaits_pong = False
+        self._ping = self._loop.call_later(delay, self._ping_if_quiet)
+
     def _quiet_for(self) -> float:
         """Seconds since the peer was last known to live."""
         now = self._loop.time()
@@ -75,25 +86,27 @@ class Keepalive:
             self._quiet_since = now
         return now - self._quiet_since
 
-    def _ping_if_quiet(self, interval: float) -> None:
+    def _ping_if_quiet(self) -> None:
+        interval = self._limits.ping_interval or 0
         quiet = self._quiet_for()
         if quiet < interval:
-            self._ping = self._loop.call_later(interval - quiet, self._ping_if_quiet, interval)
+            self._schedule_ping(interval - quiet)
             return
         self._pinged_at = self._loop.time()
         # Random bytes, unlike a counter, do not tell a stranger how old the connection is.
         self._peer.send_ping(secrets.token_bytes(4))
+        self._awaits_pong = True
         if self._limits.ping_timeout:
-            self._ping = self._loop.call_later(self._limits.ping_timeout, self._expire_if_quiet, interval)
+            self._ping = self._loop.call_later(self._limits.ping_timeout, self._expire_if_quiet)
         else:
-            self._ping = self._loop.call_later(interval, self._ping_if_quiet, interval)
+            self._schedule_ping(interval)
 
-    def _expire_if_quiet(self, interval: float) -> None:
+    def _expire_if_quiet(self) -> None:
         self._quiet_for()
         if self._quiet_since < self._pinged_at:
             self._peer.expire(CloseReason(status_codes.WS_1011_UNEXPECTED_ERROR, "keepalive ping timeout"))
         else:
-            self._ping = self._loop.call_later(interval, self._ping_if_quiet, interval)
+            self._schedule_ping(self._limits.ping_interval or 0)
 
     def _close_if_idle(self, limit: float) -> None:
         if self._quiet_for() >= limit:
