@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import AsyncIterator
 
-from tests.contract.servers import KINDS, ServerKind
+import pytest
+import pytest_asyncio
+
+from tests.contract.servers import KINDS, Running, ServerKind
+from tests.contract.site import SUBJECTS, Site, visited
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
@@ -19,3 +23,18 @@ def loop_server(request: pytest.FixtureRequest) -> ServerKind:
     """Each server that runs an app object in the test's own loop: ``async with loop_server.loop(app) as running``."""
     kind: ServerKind = request.param
     return kind
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session", params=KINDS, ids=lambda kind: kind.name)
+async def subjects(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ServerKind, Running]]:
+    """Each server as one process that serves all subjects to all tests, whatever they do to it."""
+    kind: ServerKind = request.param
+    async with kind.process(SUBJECTS) as running:
+        yield kind, running
+
+
+@pytest.fixture
+async def site(subjects: tuple[ServerKind, Running]) -> AsyncIterator[Site]:
+    """Each server with the subjects, as one test sees it; the postcondition is checked at the test's end."""
+    async with visited(*subjects) as site:
+        yield site
