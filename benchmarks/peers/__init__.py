@@ -18,7 +18,7 @@ ROUTE = "/room{}/{}"
 
 @dataclass(frozen=True)
 class Peer:
-    """One column of the report.
+    """One row of the report.
 
     :param ws: uvicorn's WebSocket protocol; ``None`` for a module that serves itself.
     """
