@@ -71,8 +71,9 @@ class Inbox:
         """Who reads. A loop may do as ``get`` does: when ``IDLE``, set ``READING``, await ``receive``, set it back."""
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left, once it has."""
-        self.on_unread: Callable[[Message], Exception | None] | None = None
-        """Decides about data that nobody waits for: an exception ends the handler. ``None`` keeps it in the queue."""
+        self.on_unread: Callable[[bool], Exception | bool] | None = None
+        """Decides about data that nobody waits for, given whether the queue is full: keep it, drop it, or end the
+        handler with an exception. Without it, reading stops while the queue is full."""
 
     async def get(self) -> Message:
         """The next event.
@@ -141,7 +142,8 @@ class Inbox:
 
     def watch_now(self) -> None:
         """Read ahead from now on, without waiting for the timer."""
-        if self._pump is None and self.state != READING and self.disconnect is None and self._has_room():
+        may_read = self.on_unread is not None or self._has_room()
+        if self._pump is None and self.state != READING and self.disconnect is None and may_read:
             self.state = AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
 
@@ -175,7 +177,7 @@ class Inbox:
 
     async def _read_ahead(self) -> None:
         try:
-            while self._has_room():
+            while self.on_unread is not None or self._has_room():
                 event = await self.receive()
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
@@ -201,10 +203,11 @@ class Inbox:
     def _keep(self, event: Message) -> None:
         self._note(event, child=False)
         if self.disconnect is None and self.on_unread is not None:
-            interrupt = self.on_unread(event)
-            if interrupt is not None:
-                self.fail(interrupt)
-            return
+            verdict = self.on_unread(not self._has_room())
+            if isinstance(verdict, Exception):
+                self.fail(verdict)
+            if verdict is not True:
+                return
         self._queue.append(event)
         self._bytes += _size(event)
 

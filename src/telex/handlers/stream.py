@@ -17,12 +17,13 @@ from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import describe, read_signature
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA
-from telex.types import Message, Mode
+from telex.types import Mode
 
 __all__ = ("StreamHandler", "StreamOptions", "send_websocket_stream", "websocket_stream")
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 StreamFunction: TypeAlias = Callable[..., AsyncGenerator[Any, None]]
+UnreadPolicy: TypeAlias = Callable[[bool], Exception | bool]
 SendHandler: TypeAlias = Callable[[Any, Any], Awaitable[None]]
 
 logger: Final = logging.getLogger("telex")
@@ -71,10 +72,8 @@ class StreamHandler(Handler):
 
         return run
 
-    def _unread_policy(self, where: str, *, keeps: bool) -> Callable[[Message], Exception | None] | None:
-        if self.allow_data_discard:
-            return _discard
-        return None if keeps else _refuse_data(where)
+    def _unread_policy(self, where: str, *, keeps: bool) -> UnreadPolicy:
+        return _discard if self.allow_data_discard else _refuse_data(where, keeps=keeps)
 
 
 def websocket_stream(
@@ -171,8 +170,12 @@ def _yielded_type(build: Build, returns: Any) -> Any:
     return get_args(returns)[0]
 
 
-def _refuse_data(where: str) -> Callable[[Message], Exception | None]:
-    def refuse(_: Message) -> Exception | None:
+def _refuse_data(where: str, *, keeps: bool = False) -> UnreadPolicy:
+    """End the stream when data comes that nobody reads; with ``keeps``, only when the queue for it is full."""
+
+    def refuse(full: bool) -> Exception | bool:
+        if keeps and not full:
+            return True
         logger.error(
             "%s: the client sent data while streaming, and nobody reads it; set allow_data_discard=True to ignore it,"
             " or take 'socket' and read",
@@ -183,8 +186,8 @@ def _refuse_data(where: str) -> Callable[[Message], Exception | None]:
     return refuse
 
 
-def _discard(_: Message) -> Exception | None:
-    return None
+def _discard(_: bool) -> Exception | bool:
+    return False
 
 
 _OWN_OPTIONS = frozenset(StreamOptions.__annotations__) - frozenset(LayerOptions.__annotations__)
