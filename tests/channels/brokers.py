@@ -144,7 +144,12 @@ class Nats(Broker):
         return [str(server), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.home / "js")]
 
     def answers(self) -> bool:
-        return self._asks(b"", b"INFO")
+        # It greets clients while its accounts are not set up yet: the log tells the truth.
+        return b"Server is ready" in (self.home / "log").read_bytes() and self._asks(b"", b"INFO")
+
+    def start(self) -> None:
+        (self.home / "log").unlink(missing_ok=True)
+        super().start()
 
 
 class Postgres(Broker):

@@ -105,6 +105,11 @@ class Mailbox(Generic[T]):
 
     # -- the producer's side
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more is taken."""
+        return self._closing
+
     def put(self, item: T) -> bool:
         """Take one item; false when it, or another one in its place, was dropped."""
         if self._closing:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -52,6 +53,8 @@ class _Link:
         self._waiting: set[asyncio.Timeout] = set()
         self.client = Client()
         self.store: Store | None = None
+        self._echo = ""
+        self._echoes: deque[asyncio.Future[None]] = deque()
 
     @property
     def is_closed(self) -> bool:
@@ -73,6 +76,8 @@ class _Link:
                     error_cb=self._on_error,
                     closed_cb=self._on_closed,
                 )
+                self._echo = self.client.new_inbox()
+                await self.client.subscribe(self._echo, cb=self._on_echo)
         except (Error, OSError, TimeoutError) as error:
             await self.close()
             raise BackendUnavailable(f"NATS does not answer: {error!r}") from error
@@ -115,6 +120,22 @@ class _Link:
         finally:
             self._waiting.discard(scope)
 
+    async def confirm(self) -> None:
+        """Wait until the server has done all that was sent before; within :meth:`answering`.
+
+        The client library's ``flush`` does not do this: its PING goes past commands that still wait in its buffer. A
+        message to ourselves goes the way of all others.
+        """
+        echo: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._echoes.append(echo)
+        await self.client.publish(self._echo)
+        await echo
+
+    async def _on_echo(self, _message: Msg) -> None:
+        echo = self._echoes.popleft()
+        if not echo.done():
+            echo.set_result(None)
+
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, SlowConsumerError):
             # The library has dropped messages: the connection's subscriptions cannot be trusted any more.
@@ -149,7 +170,7 @@ class _NatsListener(Listener):
         async with self._link.answering():
             for topic in topics:
                 self._subscriptions[topic] = await self._subscribe(topic)
-            await self._link.client.flush()
+            await self._link.confirm()
 
     async def unsubscribe(self, topics: Collection[Topic]) -> None:
         async with self._link.answering():
@@ -157,11 +178,11 @@ class _NatsListener(Listener):
                 subscription = self._subscriptions.pop(topic, None)
                 if subscription is not None:
                     await subscription.unsubscribe()
-            await self._link.client.flush()
+            await self._link.confirm()
 
     async def ping(self) -> None:
         async with self._link.answering():
-            await self._link.client.flush()
+            await self._link.confirm()
 
     async def _subscribe(self, topic: Topic) -> Subscription:
         deliver, channel = self._sink.deliver, topic.name
@@ -223,7 +244,7 @@ class NatsBackend(ChannelsBackend):
                 else:
                     await self._store(link).publish(channel, keep, data)
             if any(keep is None for _, keep in targets):
-                await link.client.flush()
+                await link.confirm()
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
