@@ -38,10 +38,11 @@ async def process(app: str, *, mebibytes: int | None = None, **settings: object)
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / "log"
         with log_file.open("wb") as log:
+            given = json.dumps({"port": 0, "drain_timeout": 1.0, **settings})
+            command = [sys.executable, "-m", "tests.server.process", app, given]
             started = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "tests.server.process", app, json.dumps({"port": 0, "drain_timeout": 1.0, **settings}),
-                cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+                *command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         try:
             running = Running(await _port_of(started, log_file), started, log_file)
             if mebibytes is not None:
