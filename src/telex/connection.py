@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
 
@@ -32,7 +32,7 @@ from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEnco
 if TYPE_CHECKING:
     from telex.application import Telex
 
-__all__ = ("ConnectionOptions", "ConnectionState", "WebSocket")
+__all__ = ("ConnectionOptions", "ConnectionState", "Streams", "WebSocket")
 
 UserT = TypeVar("UserT")
 AuthT = TypeVar("AuthT")
@@ -108,8 +108,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         super().__init__(scope)
         self.options = _DEFAULT_OPTIONS
         self.inbox = Inbox(receive or _no_channel)
-        self.streams: asyncio.TaskGroup | None = None
-        self.stream_tasks: set[asyncio.Task[None]] = set()
+        self.streams: Streams | None = None
         self.transport: Transport | None = None
         """The server's fast path, once the connection is accepted; ``None`` on servers that have none."""
         self.asgi_send = send or _no_channel
@@ -486,10 +485,27 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """
         if self.streams is None:
             raise ConnectionStateError("start_stream() outside of a handler: use send_websocket_stream(socket, stream)")
-        task = self.streams.create_task(send_stream(self, stream, mode, send_handler))
-        self.stream_tasks.add(task)
-        task.add_done_callback(self.stream_tasks.discard)
+        return self.streams.start(send_stream(self, stream, mode, send_handler))
+
+
+class Streams(asyncio.TaskGroup):
+    """The streams of one connection. They end with it, where a plain task group would wait for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run ``stream`` beside the handler."""
+        task = self.create_task(stream)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
         return task
+
+    def cancel(self) -> None:
+        """End those that still run."""
+        for task in tuple(self._running):
+            task.cancel()
 
 
 async def send_stream(

@@ -9,7 +9,6 @@ All kinds of handler share the session that is compiled here::
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from telex import codecs
 from telex.codecs import Reader, Writer
-from telex.connection import ConnectionOptions, WebSocket
+from telex.connection import ConnectionOptions, Streams, WebSocket
 from telex.di import Cache, Graph
 from telex.errors import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
@@ -217,14 +216,13 @@ def _with_streams(run: Run) -> Run:
 
     async def run_with_streams(socket: Socket, slots: list[Any]) -> None:
         try:
-            async with asyncio.TaskGroup() as streams:
+            async with Streams() as streams:
                 socket.streams = streams
                 try:
                     await run(socket, slots)
                 finally:
                     socket.streams = None
-                    for task in tuple(socket.stream_tasks):
-                        task.cancel()
+                    streams.cancel()
         except BaseExceptionGroup as group:
             raise leaf(group) from None
 
