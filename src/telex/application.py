@@ -12,7 +12,6 @@ from starlette.responses import JSONResponse, Response
 
 from telex.connection import WebSocket
 from telex.datastructures import State
-from telex.di import Cache
 from telex.errors import Errors
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException
 from telex.layers import Layer, LayerOptions
@@ -22,6 +21,7 @@ from telex.plans import Build, HandlerPlan, compile_plan
 from telex.registry import Registry
 from telex.routing import Names, RouteHandler, flatten
 from telex.signatures import positional_count
+from telex.steps import Cache
 from telex.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ("AppConfig", "Plugin", "Telex")

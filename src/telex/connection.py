@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
 
@@ -27,12 +27,14 @@ from telex.exceptions import (
     WebSocketException,
 )
 from telex.inbox import Inbox
+from telex.sessions import ReadOnlySession
+from telex.streams import SendHandler, Streams, send_stream
 from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
 
 if TYPE_CHECKING:
     from telex.application import Telex
 
-__all__ = ("ConnectionOptions", "ConnectionState", "Streams", "WebSocket")
+__all__ = ("ConnectionOptions", "ConnectionState", "WebSocket")
 
 UserT = TypeVar("UserT")
 AuthT = TypeVar("AuthT")
@@ -474,7 +476,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         stream: AsyncIterator[object],
         *,
         mode: Mode = "text",
-        send_handler: Callable[[WebSocket[Any, Any, Any], Any], Any] | None = None,
+        send_handler: SendHandler | None = None,
     ) -> asyncio.Task[None]:
         """Send what ``stream`` yields while this handler goes on receiving; returns the task that does.
 
@@ -488,66 +490,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         return self.streams.start(send_stream(self, stream, mode, send_handler))
 
 
-class Streams(asyncio.TaskGroup):
-    """The streams of one connection. They end with it, where a plain task group would wait for them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._running: set[asyncio.Task[None]] = set()
-
-    def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``stream`` beside the handler."""
-        task = self.create_task(stream)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
-
-    def cancel(self) -> None:
-        """End those that still run."""
-        for task in tuple(self._running):
-            task.cancel()
-
-
-async def send_stream(
-    socket: WebSocket[Any, Any, Any],
-    stream: AsyncIterator[object],
-    mode: Mode,
-    send_handler: Callable[[WebSocket[Any, Any, Any], Any], Any] | None,
-) -> None:
-    """Send what ``stream`` yields until it is exhausted or the connection ends; it is closed in any case."""
-    write = codecs.value_writer(Any, mode, socket.options.type_encoders)
-    try:
-        async for value in stream:
-            if socket.connection_state == "disconnect":
-                return
-            if send_handler is not None:
-                await send_handler(socket, value)
-            else:
-                await socket.send_data(write(value), mode)
-    finally:
-        aclose = getattr(stream, "aclose", None)
-        if aclose is not None:
-            await aclose()
-
-
 class WrongModeException(WebSocketException):
     """A message came in the mode that was not asked for; closes with 1003 unless it is caught."""
 
     def __init__(self, mode: Mode) -> None:
         super().__init__(1003, f"expected a {mode} message")
-
-
-class ReadOnlySession(dict[str, Any]):
-    """A cookie session on a socket: reads as the dictionary that it is, refuses every write."""
-
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise ImproperlyConfiguredException(
-            "a cookie session is read-only on a WebSocket, for no cookie can be set after the handshake:"
-            " write it in an HTTP handler, or use a session that is stored on the server"
-        )
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
 
 
 def _decoded(decode: Callable[[str | bytes], Any], data: str | bytes) -> Any:

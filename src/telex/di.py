@@ -7,16 +7,12 @@ calls read them by index; nothing is looked up by name.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Generator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
-from weakref import WeakKeyDictionary
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 
 from telex import codecs
 from telex.connection import WebSocket
@@ -24,16 +20,15 @@ from telex.datastructures import Empty, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, read_signature
+from telex.steps import Cache, Call, Slots, Step, provider_step
 from telex.types import TypeDecoder
 from telex.watchdog import report_blocking
 
-__all__ = ("Call", "Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
+__all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
 
 T = TypeVar("T")
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 Scope: TypeAlias = Literal["connection", "message"]
-Slots: TypeAlias = list[Any]
-Step: TypeAlias = Callable[[Slots, AsyncExitStack], Awaitable[None]]
 
 RESERVED: Final = frozenset({"socket", "data", "state", "scope", "headers", "cookies", "query"})
 """Names that mean the same in every function, and so name no dependency."""
@@ -92,46 +87,6 @@ class Dependency:
 
 NamedDependency = Annotated[T, Dependency()]
 SkipValidation = Annotated[T, Dependency()]
-
-
-class Cache:
-    """The values of ``use_cache`` providers of one app, each made once."""
-
-    def __init__(self) -> None:
-        self._values: dict[Provide, object] = {}
-        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
-
-    async def get(self, provider: Provide, make: Callable[[], Awaitable[object]]) -> object:
-        """The cached value of ``provider``; ``make`` runs at most once, however many connections wait."""
-        if provider not in self._values:
-            async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                if provider not in self._values:
-                    self._values[provider] = await make()
-        return self._values[provider]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A function and the slots that its parameters are read from."""
-
-    fn: AnyCallable
-    signature: Signature
-    arguments: tuple[tuple[str, int], ...]
-    in_thread: bool = False
-
-    def bind(self, slots: Slots) -> AnyCallable:
-        """The function with everything injected but ``data``."""
-        if not self.arguments:
-            return self.fn
-        return partial(self.fn, **{name: slots[index] for name, index in self.arguments})
-
-    async def __call__(self, slots: Slots, **given: object) -> Any:
-        """Call it, in a thread if it asked for that, and await it if it is asynchronous."""
-        bound = self.bind(slots)
-        if self.in_thread:
-            return await run_in_threadpool(bound, **given)
-        result = bound(**given)
-        return await result if self.signature.kind is Kind.ASYNC else result
 
 
 class Graph:
@@ -358,7 +313,7 @@ class Graph:
                 f"{call.signature.where} is a generator, which is cleaned up: use_cache=True cannot keep it"
             )
         index = self._new_slot()
-        step = _provider_step(call, index, provider, self._cache)
+        step = provider_step(call, index, provider if provider.use_cache else None, self._cache)
         if scope == "message":
             self._message_steps[index] = step
             self._requires[index] = (*self._required(call), index)
@@ -369,92 +324,6 @@ class Graph:
     def _new_slot(self) -> int:
         self._size += 1
         return self._size - 1
-
-
-def _provider_step(call: Call, index: int, provider: Provide, cache: Cache) -> Step:
-    """The function that fills slot ``index``, chosen by how the provider gives its value."""
-    if call.signature.kind is Kind.GENERATOR:
-        enter = _enter_in_thread if call.in_thread else _enter_inline
-        return _generator_step(call, index, enter)
-    if call.signature.kind is Kind.ASYNC_GENERATOR:
-        return _generator_step(call, index, _enter_async)
-
-    async def fill(slots: Slots, _: AsyncExitStack) -> None:
-        slots[index] = await call(slots)
-
-    async def fill_cached(slots: Slots, _: AsyncExitStack) -> None:
-        slots[index] = await cache.get(provider, partial(call, slots))
-
-    return fill_cached if provider.use_cache else fill
-
-
-# -- generators: set up now, resumed once at the end
-
-_Resume: TypeAlias = Callable[[BaseException | None], Awaitable[None]]
-_Enter: TypeAlias = Callable[[Any], Awaitable[tuple[object, _Resume]]]
-
-
-def _generator_step(call: Call, index: int, enter: _Enter) -> Step:
-    where = call.signature.where
-
-    async def fill(slots: Slots, exits: AsyncExitStack) -> None:
-        try:
-            slots[index], resume = await enter(call.bind(slots)())
-        except (StopIteration, StopAsyncIteration) as exc:
-            raise RuntimeError(f"the dependency {where} ended without a yield") from exc
-
-        async def exit_generator(_: object, exc: BaseException | None, __: object) -> bool:
-            try:
-                await resume(exc)
-            except (StopIteration, StopAsyncIteration):
-                return False
-            raise RuntimeError(f"the dependency {where} yields more than once")
-
-        exits.push_async_exit(exit_generator)
-
-    return fill
-
-
-async def _enter_async(generator: AsyncGenerator[object, None]) -> tuple[object, _Resume]:
-    async def resume(exc: BaseException | None) -> None:
-        await (anext(generator) if exc is None else generator.athrow(exc))
-
-    return await anext(generator), resume
-
-
-async def _enter_inline(generator: Generator[object, None, None]) -> tuple[object, _Resume]:
-    async def resume(exc: BaseException | None) -> None:
-        _resume_sync(generator, exc)
-
-    return _first(generator), resume
-
-
-async def _enter_in_thread(generator: Generator[object, None, None]) -> tuple[object, _Resume]:
-    async def resume(exc: BaseException | None) -> None:
-        await run_in_threadpool(_resume_sync, generator, exc)
-
-    return await run_in_threadpool(_first, generator), resume
-
-
-class _Exhausted(StopAsyncIteration):
-    """A sync generator's end: ``StopIteration`` cannot leave a coroutine or a thread."""
-
-
-def _first(generator: Generator[object, None, None]) -> object:
-    try:
-        return next(generator)
-    except StopIteration:
-        raise _Exhausted from None
-
-
-def _resume_sync(generator: Generator[object, None, None], exc: BaseException | None) -> None:
-    try:
-        if exc is None:
-            next(generator)
-        else:
-            generator.throw(exc)
-    except StopIteration:
-        raise _Exhausted from None
 
 
 # -- values of the handshake

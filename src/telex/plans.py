@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from telex import codecs
 from telex.codecs import Reader, Writer
-from telex.connection import ConnectionOptions, Streams, WebSocket
-from telex.di import Cache, Graph
+from telex.connection import ConnectionOptions, WebSocket
+from telex.di import Graph
 from telex.errors import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
@@ -25,6 +25,8 @@ from telex.middleware import OriginCheck, compile_origin_check, without_fast_pat
 from telex.params import RequestParameter
 from telex.registry import Registry
 from telex.signatures import describe, positional_count
+from telex.steps import Cache
+from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
 if TYPE_CHECKING:

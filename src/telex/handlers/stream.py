@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections.abc
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast, get_args, get_origin
 
 from telex.codecs import Writer
-from telex.connection import WebSocket, send_stream
+from telex.connection import WebSocket
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
 from telex.inbox import supervised
@@ -17,6 +17,7 @@ from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import describe, read_signature
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA
+from telex.streams import SendHandler, send_stream
 from telex.types import Mode
 
 __all__ = ("StreamHandler", "StreamOptions", "send_websocket_stream", "websocket_stream")
@@ -24,7 +25,6 @@ __all__ = ("StreamHandler", "StreamOptions", "send_websocket_stream", "websocket
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 StreamFunction: TypeAlias = Callable[..., AsyncGenerator[Any, None]]
 UnreadPolicy: TypeAlias = Callable[[bool], Exception | bool]
-SendHandler: TypeAlias = Callable[[Any, Any], Awaitable[None]]
 
 logger: Final = logging.getLogger("telex")
 
