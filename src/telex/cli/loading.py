@@ -1,0 +1,125 @@
+"""Finds the app that ``module:attribute`` names, and says what is there where it is not."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+from telex.application import Telex
+from telex.exceptions import ImproperlyConfiguredException
+from telex.signatures import describe, positional_count
+from telex.types import ASGIApp
+
+__all__ = ("LoadError", "check_target", "load_app", "load_telex", "make_importable")
+
+
+class LoadError(Exception):
+    """No app can be had under that name; the text says why, and what to write instead."""
+
+
+def make_importable(folder: str) -> None:
+    """Put ``folder`` first on the path that modules are imported from.
+
+    :raises LoadError: it is no folder.
+    """
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise LoadError(f"--app-dir {folder} is not a directory")
+    if str(path) not in sys.path:
+        sys.path.insert(0, str(path))
+
+
+def check_target(target: str) -> tuple[str, str]:
+    """The module and the attribute that ``target`` names.
+
+    :raises LoadError: it is not of the form ``module:attribute``.
+    """
+    module, colon, attribute = target.partition(":")
+    if module.endswith(".py") or "/" in module:
+        dotted = module.removesuffix(".py").strip("./").replace("/", ".")
+        raise LoadError(f"{target!r} names a file: write the module, {dotted}:{attribute or 'app'}")
+    if not module or not colon or not attribute:
+        raise LoadError(f"{target!r} does not name an app: write module:attribute, such as {module or 'main'}:app")
+    return module, attribute
+
+
+def load_app(target: str, *, factory: bool = False) -> ASGIApp:
+    """The ASGI app that ``target`` names; with ``factory``, the one that the function of that name makes.
+
+    :raises LoadError: there is none, or it cannot be built. Anything else that the user's module raises passes through.
+    """
+    name, attribute = check_target(target)
+    module = _import(name)
+    found: object = module
+    try:
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        raise LoadError(f"{name} has no attribute {attribute!r}: {_apps_of(module)}") from None
+    if factory:
+        found = _make(found, target)
+    return _checked(found, target, module)
+
+
+def load_telex(target: str, *, factory: bool = False) -> Telex:
+    """As :func:`load_app`, for commands that look into the app.
+
+    :raises LoadError: what is found is not a ``Telex``.
+    """
+    app = load_app(target, factory=factory)
+    if not isinstance(app, Telex):
+        name = check_target(target)[0]
+        raise LoadError(f"{target} is {_what(app)}, not a Telex: {_apps_of(sys.modules[name])}")
+    return app
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
+            raise
+        raise LoadError(f"there is no module {exc.name!r} in {Path.cwd()}, nor elsewhere: {_modules_here()}") from None
+    except ImproperlyConfiguredException as exc:
+        raise LoadError(f"{name}: {exc}") from exc
+
+
+def _make(found: object, target: str) -> object:
+    if not callable(found):
+        raise LoadError(f"--factory: {target} is {_what(found)}, not a function that makes the app")
+    try:
+        return found()
+    except ImproperlyConfiguredException as exc:
+        raise LoadError(f"{target}(): {exc}") from exc
+
+
+def _checked(found: object, target: str, module: ModuleType) -> ASGIApp:
+    if isinstance(found, FunctionType) and not positional_count(found):
+        raise LoadError(f"{target} is {_what(found)}, which takes no arguments: if it makes the app, add --factory")
+    if not callable(found) or isinstance(found, type):
+        raise LoadError(f"{target} is {_what(found)}, not an ASGI app: {_apps_of(module)}")
+    return found
+
+
+def _apps_of(module: ModuleType) -> str:
+    """What of ``module`` could have been meant."""
+    apps = [name for name, value in vars(module).items() if isinstance(value, Telex)]
+    if apps:
+        return "it has " + ", ".join(f"{module.__name__}:{name}" for name in apps)
+    return f"there is no Telex in {module.__file__ or module.__name__}"
+
+
+def _modules_here() -> str:
+    here = Path.cwd()
+    names = [path.stem for path in here.glob("*.py")] + [path.parent.name for path in here.glob("*/__init__.py")]
+    return f"here are {', '.join(sorted(names))}" if names else "there are no Python files here; see --app-dir"
+
+
+def _what(value: object) -> str:
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    if isinstance(value, FunctionType):
+        return f"the function {describe(value)}"
+    return f"a {type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
