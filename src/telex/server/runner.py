@@ -108,6 +108,8 @@ class Server(uvicorn.Server):
         await self._end_the_rest()
         for server in self.servers:
             await server.wait_closed()
+        if not sockets:
+            _remove_socket(self.settings)  # here, for once this returns uvicorn lets the signal end the process
         if not self.force_exit:
             await self.lifespan.shutdown()
 
@@ -195,8 +197,12 @@ def run(
         else:
             _run_here(app, settings)
     finally:
-        if settings.uds is not None:
-            Path(settings.uds).unlink(missing_ok=True)
+        _remove_socket(settings)
+
+
+def _remove_socket(settings: Settings) -> None:
+    if settings.uds is not None:
+        Path(settings.uds).unlink(missing_ok=True)
 
 
 def _run_here(app: App, settings: Settings) -> None:

@@ -126,8 +126,8 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "float": float,
     "str": str,
     "tuple[str, ...]": lambda text: tuple(part for part in text.split(os.pathsep) if part),
-    'Literal["auto", "httptools", "h11"]': partial(_parse_choice, ("auto", "httptools", "h11")),
-    'Literal["text", "json", "none"]': partial(_parse_choice, ("text", "json", "none")),
+    "Literal['auto', 'httptools', 'h11']": partial(_parse_choice, ("auto", "httptools", "h11")),
+    "Literal['text', 'json', 'none']": partial(_parse_choice, ("text", "json", "none")),
 }
 
 
