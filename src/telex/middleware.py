@@ -127,7 +127,9 @@ def _is_same_host(scheme: str, host: str, port: int | None, connection: HTTPConn
         return False
     if scheme not in _DEFAULT_PORTS:
         return False
-    return (port or _DEFAULT_PORTS[scheme]) == (own_port or (443 if secure else _DEFAULT_PORTS[scheme]))
+    if own_port is None:
+        own_port = 443 if secure else _DEFAULT_PORTS[scheme]
+    return (_DEFAULT_PORTS[scheme] if port is None else port) == own_port
 
 
 def _matches(entry: str, origin: str, netloc: str, host: str) -> bool:
