@@ -160,7 +160,10 @@ class Site:
         assert not [sign for sign in SIGNS_OF_TROUBLE if sign in printed], printed
 
 
-NOISE: Final[Mapping[str, frozenset[str]]] = {}
+NOISE: Final[Mapping[str, frozenset[str]]] = {
+    # said of every denial response, which it sends all the same
+    "uvicorn-websockets": frozenset({"ASGI callable returned without completing handshake."}),
+}
 """What servers log on their own account although all went as it should."""
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from telex import Telex, websocket_listener
+from telex.types import Receive, Scope, Send
+from tests.contract.subjects.handshakes import guarded, guarded_below, handshakes
 from tests.contract.subjects.journal import journal, probe, watched
 from tests.contract.subjects.messages import messages
 
@@ -15,5 +19,16 @@ def control(data: str) -> str:
     return data
 
 
-app = Telex([control, probe, messages])
-watched.append(app)
+open_to_all = Telex([control, probe, messages, handshakes])
+PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
+watched.extend([open_to_all, *PREFIXES.values()])
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """The app for everybody, and others under a prefix each."""
+    prefix = scope.get("path", "").split("/")[1:2]
+    mounted = PREFIXES.get(prefix[0]) if prefix else None
+    if mounted is None:
+        await open_to_all(scope, receive, send)
+    else:
+        await mounted({**scope, "root_path": f"/{prefix[0]}"}, receive, send)
