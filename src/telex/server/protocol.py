@@ -245,6 +245,8 @@ class WebSocketProtocol(asyncio.Protocol):
                 await self._connection.drain()
             return
         handle = _BEFORE_ACCEPT.get(kind) if self._connection.stage == Stage.OPENING else _AFTER_ACCEPT.get(kind)
+        if handle is None and self._connection.stage >= Stage.CLOSING:
+            raise ConnectionClosed(f"{kind!r} came too late: the connection is closed.")
         if handle is None:
             stage = self._connection.stage.name.lower()
             raise ConnectionStateError(f"{kind!r} cannot be sent while the connection is {stage}.")

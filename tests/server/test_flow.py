@@ -1,0 +1,188 @@
+"""Senders and receivers of different speed: T7, T8, T38 and T39 of HARDENING.md."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from telex.server.settings import App
+from telex.types import Receive, Scope, Send, Transport
+from tests.server.apps import attackable, echo, transport_of
+from tests.server.conftest import attacked, connected, echoes, running
+from tests.support.raw import BINARY, TEXT, RawClient, frame
+
+MIB = 1 << 20
+
+
+async def slowest_echo(client: RawClient, rounds: int) -> float:
+    """The longest of so many round trips, in seconds."""
+    slowest = 0.0
+    for _ in range(rounds):
+        began = time.perf_counter()
+        await echoes(client)
+        slowest = max(slowest, time.perf_counter() - began)
+    return slowest
+
+
+async def test_t7_a_send_waits_for_a_client_that_does_not_read() -> None:
+    sent: list[int] = []
+    over = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket" or scope["path"] == "/":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        try:
+            while True:
+                await send({"type": "websocket.send", "bytes": b"x" * 10_000})
+                sent.append(10_000)
+        except OSError:
+            over.set()
+
+    async with attacked(app) as server:
+        async with connected(server.port, "/pump", receive_buffer=4096):
+            before = -1
+            while sum(sent) != before:
+                before = sum(sent)
+                await asyncio.sleep(0.1)
+            assert 0 < before < 8 * MIB  # the kernel's buffers and the high-water mark
+        await asyncio.wait_for(over.wait(), 5)
+
+
+async def test_t7_in_a_broadcast_only_the_slow_client_suffers() -> None:
+    members: list[Transport] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket" or scope["path"] == "/":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        members.append(transport_of(scope))
+        await send({"type": "websocket.send", "text": "joined"})
+        assert (await receive())["type"] == "websocket.disconnect"
+
+    async with attacked(app, max_write_buffer=2 * MIB) as server, contextlib.AsyncExitStack() as stack:
+        slow = await stack.enter_async_context(connected(server.port, "/join", receive_buffer=4096))
+        clients = [await stack.enter_async_context(connected(server.port, "/join")) for _ in range(5)]
+        for client in (slow, *clients):
+            assert (await client.read_frame()).payload == b"joined"
+        for number in range(120):
+            payload = number.to_bytes(2, "big") * 32_768
+            for member in members:
+                with contextlib.suppress(OSError):
+                    member.send(payload)
+            for client in clients:
+                assert (await client.read_frame()).payload == payload
+        assert (await slow.read_close()).code == 1006  # dropped, with what was on its way
+
+
+async def pump(scope: Scope, receive: Receive, send: Send) -> None:
+    """Sends for ever, as long as the client is there; echoes on ``/``."""
+    with contextlib.suppress(OSError):
+        await attackable(scope, receive, send)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+async def test_t8_a_loop_of_sends_leaves_time_for_others(reads: bool) -> None:
+    async with (
+        attacked(pump) as server,
+        connected(server.port) as other,
+        connected(server.port, "/pump") as client,
+    ):
+        client.timeout = 60
+        reading = asyncio.create_task(client.read_to_end() if reads else asyncio.sleep(0))
+        assert await slowest_echo(other, 40) < 0.25
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
+async def test_t8_small_sends_without_a_pause_leave_time_for_others() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket" or scope["path"] == "/":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        transport = transport_of(scope)
+        with contextlib.suppress(OSError):
+            while True:
+                if not transport.send("tick"):
+                    await transport.drain()
+
+    async with attacked(app) as server, connected(server.port) as other, connected(server.port, "/ticks") as client:
+        client.timeout = 60
+        reading = asyncio.create_task(client.read_to_end())
+        assert await slowest_echo(other, 40) < 0.25
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
+async def test_t38_concurrent_sends_keep_their_order() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket" or scope["path"] == "/":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        sends = [send({"type": "websocket.send", "bytes": n.to_bytes(2, "big") * 2500}) for n in range(500)]
+        await asyncio.gather(*sends)
+        await send({"type": "websocket.send", "text": "done"})
+        await receive()
+
+    async with attacked(app) as server, connected(server.port, "/sends", receive_buffer=4096) as client:
+        await asyncio.sleep(0.1)  # the first sends stall before the client reads
+        for number in range(500):
+            assert (await client.read_frame()).payload == number.to_bytes(2, "big") * 2500
+        assert (await client.read_frame()).payload == b"done"
+
+
+@pytest.mark.parametrize("size", [1500, 9000, 70_000])
+async def test_t38_frames_stay_whole_when_the_client_stalls(echo_app: App, size: int) -> None:
+    """Each size takes another way to the socket; replies that wait must not share a buffer with later ones."""
+    count = 3_000_000 // size
+    async with running(echo_app) as server, connected(server.port, receive_buffer=4096) as client:
+
+        async def send() -> None:
+            for number in range(count):
+                await client.send(frame(BINARY, number.to_bytes(3, "big") * (size // 3 + number % 3)))
+
+        sending = asyncio.create_task(send())
+        await asyncio.sleep(0.05)
+        for number in range(count):
+            assert (await client.read_frame()).payload == number.to_bytes(3, "big") * (size // 3 + number % 3)
+        await sending
+
+
+async def test_t39_a_noisy_neighbour(echo_app: App) -> None:
+    async with attacked(echo_app) as server, connected(server.port) as other, connected(server.port) as noisy:
+        noise = frame(TEXT, b'{"a":1}' * 10_000)
+
+        async def make_noise() -> None:
+            for _ in range(200):
+                await noisy.send(noise)
+                await noisy.read_frame()
+
+        making = asyncio.create_task(make_noise())
+        assert await slowest_echo(other, 40) < 0.25
+        making.cancel()
+        await asyncio.wait({making})
+
+
+async def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    async with attacked(attackable) as server, connected(server.port, "/frame", receive_buffer=4096) as client:
+        client.timeout = 1
+        block, sent = frame(BINARY, b"x" * 60_000), 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 100 * MIB:
+                await client.send(block)
+                sent += len(block)
+        assert sent < 30 * MIB
+        client.timeout = 5
+        for _ in range(sent // len(block)):
+            assert len((await client.read_frame()).payload) == 60_000
