@@ -129,6 +129,8 @@ class _Closable(Protocol):
     @property
     def is_closed(self) -> bool: ...
 
+    async def close(self) -> None: ...
+
 
 L = TypeVar("L", bound=_Closable)
 
@@ -146,24 +148,24 @@ class OnDemand(Generic[L]):
         self._attempts = 0
         self._failure: BackendUnavailable | None = None
 
-    @property
-    def current(self) -> L | None:
-        """The connection, if one is open."""
-        return None if self._link is None or self._link.is_closed else self._link
+    async def close(self) -> None:
+        """Close the connection, if there is one."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
 
     async def get(self) -> L:
         """The open connection.
 
         :raises BackendUnavailable: it cannot be opened.
         """
-        link = self.current
-        if link is not None:
-            return link
+        if self._link is not None and not self._link.is_closed:
+            return self._link
         seen = self._attempts
         async with self._lock:
-            link = self.current
-            if link is not None:
-                return link
+            if self._link is not None and not self._link.is_closed:
+                return self._link
+            await self.close()
             if self._failure is not None and self._attempts != seen:
                 raise BackendUnavailable(self._failure.detail) from self._failure
             self._failure = None

@@ -231,9 +231,7 @@ class NatsBackend(ChannelsBackend):
         await self._publishing.get()
 
     async def close(self) -> None:
-        link = self._publishing.current
-        if link is not None:
-            await link.close()
+        await self._publishing.close()
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         link = await self._publishing.get()
