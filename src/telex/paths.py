@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Generic, TypeVar, cast
+from urllib.parse import quote
 
 import msgspec
 from starlette.convertors import Convertor, PathConvertor, StringConvertor, UUIDConvertor
@@ -49,6 +50,13 @@ class _Typed(Convertor[T], Generic[T]):
         return str(msgspec.to_builtins(value))
 
 
+class _Number(_Typed[T]):
+    """A number with a fraction, written without an exponent."""
+
+    def to_string(self, value: T) -> str:
+        return format(decimal.Decimal(str(value)), "f")
+
+
 _NUMBER: Final = r"-?[0-9]{1,400}(?:\.[0-9]{1,400})?"
 _DATE: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}"
 _TIME: Final = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,6})?)?(?:Z|[+-][0-9]{2}:?[0-9]{2})?"
@@ -60,8 +68,8 @@ CONVERTORS: Final[Mapping[str, Convertor[Any]]] = {
     "date": _Typed(dt.date, _DATE),
     "time": _Typed(dt.time, _TIME),
     "int": _Typed(int, r"-?[0-9]{1,400}"),
-    "decimal": _Typed(decimal.Decimal, _NUMBER),
-    "float": _Typed(float, _NUMBER),
+    "decimal": _Number(decimal.Decimal, _NUMBER),
+    "float": _Number(float, _NUMBER),
     "timedelta": _Typed(dt.timedelta, _DURATION),
     "str": _Text(),
     "path": _Path(),
@@ -69,6 +77,8 @@ CONVERTORS: Final[Mapping[str, Convertor[Any]]] = {
 """What may stand after the colon in ``{name:str}``, the most particular first: so they are tried."""
 
 _ORDER: Final = {name: order for order, name in enumerate(CONVERTORS)}
+_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
+"""What stands for itself in a path (RFC 3986 section 3.3)."""
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
 
 
@@ -102,18 +112,21 @@ class PathTemplate:
         return frozenset(segment[0] for segment in self.segments if isinstance(segment, tuple))
 
     def fill(self, parameters: Mapping[str, Any]) -> str | None:
-        """The path with these values; ``None`` when the names differ or a value does not fit its kind."""
+        """The path with these values, escaped as URLs want it.
+
+        ``None`` when the names differ or a value does not fit its kind.
+        """
         if self.names != set(parameters):
             return None
         parts = [segment if isinstance(segment, str) else _to_text(segment, parameters) for segment in self.segments]
-        return None if None in parts else "/" + "/".join(cast("list[str]", parts))
+        return None if None in parts else quote("/" + "/".join(cast("list[str]", parts)), safe=_PATH_SAFE)
 
 
 def _to_text(segment: tuple[str, str], parameters: Mapping[str, Any]) -> str | None:
     name, kind = segment
     try:
         text = CONVERTORS[kind].to_string(parameters[name])
-    except (AssertionError, TypeError, ValueError):
+    except (AssertionError, TypeError, ValueError, ArithmeticError):
         return None
     return text if re.fullmatch(CONVERTORS[kind].regex, text) else None
 
@@ -142,7 +155,7 @@ class _Node(Generic[T]):
     """One level of the templates' tree: texts by dictionary, then parameters, the most particular first."""
 
     texts: dict[str, _Node[T]] = field(default_factory=dict)
-    parameters: list[tuple[str, Convertor[Any], re.Pattern[str], _Node[T]]] = field(default_factory=list)
+    parameters: list[tuple[str, re.Pattern[str], _Node[T]]] = field(default_factory=list)
     leaf: tuple[T, PathTemplate] | None = None
 
 
@@ -188,43 +201,48 @@ def _child(node: _Node[T], segment: str | tuple[str, str]) -> _Node[T]:
     if isinstance(segment, str):
         return node.texts.setdefault(segment, _Node())
     kind = segment[1]
-    regex = CONVERTORS[kind].regex
-    for _, convertor, _, child in node.parameters:
-        if convertor.regex == regex:
+    pattern = re.compile(CONVERTORS[kind].regex)
+    for _, known, child in node.parameters:
+        if known == pattern:
             return child
     new: _Node[T] = _Node()
-    node.parameters.append((kind, CONVERTORS[kind], re.compile(regex), new))
+    node.parameters.append((kind, pattern, new))
     node.parameters.sort(key=lambda entry: _ORDER[entry[0]])
     return new
 
 
 def _search(
-    node: _Node[T], parts: Sequence[str], index: int, values: tuple[Any, ...]
+    node: _Node[T], parts: Sequence[str], index: int, texts: tuple[str, ...]
 ) -> tuple[T, dict[str, Any]] | None:
     if index == len(parts):
-        return _matched(node, values)
+        return _matched(node, texts)
     child = node.texts.get(parts[index])
-    found = _search(child, parts, index + 1, values) if child is not None else None
+    found = _search(child, parts, index + 1, texts) if child is not None else None
     if found is not None:
         return found
-    for kind, convertor, pattern, child in node.parameters:
+    for kind, pattern, child in node.parameters:
         text = "/".join(parts[index:]) if kind == "path" else parts[index]
         if pattern.fullmatch(text) is None:
             continue
-        try:
-            value = convertor.convert(text)
-        except (ValueError, msgspec.ValidationError):
-            continue
         after = len(parts) if kind == "path" else index + 1
-        found = _search(child, parts, after, (*values, value))
+        found = _search(child, parts, after, (*texts, text))
         if found is not None:
             return found
     return None
 
 
-def _matched(node: _Node[T], values: tuple[Any, ...]) -> tuple[T, dict[str, Any]] | None:
+def _matched(node: _Node[T], texts: tuple[str, ...]) -> tuple[T, dict[str, Any]] | None:
+    """What stands at the path's end, with ``texts`` as the kinds that its own template names.
+
+    Kinds that look alike share a node, so only here it is known which of them a text is.
+    """
     if node.leaf is None:
         return None
     value, template = node.leaf
-    names = (segment[0] for segment in template.segments if isinstance(segment, tuple))
-    return value, dict(zip(names, values, strict=True))
+    parameters = (segment for segment in template.segments if isinstance(segment, tuple))
+    try:
+        return value, {
+            name: CONVERTORS[kind].convert(text) for (name, kind), text in zip(parameters, texts, strict=True)
+        }
+    except (ValueError, msgspec.ValidationError):
+        return None
