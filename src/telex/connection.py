@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeAlias, cast
 
 import msgspec
 from starlette.datastructures import URL, URLPath
@@ -31,14 +32,19 @@ from telex.sessions import ReadOnlySession
 from telex.streams import SendHandler, Streams, send_stream
 from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
 
+if sys.version_info >= (3, 13):
+    from typing import TypeVar
+else:
+    from typing_extensions import TypeVar
+
 if TYPE_CHECKING:
     from telex.application import Telex
 
 __all__ = ("ConnectionOptions", "ConnectionState", "WebSocket")
 
-UserT = TypeVar("UserT")
-AuthT = TypeVar("AuthT")
-StateT = TypeVar("StateT", bound=State)
+UserT = TypeVar("UserT", default=Any)
+AuthT = TypeVar("AuthT", default=Any)
+StateT = TypeVar("StateT", bound=State, default=State)
 
 ConnectionState: TypeAlias = Literal["init", "connect", "receive", "disconnect"]
 """What users see; ``receive`` is an open connection, ``disconnect`` one that has ended from either side."""
