@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -74,12 +75,13 @@ async def attacked(app: App, **settings: object) -> AsyncIterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def clean_log(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> AsyncIterator[None]:
-    """No error may be logged, unless the test is marked as being about one by taking ``caplog`` itself."""
+def clean_log(caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest) -> Iterator[None]:
+    """No error may be logged, except in a test that takes ``caplog`` to look at it."""
     caplog.set_level(logging.INFO)
-    yield  # type: ignore[misc]
-    if "caplog" not in request.node._fixtureinfo.argnames:
-        assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+    yield
+    if "caplog" not in inspect.signature(request.function).parameters:
+        errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+        assert [record.getMessage() for record in errors] == []
 
 
 @pytest.fixture(params=sorted(ECHOES))
