@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import json
 import os
 import signal
@@ -229,16 +228,4 @@ async def stopped(serving: asyncio.Task[None], stop: Callable[[], None]) -> Asyn
             await serving
 
 
-def has_telex_server() -> bool:
-    """Whether Telex's own server is there."""
-    try:
-        return hasattr(importlib.import_module("telex.server"), "WebSocketProtocol")
-    except ImportError:
-        return False
-
-
-KINDS = tuple(
-    ServerKind(name)
-    for name in ("uvicorn-websockets", "uvicorn-wsproto", "hypercorn", "granian", "telex")
-    if name != "telex" or has_telex_server()
-)
+KINDS = tuple(ServerKind(name) for name in ("uvicorn-websockets", "uvicorn-wsproto", "hypercorn", "granian", "telex"))
