@@ -153,7 +153,12 @@ class Nats(Broker):
 
 
 class Postgres(Broker):
-    """PostgreSQL, which refuses to run as root: it gets a user without rights then."""
+    """PostgreSQL, which refuses to run as root: it gets a user without rights then.
+
+    The data directory is made once and copied for each server.
+    """
+
+    template: tempfile.TemporaryDirectory[str] | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,8 +169,22 @@ class Postgres(Broker):
             os.chown(self.home, nobody.pw_uid, nobody.pw_gid)
             self._as_user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
         self.home.chmod(0o700)
-        data = str(self.home / "data")
-        self._run("initdb", "-D", data, "-U", "telex", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+        if Postgres.template is None:
+            data = str(self.home / "data")
+            options = f"-D {data} -U telex -A trust -E UTF8 --locale=C --wal-segsize=1 --no-sync".split()
+            self._run("initdb", *options)
+            Postgres.template = tempfile.TemporaryDirectory(prefix="telex-postgres-")
+            subprocess.run(["cp", "-a", data, Postgres.template.name], check=True)
+        else:
+            subprocess.run(["cp", "-a", f"{Postgres.template.name}/data", str(self.home)], check=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # To stop the parent alone would leave its children at work.
+        if self._process is not None and number is not signal.SIGKILL:
+            pid = self._process.pid
+            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                os.kill(int(child), number)
+        super()._signal(number)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as_user, str(self._bin / program), *arguments]

@@ -12,10 +12,12 @@ import asyncio
 import base64
 import hashlib
 import inspect
+import os
 import select
+import socket
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, LiteralString, Protocol, TypeAlias, cast
 
 from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
@@ -162,7 +164,7 @@ class _PostgresListener(Listener):
         await self._execute("; ".join(f"{command} {_notice(topic.name)}" for topic in topics))
 
     async def _execute(self, statement: str) -> None:
-        async with self._lock, _answering(self._timeout):
+        async with self._lock, _answering(self._connection, self._timeout):
             try:
                 # Names are hexadecimal digests: nothing in the statement comes from outside.
                 await self._connection.execute(statement.encode())
@@ -238,7 +240,7 @@ class PostgresBackend(ChannelsBackend):
 
     async def open(self) -> None:
         link = await self._statements.get()
-        async with _answering(self._timeout):
+        async with _answering(link.connection, self._timeout):
             if self._create_schema:
                 async with link.connection.transaction():
                     # Nodes that start together must not create the same things at the same time.
@@ -318,7 +320,7 @@ class PostgresBackend(ChannelsBackend):
 
     async def _query(self, statement: LiteralString, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
         link = await self._statements.get()
-        async with _answering(self._timeout):
+        async with _answering(link.connection, self._timeout):
             cursor = await link.connection.execute(statement, parameters)
             return await cursor.fetchall() if cursor.description else []
 
@@ -329,17 +331,26 @@ class PostgresBackend(ChannelsBackend):
 
 
 @asynccontextmanager
-async def _answering(timeout: float) -> AsyncIterator[None]:
-    """Bound what is asked of the server in the body, and translate its failures."""
+async def _answering(connection: _Connection, timeout: float) -> AsyncIterator[None]:
+    """Bound what is asked of the server in the body, and translate its failures.
+
+    When the time is over the connection is cut, and the statement fails. To cancel it instead would have psycopg ask
+    the silent server to stop, and wait for that.
+    """
+    late = asyncio.get_running_loop().call_later(timeout, _cut, connection)
     try:
-        async with asyncio.timeout(timeout):
-            yield
-    except TimeoutError as error:
-        raise BackendUnavailable(f"PostgreSQL did not answer in {timeout:g} s") from error
+        yield
     except OperationalError as error:
-        raise BackendUnavailable(f"PostgreSQL is lost: {error}") from error
+        raise BackendUnavailable(f"PostgreSQL is lost, or did not answer in {timeout:g} s: {error}") from error
     except (Error, OSError) as error:
         raise BackendUnavailable(f"PostgreSQL refused: {error}") from error
+    finally:
+        late.cancel()
+
+
+def _cut(connection: _Connection) -> None:
+    with suppress(Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
 
 
 def _notice(channel: str) -> str:
