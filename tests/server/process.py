@@ -26,6 +26,8 @@ class Running:
     port: int
     process: asyncio.subprocess.Process
     log_file: Path
+    last_log: str = ""
+    """All that it printed, once it has ended."""
 
     def log(self) -> str:
         """What it printed so far."""
@@ -51,6 +53,7 @@ async def process(app: str, *, mebibytes: int | None = None, **settings: object)
             if started.returncode is None:
                 started.terminate()
             await asyncio.wait_for(started.wait(), 15)
+            running.last_log = running.log()
         finally:
             if started.returncode is None:
                 started.kill()

@@ -77,16 +77,30 @@ class Server(uvicorn.Server):
         self.status = ServerStatus(self)
         self.listening = asyncio.Event()
         """Set once connections are accepted: for programs that start the server beside something else."""
+        self.port = settings.port
+        """The TCP port; where the settings say 0, the one that the started server got."""
+        self._cancelled = False
 
-    @property
-    def port(self) -> int:
-        """The TCP port that the started server listens on: ``settings.port``, or the one it got for 0."""
-        return int(self.servers[0].sockets[0].getsockname()[1])
+    async def serve(self, sockets: list[socket] | None = None) -> None:
+        """Serve until a signal stops it, or until the task is cancelled: both begin the drain."""
+        await super().serve(sockets)
+        if self._cancelled:
+            raise asyncio.CancelledError
+
+    async def main_loop(self) -> None:
+        """Wait for the end."""
+        try:
+            await super().main_loop()
+        except asyncio.CancelledError:
+            self._cancelled = True
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Let the application see the server, and start."""
         self.lifespan.state["telex.server"] = self.status
         await super().startup(sockets=sockets)
+        name = self.servers[0].sockets[0].getsockname()
+        if isinstance(name, tuple):
+            self.port = name[1]
         self.listening.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -167,7 +181,7 @@ def _restart(spread: float) -> CloseReason:
 
 
 async def serve(app: App, settings: Settings | None = None, **given: object) -> None:
-    """Serve ``app`` in the running event loop until a signal stops it.
+    """Serve ``app`` in the running event loop until a signal stops it or the task is cancelled.
 
     Give :class:`Settings`, or single settings by name: ``await serve(app, port=9000)``. Those that are not given come
     from the environment.

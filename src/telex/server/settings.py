@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any, Final, Literal, TypeAlias
 
 from uvicorn.config import Config
@@ -96,9 +96,12 @@ class Settings(Limits):
 
 
 def _parse(name: str, kind: str, text: str) -> object:
+    """The value of an environment variable; ``kind`` is the setting's annotation as it stands above."""
     if kind.endswith("| None") and text.lower() in {"", "none"}:
         return None
     try:
+        if kind.startswith("Literal"):
+            return _parse_choice(ast.literal_eval(kind.removeprefix("Literal")), text)
         return _PARSERS[kind.removesuffix(" | None")](text)
     except ValueError as error:
         raise ImproperlyConfiguredException(
@@ -106,7 +109,7 @@ def _parse(name: str, kind: str, text: str) -> object:
         ) from error
 
 
-def _parse_choice(choices: tuple[str, ...], text: str) -> str:
+def _parse_choice(choices: list[str], text: str) -> str:
     if text not in choices:
         raise ValueError(text)
     return text
@@ -126,8 +129,6 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
     "float": float,
     "str": str,
     "tuple[str, ...]": lambda text: tuple(part for part in text.split(os.pathsep) if part),
-    "Literal['auto', 'httptools', 'h11']": partial(_parse_choice, ("auto", "httptools", "h11")),
-    "Literal['text', 'json', 'none']": partial(_parse_choice, ("text", "json", "none")),
 }
 
 
