@@ -21,13 +21,15 @@ T = TypeVar("T")
 
 
 class _Text(StringConvertor):
-    regex: ClassVar[str] = r"[^/\x00-\x1f\x7f]+"
+    """One segment; ``.`` and ``..`` are none, for clients resolve those before they ask (RFC 3986 section 5.2.4)."""
+
+    regex: ClassVar[str] = r"(?!\.\.?\Z)[^/\x00-\x1f\x7f]+"
 
 
 class _Path(PathConvertor):
-    """The rest of the path, with its leading slash, as Litestar gives it."""
+    """The rest of the path, with its leading slash, as Litestar gives it, and without ``.`` and ``..`` segments."""
 
-    regex: ClassVar[str] = r"[^\x00-\x1f\x7f]*"
+    regex: ClassVar[str] = r"(?!(?:.*/)?\.\.?(?:/|\Z))[^\x00-\x1f\x7f]*"
 
     def convert(self, value: str) -> str:
         return f"/{value}"
