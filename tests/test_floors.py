@@ -17,7 +17,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes",),
-    ("types", "exceptions", "datastructures", "watchdog"),
+    ("types", "exceptions", "datastructures", "watch", "watchdog"),
     ("signatures", "events", "inbox", "paths", "sessions", "channels.mailbox"),
     ("params", "codecs", "steps"),
     ("streams",),

@@ -27,9 +27,11 @@ __all__ = (
     "Raw",
     "Reader",
     "Writer",
+    "as_is",
     "as_validation_error",
     "convert",
     "encoder_hook",
+    "is_raw_writer",
     "reader",
     "value_writer",
     "writer",
@@ -124,7 +126,7 @@ def _raw_kinds(annotation: Any) -> frozenset[type]:
 def _raw_reader(kinds: frozenset[type], mode: Mode) -> Reader:
     native = str if mode == "text" else bytes
     if native in kinds:
-        return _as_is
+        return as_is
     return _text_to_bytes if mode == "text" else _bytes_to_text
 
 
@@ -139,7 +141,8 @@ def _constrained_raw(read: Reader, annotation: Any) -> Reader:
     return read_and_check
 
 
-def _as_is(raw: Raw) -> Raw:
+def as_is(raw: Raw) -> Raw:
+    """The reader of text in text mode and of bytes in binary mode. Loops know it, and do not call it."""
     return raw
 
 
@@ -165,6 +168,11 @@ def _raw_to_bytes(value: object) -> bytes:
     if isinstance(value, str):
         return value.encode()
     raise SerializationException(f"declared as text or bytes, but the value is {type(value).__name__}")
+
+
+def is_raw_writer(write: Writer | None) -> bool:
+    """Whether ``write`` lets text (in text mode) or bytes (in binary mode) pass unchanged."""
+    return write is _raw_to_text or write is _raw_to_bytes
 
 
 # -- JSON

@@ -126,6 +126,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self.ignored_messages = 0
         """Messages that came in the mode that the listener does not receive in."""
         self._sent_in_a_row = 0
+        self.is_open = False
+        """Accepted, and ended by neither side."""
         self._step: _Step = "init"
         self._accepting: asyncio.Future[None] | None = None
 
@@ -200,11 +202,6 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         return _PUBLIC[self._step]
 
     @property
-    def is_open(self) -> bool:
-        """Accepted, and ended by neither side."""
-        return self._step == "open"
-
-    @property
     def was_accepted(self) -> bool:
         """Whether this side has completed the handshake, be the connection still open or not."""
         return self._accepting is not None and self._accepting.done()
@@ -225,6 +222,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             await self._await_connect()
             await self._wire(cast("Message", event))
             self._step = "open"
+            self.is_open = True
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
         finally:
             self._accepting.set_result(None)
@@ -265,7 +263,12 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             raise self.lost()
         self._step = "connect"
 
-    async def _ensure_accepted(self, call: _Call) -> None:
+    async def ensure_accepted(self, call: _Call = "send") -> None:
+        """Accept unless that is done; while another task is at it, wait for it.
+
+        :raises WebSocketDisconnect: the client has left.
+        :raises ConnectionStateError: the handshake was refused, or the connection closed; ``call`` is what it hinders.
+        """
         if self._step in {"closed", "disconnect"}:
             self._refuse(call)
         if self._accepting is None:
@@ -289,11 +292,12 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             return
         await self._await_connect()
         self._step = "closed"
+        self.is_open = False
         self.close_code, self.close_reason = event["code"], event["reason"]
         try:
             await self.asgi_send(cast("Message", event))
         except OSError:
-            self._step = "disconnect"
+            self.lost()
 
     # -- raw events
 
@@ -349,6 +353,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def lost(self, code: int = 1006, reason: str = "the connection was lost") -> WebSocketDisconnect:
         """Nothing can be sent from here on; returns how the client left."""
         self._step = "disconnect"
+        self.is_open = False
         if self.inbox.disconnect is None:
             self.inbox.disconnect = WebSocketDisconnect(code, reason)
         if self.close_code is None:
@@ -371,7 +376,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         :raises WebSocketException: 1003, the message came in the other mode; 1009, it is too long.
         """
         if self._step != "open":
-            await self._ensure_accepted("receive")
+            await self.ensure_accepted("receive")
         event = await self.receive()
         if event["type"] == "websocket.disconnect":
             raise self.lost()
@@ -438,7 +443,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         Waits while the transport asks for it. :raises WebSocketDisconnect: the client has left.
         """
         if self._step != "open":
-            await self._ensure_accepted("send")
+            await self.ensure_accepted("send")
         if mode == "text":
             payload: str | bytes = data if isinstance(data, str) else data.decode(encoding)
         else:

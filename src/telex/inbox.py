@@ -2,29 +2,24 @@
 
 A handler that awaits something else than the client cannot see that the client has left. Two readers on one connection
 would lose frames between them. So one ``Inbox`` reads, and everybody listens to it: ``get`` hands out events in order,
-and while a handler is busy for longer than ``WATCH_AFTER`` the inbox reads ahead into a bounded queue, so that a
-disconnect interrupts the handler. When the queue is full it stops reading and TCP pushes back.
-
-Reading ahead costs a task, so short handlers never start it: a timer does, which is armed once and re-armed only when
-it has fired, not for every message.
+and while a handler is busy for longer than a few hundredths of a second (:mod:`telex.watch`) the inbox reads ahead into
+a bounded queue, so that a disconnect interrupts the handler. When the queue is full it stops reading and TCP pushes
+back.
 """
 
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from telex.exceptions import ConcurrencyError, WebSocketDisconnect
 from telex.types import Message, Receive
+from telex.watch import DONE, FRESH, running_watch
 
-__all__ = ("AHEAD", "IDLE", "READING", "Inbox", "resumed", "supervised")
+__all__ = ("AHEAD", "IDLE", "READING", "Inbox", "supervised")
 
 T = TypeVar("T")
-
-WATCH_AFTER: Final = 0.02
-"""Seconds for which a handler may keep the connection before the inbox reads ahead to watch for a disconnect."""
 
 IDLE: Final = 0
 READING: Final = 1
@@ -42,17 +37,18 @@ class Inbox:
     __slots__ = (
         "_bytes",
         "_interrupt",
-        "_owner",
         "_pump",
         "_queue",
-        "_timer",
         "_waiter",
         "disconnect",
+        "listed",
         "max_bytes",
         "max_messages",
         "on_unread",
+        "owner",
         "receive",
         "state",
+        "work",
     )
 
     def __init__(self, receive: Receive, max_messages: int = 16, max_bytes: int = 1024 * 1024) -> None:
@@ -63,9 +59,11 @@ class Inbox:
         self._bytes = 0
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[Message] | None = None
-        self._owner: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self.owner: asyncio.Task[object] | None = None
         self._interrupt: Exception | None = None
+        self.work = DONE
+        """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.watch`."""
+        self.listed = False
         self.state = IDLE
         """Who reads. A loop may do as ``get`` does: when ``IDLE``, set ``READING``, await ``receive``, set it back."""
         self.disconnect: WebSocketDisconnect | None = None
@@ -111,9 +109,9 @@ class Inbox:
             event = await self.receive()
         finally:
             self.state = IDLE
-        self._note(event, child=asyncio.current_task() is not self._owner)
-        if self._owner is not None and self._timer is None:
-            self._arm()
+        if event["type"] == "websocket.disconnect":
+            self._note_end(event, child=asyncio.current_task() is not self.owner)
+        self._watch_again()
         return event
 
     def _take(self) -> Message:
@@ -121,23 +119,34 @@ class Inbox:
         self._bytes -= _size(event)
         if self._pump is None:
             self.state = AHEAD if self._queue else IDLE
-            if self._owner is not None and self._timer is None:
-                self._arm()
+            self._watch_again()
         return event
 
     # -- watching
 
-    def attach(self, owner: asyncio.Task[object]) -> None:
-        """``owner`` runs a handler: interrupt it when the client leaves."""
-        self._owner = owner
-        if self._timer is None:
-            self._arm()
+    def begin(self, owner: asyncio.Task[object]) -> None:
+        """``owner`` begins work: interrupt it when the client leaves."""
+        self.owner = owner
+        self.mark_busy()
 
-    def detach(self) -> Exception | None:
-        """The handler has ended; what interrupted it, if something did."""
-        self._owner = None
+    def mark_busy(self) -> None:
+        """The owner begins to wait for something else than the client. ``work = DONE`` takes it back."""
+        self.work = FRESH
+        if not self.listed:
+            running_watch().list(self)
+
+    def end(self) -> Exception | None:
+        """The work has ended, however it did; what has interrupted it, if something has."""
+        self.work = DONE
         interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None and self.owner is not None:
+            self.owner.uncancel()
         return interrupt
+
+    def _watch_again(self) -> None:
+        """Somebody has stopped waiting in ``receive``: if that was a handler, it may be busy for long from here on."""
+        if self.work != DONE:
+            self.mark_busy()
 
     def watch_now(self) -> None:
         """Read ahead from now on, without waiting for the timer."""
@@ -148,9 +157,7 @@ class Inbox:
 
     async def aclose(self) -> None:
         """Stop reading and forget what is queued."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self.work = DONE
         self._queue.clear()
         pump, self._pump = self._pump, None
         if pump is not None:
@@ -158,18 +165,10 @@ class Inbox:
             await asyncio.wait((pump,))
 
     def fail(self, interrupt: Exception) -> None:
-        """End the attached handler with ``interrupt``."""
-        if self._owner is not None and self._interrupt is None:
+        """End the work that runs with ``interrupt``."""
+        if self.work != DONE and self.owner is not None and self._interrupt is None:
             self._interrupt = interrupt
-            self._owner.cancel()
-
-    def _arm(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        if self._owner is not None:
-            self.watch_now()
+            self.owner.cancel()
 
     def _has_room(self) -> bool:
         return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
@@ -180,7 +179,8 @@ class Inbox:
                 event = await self.receive()
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
-                    self._note(event, child=False)
+                    if event["type"] == "websocket.disconnect":
+                        self._note_end(event)
                     waiter.set_result(event)
                     return
                 self._keep(event)
@@ -200,8 +200,9 @@ class Inbox:
             self.fail(exc)
 
     def _keep(self, event: Message) -> None:
-        self._note(event, child=False)
-        if self.disconnect is None and self.on_unread is not None:
+        if event["type"] == "websocket.disconnect":
+            self._note_end(event)
+        elif self.on_unread is not None:
             verdict = self.on_unread(not self._has_room())
             if isinstance(verdict, Exception):
                 self.fail(verdict)
@@ -210,11 +211,10 @@ class Inbox:
         self._queue.append(event)
         self._bytes += _size(event)
 
-    def _note(self, event: Message, *, child: bool) -> None:
-        if event["type"] != "websocket.disconnect":
-            return
+    def _note_end(self, event: Message, *, child: bool = False) -> None:
+        """The client has left. If a child task of the handler is who hears it, the handler is told after a while."""
         self.disconnect = as_disconnect(event)
-        if child and self._owner is not None:
+        if child and self.work != DONE:
             asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
 
 
@@ -224,42 +224,21 @@ def as_disconnect(event: Message) -> WebSocketDisconnect:
 
 
 async def supervised(work: Coroutine[Any, Any, T], inbox: Inbox) -> T:
-    """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``.
-
-    The first step runs right here: work that never suspends costs no task, no timer and no future.
-    """
+    """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``."""
+    owner, outer, outer_work = asyncio.current_task(), inbox.owner, inbox.work
+    if owner is None:  # pragma: no cover - there is always one under asyncio
+        raise RuntimeError("supervised() needs an asyncio task")
+    inbox.begin(owner)
     try:
-        waits_for = work.send(None)
-    except StopIteration as done:
-        return cast("T", done.value)
-    return cast("T", await resumed(work, waits_for, inbox))
-
-
-@types.coroutine
-def resumed(work: Coroutine[Any, Any, T], waits_for: object, inbox: Inbox) -> Generator[Any, Any, T]:
-    """Await the rest of ``work``, whose first step has been taken and waits for ``waits_for``."""
-    task = cast("asyncio.Task[object]", asyncio.current_task())
-    inbox.attach(task)
-    try:
-        while True:
-            try:
-                value = yield waits_for
-            except BaseException as exc:
-                waits_for = work.throw(exc)
-            else:
-                waits_for = work.send(value)
-    except StopIteration as done:
-        if inbox.detach() is not None:
-            task.uncancel()
-        return cast("T", done.value)
-    except asyncio.CancelledError:
-        if (interrupt := inbox.detach()) is None or task.uncancel() > 0:
+        return await work
+    except asyncio.CancelledError as cancelled:
+        interrupt = inbox.end()
+        if interrupt is None or owner.cancelling():
             raise
-        raise interrupt from None
-    except BaseException:
-        if inbox.detach() is not None:
-            task.uncancel()
-        raise
+        raise interrupt from cancelled
+    finally:
+        inbox.end()
+        inbox.owner, inbox.work = outer, outer_work
 
 
 def _size(event: Message) -> int:

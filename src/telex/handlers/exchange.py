@@ -15,15 +15,16 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from telex.codecs import Raw, Reader, Writer, as_validation_error
+from telex.codecs import Raw, Reader, Writer, as_is, as_validation_error, is_raw_writer
 from telex.connection import WebSocket, WrongModeException, is_too_long
 from telex.errors import Errors
 from telex.exceptions import ValidationException, WebSocketDisconnect, WebSocketException
-from telex.inbox import IDLE, READING, as_disconnect, resumed, supervised
+from telex.inbox import IDLE, READING, as_disconnect
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Mode
+from telex.watch import DONE, FRESH, running_watch
 
-__all__ = ("KEYS", "Exchange", "Handle", "Slots")
+__all__ = ("KEYS", "NATIVE", "Exchange", "Handle", "Slots")
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 Slots: TypeAlias = list[Any]
@@ -32,6 +33,8 @@ Handle: TypeAlias = Callable[[Any], Any]
 
 KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}
 """Where an event has the payload of each mode."""
+NATIVE: Final[dict[Mode, type]] = {"text": str, "binary": bytes}
+"""What the payload of each mode is."""
 
 logger: Final = logging.getLogger("telex")
 
@@ -60,12 +63,14 @@ class Exchange:
     async def serve_by_events(self, socket: Socket, slots: Slots) -> None:
         """The lean loop: ASGI events straight from and to the server.
 
-        A sync function adds no suspension of its own; an async one is cancelled when the client leaves meanwhile.
+        It is long on purpose: what it was split into, every message would call.
         """
         inbox, receive, send = socket.inbox, socket.inbox.receive, socket.asgi_send
         handle, decode, encode, awaits = self.bind(socket, slots), self.decode, self.encode, self.awaits
         key_in, key_out, quick_limit = KEYS[self.receive_mode], KEYS[self.send_mode], self.max_message_size // 4
-        strikes = 0
+        native_out = NATIVE[self.send_mode] if is_raw_writer(encode) else None
+        watch, strikes = running_watch(), 0
+        inbox.work = DONE
         while True:
             if inbox.state == IDLE:
                 inbox.state = READING
@@ -76,41 +81,47 @@ class Exchange:
             raw: Any = event.get(key_in)
             if (raw is None or len(raw) > quick_limit) and not self.admit(socket, event):
                 continue
-            try:
-                data = decode(raw)
-            except Exception as exc:
-                strikes = await self.refuse(socket, exc, strikes)
-                if not socket.is_open:
-                    return
-                continue
-            strikes = 0
+            if decode is as_is:
+                data = raw
+            else:
+                try:
+                    data = decode(raw)
+                except Exception as exc:
+                    strikes = await self.refuse(socket, exc, strikes)
+                    if not socket.is_open:
+                        return
+                    continue
+                strikes = 0
             try:
                 reply = handle(data)
                 if awaits:
-                    # This is supervised(), without the cost of one more coroutine.
-                    try:
-                        waits_for = reply.send(None)
-                    except StopIteration as done:
-                        reply = done.value
-                    else:
-                        reply = await resumed(reply, waits_for, inbox)
+                    inbox.work = FRESH
+                    if not inbox.listed:
+                        watch.list(inbox)
+                    reply = await reply
+                    inbox.work = DONE
             except Exception as exc:
+                inbox.work = DONE
                 await self.recover(socket, exc)
                 continue
             if reply is not None and encode is not None and socket.is_open:
                 try:
-                    await send({"type": "websocket.send", key_out: encode(reply)})
+                    payload = reply if type(reply) is native_out else encode(reply)
+                    await send({"type": "websocket.send", key_out: payload})
                 except OSError as exc:
                     raise socket.lost() from exc
 
     async def serve_by_methods(self, socket: Socket, slots: Slots) -> None:
         """The loop for custom WebSocket classes and for ``max_concurrency`` over one: all goes through ``socket``."""
-        handle = self.bind(socket, slots)
+        handle, inbox = self.bind(socket, slots), socket.inbox
+        inbox.work = DONE
         places = asyncio.Semaphore(self.max_concurrency)
         strikes = 0
         async with asyncio.TaskGroup() as running:
             while True:
-                await supervised(_acquired(places), socket.inbox)
+                inbox.mark_busy()
+                await places.acquire()
+                inbox.work = DONE
                 raw = await self._read(socket)
                 try:
                     data = self.decode(raw)
@@ -123,7 +134,9 @@ class Exchange:
                 strikes = 0
                 work = self._handle_one(socket, handle, data, places)
                 if self.max_concurrency == 1:
-                    await supervised(work, socket.inbox)
+                    inbox.mark_busy()
+                    await work
+                    inbox.work = DONE
                 else:
                     running.create_task(work)
 
@@ -204,7 +217,3 @@ class Exchange:
 def _error_frame(invalid: ValidationException) -> bytes:
     error = {"code": "invalid_message", "message": invalid.detail, "path": invalid.path}
     return msgspec.json.encode({"error": error})
-
-
-async def _acquired(places: asyncio.Semaphore) -> None:
-    await places.acquire()

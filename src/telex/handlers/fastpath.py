@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
-from telex.codecs import Raw
+from telex.codecs import Raw, as_is, is_raw_writer
 from telex.connection import WebSocket
-from telex.handlers.exchange import KEYS, Exchange, Handle, Slots
-from telex.inbox import IDLE, READING, resumed
-from telex.types import Message, Mode, Transport
+from telex.handlers.exchange import KEYS, NATIVE, Exchange, Handle, Slots
+from telex.inbox import IDLE, READING
+from telex.types import Message, Transport
+from telex.watch import DONE, FRESH, running_watch
 
 __all__ = ("serve_by_callback", "serve_by_transport")
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
-
-_NATIVE: Final[dict[Mode, type]] = {"text": str, "binary": bytes}
 
 
 # The two loops are long on purpose: what they were split into, every message would call.
@@ -33,12 +32,14 @@ async def serve_by_callback(  # noqa: C901
 ) -> None:
     """Handle messages with a sync function inside the frame callback."""
     handle, decode, encode, send = exchange.bind(socket, slots), exchange.decode, exchange.encode, transport.send
-    native, quick_limit = _NATIVE[exchange.receive_mode], exchange.max_message_size // 4
+    native, quick_limit = NATIVE[exchange.receive_mode], exchange.max_message_size // 4
+    native_out = NATIVE[exchange.send_mode] if is_raw_writer(encode) else None
     # The callback runs in the server's context; the handler is to see what dependencies and middleware have set.
     run = copy_context().run
     task = cast("asyncio.Task[object]", asyncio.current_task())
     troubles: list[tuple[Raw, Exception | None]] = []
     installing, strikes = False, 0
+    socket.inbox.work = DONE
 
     def hand_over(raw: Raw, failure: Exception | None = None) -> None:
         transport.set_message_handler(None)
@@ -48,23 +49,28 @@ async def serve_by_callback(  # noqa: C901
 
     def on_message(raw: Raw) -> None:
         nonlocal strikes
-        if raw.__class__ is not native or len(raw) > quick_limit:
+        kind = raw.__class__
+        if kind is not native or len(raw) > quick_limit:
             hand_over(raw)
             return
-        try:
-            data = decode(raw)
-        except Exception:
-            hand_over(raw)
-            return
-        strikes = 0
+        if decode is as_is:
+            data: Any = raw
+        else:
+            try:
+                data = decode(raw)
+            except Exception:
+                hand_over(raw)
+                return
+            strikes = 0
         try:
             reply = run(handle, data)
         except Exception as exc:
             hand_over(raw, exc)
             return
         if reply is not None and encode is not None:
+            kind = reply.__class__
             try:
-                send(encode(reply))
+                send(reply if kind is native_out else encode(reply))
             except Exception as exc:
                 hand_over(raw, _Unsent(exc))
 
@@ -125,8 +131,10 @@ async def serve_by_transport(  # noqa: C901
     inbox, send, drain = socket.inbox, transport.send, transport.drain
     receive: Callable[[], Awaitable[Any]] = transport.receive
     handle, decode, encode = exchange.bind(socket, slots), exchange.decode, exchange.encode
-    native, quick_limit = _NATIVE[exchange.receive_mode], exchange.max_message_size // 4
-    strikes = 0
+    native, quick_limit = NATIVE[exchange.receive_mode], exchange.max_message_size // 4
+    native_out = NATIVE[exchange.send_mode] if is_raw_writer(encode) else None
+    watch, strikes = running_watch(), 0
+    inbox.work = DONE
     while True:
         if inbox.state == IDLE:
             inbox.state = READING
@@ -139,28 +147,30 @@ async def serve_by_transport(  # noqa: C901
             raw = await _payload(exchange, socket, raw)
             if raw is None:
                 continue
-        try:
-            data = decode(raw)
-        except Exception as exc:
-            strikes = await exchange.refuse(socket, exc, strikes)
-            if not socket.is_open:
-                return
-            continue
-        strikes = 0
-        try:
-            # This is supervised(), without the cost of one more coroutine.
-            reply = handle(data)
+        if decode is as_is:
+            data = raw
+        else:
             try:
-                waits_for = reply.send(None)
-            except StopIteration as done:
-                reply = done.value
-            else:
-                reply = await resumed(reply, waits_for, inbox)
+                data = decode(raw)
+            except Exception as exc:
+                strikes = await exchange.refuse(socket, exc, strikes)
+                if not socket.is_open:
+                    return
+                continue
+            strikes = 0
+        try:
+            inbox.work = FRESH
+            if not inbox.listed:
+                watch.list(inbox)
+            reply = await handle(data)
+            inbox.work = DONE
         except Exception as exc:
+            inbox.work = DONE
             await exchange.recover(socket, exc)
             continue
         if reply is not None and encode is not None and socket.is_open:
-            payload = encode(reply)
+            kind = reply.__class__
+            payload = reply if kind is native_out else encode(reply)
             try:
                 if not send(payload):
                     await drain()

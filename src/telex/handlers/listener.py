@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
@@ -23,6 +23,8 @@ __all__ = ("ListenerHandler", "ListenerOptions", "WebsocketListener", "websocket
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 AcceptHandler: TypeAlias = Callable[[Any], Awaitable[None] | None]
+Serve: TypeAlias = Callable[[Socket, list[Any]], Coroutine[Any, Any, None]]
+"""Exchanges the messages of an accepted connection."""
 Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
@@ -116,7 +118,7 @@ class ListenerHandler(Handler):
         if accept is not None and positional_count(accept) != 1:
             raise build.wrong(f"connection_accept_handler {describe(accept)} takes the socket and nothing else")
 
-    def _run_with_hooks(self, build: Build, serve: Run) -> Run:
+    def _run_with_hooks(self, build: Build, serve: Serve) -> Run:
         in_thread = self.sync_to_thread
         on_accept = build.graph.call(self.on_accept, in_thread=in_thread) if self.on_accept else None
         on_disconnect = (
@@ -135,7 +137,7 @@ class ListenerHandler(Handler):
             try:
                 if on_accept is not None:
                     await supervised(on_accept(slots), socket.inbox)
-                await serve(socket, slots)
+                await supervised(serve(socket, slots), socket.inbox)
             except BaseException as exc:
                 ended_by = exc
                 if not (errors.is_disconnect(exc) and not socket.is_open):
@@ -232,22 +234,22 @@ async def _accept(socket: Socket, accept_handler: AcceptHandler | None) -> None:
         if isinstance(result, Awaitable):
             await result
     if socket.connection_state in {"init", "connect"}:
-        await socket.accept()
+        await socket.ensure_accepted()
 
 
-def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Run) -> Run:
+def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Serve) -> Run:
     call = build.graph.call(lifespan)
 
     async def run(socket: Socket, slots: list[Any]) -> None:
         async with call.bind(slots)():
             if socket.connection_state in {"init", "connect"}:
-                await socket.accept()
+                await socket.ensure_accepted()
             await serve(socket, slots)
 
     return run
 
 
-def _compile_lean(exchange: Exchange) -> Run:
+def _compile_lean(exchange: Exchange) -> Serve:
     """The leanest loop that the server of a connection allows."""
     serve_fast = serve_by_transport if exchange.awaits else serve_by_callback
 

@@ -130,7 +130,7 @@ async def send_websocket_stream(
     :raises WebSocketException: 1003, data came that nobody reads.
     """
     if socket.connection_state in {"init", "connect"}:
-        await socket.accept()
+        await socket.ensure_accepted()
     sending = send_stream(socket, stream, mode, send_handler)
     try:
         if listen_for_disconnect:
