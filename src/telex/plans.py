@@ -217,16 +217,25 @@ def _with_streams(run: Run) -> Run:
     """``run`` inside a task group that owns the connection's streams and ends with it."""
 
     async def run_with_streams(socket: Socket, slots: list[Any]) -> None:
+        failure: BaseException | None = None
         try:
             async with Streams() as streams:
                 socket.streams = streams
                 try:
                     await run(socket, slots)
+                except Exception as exc:
+                    # The group would wrap it, and so keep the connection in a reference cycle.
+                    failure = exc
                 finally:
                     socket.streams = None
                     streams.cancel()
         except BaseExceptionGroup as group:
-            raise leaf(group) from None
+            failure = leaf(BaseExceptionGroup("", [failure, group] if failure is not None else [group]))
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                failure = None
 
     return run_with_streams
 
