@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from telex.channels.backends import ChannelsBackend, MemoryBackend, backend_from_url
 from telex.channels.history import Event, Gap, Item, Keep, Position
-from telex.channels.hub import Channels, Statistics, Subscription
+from telex.channels.hub import Channels
 from telex.channels.mailbox import Policy, conflate
-from telex.channels.subscriber import Subscriber
+from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
+from telex.channels.publisher import publisher
+from telex.channels.statistics import Statistics
+from telex.channels.subscriber import Subscriber, Subscription
 
 __all__ = (
     "Channels",
     "ChannelsBackend",
     "Event",
     "Gap",
+    "Heartbeat",
     "Item",
+    "Joined",
     "Keep",
+    "Left",
+    "Member",
     "MemoryBackend",
     "Policy",
     "Position",
+    "Presence",
     "Statistics",
     "Subscriber",
     "Subscription",
     "backend_from_url",
     "conflate",
+    "publisher",
 )

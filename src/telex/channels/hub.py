@@ -6,29 +6,32 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Protocol, TypeAlias
 
-import msgspec
-
 from telex.channels.backends import backend_from_url
-from telex.channels.backends.base import ChannelsBackend, Target, Topic
+from telex.channels.backends.base import INTERNAL, ChannelsBackend, Target, Topic
 from telex.channels.feed import Feed
-from telex.channels.history import Keep, Position
+from telex.channels.history import Event, Keep, Position
 from telex.channels.mailbox import Policy
 from telex.channels.naming import Names, encoder
-from telex.channels.subscriber import Subscriber
+from telex.channels.presence import Heartbeat, Presence
+from telex.channels.statistics import Statistics
+from telex.channels.subscriber import Subscriber, Subscription
 from telex.exceptions import BackendUnavailable, ChannelsException
 from telex.types import TypeEncoders
 
-__all__ = ("Channels", "Statistics", "Subscription")
+__all__ = ("Channels",)
 
 logger = logging.getLogger("telex.channels")
 
 OUTBOX_LIMIT: Final = 10_000
 """Values that :meth:`Channels.publish_nowait` may have waiting."""
+
+PRESENCE: Final = f"{INTERNAL}presence"
+"""The channel on which the nodes tell each other who is where."""
 
 DRAIN_SECONDS: Final = 5.0
 """How long the end of a hub waits for its outbox."""
@@ -44,52 +47,6 @@ class AppConfig(Protocol):
     lifespan: list[Callable[[object], AbstractAsyncContextManager[None]]]
 
 
-class Statistics(msgspec.Struct, frozen=True):
-    """The state of a hub. ``connected`` is its health: whether what others publish reaches this process.
-
-    Counts are events since the hub began: ``received`` from the broker; ``delivered`` to readers, ``dropped`` and
-    ``conflated`` by their policies (each subscriber counts); ``failed`` of :meth:`Channels.publish_nowait`. ``gaps``
-    counts the times that a channel's events were declared lost.
-    """
-
-    connected: bool
-    reconnects: int
-    channels: int
-    subscribers: int
-    published: int
-    failed: int
-    received: int
-    delivered: int
-    dropped: int
-    conflated: int
-    gaps: int
-    backlog: int
-
-
-class Subscription:
-    """What :meth:`Channels.subscribe` returns: ``async with`` it, or ``await`` it and unsubscribe yourself."""
-
-    __slots__ = ("_close", "_open", "_subscriber")
-
-    def __init__(self, open_: Callable[[], Generator[object, None, Subscriber]], close: Callable[[Subscriber], None]):
-        self._open = open_
-        self._close = close
-        self._subscriber: Subscriber | None = None
-
-    def __await__(self) -> Generator[object, None, Subscriber]:
-        return self._open()
-
-    async def __aenter__(self) -> Subscriber:
-        self._subscriber = await self
-        return self._subscriber
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._subscriber is not None:
-            self._close(self._subscriber)
-
-
 class Channels:
     """Publish from anywhere, subscribe anywhere: a plugin of the app, and an async context manager without one.
 
@@ -97,7 +54,8 @@ class Channels:
     ``arbitrary_channels_allowed``. ``subscriber_max_backlog`` events may wait for a slow reader, and
     ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.mailbox.Policy`).
     ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
-    for all that begin so and the first that fits counts. All publishers to a channel must agree on it.
+    for all that begin so and the first that fits counts. All publishers to a channel must agree on it. ``presence``
+    has the nodes tell each other who is where. ``subscribe_timeout`` (seconds) bounds the wait for the broker.
 
     :raises ImproperlyConfiguredException: neither ``channels`` nor ``arbitrary_channels_allowed`` is given, or the URL
         is not one of a known broker.
@@ -114,6 +72,7 @@ class Channels:
         subscriber_class: type[Subscriber] = Subscriber,
         type_encoders: TypeEncoders | None = None,
         history: Keep | Mapping[str, Keep] | None = None,
+        presence: Heartbeat | None = None,
         subscribe_timeout: float = 10.0,
     ) -> None:
         self._names = Names(channels, arbitrary_channels_allowed, history)
@@ -125,6 +84,8 @@ class Channels:
         # A wrong policy or limit is an error of the app's description: find it now.
         subscriber_class(subscriber_max_backlog, subscriber_backlog_strategy)
         self._subscribe_timeout = subscribe_timeout
+        self._heartbeat = presence
+        self._presence: Presence | None = None
         self._subscribers: set[Subscriber] = set()
         self._outbox: deque[tuple[list[Target], bytes]] = deque()
         self._outbox_filled = asyncio.Event()
@@ -161,6 +122,8 @@ class Channels:
         feed = self._feed = Feed(self.backend, self._names.keep_for)
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._outbox_empty.set()
+        if self._heartbeat is not None:
+            self._presence = Presence(self._tell_presence, lambda: self.is_ready, self._heartbeat)
         self._main = asyncio.create_task(self._run(feed), name="telex.channels")
         try:
             async with asyncio.timeout(self._subscribe_timeout):
@@ -189,6 +152,9 @@ class Channels:
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.run(), name="telex.channels.feed")
             group.create_task(self._empty_outbox(), name="telex.channels.outbox")
+            if self._presence is not None:
+                group.create_task(self._hear_presence(feed, self._presence), name="telex.channels.presence")
+                group.create_task(self._presence.run(), name="telex.channels.heartbeat")
 
     async def _end(self) -> None:
         main, self._main = self._main, None
@@ -197,7 +163,9 @@ class Channels:
         if main is not None:
             main.cancel()
             await asyncio.wait([main])
-        self._feed = None
+        if self._presence is not None:
+            await self._presence.say_goodbye()
+        self._feed = self._presence = None
         self._outbox.clear()
         await self.backend.close()
 
@@ -378,6 +346,33 @@ class Channels:
         self._dropped += subscriber.dropped
         self._conflated += subscriber.conflated
 
+    # -- presence
+
+    @property
+    def presence(self) -> Presence:
+        """Who is in which channel, on all nodes.
+
+        :raises ChannelsException: it is not switched on.
+        """
+        if self._presence is None:
+            raise ChannelsException(
+                "presence is off, or the hub does not run: write Channels(..., presence=Heartbeat())"
+            )
+        return self._presence
+
+    async def _tell_presence(self, data: bytes) -> None:
+        await self.backend.publish([(PRESENCE, None)], data)
+
+    async def _hear_presence(self, feed: Feed, presence: Presence) -> None:
+        subscriber = Subscriber(OUTBOX_LIMIT, "drop_oldest")
+        await feed.join(subscriber, [Topic(PRESENCE)], None, {})
+        presence.resume()
+        async for item in subscriber:
+            if isinstance(item, Event):
+                presence.hear(item.data)
+            else:
+                presence.resume()
+
     # -- figures
 
     @property
@@ -391,7 +386,7 @@ class Channels:
         return Statistics(
             connected=self.is_ready,
             reconnects=feed.reconnects if feed else 0,
-            channels=len(feed.rooms) if feed else 0,
+            channels=sum(topic.name != PRESENCE for topic in feed.rooms) if feed else 0,
             subscribers=len(live),
             published=self._published,
             failed=self._failed,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, suppress
+from types import TracebackType
 from typing import TypeAlias
 
 from telex.channels.history import Event, Gap, Item, Position
@@ -13,7 +14,7 @@ from telex.channels.rooms import Room
 from telex.exceptions import ConcurrencyError, WebSocketException
 from telex.status_codes import WS_1012_SERVICE_RESTART
 
-__all__ = ("EventCallback", "Subscriber")
+__all__ = ("EventCallback", "Subscriber", "Subscription")
 
 EventCallback: TypeAlias = Callable[[bytes], Awaitable[object]]
 """Takes the data of one event, such as ``socket.send_bytes``."""
@@ -147,3 +148,27 @@ def _data_of(item: Item) -> bytes:
     if isinstance(item, Event):
         return item.data
     raise WebSocketException(WS_1012_SERVICE_RESTART, f"events of {item.channel!r} were lost: {item.reason}")
+
+
+class Subscription:
+    """What :meth:`Channels.subscribe` returns: ``async with`` it, or ``await`` it and unsubscribe yourself."""
+
+    __slots__ = ("_close", "_open", "_subscriber")
+
+    def __init__(self, open_: Callable[[], Generator[object, None, Subscriber]], close: Callable[[Subscriber], None]):
+        self._open = open_
+        self._close = close
+        self._subscriber: Subscriber | None = None
+
+    def __await__(self) -> Generator[object, None, Subscriber]:
+        return self._open()
+
+    async def __aenter__(self) -> Subscriber:
+        self._subscriber = await self
+        return self._subscriber
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._subscriber is not None:
+            self._close(self._subscriber)

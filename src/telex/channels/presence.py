@@ -1,0 +1,347 @@
+"""Who is in a channel, over all nodes, with no storage of its own: the nodes tell each other.
+
+Each node owns its members and alone changes them, and it numbers its changes. It tells each change, and every few
+seconds the number of the last one. Who sees a number that he does not expect asks for the whole; a node that is silent
+for too long has crashed, and its members have left. So all views agree soon after the last change, whatever got lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, TypeAlias
+
+import msgspec
+
+from telex.channels.mailbox import Mailbox
+from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
+
+__all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch")
+
+logger = logging.getLogger("telex.channels")
+
+CHUNK: Final = 500
+"""So many members travel in one message: brokers bound its size."""
+
+WATCH_BACKLOG: Final = 10_000
+"""Changes that may wait for a slow watcher; then it ends with 1013, and may begin anew."""
+
+
+class Member(msgspec.Struct, frozen=True):
+    """One presence: ``key`` says who (a user may be there several times), ``meta`` is what its node tells about it.
+
+    ``ref`` is unique. ``meta`` is what JSON makes of the value that was given.
+    """
+
+    channel: str
+    key: str
+    ref: str
+    meta: object = None
+
+
+class Joined(msgspec.Struct, frozen=True):
+    """A member came."""
+
+    member: Member
+
+
+class Left(msgspec.Struct, frozen=True):
+    """A member went: by itself, or with its node."""
+
+    member: Member
+
+
+Change: TypeAlias = Joined | Left
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """How often a node shows that it lives, and how long it may be silent before its members count as gone."""
+
+    seconds: float = 5.0
+    lost_after: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.seconds < self.lost_after:
+            raise ImproperlyConfiguredException(f"{self}: lost_after must be longer than the seconds between two beats")
+
+
+class _Beat(msgspec.Struct, frozen=True, tag="beat"):
+    node: str
+    version: int
+
+
+class _Delta(msgspec.Struct, frozen=True, tag="delta"):
+    node: str
+    version: int
+    joined: Sequence[Member]
+    left: Sequence[str]
+
+
+class _Whole(msgspec.Struct, frozen=True, tag="whole"):
+    """A part of all members of a node; ``last`` completes it."""
+
+    node: str
+    version: int
+    members: Sequence[Member]
+    first: bool
+    last: bool
+
+
+class _Ask(msgspec.Struct, frozen=True, tag="ask"):
+    """Wants the whole of a node, or of all."""
+
+    node: str | None
+
+
+class _Bye(msgspec.Struct, frozen=True, tag="bye"):
+    node: str
+
+
+_Message: TypeAlias = _Beat | _Delta | _Whole | _Ask | _Bye
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Message).decode
+
+
+class _Node:
+    """What is known of another node."""
+
+    __slots__ = ("members", "partial", "seen", "version")
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.seen = 0.0
+        self.members: dict[str, Member] = {}
+        self.partial: dict[str, Member] = {}
+
+
+class Watch:
+    """The members of a channel when the watching began, and then each change."""
+
+    def __init__(self, members: Sequence[Member], changes: Mailbox[Change]) -> None:
+        self.members = members
+        self._changes = changes
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> Change:
+        return await self._changes.get()
+
+
+class Presence:
+    """The view of one node. ``tell`` publishes to all nodes; :meth:`hear` takes what comes, one's own included.
+
+    While this node hears nothing, as ``hears`` says, it does not call others silent.
+    """
+
+    def __init__(
+        self, tell: Callable[[bytes], Awaitable[None]], hears: Callable[[], bool], heartbeat: Heartbeat
+    ) -> None:
+        self._tell = tell
+        self._hears = hears
+        self._heartbeat = heartbeat
+        self.node = secrets.token_hex(8)
+        self._own = _Node()
+        self._others: dict[str, _Node] = {}
+        self._channels: dict[str, dict[str, Member]] = {}
+        self._watchers: dict[str, set[Mailbox[Change]]] = {}
+        self._joined: list[Member] = []
+        self._left: list[str] = []
+        self._asking: set[str | None] = {None}
+        self._asked = False
+        self._news = asyncio.Event()
+        self._news.set()
+
+    # -- for the user
+
+    @asynccontextmanager
+    async def track(self, channel: str, key: str, meta: object = None) -> AsyncIterator[Member]:
+        """Be in ``channel`` while the body runs. Other nodes know soon after."""
+        member = Member(channel, key, secrets.token_hex(8), msgspec.to_builtins(meta))
+        self._own.members[member.ref] = member
+        self._joined.append(member)
+        self._join(member)
+        self._news.set()
+        try:
+            yield member
+        finally:
+            del self._own.members[member.ref]
+            self._left.append(member.ref)
+            self._leave(member)
+            self._news.set()
+
+    def members(self, channel: str) -> tuple[Member, ...]:
+        """Who is in ``channel`` as far as this node knows."""
+        return tuple(self._channels.get(channel, {}).values())
+
+    @asynccontextmanager
+    async def watch(self, channel: str) -> AsyncIterator[Watch]:
+        """See who is in ``channel``, and then every :class:`Joined` and :class:`Left`, with no gap between the two."""
+        changes: Mailbox[Change] = Mailbox(WATCH_BACKLOG, "close")
+        watchers = self._watchers.setdefault(channel, set())
+        watchers.add(changes)
+        try:
+            yield Watch(self.members(channel), changes)
+        finally:
+            watchers.discard(changes)
+            if not watchers and self._watchers.get(channel) is watchers:
+                del self._watchers[channel]
+
+    # -- the hub's side
+
+    def hear(self, data: bytes) -> None:
+        """Take a message from a node. What is no such message is dropped."""
+        try:
+            message = _decode(data)
+        except msgspec.DecodeError:
+            logger.warning("presence: a message that is none was dropped")
+            return
+        if isinstance(message, _Ask):
+            self._asked = self._asked or message.node in {None, self.node}
+            self._news.set()
+        elif message.node != self.node:
+            self._hear_of(message)
+
+    def resume(self) -> None:
+        """The broker was away: nobody was silent by own fault, and everybody may have changed."""
+        now = time.monotonic()
+        for node in self._others.values():
+            node.seen = now
+        self._ask(None)
+        self._asked = True
+
+    async def run(self) -> None:
+        """Tell and be told, until cancelled."""
+        next_beat = time.monotonic()
+        while True:
+            self._news.clear()
+            for message in self._pending():
+                await self._say(message)
+            now = time.monotonic()
+            if now >= next_beat:
+                next_beat = now + self._heartbeat.seconds * random.uniform(0.8, 1.0)  # noqa: S311
+                await self._say(_Beat(self.node, self._own.version))
+                if self._hears():
+                    self._expire(now)
+            try:
+                async with asyncio.timeout(next_beat - now):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    async def say_goodbye(self) -> None:
+        """Leave in order: the others need not wait for the time-out."""
+        await self._say(_Bye(self.node))
+
+    # -- what is told
+
+    def _pending(self) -> Iterable[_Message]:
+        joined, self._joined = self._joined, []
+        left, self._left = self._left, []
+        for start in range(0, len(joined), CHUNK):
+            self._own.version += 1
+            yield _Delta(self.node, self._own.version, joined[start : start + CHUNK], ())
+        for start in range(0, len(left), CHUNK):
+            self._own.version += 1
+            yield _Delta(self.node, self._own.version, (), left[start : start + CHUNK])
+        if self._asked:
+            self._asked = False
+            yield from self._whole()
+        while self._asking:
+            yield _Ask(self._asking.pop())
+
+    def _whole(self) -> Iterable[_Whole]:
+        members = list(self._own.members.values())
+        starts = range(0, max(1, len(members)), CHUNK)
+        for start in starts:
+            part = members[start : start + CHUNK]
+            yield _Whole(self.node, self._own.version, part, start == 0, start == starts[-1])
+
+    async def _say(self, message: _Message) -> None:
+        try:
+            await self._tell(_encode(message))
+        except BackendUnavailable:
+            # The number in the next sign of life shows the others that they missed something.
+            logger.debug("presence: the broker did not take %s", type(message).__name__)
+
+    # -- what is heard
+
+    def _hear_of(self, message: _Beat | _Delta | _Whole | _Bye) -> None:
+        if isinstance(message, _Bye):
+            self._forget(message.node)
+            return
+        node = self._others.get(message.node)
+        if node is None:
+            node = self._others[message.node] = _Node()
+        node.seen = time.monotonic()
+        if isinstance(message, _Whole):
+            self._replace(node, message)
+        elif isinstance(message, _Delta) and message.version == node.version + 1:
+            self._apply(node, message)
+        elif message.version != node.version:
+            self._ask(message.node)
+
+    def _apply(self, node: _Node, delta: _Delta) -> None:
+        node.version = delta.version
+        for member in delta.joined:
+            # Who came between a change and the whole that was asked for is in both.
+            if member.ref not in node.members:
+                node.members[member.ref] = member
+                self._join(member)
+        for ref in delta.left:
+            gone = node.members.pop(ref, None)
+            if gone is not None:
+                self._leave(gone)
+
+    def _replace(self, node: _Node, whole: _Whole) -> None:
+        if whole.first:
+            node.partial = {}
+        node.partial.update({member.ref: member for member in whole.members})
+        if not whole.last:
+            return
+        before, node.members, node.partial = node.members, node.partial, {}
+        node.version = whole.version
+        for ref, member in before.items():
+            if ref not in node.members:
+                self._leave(member)
+        for ref, member in node.members.items():
+            if ref not in before:
+                self._join(member)
+
+    def _expire(self, now: float) -> None:
+        for name, node in list(self._others.items()):
+            if now - node.seen > self._heartbeat.lost_after:
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        node = self._others.pop(name, None)
+        if node is not None:
+            for member in node.members.values():
+                self._leave(member)
+
+    def _ask(self, node: str | None) -> None:
+        self._asking.add(node)
+        self._news.set()
+
+    # -- the view
+
+    def _join(self, member: Member) -> None:
+        self._channels.setdefault(member.channel, {})[member.ref] = member
+        self._announce(member.channel, Joined(member))
+
+    def _leave(self, member: Member) -> None:
+        channel = self._channels[member.channel]
+        del channel[member.ref]
+        if not channel:
+            del self._channels[member.channel]
+        self._announce(member.channel, Left(member))
+
+    def _announce(self, channel: str, change: Change) -> None:
+        for changes in self._watchers.get(channel, ()):
+            changes.put(change)

@@ -1,0 +1,133 @@
+"""Publishing without an app: from a worker, a script, a Django view, another program."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable, Mapping
+from contextlib import suppress
+from types import TracebackType
+
+from telex.channels.backends import backend_from_url
+from telex.channels.backends.base import ChannelsBackend
+from telex.channels.history import Keep
+from telex.channels.naming import Names, encoder
+from telex.exceptions import ChannelsException, ImproperlyConfiguredException
+from telex.types import TypeEncoders
+
+__all__ = ("AsyncPublisher", "Publisher", "SyncPublisher", "publisher")
+
+
+class AsyncPublisher:
+    """Publishes on the event loop that opened it."""
+
+    def __init__(
+        self, backend: ChannelsBackend, history: Keep | Mapping[str, Keep] | None, type_encoders: TypeEncoders | None
+    ) -> None:
+        self._backend = backend
+        self._names = Names(None, True, history)
+        self._encode = encoder(type_encoders)
+
+    async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
+        """As :meth:`telex.channels.Channels.publish`.
+
+        :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
+        """
+        targets, payload = self._names.targets(channels), self._encode(data)
+        if transaction is None:
+            await self._backend.publish(targets, payload)
+        else:
+            await self._backend.publish_in(transaction, targets, payload)
+
+
+class SyncPublisher:
+    """Publishes from any thread. Its connection lives on an event loop in a thread of its own."""
+
+    def __init__(self, publisher: AsyncPublisher, backend: ChannelsBackend) -> None:
+        self._publisher = publisher
+        self._backend = backend
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="telex-publisher", daemon=True)
+
+    def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
+        """As :meth:`telex.channels.Channels.publish`, but blocks until the broker has the data.
+
+        :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
+        """
+        self._run(self._publisher.publish(channels, data, transaction=transaction))
+
+    def open(self) -> None:
+        """Connect."""
+        self._thread.start()
+        try:
+            self._run(self._backend.open())
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Disconnect, and end the thread."""
+        with suppress(Exception):
+            self._run(self._backend.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work: Coroutine[object, object, None]) -> None:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise ChannelsException("the synchronous publisher would wait for itself: use `async with publisher(url)`")
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+class Publisher:
+    """What :func:`publisher` returns: ``with`` it from synchronous code, ``async with`` it from coroutines."""
+
+    def __init__(
+        self,
+        backend: ChannelsBackend | str,
+        history: Keep | Mapping[str, Keep] | None,
+        type_encoders: TypeEncoders | None,
+    ) -> None:
+        self._backend = backend_from_url(backend) if isinstance(backend, str) else backend
+        if not self._backend.is_shared:
+            raise ImproperlyConfiguredException(
+                "memory:// lives inside one hub: publish with its Channels, or choose a broker that others can reach"
+            )
+        self._publisher = AsyncPublisher(self._backend, history, type_encoders)
+        self._sync: SyncPublisher | None = None
+
+    def __enter__(self) -> SyncPublisher:
+        self._sync = SyncPublisher(self._publisher, self._backend)
+        self._sync.open()
+        return self._sync
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._sync is not None:
+            self._sync.close()
+
+    async def __aenter__(self) -> AsyncPublisher:
+        await self._backend.open()
+        return self._publisher
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._backend.close()
+
+
+def publisher(
+    backend: ChannelsBackend | str,
+    *,
+    history: Keep | Mapping[str, Keep] | None = None,
+    type_encoders: TypeEncoders | None = None,
+) -> Publisher:
+    """Publish to the channels of apps elsewhere: ``with publisher("redis://...") as news: news.publish("room", data)``.
+
+    ``history`` must say the same as the hubs' own.
+
+    :raises ImproperlyConfiguredException: the backend reaches no other process.
+    """
+    return Publisher(backend, history, type_encoders)
