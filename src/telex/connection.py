@@ -114,19 +114,19 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         send: Send | None = None,
     ) -> None:
         super().__init__(scope)
-        self.options = _DEFAULT_OPTIONS
-        self.inbox = Inbox(receive or _no_channel)
+        self.options: ConnectionOptions = _DEFAULT_OPTIONS
+        self.inbox: Inbox = Inbox(receive or _no_channel)
         self.streams: Streams | None = None
         self.transport: Transport | None = None
         """The server's fast path, once the connection is accepted; ``None`` on servers that have none."""
-        self.asgi_send = send or _no_channel
+        self.asgi_send: Send = send or _no_channel
         self.close_code: int | None = None
         """The code that the connection ended with, once it has."""
-        self.close_reason = ""
-        self.ignored_messages = 0
+        self.close_reason: str = ""
+        self.ignored_messages: int = 0
         """Messages that came in the mode that the listener does not receive in."""
         self._sent_in_a_row = 0
-        self.is_open = False
+        self.is_open: bool = False
         """Accepted, and ended by neither side."""
         self._step: _Step = "init"
         self._accepting: asyncio.Future[None] | None = None
@@ -243,17 +243,20 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         in that event for whoever reads it.
 
         :raises ConnectionStateError: the handshake was answered before.
+        :raises ValueError: a header that is not safe to send.
         """
         if self._accepting is not None or self._step not in _ALLOWED["deny"]:
             self._refuse("deny")
+        # Made before anything changes: a denial that cannot be sent leaves the handshake to be answered otherwise.
+        answer: tuple[object, ...] = (
+            events.denial_events(status, body, headers)
+            if events.offers_denial(self.scope)
+            else (events.close_event(code or 4000 + status, ""),)
+        )
         await self._await_connect()
         self._step = "closed"
-        if events.offers_denial(self.scope):
-            start, rest = events.denial_events(status, body, headers)
-            await self._wire(cast("Message", start))
-            await self._wire(cast("Message", rest))
-        else:
-            await self._wire(cast("Message", events.close_event(code or 4000 + status, "")))
+        for event in answer:
+            await self._wire(cast("Message", event))
 
     async def _await_connect(self) -> None:
         if self._step != "init":

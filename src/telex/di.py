@@ -61,9 +61,9 @@ class Provide:
             raise ImproperlyConfiguredException(
                 f"Provide({describe(dependency)}, scope={scope!r}): the scope is 'connection' or 'message'"
             )
-        self.dependency = dependency
-        self.use_cache = use_cache
-        self.sync_to_thread = sync_to_thread
+        self.dependency: AnyCallable = dependency
+        self.use_cache: bool = use_cache
+        self.sync_to_thread: bool = sync_to_thread
         self.scope: Scope = scope
 
     def __repr__(self) -> str:

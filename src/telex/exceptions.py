@@ -122,8 +122,8 @@ class HTTPException(TelexException):
         if status_code is not None:
             self.status_code = status_code
         super().__init__(detail or _phrase(self.status_code))
-        self.headers = dict(headers or {})
-        self.extra = extra
+        self.headers: dict[str, str] = dict(headers or {})
+        self.extra: object = extra
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.status_code}, {self.detail!r})"
@@ -143,7 +143,7 @@ class ValidationException(ClientException, SerializationException, ValueError):
 
     def __init__(self, detail: str = "", *, path: str = "", extra: object = None) -> None:
         super().__init__(detail, extra=extra)
-        self.path = path
+        self.path: str = path
 
 
 class NotAuthorizedException(ClientException):
@@ -206,7 +206,7 @@ class WebSocketException(TelexException):
 
     def __init__(self, code: int | None = None, reason: str = "", *, detail: str = "") -> None:
         super().__init__(detail or reason)
-        self.code = self.default_code if code is None else code
+        self.code: int = self.default_code if code is None else code
 
     @property
     def reason(self) -> str:

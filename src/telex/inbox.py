@@ -52,19 +52,19 @@ class Inbox:
     )
 
     def __init__(self, receive: Receive, max_messages: int = 16, max_bytes: int = 1024 * 1024) -> None:
-        self.receive = receive
-        self.max_messages = max_messages
-        self.max_bytes = max_bytes
+        self.receive: Receive = receive
+        self.max_messages: int = max_messages
+        self.max_bytes: int = max_bytes
         self._queue: list[Message] = []  # short, and a tenth of an empty deque's memory
         self._bytes = 0
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[Message] | None = None
         self.owner: asyncio.Task[object] | None = None
         self._interrupt: Exception | None = None
-        self.work = DONE
+        self.work: int = DONE
         """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.watch`."""
-        self.listed = False
-        self.state = IDLE
+        self.listed: bool = False
+        self.state: int = IDLE
         """Who reads. A loop may do as ``get`` does: when ``IDLE``, set ``READING``, await ``receive``, set it back."""
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left, once it has."""

@@ -24,9 +24,9 @@ class DefineMiddleware:
     __slots__ = ("args", "kwargs", "middleware")
 
     def __init__(self, middleware: Callable[..., ASGIApp], *args: Any, **kwargs: Any) -> None:
-        self.middleware = middleware
-        self.args = args
-        self.kwargs = kwargs
+        self.middleware: Callable[..., ASGIApp] = middleware
+        self.args: tuple[Any, ...] = args
+        self.kwargs: dict[str, Any] = kwargs
 
     def __call__(self, app: ASGIApp) -> ASGIApp:
         """Wrap ``app``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 from telex.connection import WebSocket
@@ -19,8 +19,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
-        self.add = self._sockets.add
-        self.discard = self._sockets.discard
+        self.add: Callable[[Socket], None] = self._sockets.add
+        self.discard: Callable[[Socket], None] = self._sockets.discard
 
     def __len__(self) -> int:
         return len(self._sockets)

@@ -27,7 +27,7 @@ class Controller:
     path: ClassVar[str] = "/"
 
     def __init__(self, owner: object) -> None:
-        self.owner = owner
+        self.owner: object = owner
 
     def handlers(self) -> Iterator[Handler]:
         """The decorated methods, bound to this instance, and nested listener classes."""
@@ -51,9 +51,9 @@ class Router:
     def __init__(
         self, path: str = "/", *, route_handlers: Sequence[RouteHandler] = (), **options: Unpack[LayerOptions]
     ) -> None:
-        self.path = path
-        self.route_handlers = list(route_handlers)
-        self.layer = Layer.read(options, f"Router({path!r})")
+        self.path: str = path
+        self.route_handlers: list[RouteHandler] = list(route_handlers)
+        self.layer: Layer = Layer.read(options, f"Router({path!r})")
 
     def register(self, route_handler: RouteHandler) -> None:
         """Add one more handler, before the router is given to an app."""

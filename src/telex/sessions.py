@@ -12,11 +12,38 @@ __all__ = ("ReadOnlySession",)
 class ReadOnlySession(dict[str, Any]):
     """A cookie session on a socket: reads as the dictionary that it is, refuses every write."""
 
-    def _refuse(self, *_: object, **__: object) -> NoReturn:
-        raise ImproperlyConfiguredException(
-            "a cookie session is read-only on a WebSocket, for no cookie can be set after the handshake:"
-            " write it in an HTTP handler, or use a session that is stored on the server"
-        )
+    def __setitem__(self, key: str, value: Any, /) -> NoReturn:
+        _refuse()
 
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
+    def __delitem__(self, key: str, /) -> NoReturn:
+        _refuse()
+
+    def __ior__(self, value: Any, /) -> NoReturn:  # type: ignore[misc]
+        _refuse()
+
+    def clear(self) -> NoReturn:
+        """Refuse."""
+        _refuse()
+
+    def pop(self, *_: Any) -> NoReturn:
+        """Refuse."""
+        _refuse()
+
+    def popitem(self) -> NoReturn:
+        """Refuse."""
+        _refuse()
+
+    def setdefault(self, *_: Any) -> NoReturn:
+        """Refuse."""
+        _refuse()
+
+    def update(self, *_: Any, **__: Any) -> NoReturn:
+        """Refuse."""
+        _refuse()
+
+
+def _refuse() -> NoReturn:
+    raise ImproperlyConfiguredException(
+        "a cookie session is read-only on a WebSocket, for no cookie can be set after the handshake:"
+        " write it in an HTTP handler, or use a session that is stored on the server"
+    )

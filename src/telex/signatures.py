@@ -22,6 +22,7 @@ __all__ = (
     "describe",
     "is_undecorated",
     "positional_count",
+    "read_hints",
     "read_signature",
     "split_annotated",
 )
@@ -114,6 +115,20 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     )
     returns = fn if inspect.isclass(fn) else hints.get("return", Any)
     return Signature(where, _kind(fn, returns), parameters, returns)
+
+
+def read_hints(model: type, namespace: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """The annotations of a class and its bases, resolved, ``Annotated``'s extras kept.
+
+    :raises ImproperlyConfiguredException: a name in one of them is not there at run time.
+    """
+    try:
+        return get_type_hints(model, localns=dict(namespace or {}) or None, include_extras=True)
+    except (NameError, AttributeError, TypeError) as exc:
+        raise ImproperlyConfiguredException(
+            f"an annotation of {describe(model)} cannot be resolved: {exc}; import or define the name at the top of"
+            " the model's module, outside of TYPE_CHECKING"
+        ) from exc
 
 
 def positional_count(fn: AnyCallable) -> int:

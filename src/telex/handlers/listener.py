@@ -198,7 +198,7 @@ class WebsocketListener:
     name: ClassVar[str | None] = None
 
     def __init__(self, owner: object) -> None:
-        self.owner = owner
+        self.owner: object = owner
 
     @classmethod
     def describe(cls, owner: object) -> ListenerHandler:

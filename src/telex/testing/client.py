@@ -63,9 +63,9 @@ class AsyncTestClient:
         """
         self.app = app
         self.base_url = base_url
-        self.timeout = checked_timeout(timeout)
+        self.timeout: float = checked_timeout(timeout)
         self.headers: Headers = headers or {}
-        self.cookies = Cookies(cookies)
+        self.cookies: Cookies = Cookies(cookies)
         self._root_path = root_path
         self._raise_server_exceptions = raise_server_exceptions
         self._max_queued = max_queued

@@ -21,7 +21,7 @@ class Cookies(MutableMapping[str, str]):
     """
 
     def __init__(self, cookies: Mapping[str, str] | None = None) -> None:
-        self.jar = CookieJar()
+        self.jar: CookieJar = CookieJar()
         self.update(cookies or {})
 
     def header(self, url: str, more: Mapping[str, str] | None = None) -> str:

@@ -34,7 +34,7 @@ class WebSocketDenied(WebSocketDisconnect):
     def __init__(self, status_code: int, headers: RawHeaders = (), content: bytes = b"") -> None:
         super().__init__(WS_1006_ABNORMAL_CLOSURE, f"the handshake was denied with HTTP {status_code}")
         self.status_code = status_code
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+        self.headers: dict[str, str] = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
         self.content = content
 
     @property

@@ -28,7 +28,7 @@ class Link:
 
     def __init__(self, app: ASGIApp, scope: Scope, *, max_queued: int, raise_server_exceptions: bool) -> None:
         """``max_queued``: how many events may wait, in each direction."""
-        self.left = False
+        self.left: bool = False
         """The client has gone: what the app sends reaches nobody."""
         self._app = app
         self._scope = scope

@@ -44,7 +44,7 @@ class AppProtocol:
 
     def __init__(self, subprotocols: Collection[str], *, may_deny: bool) -> None:
         """``subprotocols`` are those that the client offered; ``may_deny`` that it offered the denial extension."""
-        self.state = State.CONNECTING
+        self.state: State = State.CONNECTING
         self._subprotocols = subprotocols
         self._may_deny = may_deny
 

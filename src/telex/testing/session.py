@@ -57,7 +57,7 @@ class AsyncWebSocketTestSession:
         """The subprotocol that the app chose."""
         self.extra_headers: list[tuple[bytes, bytes]] = []
         """The headers that the app added to its accept."""
-        self.timeout = options.timeout
+        self.timeout: float = options.timeout
         self._app = app
         self._scope = scope
         self._options = options
