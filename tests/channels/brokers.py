@@ -82,8 +82,12 @@ class Broker(ABC):
             self._process = None
 
     def freeze(self) -> None:
-        """Stop it without closing its connections."""
+        """Stop it without closing its connections; returns when every thread stands still."""
         self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            threads = list(Path(f"/proc/{self._process.pid}/task").iterdir())
+            while any((thread / "stat").read_text().rpartition(")")[2].split()[0] != "T" for thread in threads):
+                time.sleep(0.001)
 
     def thaw(self) -> None:
         """Let it go on."""

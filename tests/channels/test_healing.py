@@ -18,6 +18,9 @@ from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
 from tests.channels.conftest import take, take_data, until, within
 
+figures = logging.getLogger("tests.channels.figures")
+"""Shown by ``pytest --log-cli-level INFO``."""
+
 ALL: dict[str, type[Broker]] = {"valkey": Valkey, "nats": Nats, "postgres": Postgres}
 DURABLE = {"nats", "postgres"}
 KEEP = Keep(size=100_000, seconds=600)
@@ -114,9 +117,7 @@ def undeclared(items: list[Item], taken: list[int]) -> list[int]:
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["history", "live"])
-async def test_a_broker_killed_under_load_loses_nothing_in_silence(
-    broker: Broker, kind: str, kept: bool, record_property: Callable[[str, object], None]
-) -> None:
+async def test_a_broker_killed_under_load_loses_nothing_in_silence(broker: Broker, kind: str, kept: bool) -> None:
     keep = KEEP if kept else None
     async with hub_on(broker, history=keep) as here, hub_on(broker, history=keep) as there:
         async with there.subscribe("load") as events:
@@ -137,9 +138,7 @@ async def test_a_broker_killed_under_load_loses_nothing_in_silence(
         delivered = [int(item.text) for item in items if isinstance(item, Event)]
         gaps = sum(isinstance(item, Gap) for item in items)
         lost = set(load.taken) - set(delivered)
-        record_property(
-            "figures", f"{len(load.taken)} taken, {len(delivered)} delivered, {gaps} gaps, {len(lost)} lost"
-        )
+        figures.info("%d taken, %d delivered, %d gaps, %d lost", len(load.taken), len(delivered), gaps, len(lost))
         assert delivered == sorted(set(delivered))
         assert undeclared(items[:-1], load.taken) == []
         assert there.statistics().reconnects == 2
