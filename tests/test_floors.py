@@ -23,7 +23,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("streams",),
     ("connection",),
     ("di", "dto", "channels", "errors"),
-    ("layers", "middleware", "registry"),
+    ("layers", "middleware", "origins", "registry"),
     ("plans",),
     ("handlers",),
     ("channels.handlers",),

@@ -139,7 +139,7 @@ class Telex:
         """Serve one connection, one request, or the app's own lifespan."""
         kind = scope["type"]
         if kind == "websocket":
-            await self._serve_websocket(scope, receive, send)
+            await self._find(scope)(scope, receive, send)
         elif kind == "http":
             await self._serve_http(scope, receive, send)
         elif kind == "lifespan":
@@ -147,18 +147,18 @@ class Telex:
         else:
             raise ImproperlyConfiguredException(f"Telex serves http, websocket and lifespan, not {kind!r}")
 
-    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _find(self, scope: Scope) -> ASGIApp:
+        """What serves this connection, which is told who and where."""
         if "app" in scope:
             without_fast_path(scope)
         found = self._table.find(_own_path(scope))
         scope["app"] = self
         if found is None:
-            await self._refuse(scope, receive, send)
-            return
+            return self._refuse
         plan, path_params = found
         scope["path_params"] = {**scope.get("path_params", {}), **path_params}
         scope["route_handler"] = plan.handler
-        await plan.app(scope, receive, send)
+        return plan.app
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deny with 404, or close with 4404 where the server has no denial responses."""

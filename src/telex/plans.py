@@ -21,7 +21,8 @@ from telex.di import Graph
 from telex.errors import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
-from telex.middleware import OriginCheck, compile_origin_check, without_fast_path, wrap_in_middleware
+from telex.middleware import without_fast_path, wrap_in_middleware
+from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
 from telex.registry import Registry
 from telex.signatures import describe, positional_count
@@ -203,8 +204,8 @@ def _compile_serve(build: Build, run: Run) -> Callable[[Socket], Awaitable[None]
     body = _with_streams(run) if build.graph.takes_socket else run
     nothing: list[Any] = [None]
 
-    async def serve_plainly(socket: Socket) -> None:
-        await body(socket, nothing)
+    def serve_plainly(socket: Socket) -> Awaitable[None]:
+        return body(socket, nothing)
 
     async def serve(socket: Socket) -> None:
         async with AsyncExitStack() as exits:

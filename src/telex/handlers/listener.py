@@ -253,11 +253,10 @@ def _compile_lean(exchange: Exchange) -> Serve:
     """The leanest loop that the server of a connection allows."""
     serve_fast = serve_by_transport if exchange.awaits else serve_by_callback
 
-    async def serve(socket: Socket, slots: list[Any]) -> None:
+    def serve(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
         if socket.transport is not None:
-            await serve_fast(exchange, socket, socket.transport, slots)
-        else:
-            await exchange.serve_by_events(socket, slots)
+            return serve_fast(exchange, socket, socket.transport, slots)
+        return exchange.serve_by_events(socket, slots)
 
     return serve
 
