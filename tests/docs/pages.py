@@ -1,0 +1,95 @@
+"""Reads the pages: their code blocks, their tables, and which example files the tests run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+__all__ = ("EXAMPLES", "ROOT", "Block", "blocks", "is_run", "pages", "table")
+
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLES = ROOT / "examples" / "docs"
+
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
+)
+_MARK = re.compile(r"<!-- file: (?P<file>\S+) -->\n\s*\Z")
+_INCLUDE = re.compile(r'--8<-- "(?P<file>[^":]+)(?::[^"]*)?"')
+_OWN_PACKAGE = re.compile(r"(?<=from )examples\.docs\.|(?<=from )examples\.docs(?= import)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block: its page and line, what it is written in, its text, and the file that it says it shows."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    file: str | None
+
+    @property
+    def where(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+    @property
+    def includes(self) -> list[str]:
+        """The files that the page takes the block from; empty when it is written out."""
+        return [match["file"] for match in _INCLUDE.finditer(self.text)]
+
+    def is_only_included(self) -> bool:
+        return bool(self.includes) and not _INCLUDE.sub("", self.text).strip()
+
+    def equals_its_file(self) -> bool:
+        """Whether the text is the file's. A reader's files stand in a folder of their own, so ours is left out."""
+        assert self.file is not None
+        return self.text.strip() == _OWN_PACKAGE.sub("", (ROOT / self.file).read_text()).strip()
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation, and the README."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The code blocks of ``page``."""
+    source = page.read_text()
+    for match in _FENCE.finditer(source):
+        mark = _MARK.search(source[: match.start()])
+        line = source.count("\n", 0, match.start()) + 1
+        yield Block(page, line, match["language"], textwrap.dedent(match["text"]), mark["file"] if mark else None)
+
+
+def table(page: str, heading: str) -> list[list[str]]:
+    """The rows of the first table under ``heading``, each the texts of its cells without their backquotes."""
+    text = (ROOT / "docs" / page).read_text()
+    _, found, rest = text.partition(f"\n## {heading}\n")
+    assert found, f"{page} has no heading {heading!r}"
+    lines = [line for line in rest.partition("\n## ")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+def is_run(file: str) -> bool:
+    """Whether some test imports the module that ``file`` is, or names the file."""
+    path = Path(file)
+    names = {path.name, path.as_posix(), path.stem, ".".join(path.with_suffix("").parts)}
+    return bool(names & _known_to_tests()) or file.startswith("tests/")
+
+
+@cache
+def _known_to_tests() -> frozenset[str]:
+    known: set[str] = set()
+    for test in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(test.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module is not None:
+                known |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
+            elif isinstance(node, ast.Import):
+                known |= {each.name for each in node.names}
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                known.add(node.value)
+    return frozenset(known)

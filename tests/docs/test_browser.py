@@ -1,0 +1,78 @@
+"""The pages' JavaScript, in a real Chromium."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Page, async_playwright
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
+from websockets.asyncio.client import connect
+
+from examples.docs import echo, reconnect
+from telex import Provide, Telex
+from tests.contract.servers import Running
+from tests.docs.pages import EXAMPLES
+from tests.support.live import serving
+
+pytestmark = pytest.mark.browser
+
+PATIENCE = 10_000
+"""Milliseconds that the page may take for anything."""
+
+
+async def blank(_: Request) -> HTMLResponse:
+    return HTMLResponse("<!doctype html><title>test</title>")
+
+
+def app() -> Telex:
+    return Telex(
+        [echo.echo, reconnect.events, reconnect.write],
+        dependencies={"log": Provide(reconnect.Log, use_cache=True)},
+        http=Starlette(routes=[Route("/", blank)]),
+    )
+
+
+@asynccontextmanager
+async def opened(chromium: str, running: Running) -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = await browser.new_page()
+        page.set_default_timeout(PATIENCE)
+        await page.goto(running.url("/").replace("ws://", "http://"))
+        yield page
+        await browser.close()
+
+
+async def test_the_first_lines(chromium: str) -> None:
+    script = (EXAMPLES / "browser.js").read_text()
+    async with serving(app()) as running, opened(chromium, running) as page:
+        async with page.expect_console_message() as said:
+            await page.add_script_tag(content=script.replace("ws://127.0.0.1:8000/echo", running.url("/echo")))
+        assert (await said.value).text == "hello"
+
+
+async def test_a_client_that_comes_back(chromium: str) -> None:
+    script = (EXAMPLES / "reconnect.js").read_text()
+    telex = app()
+    async with serving(telex) as running, opened(chromium, running) as page:
+        await page.add_script_tag(content=script)
+        await page.evaluate(
+            "url => { window.seen = []; connect(url, event => window.seen.push(event.text)); }",
+            running.url("/events"),
+        )
+        await write(running, "one")
+        await page.wait_for_function("window.seen.length === 1")
+        await telex.connections.drain(reason="retry-after=0.05")
+        await write(running, "two")
+        await page.wait_for_function("window.seen.length === 2")
+        assert await page.evaluate("window.seen") == ["one", "two"]
+
+
+async def write(running: Running, text: str) -> None:
+    async with connect(running.url("/write"), proxy=None) as client:
+        await client.send(text)

@@ -1,0 +1,97 @@
+"""The tables of the reference say what the code says."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+
+import click
+import pytest
+
+from telex import Telex, exceptions, paths, status_codes, watchdog
+from telex.cli.commands import telex
+from telex.exceptions import HTTPException
+from telex.handlers.listener import ListenerHandler
+from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer
+from telex.server import Limits, Settings
+from telex.testing import AsyncTestClient
+from tests.docs.pages import table
+
+KIB = 1024
+MIB = KIB * KIB
+
+
+def test_layered_options() -> None:
+    rules = {field.name: field.metadata["rule"].replace("_", " ") for field in fields(Layer)}
+    assert {row[0]: row[1] for row in table("reference/layers.md", "Options")} == rules
+
+
+def test_limits_of_the_framework() -> None:
+    limits = {
+        "max_message_size": size(DEFAULT_MAX_MESSAGE_SIZE),
+        "max_queued_messages": str(DEFAULT_MAX_QUEUED_MESSAGES),
+        "max_concurrency": str(ListenerHandler.max_concurrency),
+        "max_invalid_messages": str(ListenerHandler.max_invalid_messages),
+        "on_invalid_message": "reply",
+    }
+    assert {row[0]: row[2] for row in table("reference/limits.md", "The framework's limits")} == limits
+
+
+def test_limits_of_the_server() -> None:
+    limits = {field.name: worded(field.name, field.default) for field in fields(Limits)}
+    assert {row[0]: row[1] for row in table("reference/limits.md", "The server's limits")} == limits
+
+
+def test_settings_of_the_drain() -> None:
+    drain = [field for field in fields(Settings) if field.name.startswith("drain_")]
+    limits = {field.name: worded(field.name, field.default) for field in drain}
+    assert {row[0]: row[1] for row in table("reference/limits.md", "The drain")} == limits
+
+
+def test_statuses() -> None:
+    def all_of(kind: type[HTTPException]) -> Iterator[type[HTTPException]]:
+        yield kind
+        for each in kind.__subclasses__():
+            yield from all_of(each)
+
+    own = [kind for kind in all_of(HTTPException) if kind.__module__ == exceptions.__name__]
+    said = {kind.__name__: [str(kind.status_code), str(4000 + kind.status_code)] for kind in own}
+    rows = table("reference/close-codes.md", "Exceptions with an HTTP status")
+    assert {row[0]: row[1:3] for row in rows} == said
+
+
+def test_convertors() -> None:
+    assert {row[0] for row in table("reference/routing.md", "Kinds of path parameters")} == set(paths.CONVERTORS)
+
+
+@pytest.mark.parametrize("name", ["run", "routes"])
+def test_command_line(name: str) -> None:
+    options = [option for option in telex.commands[name].params if isinstance(option, click.Option)]
+    said = {row[0] for row in table("reference/command-line.md", f"telex {name}")}
+    assert said == {" ".join([*option.opts, *option.secondary_opts]) for option in options}
+
+
+def test_numbers_that_pages_name() -> None:
+    """Prose says: 5 s for a wait in a test, 50 ms for a sync callable, 123 bytes for a reason, 4300 digits."""
+    assert AsyncTestClient(Telex()).timeout == 5.0
+    assert watchdog.BLOCKING_AFTER == 0.05
+    assert status_codes.MAX_CLOSE_REASON_BYTES == 123
+    assert sys.int_info.default_max_str_digits == 4300
+
+
+def worded(name: str, value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if name.endswith(("_size", "_bytes", "_buffer", "_water")):
+        assert isinstance(value, int)
+        return size(value)
+    if isinstance(value, float):
+        return f"{value:g} s"
+    return str(value)
+
+
+def size(value: int) -> str:
+    return f"{value // MIB} MiB" if value % MIB == 0 else f"{value // KIB} KiB"
