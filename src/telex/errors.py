@@ -67,15 +67,17 @@ class Errors:
         A user's handler may answer, with a starlette response before accept or a message after; if it leaves the
         connection open, or raises, the table applies.
         """
-        error = _familiar(leaf(exc))
+        error = cast("Exception", leaf(exc))
+        if isinstance(error, WebSocketDisconnect) and not socket.is_open:
+            return
         handler = self.find(error)
         if handler is not None:
             try:
                 await self._let_answer(socket, handler, error)
             except Exception as raised:
-                error = _familiar(leaf(raised))
+                error = cast("Exception", leaf(raised))
         try:
-            await self._apply_table(socket, error)
+            await self._apply_table(socket, _familiar(error))
         except WebSocketDisconnect:
             return
 
