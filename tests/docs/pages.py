@@ -77,19 +77,34 @@ def table(page: str, heading: str) -> list[list[str]]:
 def is_run(file: str) -> bool:
     """Whether some test imports the module that ``file`` is, or names the file."""
     path = Path(file)
-    names = {path.name, path.as_posix(), path.stem, ".".join(path.with_suffix("").parts)}
+    names = {path.name, path.as_posix(), ".".join(path.with_suffix("").parts)}
     return bool(names & _known_to_tests()) or file.startswith("tests/")
 
 
 @cache
 def _known_to_tests() -> frozenset[str]:
+    """What the tests import, what the examples that they import import, and what the tests name."""
     known: set[str] = set()
-    for test in (ROOT / "tests").rglob("*.py"):
-        for node in ast.walk(ast.parse(test.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module is not None:
-                known |= {node.module, *(f"{node.module}.{each.name}" for each in node.names)}
-            elif isinstance(node, ast.Import):
-                known |= {each.name for each in node.names}
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                known.add(node.value)
+    files = list((ROOT / "tests").rglob("*.py"))
+    while files:
+        found = set().union(*map(_mentioned, files)) - known
+        known |= found
+        modules = (ROOT / f"{name.replace('.', '/')}.py" for name in found if name.startswith("examples."))
+        files = [module for module in modules if module.is_file()]
     return frozenset(known)
+
+
+def _mentioned(file: Path) -> set[str]:
+    """The modules and names that ``file`` imports, and its texts; of ``module:attribute`` also the module."""
+    mentioned: set[str] = set()
+    package = file.parent.relative_to(ROOT).parts
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*above, *filter(None, [node.module])])
+            mentioned |= {module, *(f"{module}.{each.name}" for each in node.names)}
+        elif isinstance(node, ast.Import):
+            mentioned |= {each.name for each in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            mentioned |= {node.value, node.value.partition(":")[0]}
+    return mentioned

@@ -51,7 +51,7 @@ async def opened(chromium: str, running: Running) -> AsyncIterator[Page]:
 async def test_the_first_lines(chromium: str) -> None:
     script = (EXAMPLES / "browser.js").read_text()
     async with serving(app()) as running, opened(chromium, running) as page:
-        async with page.expect_console_message() as said:
+        async with page.expect_console_message(lambda message: message.type == "log") as said:
             await page.add_script_tag(content=script.replace("ws://127.0.0.1:8000/echo", running.url("/echo")))
         assert (await said.value).text == "hello"
 
