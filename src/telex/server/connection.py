@@ -218,8 +218,8 @@ class Connection(Inbox):
             self._settle()
         elif self.stage == Stage.OPEN:
             self._tell(Stage.CLOSING, close, close_frame(close))
-            self._queue.clear()
-            self._release(Hold.QUEUE | Hold.WRITE)
+            self._forget_queue()
+            self._release(Hold.WRITE)
             self._abort_after(self._limits.close_timeout)
 
     def expire(self, close: CloseReason) -> None:
@@ -231,7 +231,7 @@ class Connection(Inbox):
     @property
     def idle(self) -> bool:
         """Whether the application waits for the next message: closing now interrupts nothing."""
-        return not self._queues or (self._receiver is not None and not self._queue)
+        return not self._queues or (self._receiver is not None and not self._receiver.done())
 
     @property
     def held_back(self) -> bool:
@@ -277,7 +277,7 @@ class Connection(Inbox):
         if self.closed_with is None:
             self.closed_with = close
         self._close_outbox(last_frame)
-        self._wake_receiver()
+        self._end_receiver()
 
     def _ended_for_receiver(self) -> bool:
         self._settle()

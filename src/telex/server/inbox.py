@@ -35,9 +35,9 @@ class Inbox(Outbox):
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limits, loop)
         self._hold: int = Hold.NONE
-        self._queue: deque[str | bytes] = deque()
+        self._queue: deque[str | bytes] | None = None  # made when needed: an empty one has 600 bytes
         self._queued_bytes = 0
-        self._receiver: asyncio.Future[None] | None = None
+        self._receiver: asyncio.Future[str | bytes | None] | None = None
         self._handler: Callable[[str | bytes], None] = self._enqueue
         self._deliver: Callable[[str | bytes], None] | None = None
         """Where a plain message goes; ``None`` while frames need a closer look."""
@@ -53,7 +53,7 @@ class Inbox(Outbox):
             return
         self._handle_with(handler)
         while self._queue and self._handler is handler:
-            handler(self._take())
+            handler(self._take(self._queue))
         if self._handler is not handler:
             return
         if not self._writable:
@@ -76,35 +76,44 @@ class Inbox(Outbox):
     # The queue
 
     def _enqueue(self, data: str | bytes) -> None:
+        receiver = self._receiver
+        if receiver is not None and not receiver.done():
+            receiver.set_result(data)  # whoever waits has found the queue empty
+            return
+        if self._queue is None:
+            self._queue = deque()
         self._queue.append(data)
         self._queued_bytes += len(data)
         if len(self._queue) >= self._limits.max_queue or self._queued_bytes >= self._limits.max_queued_bytes:
             self._hold_back(Hold.QUEUE)
-        self._wake_receiver()
 
-    def _take(self) -> str | bytes:
-        data = self._queue.popleft()
+    def _take(self, queue: deque[str | bytes]) -> str | bytes:
+        data = queue.popleft()
         self._queued_bytes -= len(data)
-        if self._hold and len(self._queue) <= self._limits.max_queue // 2:
+        if self._hold and len(queue) <= self._limits.max_queue // 2:
             self._release(Hold.QUEUE)
         return data
+
+    def _forget_queue(self) -> None:
+        self._queue = None
+        self._queued_bytes = 0
+        self._release(Hold.QUEUE)
 
     async def receive(self) -> str | bytes | None:
         """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event.
 
         :raises ConcurrencyError: another task waits already.
         """
-        if self._queue:
-            data = self._take()
-            if self._queue and self._open:
+        queue = self._queue
+        if queue:
+            data = self._take(queue)
+            if queue and self._open:
                 self._gather_replies()
             return data
         self._pull_cork()
-        while not self._queue:
-            if self._ended_for_receiver():
-                return None
-            await self._wait_for_message()
-        return self._take()
+        if self._ended_for_receiver():
+            return None
+        return await self._wait_for_message()
 
     def _gather_replies(self) -> None:
         """More messages wait, so their replies may leave together: at the latest when the event loop goes on."""
@@ -112,20 +121,33 @@ class Inbox(Outbox):
             self._start_cork()
             self._loop.call_soon(self._pull_cork)
 
-    async def _wait_for_message(self) -> None:
+    async def _wait_for_message(self) -> str | bytes | None:
         if self._receiver is not None:
             raise ConcurrencyError("Another task already waits for this connection's messages: let one task receive.")
-        self._receiver = self._loop.create_future()
+        receiver: asyncio.Future[str | bytes | None] = self._loop.create_future()
+        self._receiver = receiver
         try:
-            await self._receiver
+            return await receiver
+        except asyncio.CancelledError:
+            if receiver.done() and not receiver.cancelled():
+                self._put_back(receiver.result())
+            raise
         finally:
             self._receiver = None
+
+    def _put_back(self, data: str | bytes | None) -> None:
+        """The task that was about to get ``data`` was cancelled: the next one gets it."""
+        if data is not None:
+            if self._queue is None:
+                self._queue = deque()
+            self._queue.appendleft(data)
+            self._queued_bytes += len(data)
 
     def _ended_for_receiver(self) -> bool:
         """Whether there will be no message any more. Called when the queue is empty and somebody asks."""
         raise NotImplementedError
 
-    def _wake_receiver(self) -> None:
+    def _end_receiver(self) -> None:
         if self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(None)
 

@@ -58,7 +58,6 @@ class Outbox(WSListener):
     )
 
     _wire: asyncio.Transport
-    _send_small: SendFrame
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self._limits = limits
@@ -71,18 +70,17 @@ class Outbox(WSListener):
         self._cork_size = 0
         self._pong_due: bytes | None = None
         self._waiters: list[asyncio.Future[None]] = []
+        self._send_small: SendFrame | None = None  # made by the first send: it holds 1.5 KiB
         self._deflater: Deflater | None = None
         self._direct_size = _SMALL
 
     def _open_outbox(self, wire: asyncio.Transport, deflater: Deflater | None) -> None:
         self._wire = wire
-        self._send_small = new_sender(wire, self._loop)
         self._deflater = deflater
         if deflater is not None:
             self._direct_size = min(_SMALL, self._limits.deflate_min_size - 1)
         wire.set_write_buffer_limits(high=self._limits.write_high_water)
         self._open = True
-        self._renew_credit()
 
     # Sending
 
@@ -94,7 +92,7 @@ class Outbox(WSListener):
         credit = self._credit
         if credit and len(data) <= self._direct_size:
             self._credit = credit - 1
-            self._send_small(TEXT if data.__class__ is str else BINARY, data)
+            self._send_small(TEXT if data.__class__ is str else BINARY, data)  # type: ignore[misc]  # there is credit
             return self._credit > 0
         return self._send_slowly(data)
 
@@ -123,7 +121,10 @@ class Outbox(WSListener):
 
     def _renew_credit(self) -> None:
         self._turn = 0
-        self._credit = _CREDIT if self._open and self._writable and self._cork is None else 0
+        usual = self._open and self._writable and self._cork is None
+        self._credit = _CREDIT if usual else 0
+        if usual and self._send_small is None:
+            self._send_small = new_sender(self._wire, self._loop)
 
     def _drop_if_flooded(self) -> None:
         if self._wire.get_write_buffer_size() > self._limits.max_write_buffer:

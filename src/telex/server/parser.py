@@ -120,7 +120,9 @@ def new_parser(
     parser.connection_made(wire)
     feed(parser, _REQUEST)
     wire.on_verdict = on_verdict
-    parser.transport.request.headers.clear()  # kept by picows as long as the connection lives
+    # picows keeps both for as long as the connection lives.
+    parser.transport.request.headers.clear()
+    parser.transport.response.headers.clear()
     return cast("BufferedProtocol", parser)
 
 

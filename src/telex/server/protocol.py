@@ -43,6 +43,24 @@ class WebSocketProtocol(asyncio.Protocol):
     Before accept it speaks HTTP; afterwards the frames go past it, from the transport into the parser.
     """
 
+    __slots__ = (
+        "_app_state",
+        "_config",
+        "_connected",
+        "_connection",
+        "_denial",
+        "_early",
+        "_limits",
+        "_loop",
+        "_refused",
+        "_request",
+        "_scope",
+        "_state",
+        "_timer",
+        "_told_disconnect",
+        "transport",
+    )
+
     def __init__(
         self,
         config: Config,
@@ -58,8 +76,8 @@ class WebSocketProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._limits = Limits.of(config)
         self._connection = Connection(self._limits, self._loop, self._on_lost)
-        self._early = bytearray()
-        self.transport: asyncio.Transport
+        self._early = b""
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
         self._request: Request | None = None
         self._scope: Scope = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -266,7 +284,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._stop_timer()
         self._log_access("[accepted]")
         self.transport.write(response)
-        early, self._early = bytes(self._early), bytearray()
+        early, self._early = self._early, b""
         self._request = None
         self._connection.open(self.transport, agreement, early)
         if len(early) > _MAX_EARLY and not self._connection.held_back:

@@ -230,7 +230,7 @@ def _run_here(app: App, settings: Settings) -> None:
 def _run_reloading(app: str, settings: Settings) -> None:
     config = ServerConfig(app, settings)
     # Whoever saves a file waits for the new code, not for clients: no politeness.
-    quick = replace(settings, reload=False, drain_delay=0.0, drain_interval=0.01, drain_timeout=0.1)
+    quick = replace(settings, reload=False, reload_dirs=(), drain_delay=0.0, drain_interval=0.01, drain_timeout=0.1)
     ChangeReload(config, target=partial(_serve_on, app, quick), sockets=[config.bind_socket()]).run()
 
 
