@@ -1,0 +1,128 @@
+"""The chat: a class listener with several kinds of message, presence by a dependency, and a stream of statistics.
+
+``/rooms/{room}?name=Ada`` is a room, ``/statistics`` the stream, ``/`` the page. The history is in the file that the
+environment variable ``CHAT_HISTORY`` names, ``chat.sqlite3`` in the working directory without. One process serves all
+rooms: for several, let :class:`telex.channels.Channels` carry the news between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Annotated
+
+from examples.chat.messages import (
+    Name,
+    Recall,
+    Recalled,
+    Refused,
+    Rename,
+    RoomStatistics,
+    Say,
+    Statistics,
+    Type,
+    Typing,
+    Welcome,
+)
+from examples.chat.page import page
+from examples.chat.rooms import Member, Rooms
+from examples.chat.store import History
+from telex import Parameter, Provide, Telex, WebSocket, WebsocketListener, receives, websocket_stream
+
+RECENT = 50
+"""Messages that a new member, or one who looks back, is shown at once."""
+QUIET = 10.0
+"""Seconds after which statistics are sent again though nothing has changed."""
+BREATH = 0.25
+"""Seconds between two statistics at least."""
+LISTED = 20
+"""Rooms that statistics name."""
+
+RoomName = Annotated[str, Parameter(min_length=1, max_length=40, pattern=r"^[\w-]+$")]
+MemberName = Annotated[Name, Parameter(query="name")]
+
+
+def join(room: RoomName, name: MemberName, rooms: Rooms) -> Iterator[Member]:
+    """Presence: a connection is a member from its handshake until it has ended, however it ends."""
+    with rooms.joined(room, name) as member:
+        yield member
+
+
+class Chat(WebsocketListener):
+    """One room's door. The connection's own data is ``member``."""
+
+    path = "/rooms/{room:str}"
+    name = "room"
+    dependencies = {"member": Provide(join)}
+
+    async def on_accept(self, socket: WebSocket, member: Member, history: History) -> None:
+        """Say who and what is there; from then on the member's news are streamed."""
+        recent = await history.last(member.room.name, RECENT)
+        await socket.send_json(Welcome(member.name, member.room.name, member.room.names, recent))
+        socket.start_stream(member.news(after=recent[-1].number if recent else 0))
+
+    @receives
+    async def say(self, data: Say, member: Member, history: History, rooms: Rooms) -> None:
+        """Keep it and tell everybody, the speaker too: it learns its message's number so."""
+        member.room.tell(await history.add(member.room.name, member.name, data.text.strip()))
+        rooms.note_change()
+
+    @receives
+    def type(self, data: Type, member: Member) -> None:
+        """Tell the others."""
+        member.room.tell(Typing(member.name), but=member)
+
+    @receives
+    def rename(self, data: Rename, member: Member) -> Refused | None:
+        """Tell everybody, unless the name is taken."""
+        if member.room.rename(member, data.name):
+            return None
+        return Refused(f"{data.name} is taken")
+
+    @receives
+    async def recall(self, data: Recall, member: Member, history: History) -> Recalled:
+        """Answer the one who asked."""
+        older = await history.last(member.room.name, RECENT, data.before)
+        return Recalled(older, complete=len(older) < RECENT)
+
+
+@websocket_stream("/statistics", name="statistics")
+async def statistics(rooms: Rooms, history: History) -> AsyncGenerator[Statistics, None]:
+    """The state of all rooms, whenever it changes."""
+    while True:
+        seen = rooms.version
+        yield summary(rooms.counts, await history.totals())
+        await asyncio.sleep(BREATH)
+        await rooms.changed(seen, within=QUIET)
+
+
+def summary(members: dict[str, int], messages: dict[str, int]) -> Statistics:
+    """All rooms that have members or messages, those with the most members first."""
+    names = sorted(members.keys() | messages, key=lambda name: (-members.get(name, 0), -messages.get(name, 0), name))
+    return Statistics(
+        sum(members.values()),
+        sum(messages.values()),
+        [RoomStatistics(name, members.get(name, 0), messages.get(name, 0)) for name in names[:LISTED]],
+    )
+
+
+def create_app(path: Path) -> Telex:
+    """The chat whose history is in the file at ``path``."""
+    history, rooms = History(path), Rooms()
+
+    def opened(_: Telex) -> AbstractAsyncContextManager[None]:
+        return history.open()
+
+    return Telex(
+        [Chat, statistics],
+        http=page,
+        lifespan=[opened],
+        dependencies={"history": Provide(lambda: history), "rooms": Provide(lambda: rooms)},
+        max_message_size=16 * 1024,
+    )
+
+
+app = create_app(Path(os.environ.get("CHAT_HISTORY", "chat.sqlite3")))

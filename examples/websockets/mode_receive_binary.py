@@ -1,0 +1,11 @@
+"""``receive_mode="binary"``: messages are binary frames. What they hold is up to ``data``: here it is text."""
+
+from telex import Telex, websocket_listener
+
+
+@websocket_listener("/", receive_mode="binary")
+async def handler(data: str) -> str:
+    return data
+
+
+app = Telex([handler])

@@ -1,0 +1,11 @@
+"""``data: str`` is the text as it came."""
+
+from telex import Telex, websocket_listener
+
+
+@websocket_listener("/")
+async def handler(data: str) -> str:
+    return data.upper()
+
+
+app = Telex([handler])

@@ -1,0 +1,11 @@
+"""A returned ``str`` is sent as it is."""
+
+from telex import Telex, websocket_listener
+
+
+@websocket_listener("/")
+async def handler(data: str) -> str:
+    return f"you said {data!r}"
+
+
+app = Telex([handler])

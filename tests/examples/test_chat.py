@@ -1,0 +1,284 @@
+"""The chat, whole: ``telex run examples.chat.app:app`` in a process, and ``websockets`` as its members."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from examples.chat.messages import Typing
+from examples.chat.rooms import BACKLOG, Room
+from telex import WebSocketException
+from tests.support.programs import TELEX, Program, program
+from tests.support.raw import RawClient
+
+T = TypeVar("T")
+PATIENCE = 5.0
+SVG = "http://www.w3.org/2000/svg"
+CHAT = (TELEX, "run", "examples.chat.app:app", "--port", "0", "--drain-timeout", "2")
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Path:
+    return tmp_path / "history.sqlite3"
+
+
+@pytest.fixture
+def chat(history: Path) -> Iterator[Program]:
+    with running(history) as server:
+        yield server
+        server.stop()
+        assert "Traceback" not in server.log, server.log
+        assert "ERROR" not in server.log, server.log
+
+
+def running(history: Path) -> AbstractContextManager[Program]:
+    return program(*CHAT, env={"CHAT_HISTORY": str(history)})
+
+
+class Member:
+    """One connection to a room."""
+
+    def __init__(self, client: ClientConnection) -> None:
+        self.client = client
+        self.welcome: dict[str, Any] = {}
+
+    async def send(self, **message: object) -> None:
+        await self.client.send(json.dumps(message))
+
+    async def next(self) -> dict[str, Any]:
+        received = await limited(self.client.recv())
+        assert isinstance(received, str)
+        message = json.loads(received)
+        assert isinstance(message, dict)
+        return message
+
+    async def expect(self, **expected: object) -> dict[str, Any]:
+        """The next message has these keys and values."""
+        message = await self.next()
+        assert message | expected == message
+        return message
+
+
+async def limited(waiting: Awaitable[T]) -> T:
+    async with asyncio.timeout(PATIENCE):
+        return await waiting
+
+
+@asynccontextmanager
+async def member(server: Program, name: str, room: str = "lobby") -> AsyncIterator[Member]:
+    async with connect(server.url(f"/rooms/{room}?name={name}"), open_timeout=PATIENCE) as client:
+        joined = Member(client)
+        joined.welcome = await joined.expect(type="welcome", room=room)
+        yield joined
+
+
+async def test_members_see_each_other_and_talk(chat: Program) -> None:
+    async with member(chat, "Ada") as ada:
+        assert ada.welcome["members"] == ["Ada"]
+        assert ada.welcome["history"] == []
+        async with member(chat, "Bo") as bo:
+            assert bo.welcome["members"] == ["Ada", "Bo"]
+            await ada.expect(type="presence", what="came", name="Bo", members=["Ada", "Bo"])
+            await ada.send(type="say", text="  hello Bo  ")
+            for each in (ada, bo):
+                await each.expect(type="said", author="Ada", text="hello Bo", number=1)
+            await bo.send(type="say", text="hello Ada")
+            for each in (ada, bo):
+                await each.expect(type="said", author="Bo", text="hello Ada", number=2)
+        await ada.expect(type="presence", what="left", name="Bo", members=["Ada"])
+
+
+async def test_writing_is_shown_to_the_others_only(chat: Program) -> None:
+    async with member(chat, "Ada") as ada, member(chat, "Bo") as bo:
+        await ada.expect(what="came")
+        await ada.send(type="type")
+        await bo.expect(type="typing", name="Ada")
+        await ada.send(type="say", text="done")
+        await ada.expect(type="said")
+
+
+async def test_rooms_do_not_hear_each_other(chat: Program) -> None:
+    async with member(chat, "Ada", "one") as ada, member(chat, "Bo", "two") as bo:
+        await ada.send(type="say", text="in one")
+        await bo.send(type="say", text="in two")
+        await ada.expect(type="said", text="in one")
+        await bo.expect(type="said", text="in two")
+
+
+async def test_two_members_never_have_one_name(chat: Program) -> None:
+    async with member(chat, "Ada") as ada, member(chat, "Ada") as other, member(chat, "Ada") as third:
+        assert other.welcome["you"] == "Ada 2"
+        assert third.welcome["you"] == "Ada 3"
+        await ada.expect(what="came", name="Ada 2")
+        await ada.expect(what="came", name="Ada 3")
+        await other.expect(what="came", name="Ada 3")
+        await other.send(type="rename", name="Ada")
+        await other.expect(type="refused", reason="Ada is taken")
+        await other.send(type="rename", name="Bo")
+        for each in (ada, other, third):
+            await each.expect(what="renamed", name="Bo", was="Ada 2", members=["Ada", "Bo", "Ada 3"])
+        await other.send(type="say", text="I am Bo")
+        await ada.expect(type="said", author="Bo")
+
+
+async def test_the_history_outlives_the_server(history: Path) -> None:
+    with running(history) as first:
+        async with member(first, "Ada") as ada:
+            await ada.send(type="say", text="before the restart")
+            await ada.expect(type="said", number=1)
+            await asyncio.to_thread(first.stop)
+            with pytest.raises(ConnectionClosed) as closed:
+                await ada.next()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+    with running(history) as second:
+        async with member(second, "Bo") as bo:
+            assert [(each["author"], each["text"]) for each in bo.welcome["history"]] == [("Ada", "before the restart")]
+            await bo.send(type="say", text="after it")
+            await bo.expect(type="said", number=2)
+        second.stop()
+    with sqlite3.connect(history) as database:
+        assert database.execute("select room, messages from totals").fetchall() == [("lobby", 2)]
+    database.close()
+
+
+async def test_older_messages_can_be_recalled(chat: Program) -> None:
+    async with member(chat, "Ada") as ada:
+        for number in range(1, 121):
+            await ada.send(type="say", text=f"message {number}")
+        for _ in range(120):
+            await ada.expect(type="said")
+    async with member(chat, "Bo") as bo:
+        assert [each["number"] for each in bo.welcome["history"]] == list(range(71, 121))
+        await bo.send(type="recall", before=71)
+        older = await bo.expect(type="recalled", complete=False)
+        assert [each["number"] for each in older["history"]] == list(range(21, 71))
+        await bo.send(type="recall", before=21)
+        oldest = await bo.expect(type="recalled", complete=True)
+        assert [each["number"] for each in oldest["history"]] == list(range(1, 21))
+
+
+async def test_statistics_are_streamed_as_they_change(chat: Program) -> None:
+    async def until(client: ClientConnection, expected: list[dict[str, object]]) -> dict[str, Any]:
+        while (received := json.loads(await limited(client.recv())))["rooms"] != expected:
+            pass
+        assert isinstance(received, dict)
+        return received
+
+    async with connect(chat.url("/statistics"), open_timeout=PATIENCE) as client:
+        await until(client, [])
+        async with member(chat, "Ada", "one"), member(chat, "Bo", "two") as bo, member(chat, "Cy", "two"):
+            one = {"room": "one", "members": 1, "messages": 0}
+            await until(client, [{"room": "two", "members": 2, "messages": 0}, one])
+            await bo.send(type="say", text="hello")
+            total = await until(client, [{"room": "two", "members": 2, "messages": 1}, one])
+            assert (total["members"], total["messages"]) == (3, 1)
+        total = await until(client, [{"room": "two", "members": 0, "messages": 1}])
+        assert (total["members"], total["messages"]) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "message", "path"),
+    [
+        ("", "Input data was truncated", ""),
+        ("hello", "JSON is malformed: invalid character (byte 0)", ""),
+        ("{}", "Object missing required field `type`", ""),
+        ('{"type": "dance"}', "Invalid value 'dance'", "$.type"),
+        ('{"type": "say", "text": 3}', "Expected `str`, got `int`", "$.text"),
+        ('{"type": "say", "text": ""}', "Expected `str` of length >= 1", "$.text"),
+        ('{"type": "say", "text": "  "}', "Expected `str` matching regex '\\\\S'", "$.text"),
+        ('{"type": "rename", "name": " Ada"}', "Expected `str` matching regex '^\\\\S(.*\\\\S)?$'", "$.name"),
+    ],
+)
+async def test_an_invalid_message_gets_the_error_frame_and_no_more(
+    chat: Program, sent: str, message: str, path: str
+) -> None:
+    async with member(chat, "Ada") as ada:
+        await ada.client.send(sent)
+        assert await ada.next() == {"error": {"code": "invalid_message", "message": message, "path": path}}
+        await ada.send(type="say", text="still here")
+        await ada.expect(type="said", text="still here")
+
+
+async def test_a_member_that_only_sends_nonsense_is_closed(chat: Program) -> None:
+    async with member(chat, "Ada") as ada, member(chat, "Bo") as bo:
+        await ada.expect(what="came")
+        for _ in range(10):
+            await bo.client.send("nonsense")
+        for _ in range(10):
+            assert "error" in await bo.next()
+        with pytest.raises(ConnectionClosed) as closed:
+            await bo.next()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1007
+        await ada.expect(what="left", name="Bo")
+
+
+async def test_a_member_that_vanishes_is_no_longer_listed(chat: Program) -> None:
+    async with member(chat, "Ada") as ada, await RawClient.open(chat.port) as bo:
+        assert (await bo.handshake("/rooms/lobby?name=Bo")).status == 101
+        await ada.expect(what="came", name="Bo", members=["Ada", "Bo"])
+        bo.reset()
+        await ada.expect(what="left", name="Bo", members=["Ada"])
+
+
+async def test_a_member_that_does_not_take_its_news_is_asked_to_leave() -> None:
+    slow = Room("lobby").add("Bo")
+    for _ in range(BACKLOG + 1):
+        slow.tell(Typing("Ada"))
+    news = slow.news(after=0)
+    for _ in range(BACKLOG - 1):
+        assert await anext(news) == Typing("Ada")
+    with pytest.raises(WebSocketException, match="too slow") as closed:
+        await anext(news)
+    assert closed.value.code == 1013
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [
+        ("/rooms/lobby", "query parameter 'name': is missing"),
+        ("/rooms/lobby?name=", "query parameter 'name': Expected `str` of length >= 1"),
+        ("/rooms/lobby?name=%20Ada", "query parameter 'name': Expected `str` matching regex"),
+        (f"/rooms/lobby?name={'a' * 25}", "query parameter 'name': Expected `str` of length <= 24"),
+        ("/rooms/a%20b?name=Ada", "path parameter 'room': Expected `str` matching regex"),
+    ],
+)
+async def test_who_has_no_proper_name_is_not_let_in(chat: Program, path: str, complaint: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(chat.url(path), open_timeout=PATIENCE):
+            pass
+    assert refused.value.response.status_code == 400
+    assert complaint in json.loads(refused.value.response.body)["detail"]
+
+
+async def test_pages_of_other_sites_are_not_let_in(chat: Program) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect(chat.url("/rooms/lobby?name=Ada"), origin="https://evil.example", open_timeout=PATIENCE):  # type: ignore[arg-type]
+            pass
+    assert refused.value.response.status_code == 403
+
+
+def test_the_page_is_served_and_loads_nothing_from_elsewhere(chat: Program) -> None:
+    with httpx.Client(base_url=chat.url("", scheme="http")) as client:
+        page = client.get("/")
+        assert page.status_code == 200
+        assert page.headers["content-type"].startswith("text/html")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        for path in ("chat.css", "chat.js", "talk.js", "socket.js", "icon.svg"):
+            file = client.get(f"/static/{path}")
+            assert file.status_code == 200
+            assert re.findall(r"https?://[^\s\"]+", file.text) == ([SVG] if path == "icon.svg" else [])
+        assert client.get("/static/../app.py").status_code == 404
+        assert client.get("/nothing").status_code == 404
