@@ -39,7 +39,7 @@ def compile_origin_check(allowed: Collection[str] | None, where: str) -> OriginC
 
 
 def _read_entry(entry: str, where: str) -> str:
-    entry = entry.lower().rstrip("/")
+    entry = entry.lower().removesuffix("/")
     host = entry.partition("://")[2] or entry
     if "/" in host or "@" in host or not host or ("*" in host.removeprefix("*.") and entry != "*"):
         raise ImproperlyConfiguredException(

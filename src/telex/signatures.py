@@ -82,14 +82,19 @@ class Signature:
 
 
 def describe(fn: object) -> str:
-    """Who and where, for errors: ``room (chat/app.py:12)``."""
-    target = _plain_function(fn)
-    name = getattr(target, "__qualname__", None) or type(fn).__qualname__
+    """Who and where, for errors: ``room (chat/app.py:12)``; a class stands where its first own method does."""
+    target = _first_method(fn) if inspect.isclass(fn) else _plain_function(fn)
+    named = fn if inspect.isclass(fn) else target
+    name = getattr(named, "__qualname__", None) or type(fn).__qualname__
     code = getattr(target, "__code__", None)
     if code is None:
-        return f"{name} ({getattr(target, '__module__', '?')})"
+        return f"{name} ({getattr(named, '__module__', '?')})"
     file = Path(code.co_filename)
     return f"{name} ({file.parent.name}/{file.name}:{code.co_firstlineno})"
+
+
+def _first_method(kind: type) -> object:
+    return next((member for member in vars(kind).values() if inspect.isfunction(member)), None)
 
 
 def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = None) -> Signature:
@@ -117,17 +122,17 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     return Signature(where, _kind(fn, returns), parameters, returns)
 
 
-def read_hints(model: type, namespace: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """The annotations of a class and its bases, resolved, ``Annotated``'s extras kept.
+def read_hints(target: type | AnyCallable, namespace: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """The annotations of a class and its bases, or of a function, resolved, ``Annotated``'s extras kept.
 
     :raises ImproperlyConfiguredException: a name in one of them is not there at run time.
     """
     try:
-        return get_type_hints(model, localns=dict(namespace or {}) or None, include_extras=True)
+        return get_type_hints(target, localns=dict(namespace or {}) or None, include_extras=True)
     except (NameError, AttributeError, TypeError) as exc:
         raise ImproperlyConfiguredException(
-            f"an annotation of {describe(model)} cannot be resolved: {exc}; import or define the name at the top of"
-            " the model's module, outside of TYPE_CHECKING"
+            f"an annotation of {describe(target)} cannot be resolved: {exc}; import or define the name at the top of"
+            " the module, outside of TYPE_CHECKING"
         ) from exc
 
 
