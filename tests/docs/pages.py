@@ -75,9 +75,9 @@ def table(page: str, heading: str) -> list[list[str]]:
 
 
 def is_run(file: str) -> bool:
-    """Whether some test imports the module that ``file`` is, or names the file."""
+    """Whether some test imports the module that ``file`` is, or names the file, or imports its folder file by file."""
     path = Path(file)
-    names = {path.name, path.as_posix(), ".".join(path.with_suffix("").parts)}
+    names = {path.name, path.as_posix(), ".".join(path.with_suffix("").parts), f"{'.'.join(path.parent.parts)}."}
     return bool(names & _known_to_tests()) or file.startswith("tests/")
 
 
