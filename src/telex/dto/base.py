@@ -1,0 +1,230 @@
+"""``AbstractDTO``: what every DTO does, and what one for a new kind of model has to say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
+
+import msgspec
+
+from telex import codecs
+from telex.codecs import Raw, Reader, Writer
+from telex.dto.compiler import Compiler
+from telex.dto.config import DTOConfig
+from telex.dto.data import DTOData
+from telex.dto.failures import Misfit, located
+from telex.dto.fields import DTOFieldDefinition
+from telex.dto.hints import model_class, unalias, union_members
+from telex.dto.nodes import Shape
+from telex.exceptions import ImproperlyConfiguredException
+from telex.signatures import split_annotated
+from telex.types import Mode, TypeDecoder, TypeEncoder
+
+__all__ = ("AbstractDTO",)
+
+T = TypeVar("T")
+
+
+class AbstractDTO(Generic[T]):
+    """Transfers models between the wire and a handler: which fields pass, under which names.
+
+    A DTO is a class, given as ``dto`` or ``return_dto`` on any layer. It is made of a kind's DTO and a model, with a
+    configuration in ``Annotated`` or as an attribute::
+
+        UserDTO = DataclassDTO[Annotated[User, DTOConfig(exclude={"password"})]]
+
+        class UserDTO(DataclassDTO[User]):
+            config = DTOConfig(exclude={"password"})
+
+    It serves annotations that are the model (or a subclass of it), or hold it in a collection or a union, as well as
+    ``DTOData`` of the model.
+
+    **A DTO for another kind of model** is a subclass that says what a model is and has:
+    :meth:`detect_nested_field` and :meth:`generate_field_definitions`. The rest has defaults that fit models whose
+    constructor takes fields by name, and that have them as attributes.
+    """
+
+    config: ClassVar[DTOConfig] = DTOConfig()
+    models: ClassVar[tuple[Any, ...]] = ()
+    """The model, or several where the parameter is a union of them."""
+    native: ClassVar[bool] = False
+    """msgspec reads such models as this DTO does when nothing is configured."""
+    by_items: ClassVar[bool] = False
+    """Instances are dictionaries."""
+    plain: ClassVar[bool] = False
+    """A library of its own makes such models of plain dictionaries, and takes them apart into such: see
+    :meth:`from_plain` and :meth:`to_plain`. Field types are that library's business then."""
+
+    def __class_getitem__(cls, model: Any) -> Any:
+        if isinstance(model, TypeVar):
+            return super().__class_getitem__(model)  # type: ignore[misc]
+        inner, extras = split_annotated(model)
+        configs = [each for each in extras if isinstance(each, DTOConfig)]
+        models = union_members(unalias(inner)) or (unalias(inner),)
+        for each in models:
+            cls._check_model(each)
+        name = f"{cls.__name__}[{' | '.join(_name(each) for each in models)}]"
+        attributes: dict[str, Any] = {"models": models, "__module__": cls.__module__, "__qualname__": name}
+        if configs:
+            attributes["config"] = configs[0]
+        return type(name, (cls,), attributes)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not isinstance(cls.config, DTOConfig):
+            raise ImproperlyConfiguredException(f"{cls.__qualname__}.config is {cls.config!r}: write DTOConfig(...)")
+
+    # -- what a kind of model says
+
+    @classmethod
+    def detect_nested_field(cls, model: type) -> bool:
+        """Whether ``model`` is a model of this kind."""
+        raise NotImplementedError(f"{cls.__qualname__}.detect_nested_field: say which classes are models")
+
+    @classmethod
+    def generate_field_definitions(cls, model: Any) -> Iterable[DTOFieldDefinition]:
+        """The fields of ``model``, which may have type arguments.
+
+        ``telex.dto.hints.field_hints`` reads annotations.
+        """
+        raise NotImplementedError(f"{cls.__qualname__}.generate_field_definitions: say which fields a model has")
+
+    @classmethod
+    def constructor(cls, model: Any) -> Callable[..., Any]:
+        """What makes an instance of the fields, given by name; ``dict`` for dictionaries."""
+        made: Callable[..., Any] = model_class(model)
+        return made
+
+    @classmethod
+    def from_plain(cls, model: Any) -> Callable[[dict[str, Any]], Any]:
+        """For ``plain`` kinds: makes an instance of a dictionary by field name, as it was decoded from JSON."""
+        raise NotImplementedError(f"{cls.__qualname__}.from_plain: say how {_name(model)} is made of a dictionary")
+
+    @classmethod
+    def to_plain(cls, model: Any) -> Callable[[Any], dict[str, Any]]:
+        """For ``plain`` kinds: makes a dictionary by field name, with values that JSON has."""
+        raise NotImplementedError(f"{cls.__qualname__}.to_plain: say how {_name(model)} becomes a dictionary")
+
+    @classmethod
+    def wire_options(cls, model: Any) -> Mapping[str, Any]:
+        """What ``msgspec.defstruct`` is told about the wire type besides its fields."""
+        return {}
+
+    @classmethod
+    def explain(cls, exc: Exception) -> tuple[str, Sequence[str | int]]:
+        """The message for the client when an instance could not be made, and the way inside to what is wrong."""
+        return str(exc), ()
+
+    @classmethod
+    def current(cls, instance: Any, name: str) -> Any:
+        """A field of an instance that is to be updated; ``None`` where there is none."""
+        return instance.get(name) if cls.by_items else getattr(instance, name, None)
+
+    @classmethod
+    def assign(cls, instance: Any, name: str, value: Any) -> None:
+        """Set a field of an instance."""
+        if cls.by_items:
+            instance[name] = value
+        else:
+            setattr(instance, name, value)
+
+    # -- what the plans use
+
+    @classmethod
+    def serves(cls, model: Any) -> bool:
+        """Whether ``model`` is one that this DTO is for."""
+        return any(model == each or _is_subclass(model, each) for each in cls.models)
+
+    @classmethod
+    def fits(cls, annotation: Any) -> bool:
+        """Whether the annotation is or holds a model that this DTO is for."""
+        inner = unalias(split_annotated(annotation)[0])
+        return cls.serves(inner) or any(map(cls.fits, get_args(inner)))
+
+    @classmethod
+    def compile_reader(cls, annotation: Any, mode: Mode, type_decoders: Sequence[TypeDecoder], where: str) -> Reader:
+        """The function that makes ``annotation`` of a frame of ``mode``. ``where`` names the handler in errors.
+
+        :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
+        """
+        shape, compiler = cls._compile(annotation, where, "data", to_wire=False)
+        try:
+            decode = codecs.reader(shape.wire, mode, type_decoders)
+        except ImproperlyConfiguredException as exc:
+            raise ImproperlyConfiguredException(
+                f"{where}: {cls.__qualname__} cannot read {annotation!r}: {exc}"
+            ) from exc
+        if shape.source is None:
+            return decode
+        code = compiler.code
+        lines = [
+            f"w = {code.bind(decode, 'decode')}(raw)",
+            "try:",
+            f"    return {shape.transfer('w')}",
+            f"except {code.bind(Misfit, 'Misfit')} as e:",
+            f"    raise {code.bind(located, 'located')}(e, w) from e.__cause__",
+        ]
+        read: Reader = code.define(code.reserve("read"), "raw", lines)
+        return read
+
+    @classmethod
+    def compile_writer(
+        cls, annotation: Any, mode: Mode, type_encoders: Mapping[type, TypeEncoder], where: str
+    ) -> Writer:
+        """The function that makes a frame of ``mode`` of a value declared as ``annotation``.
+
+        :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
+        """
+        shape, compiler = cls._compile(annotation, where, "the reply", to_wire=True)
+        code = compiler.code
+        encode = code.bind(msgspec.json.Encoder(enc_hook=codecs.encoder_hook(type_encoders)).encode, "encode")
+        decode = ".decode()" if mode == "text" else ""
+        line = f"return {encode}({shape.transfer('v')}){decode}"
+        write: Callable[[Any], Raw] = code.define(code.reserve("write"), "v", [line])
+        return write
+
+    @classmethod
+    def _compile(cls, annotation: Any, where: str, role: str, *, to_wire: bool) -> tuple[Shape, Compiler]:
+        if not cls.models:
+            raise ImproperlyConfiguredException(
+                f"{where}: {cls.__qualname__} has no model: write {cls.__name__}[Model]"
+            )
+        if not cls.fits(annotation):
+            option = "return_dto" if to_wire else "dto"
+            names = " | ".join(map(_name, cls.models))
+            raise ImproperlyConfiguredException(
+                f"{where}: {role} is annotated {annotation!r}, and {cls.__qualname__} is for {names}: annotate"
+                f" {role} with {names}, a collection of it or a union with it, or set {option}=None here"
+            )
+        compiler = Compiler(cls, to_wire=to_wire)
+        try:
+            return compiler.top(annotation), compiler
+        except ImproperlyConfiguredException as exc:
+            raise ImproperlyConfiguredException(f"{where}: {exc.detail}") from exc
+
+    @classmethod
+    def _check_model(cls, model: Any) -> None:
+        if get_origin(model) is DTOData or get_origin(model) is Annotated:
+            raise ImproperlyConfiguredException(
+                f"{cls.__name__}[{model!r}]: give the model itself, {get_args(model)[0]!r}"
+            )
+        kind = model_class(model)
+        if not (isinstance(kind, type) and cls.detect_nested_field(kind)):
+            raise ImproperlyConfiguredException(
+                f"{cls.__name__}[{_name(model)}]: {_name(model)} is not a model of the kind that {cls.__name__} is for;"
+                " use the DTO of its kind"
+            )
+
+
+def _name(model: Any) -> str:
+    return getattr(model, "__name__", None) or repr(model)
+
+
+def _is_subclass(model: Any, base: Any) -> bool:
+    """Whether a class, or a generic one with arguments, descends from ``base``, where ``base`` leaves them open."""
+    kind = model_class(model)
+    return isinstance(kind, type) and isinstance(base, type) and not _is_dict(base) and issubclass(kind, base)
+
+
+def _is_dict(base: type) -> bool:
+    return issubclass(base, dict)

@@ -1,0 +1,110 @@
+"""Compiles an annotation for one direction: a wire type, and the expression that transfers to or from it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+from telex.dto.code import Code
+from telex.dto.containers import is_container, transfer_container
+from telex.dto.data import DTOData
+from telex.dto.hints import model_class, substitute, unalias, union_members
+from telex.dto.kinds import kind_of
+from telex.dto.models import compile_model, node_of
+from telex.dto.nodes import ModelNode, Shape
+from telex.dto.places import Place
+from telex.dto.unions import compile_union
+from telex.signatures import split_annotated
+
+if TYPE_CHECKING:
+    from telex.dto.base import AbstractDTO
+
+__all__ = ("Compiler",)
+
+
+class Compiler:
+    """Compiles the annotations of one reader (``to_wire`` false) or one writer."""
+
+    def __init__(self, dto: type[AbstractDTO[Any]], *, to_wire: bool) -> None:
+        self.dto = dto
+        self.to_wire = to_wire
+        self.code = Code()
+        self.nodes: dict[object, ModelNode] = {}
+
+    def top(self, annotation: Any) -> Shape:
+        """The shape of a handler's annotation.
+
+        :raises ImproperlyConfiguredException: the configuration or a model does not allow it.
+        """
+        return self.shape(annotation, Place.of(self.dto.config, self.dto.__qualname__))
+
+    def shape(self, annotation: Any, place: Place) -> Shape:
+        """The shape of ``annotation`` at ``place``."""
+        inner, extras = split_annotated(annotation)
+        if isinstance(inner, TypeVar):
+            inner = substitute(inner, {})
+        inner = unalias(inner)
+        if get_origin(inner) is Annotated:
+            return self.shape(inner, place)
+        shape = self._structure(inner, place)
+        if shape is None:
+            place.check_numbers(0, annotation)
+            return Shape(Any if place.plain else annotation)
+        if extras and not place.plain:
+            return Shape(Annotated[shape.wire, *extras], shape.source, shape.node)
+        return shape
+
+    def holds_model(self, annotation: Any, place: Place) -> bool:
+        """Whether something in the annotation is a model that is transferred."""
+        inner = unalias(split_annotated(annotation)[0])
+        if get_origin(inner) is DTOData or self.kind(inner, place) is not None:
+            return True
+        if get_origin(inner) is Literal:
+            return False
+        return any(self.holds_model(argument, place) for argument in get_args(inner))
+
+    def kind(self, annotation: Any, place: Place) -> type[AbstractDTO[Any]] | None:
+        """The DTO for ``annotation`` when it is a model: at the top, only what this DTO is for."""
+        if place.depth == 0:
+            return self.dto if self.dto.serves(annotation) else None
+        return kind_of(annotation, self.dto)
+
+    def _structure(self, annotation: Any, place: Place) -> Shape | None:
+        """The shape of a model or of what holds models; ``None`` for all that passes as it is."""
+        kind, origin = self.kind(annotation, place), get_origin(annotation)
+        if kind is not None:
+            return compile_model(self, annotation, kind, place)
+        if origin is Literal or not self.holds_model(annotation, place):
+            return None
+        if origin is DTOData:
+            return self._data(get_args(annotation)[0], place)
+        if union_members(annotation):
+            return compile_union(self, annotation, place)
+        if is_container(origin):
+            return self._container(annotation, origin, place)
+        raise place.wrong(
+            f"{place.trail or 'the annotation'} is {annotation!r}: models are not transferred inside"
+            f" {model_class(annotation)!r}; use list, tuple, set, dict or a union"
+        )
+
+    def _container(self, annotation: Any, origin: Any, place: Place) -> Shape:
+        arguments = get_args(annotation)
+        place.check_numbers(len(arguments), annotation)
+        shapes = [
+            self.shape(argument, place.step(str(index), f"{place.trail}.{index}") if place.depth else place)
+            for index, argument in enumerate(arguments)
+            if argument is not ...
+        ]
+        if all(shape.source is None for shape in shapes) and not place.plain:
+            return Shape(annotation)
+        return transfer_container(self.code, origin, arguments, shapes, self.to_wire or place.plain)
+
+    def _data(self, model: Any, place: Place) -> Shape:
+        if self.to_wire:
+            raise place.wrong(f"DTOData[{model!r}] is for messages that are received: annotate the reply {model!r}")
+        kind = self.kind(model, place)
+        if kind is None:
+            raise place.wrong(f"DTOData[{model!r}] holds one model of this DTO; write list[DTOData[...]] for several")
+        node = node_of(self, model, kind, place.lazily())
+        name = self.code.bind(partial(DTOData, node), "data")
+        return Shape(node.wire, lambda value: f"{name}({value})", node)

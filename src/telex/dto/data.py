@@ -1,0 +1,130 @@
+"""``DTOData``: a validated message before a model is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar, cast
+
+import msgspec
+
+from telex.dto.failures import Misfit, located
+from telex.dto.nodes import WIRE_NAMES, ModelNode
+
+__all__ = ("DTOData",)
+
+T = TypeVar("T")
+
+
+class DTOData(Generic[T]):
+    """What a client has sent for a ``T``, validated, for a handler that adds to it or applies it::
+
+    @websocket_listener("/users", dto=DataclassDTO[Annotated[User, DTOConfig(exclude={"id"})]])
+    async def create(data: DTOData[User]) -> User:
+        return data.create_instance(id=next_id())
+    """
+
+    __slots__ = ("_node", "_wire")
+
+    def __init__(self, node: ModelNode, wire: msgspec.Struct) -> None:
+        """Made by the DTO; ``wire`` is the decoded message."""
+        self._node = node
+        self._wire = wire
+
+    def create_instance(self, **values: Any) -> T:
+        """A new ``T`` of what was sent and of ``values``, which come before it.
+
+        ``address__street="..."`` is a value for the field ``street`` of the nested model ``address``.
+
+        :raises ValidationException: the model refuses a value.
+        """
+        try:
+            return cast("T", _create(self._node, self._wire, _nested(values, self._node)))
+        except Misfit as exc:
+            raise located(exc, self._wire) from exc.__cause__
+
+    def update_instance(self, instance: T, **values: Any) -> T:
+        """Set on ``instance`` the fields that were sent, and ``values``; returns it.
+
+        A nested model that is there already is updated in the same way.
+
+        :raises ValidationException: the model refuses a value.
+        """
+        try:
+            _update(self._node, self._wire, instance, _nested(values, self._node))
+        except Misfit as exc:
+            raise located(exc, self._wire) from exc.__cause__
+        return instance
+
+    def as_builtins(self) -> dict[str, Any]:
+        """What was sent, by the model's names for its fields, nested models as dictionaries too."""
+        return cast("dict[str, Any]", _plain(self._wire))
+
+    def __repr__(self) -> str:
+        return f"DTOData({self.as_builtins()!r})"
+
+
+def _create(node: ModelNode, wire: msgspec.Struct | None, values: Mapping[str, Any]) -> Any:
+    """A model of what was sent, if anything, and of ``values``."""
+    inner = {field.name: field.shape.node for field in node.fields}
+    made = {name: value for name, value in values.items() if not isinstance(value, _Nested)}
+    sent = {} if wire is None else node.sent(wire)
+    try:
+        for name, (_, raw) in sent.items():
+            more, part = values.get(name), inner[name]
+            if isinstance(more, _Nested) and part is not None and isinstance(raw, msgspec.Struct):
+                made[name] = _create(part, raw, _nested(more, part))
+            elif name not in made:
+                made[name] = node.convert[name](raw)
+        for name, more in values.items():
+            part = inner.get(name)
+            if isinstance(more, _Nested) and name not in made:
+                made[name] = dict(more) if part is None else _create(part, None, _nested(more, part))
+        return node.make(made)
+    except ValueError as exc:
+        raise Misfit(wire, *node.dto.explain(exc)) from exc
+
+
+def _update(node: ModelNode, wire: msgspec.Struct, instance: Any, values: Mapping[str, Any]) -> None:
+    """Set what was sent and ``values``."""
+    try:
+        for name, (field, raw) in node.sent(wire).items():
+            inner, present, more = field.shape.node, node.dto.current(instance, name), values.get(name)
+            if inner is not None and isinstance(raw, msgspec.Struct) and present is not None:
+                _update(inner, raw, present, _nested(more, inner) if isinstance(more, _Nested) else {})
+            elif name not in values:
+                node.dto.assign(instance, name, node.convert[name](raw))
+        for name, value in values.items():
+            if not isinstance(value, _Nested):
+                node.dto.assign(instance, name, value)
+    except ValueError as exc:
+        raise Misfit(wire, *node.dto.explain(exc)) from exc
+
+
+class _Nested(dict[str, Any]):
+    """Values for a nested model, of arguments with two underscores."""
+
+
+def _nested(values: Mapping[str, Any], node: ModelNode) -> dict[str, Any]:
+    names = {field.name for field in node.fields}
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        head, _, rest = name.partition("__")
+        if name in names or not head or not rest:
+            found[name] = value
+        else:
+            found.setdefault(head, _Nested())[rest] = value
+    return found
+
+
+def _plain(value: Any) -> Any:
+    names = getattr(type(value), WIRE_NAMES, None)
+    if names is not None:
+        sent = {name: getattr(value, attribute) for name, (attribute, _) in names.items()}
+        return {name: _plain(each) for name, each in sent.items() if each is not msgspec.UNSET}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if isinstance(value, tuple) and type(value) is tuple:
+        return tuple(_plain(each) for each in value)
+    if isinstance(value, dict):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    return value

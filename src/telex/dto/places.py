@@ -1,0 +1,118 @@
+"""Where in a model the compiler stands, and which paths of the configuration go on from there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from telex.dto.config import DTOConfig
+from telex.exceptions import ImproperlyConfiguredException
+
+__all__ = ("Place", "Steps")
+
+Steps: TypeAlias = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One annotation inside the one that a DTO serves.
+
+    ``include`` is ``None`` where everything is included. ``lazy``: the model is made later, by ``DTOData``; ``plain``:
+    what is transferred is a dictionary that a model's own library makes the model of; ``checked``: the names that
+    paths start with are known to be right.
+    """
+
+    dto: str
+    trail: str
+    include: frozenset[Steps] | None
+    exclude: frozenset[Steps]
+    rename: frozenset[tuple[Steps, str]]
+    depth: int = 0
+    lazy: bool = False
+    plain: bool = False
+    checked: bool = False
+
+    @classmethod
+    def of(cls, config: DTOConfig, dto: str) -> Place:
+        """The place where a DTO's own model stands."""
+        return cls(
+            dto,
+            "",
+            frozenset(map(_steps, config.include)) if config.include else None,
+            frozenset(map(_steps, config.exclude)),
+            frozenset((_steps(path), name) for path, name in config.rename_fields.items()),
+        )
+
+    def step(self, name: str, trail: str) -> Place:
+        """The place of a field, or of a type argument by its number."""
+        whole = self.include is None or (name,) in self.include
+        return replace(
+            self,
+            trail=trail,
+            checked=False,
+            include=None if whole else _after(self.include or (), name),
+            exclude=_after(self.exclude, name),
+            rename=frozenset((steps[1:], new) for steps, new in self.rename if steps[0] == name and len(steps) > 1),
+        )
+
+    def key(self, *, limited: bool) -> object:
+        """What makes two places the same: the depth too, where it is limited."""
+        paths = (self.include, self.exclude, self.rename)
+        return (*paths, self.lazy, self.plain, self.depth if limited else min(self.depth, 1))
+
+    def lazily(self) -> Place:
+        """The same place for ``DTOData``."""
+        return replace(self, lazy=True)
+
+    def includes(self, name: str) -> bool:
+        """Whether the field is, or has something, included and is not excluded as a whole."""
+        if (name,) in self.exclude:
+            return False
+        return self.include is None or any(steps[0] == name for steps in self.include)
+
+    def new_name(self, name: str) -> str | None:
+        """The field's name in ``rename_fields``."""
+        return next((new for steps, new in self.rename if steps == (name,)), None)
+
+    def check_names(self, known: Collection[str], model: str) -> None:
+        """Refuse paths that go on to a field that the model does not have.
+
+        :raises ImproperlyConfiguredException: naming the path, the model and the nearest field.
+        """
+        for option, steps in () if self.checked else self._paths():
+            if steps[0] not in known:
+                near = difflib.get_close_matches(steps[0], known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}"
+                raise self.wrong(f"{option} names {steps[0]!r}, which {model} does not have; {hint}")
+
+    def check_numbers(self, count: int, annotation: object) -> None:
+        """Refuse paths that do not go on with the number of one of ``count`` type arguments.
+
+        :raises ImproperlyConfiguredException: naming the path and what is there.
+        """
+        known = {str(number) for number in range(count)}
+        for option, steps in self._paths() if self.depth else ():
+            if steps[0] not in known:
+                raise self.wrong(
+                    f"{option} goes on with {'.'.join(steps)!r} at {self.trail}, which is {annotation!r} and has no"
+                    " fields; a collection is entered by the number of the type argument, as in 'pets.0.id'"
+                )
+
+    def wrong(self, problem: str) -> ImproperlyConfiguredException:
+        """An error about this DTO."""
+        return ImproperlyConfiguredException(f"{self.dto}: {problem}")
+
+    def _paths(self) -> Iterable[tuple[str, Steps]]:
+        yield from (("include", steps) for steps in sorted(self.include or ()))
+        yield from (("exclude", steps) for steps in sorted(self.exclude))
+        yield from (("rename_fields", steps) for steps, _ in sorted(self.rename))
+
+
+def _steps(path: str) -> Steps:
+    return tuple(path.split("."))
+
+
+def _after(paths: Iterable[Steps], name: str) -> frozenset[Steps]:
+    return frozenset(steps[1:] for steps in paths if steps[0] == name and len(steps) > 1)

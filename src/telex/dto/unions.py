@@ -1,0 +1,168 @@
+"""Unions with models among their members: told apart by tags on the wire, by classes or tags in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_origin
+
+import msgspec
+
+from telex.datastructures import Empty
+from telex.dto.hints import field_hints, model_class, unalias, union_members, union_of, without_qualifiers
+from telex.dto.models import compile_model
+from telex.dto.nodes import Shape
+from telex.dto.places import Place
+from telex.signatures import split_annotated
+
+if TYPE_CHECKING:
+    from telex.dto.compiler import Compiler
+
+__all__ = ("compile_union",)
+
+Tag: TypeAlias = tuple[str, Any]
+_NO_OBJECT: Final = str | int | float | bool | list[Any]
+"""On the wire, what is no model of a union where a model's own library validates."""
+
+
+def compile_union(compiler: Compiler, annotation: Any, place: Place) -> Shape:
+    """The shape of a union of which some members are, or hold, models.
+
+    :raises ImproperlyConfiguredException: it has models that a message does not tell apart.
+    """
+    members = [_bare(each) for each in union_members(annotation) if each is not type(None)]
+    none = (None,) if len(members) < len(union_members(annotation)) else ()
+    if len(members) == 1:
+        return _optional(compiler.shape(members[0], place))
+    models = [each for each in members if compiler.kind(each, place) is not None]
+    place.check_numbers(len(members), annotation)
+    if not place.depth:
+        place = _checked(compiler, models, place)
+    tags = _tags(models, place) if len(models) > 1 else {}
+    shapes = [_member(compiler, each, tags.get(each), place, index) for index, each in enumerate(members)]
+    if all(shape.source is None for shape in shapes):
+        return Shape(annotation)
+    name = compiler.code.bind(_dispatch(compiler, members, shapes, place), "choose")
+    return Shape(union_of(*(shape.wire for shape in shapes), *none), lambda value: f"{name}({value})")
+
+
+def _optional(shape: Shape) -> Shape:
+    def source(value: str) -> str:
+        return f"(None if {value} is None else {shape.transfer(value)})"
+
+    return Shape(union_of(shape.wire, None), source if shape.source else None, shape.node)
+
+
+def _bare(annotation: Any) -> Any:
+    return unalias(split_annotated(annotation)[0])
+
+
+def _checked(compiler: Compiler, models: Sequence[Any], place: Place) -> Place:
+    """``place``, whose paths need to fit only one of several models."""
+    names = [each.name for model in models for each in compiler.dto.generate_field_definitions(model)]
+    place.check_names(names, _names(models))
+    return replace(place, checked=True)
+
+
+def _member(compiler: Compiler, member: Any, tag: Tag | None, place: Place, index: int) -> Shape:
+    inside = place.step(str(index), f"{place.trail}.{index}") if place.depth else place
+    kind = compiler.kind(member, place)
+    if kind is not None and tag is not None:
+        return compile_model(compiler, member, kind, inside, tag)
+    shape = compiler.shape(member, inside)
+    return Shape(_NO_OBJECT) if kind is None and place.plain and shape.source is None else shape
+
+
+def _tags(models: Sequence[Any], place: Place) -> dict[Any, Tag]:
+    """What tells those models of a union apart that have no tags of their own: a ``Literal`` field that all have.
+
+    :raises ImproperlyConfiguredException: nothing does.
+    """
+    literals = [_literals(model) for model in models]
+    for name in literals[0]:
+        values = [each.get(name, Empty) for each in literals]
+        if Empty not in values and len(set(values)) == len(values):
+            found = zip(models, values, strict=True)
+            return {model: (name, value) for model, value in found if not _is_struct(model)}
+    raise place.wrong(
+        f"messages do not tell {_names(models)} apart: give each a field of one name with a value of its own, such as"
+        ' type: Literal["move"], or make them msgspec.Struct with tag=...'
+    )
+
+
+def _names(models: Sequence[Any]) -> str:
+    return ", ".join(getattr(model_class(model), "__name__", repr(model)) for model in models)
+
+
+def _is_struct(model: Any) -> bool:
+    return issubclass(model_class(model), msgspec.Struct)
+
+
+def _literals(model: Any) -> dict[str, Any]:
+    """The fields that can have one value only, and the value."""
+    if _is_struct(model):
+        config = model_class(model).__struct_config__
+        return {} if config.tag is None else {config.tag_field: config.tag}
+    found: dict[str, Any] = {}
+    for name, hint in field_hints(model).items():
+        inner = unalias(split_annotated(without_qualifiers(hint)[0])[0])
+        if get_origin(inner) is Literal and len(get_args(inner)) == 1:
+            found[name] = get_args(inner)[0]
+    return found
+
+
+def _dispatch(
+    compiler: Compiler, members: Sequence[Any], shapes: Sequence[Shape], place: Place
+) -> Callable[[Any], Any]:
+    """The function that transfers a value by the member that it is of."""
+    transfers = [compiler.code.function(shape.transfer) for shape in shapes]
+    if not compiler.to_wire:
+        return _by_class([_runtime_class(shape.wire) for shape in shapes], transfers)
+    by_tag: dict[str, dict[Any, Callable[[Any], Any]]] = {}
+    classes = []
+    for member, shape, transfer in zip(members, shapes, transfers, strict=True):
+        node = shape.node
+        as_dict = node is not None and (place.plain or node.dto.by_items)
+        classes.append(dict if as_dict else _runtime_class(member))
+        if as_dict and node is not None and node.tag is not None:
+            by_tag.setdefault(node.tag[0], {})[node.tag[1]] = transfer
+    by_class = _by_class(classes, transfers)
+    return _by_tag(*by_tag.popitem(), by_class) if by_tag else by_class
+
+
+def _by_class(classes: Sequence[type], transfers: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """By the class itself, else by the first that the value is an instance of; what is of none goes as it is."""
+    exact = dict(zip(reversed(classes), reversed(transfers), strict=True))
+    table = list(zip(classes, transfers, strict=True))
+
+    def choose(value: Any) -> Any:
+        transfer = exact.get(type(value))
+        if transfer is None:
+            transfer = next((each for kind, each in table if isinstance(value, kind)), _same)
+        return transfer(value)
+
+    return choose
+
+
+def _by_tag(
+    name: str, table: Mapping[Any, Callable[[Any], Any]], otherwise: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """By the tag in a dictionary."""
+
+    def choose(value: Any) -> Any:
+        return table.get(value.get(name), _same)(value) if isinstance(value, dict) else otherwise(value)
+
+    return choose
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _runtime_class(annotation: Any) -> type:
+    """The class that values of a member are of."""
+    bare = _bare(annotation)
+    kind = get_origin(bare) or bare
+    if kind is Literal:
+        return type(get_args(bare)[0])
+    return kind if isinstance(kind, type) else object

@@ -1,0 +1,42 @@
+"""The two functions of a DTO without a connection around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from telex.codecs import as_validation_error
+from telex.exceptions import ImproperlyConfiguredException, ValidationException
+
+WHERE = "room (chat/app.py:12)"
+
+
+def reader(dto: Any, annotation: Any = None) -> Callable[[Any], Any]:
+    """From plain values, as JSON, to what the handler gets."""
+    read = dto.compile_reader(dto.models[0] if annotation is None else annotation, "text", (), WHERE)
+    return lambda value: read(json.dumps(value))
+
+
+def writer(dto: Any, annotation: Any = None) -> Callable[[Any], Any]:
+    """From what the handler returns to plain values."""
+    write = dto.compile_writer(dto.models[0] if annotation is None else annotation, "text", {}, WHERE)
+    return lambda value: json.loads(write(value))
+
+
+def refused(read: Callable[[Any], Any], value: Any) -> ValidationException:
+    """The validation error of a message."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - what it is, is asserted below
+        read(value)
+    error = as_validation_error(caught.value)
+    assert error is not None, f"not a validation error: {caught.value!r}"
+    return error
+
+
+def misconfigured(build: Callable[[], object]) -> str:
+    """The text of the error that the app is built with."""
+    with pytest.raises(ImproperlyConfiguredException) as caught:
+        build()
+    return caught.value.detail
