@@ -68,7 +68,7 @@ class Errors:
         connection open, or raises, the table applies.
         """
         error = cast("Exception", leaf(exc))
-        if isinstance(error, WebSocketDisconnect) and not socket.is_open:
+        if _has_left(socket, error):
             return
         handler = self.find(error)
         if handler is not None:
@@ -102,7 +102,7 @@ class Errors:
             await self.reply(socket, handler, error)
 
     async def _apply_table(self, socket: Socket, error: Exception) -> None:
-        if isinstance(error, WebSocketDisconnect) and not socket.is_open:
+        if _has_left(socket, error):
             return
         if _is_unexpected(error):
             logger.error("%s failed", self._where, exc_info=error)
@@ -114,10 +114,11 @@ class Errors:
 
     async def _deny(self, socket: Socket, error: Exception) -> None:
         if isinstance(error, HTTPException):
-            body: dict[str, object] = {"status_code": error.status_code, "detail": error.detail}
+            status = error.status_code if 200 <= error.status_code <= 599 else 500
+            body: dict[str, object] = {"status_code": status, "detail": error.detail}
             if error.extra is not None:
                 body["extra"] = error.extra
-            await socket.deny(error.status_code, body, error.headers)
+            await socket.deny(status, body, error.headers)
         elif isinstance(error, WebSocketException):
             body = {"status_code": 403, "detail": error.detail, "code": error.code}
             await socket.deny(403, body, code=_wire_code(error))
@@ -131,7 +132,8 @@ class Errors:
         if isinstance(error, WebSocketException):
             return _wire_code(error), error.reason
         if isinstance(error, HTTPException):
-            return CLOSE_CODE_OF_STATUS + error.status_code, error.detail
+            code = CLOSE_CODE_OF_STATUS + error.status_code
+            return code if is_sendable_close_code(code) else WS_1011_UNEXPECTED_ERROR, error.detail
         return WS_1011_UNEXPECTED_ERROR, f"{type(error).__name__}: {error}" if self._debug else "internal error"
 
 
@@ -151,6 +153,11 @@ def _familiar(exc: BaseException) -> Exception:
     if isinstance(exc, starlette_exceptions.WebSocketException):
         return WebSocketException(exc.code, exc.reason)
     return cast("Exception", exc)
+
+
+def _has_left(socket: Socket, error: Exception) -> bool:
+    """Whether ``error`` says that the client has left, which it has: an app may raise the same of its own accord."""
+    return isinstance(error, WebSocketDisconnect) and socket.connection_state == "disconnect"
 
 
 def _is_unexpected(error: Exception) -> bool:
