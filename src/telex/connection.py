@@ -129,6 +129,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self.is_open: bool = False
         """Accepted, and ended by neither side."""
         self._step: _Step = "init"
+        self._was_accepted = False
         self._accepting: asyncio.Future[None] | None = None
 
     def configure(self, options: ConnectionOptions) -> None:
@@ -204,7 +205,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     @property
     def was_accepted(self) -> bool:
         """Whether this side has completed the handshake, be the connection still open or not."""
-        return self._accepting is not None and self._accepting.done()
+        return self._was_accepted
 
     async def accept(
         self, subprotocols: str | Sequence[str] | None = None, headers: events.HeaderValues | None = None
@@ -217,17 +218,16 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if self._accepting is not None or self._step not in _ALLOWED["accept"]:
             self._refuse("accept")
         event = events.accept_event(self.scope, subprotocols, headers)
-        self._accepting = asyncio.get_running_loop().create_future()
+        accepting = self._accepting = asyncio.get_running_loop().create_future()
         try:
             await self._await_connect()
             await self._wire(cast("Message", event))
             self._step = "open"
-            self.is_open = True
+            self.is_open = self._was_accepted = True
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
         finally:
-            self._accepting.set_result(None)
-            if self._step != "open":
-                self._accepting = None
+            accepting.set_result(None)
+            self._accepting = None
 
     async def deny(
         self,
@@ -274,6 +274,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """
         if self._step in {"closed", "disconnect"}:
             self._refuse(call)
+        if self._step == "open":
+            return
         if self._accepting is None:
             await self.accept()
         else:

@@ -8,7 +8,7 @@ connection's task, which deals with it as on every server while the messages beh
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, TypeAlias, cast
 
@@ -19,76 +19,119 @@ from telex.inbox import IDLE, READING
 from telex.types import Message, Transport
 from telex.watch import DONE, FRESH, running_watch
 
-__all__ = ("serve_by_callback", "serve_by_transport")
+__all__ = ("compile_callback", "serve_by_transport")
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
 
 
-# The two loops are long on purpose: what they were split into, every message would call.
+# What follows is long on purpose: what it was split into, every message would call.
 
 
-async def serve_by_callback(  # noqa: C901
-    exchange: Exchange, socket: Socket, transport: Transport, slots: Slots
-) -> None:
-    """Handle messages with a sync function inside the frame callback."""
-    handle, decode, encode, send = exchange.bind(socket, slots), exchange.decode, exchange.encode, transport.send
+class _HandOver:
+    """What a frame callback leaves to the connection's task: one message, and why."""
+
+    __slots__ = ("failure", "installing", "raw", "strikes", "task", "transport")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.task = cast("asyncio.Task[object]", asyncio.current_task())
+        self.installing = False
+        self.strikes = 0
+        self.raw: Raw | None = None
+        self.failure: Exception | None = None
+
+    def __call__(self, raw: Raw, failure: Exception | None = None) -> None:
+        """Stop the callback, and wake the task unless it is the one that calls."""
+        self.transport.set_message_handler(None)
+        self.raw, self.failure = raw, failure
+        if not self.installing:
+            self.task.cancel()
+
+    def take(self) -> tuple[Raw, Exception | None] | None:
+        """What was left, if something was."""
+        raw, failure, self.raw, self.failure = self.raw, self.failure, None, None
+        return None if raw is None else (raw, failure)
+
+
+def compile_callback(exchange: Exchange) -> Callable[[Socket, Transport, Slots], Coroutine[Any, Any, None]]:
+    """Serve connections with a sync function inside the frame callback.
+
+    What all connections share is bound here, so that a connection holds no more than what is its own.
+    """
+    on_messages = _compile_on_message(exchange)
+
+    async def serve_by_callback(socket: Socket, transport: Transport, slots: Slots) -> None:
+        handle, hand_over = exchange.bind(socket, slots), _HandOver(transport)
+        on_message = on_messages(handle, transport, hand_over)
+        while True:
+            hand_over.installing = True
+            transport.set_message_handler(on_message)
+            hand_over.installing = False
+            left = hand_over.take() or await _next_trouble(exchange, socket, hand_over)
+            hand_over.strikes = await _settle(exchange, socket, handle, *left, hand_over.strikes)
+            if not socket.is_open:
+                return
+
+    return serve_by_callback
+
+
+def _compile_on_message(
+    exchange: Exchange,
+) -> Callable[[Handle, Transport, _HandOver], Callable[[Raw], None]]:
+    decode, encode = exchange.decode, exchange.encode
     native, quick_limit = NATIVE[exchange.receive_mode], exchange.max_message_size // 4
     native_out = NATIVE[exchange.send_mode] if is_raw_writer(encode) else None
-    # The callback runs in the server's context; the handler is to see what dependencies and middleware have set.
-    run = copy_context().run
-    task = cast("asyncio.Task[object]", asyncio.current_task())
-    troubles: list[tuple[Raw, Exception | None]] = []
-    installing, strikes = False, 0
-    socket.inbox.work = DONE
 
-    def hand_over(raw: Raw, failure: Exception | None = None) -> None:
-        transport.set_message_handler(None)
-        troubles.append((raw, failure))
-        if not installing:
-            task.cancel()
+    def on_messages(handle: Handle, transport: Transport, hand_over: _HandOver) -> Callable[[Raw], None]:
+        send = transport.send
+        # The callback runs in the server's context; the handler is to see what dependencies and middleware have set.
+        run = copy_context().run
 
-    def on_message(raw: Raw) -> None:
-        nonlocal strikes
-        kind = raw.__class__
-        if kind is not native or len(raw) > quick_limit:
-            hand_over(raw)
-            return
-        if decode is as_is:
-            data: Any = raw
-        else:
-            try:
-                data = decode(raw)
-            except Exception:
+        def on_message(raw: Raw) -> None:
+            kind = raw.__class__
+            if kind is not native or len(raw) > quick_limit:
                 hand_over(raw)
                 return
-            strikes = 0
-        try:
-            reply = run(handle, data)
-        except Exception as exc:
-            hand_over(raw, exc)
-            return
-        if reply is not None and encode is not None:
-            kind = reply.__class__
-            try:
-                send(reply if kind is native_out else encode(reply))
-            except Exception as exc:
-                hand_over(raw, _Unsent(exc))
-
-    while True:
-        installing = True
-        transport.set_message_handler(on_message)
-        installing = False
-        if not troubles:
-            try:
-                await transport.receive()
-            except asyncio.CancelledError:
-                if not troubles or task.uncancel():
-                    raise
+            if decode is as_is:
+                data: Any = raw
             else:
-                exchange.admit(socket, await socket.inbox.get())
-        strikes = await _settle(exchange, socket, handle, *troubles.pop(), strikes)
-        if not socket.is_open:
-            return
+                try:
+                    data = decode(raw)
+                except Exception:
+                    hand_over(raw)
+                    return
+                hand_over.strikes = 0
+            try:
+                reply = run(handle, data)
+            except Exception as exc:
+                hand_over(raw, exc)
+                return
+            if reply is not None and encode is not None:
+                kind = reply.__class__
+                try:
+                    send(reply if kind is native_out else encode(reply))
+                except Exception as exc:
+                    hand_over(raw, _Unsent(exc))
+
+        return on_message
+
+    return on_messages
+
+
+async def _next_trouble(exchange: Exchange, socket: Socket, hand_over: _HandOver) -> tuple[Raw, Exception | None]:
+    """Wait until the callback leaves something.
+
+    :raises WebSocketDisconnect: the client has left.
+    """
+    try:
+        await hand_over.transport.receive()
+    except asyncio.CancelledError:
+        left = hand_over.take()
+        if left is None or hand_over.task.uncancel():
+            raise
+        return left
+    exchange.admit(socket, await socket.inbox.get())
+    raise socket.lost()
 
 
 class _Unsent(Exception):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
 from telex.connection import WebSocket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
 from telex.handlers.exchange import Exchange
-from telex.handlers.fastpath import serve_by_callback, serve_by_transport
+from telex.handlers.fastpath import compile_callback, serve_by_transport
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
 from telex.inbox import supervised
 from telex.layers import Layer, LayerOptions, nearest
@@ -80,7 +81,7 @@ class ListenerHandler(Handler):
         build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
         exchange = self._exchange(build, receivers)
         lean = self.max_concurrency == 1 and not _overrides_messages(build.websocket_class)
-        serve = _compile_lean(exchange) if lean else exchange.serve_by_methods
+        serve = _compile_lean(exchange) if lean else _interruptible(exchange.serve_by_methods)
         if self.connection_lifespan is not None:
             return _run_in_lifespan(build, self.connection_lifespan, serve)
         return self._run_with_hooks(build, serve)
@@ -137,7 +138,7 @@ class ListenerHandler(Handler):
             try:
                 if on_accept is not None:
                     await supervised(on_accept(slots), socket.inbox)
-                await supervised(serve(socket, slots), socket.inbox)
+                await serve(socket, slots)
             except BaseException as exc:
                 ended_by = exc
                 if not (errors.is_disconnect(exc) and not socket.is_open):
@@ -251,14 +252,23 @@ def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Serve) -> Run:
 
 def _compile_lean(exchange: Exchange) -> Serve:
     """The leanest loop that the server of a connection allows."""
-    serve_fast = serve_by_transport if exchange.awaits else serve_by_callback
+    serve_fast = partial(serve_by_transport, exchange) if exchange.awaits else compile_callback(exchange)
 
     def serve(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
         if socket.transport is not None:
-            return serve_fast(exchange, socket, socket.transport, slots)
+            return serve_fast(socket, socket.transport, slots)
         return exchange.serve_by_events(socket, slots)
 
-    return serve
+    return _interruptible(serve) if exchange.awaits else serve
+
+
+def _interruptible(serve: Serve) -> Serve:
+    """``serve``, whose work is cancelled when the client leaves. A sync function has nothing to cancel."""
+
+    def serve_interruptibly(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
+        return supervised(serve(socket, slots), socket.inbox)
+
+    return serve_interruptibly
 
 
 def _overrides_messages(websocket_class: type[Socket]) -> bool:
