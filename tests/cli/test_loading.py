@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from telex.cli.commands import telex
 from tests.support.programs import TELEX, output_of
 
 APP = """
@@ -41,6 +44,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This process is in the folder, and has never imported anything from there."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    yield folder
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -61,13 +74,13 @@ def folder(tmp_path: Path) -> Path:
         (["wrong:make", "--factory"], "wrong:make(): handler (*/wrong.py:*): 'data' is not there"),
     ],
 )
-def test_an_app_that_is_not_there_is_told_of_in_one_line(folder: Path, arguments: list[str], said: str) -> None:
-    ended = output_of(TELEX, "routes", *arguments, cwd=folder)
-    assert ended.returncode == 1, ended.stdout
+def test_an_app_that_is_not_there_is_told_of_in_one_line(in_folder: Path, arguments: list[str], said: str) -> None:
+    ended = CliRunner().invoke(telex, ["routes", *arguments])
+    assert ended.exit_code == 1, ended.output
     assert ended.stderr.startswith("Error: ")
     assert ended.stderr.count("\n") == 1, ended.stderr
     position = 0
-    for part in said.format(folder=folder).split("*"):
+    for part in said.format(folder=in_folder).split("*"):
         assert part in ended.stderr[position:], ended.stderr
         position = ended.stderr.index(part, position)
 
