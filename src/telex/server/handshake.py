@@ -39,6 +39,14 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=\-]*(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
 
+_USUAL_NAMES: Final = {
+    name: name
+    for name in b"accept-encoding accept-language authorization cache-control connection cookie host origin pragma "
+    b"sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version upgrade user-agent "
+    b"x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+}
+"""Shared by all requests: the headers live as long as their connection."""
+
 _RESERVED: Final = frozenset(
     {
         b"connection",
@@ -113,7 +121,8 @@ def _read_headers(lines: list[bytes]) -> list[Header]:
         name, _, value = line.partition(b":")
         if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
             raise Refusal(HTTPStatus.BAD_REQUEST, "A header has characters that headers must not have.")
-        headers.append((name.lower(), value.strip(b" \t")))
+        name = name.lower()
+        headers.append((_USUAL_NAMES.get(name, name), value.strip(b" \t")))
     return headers
 
 

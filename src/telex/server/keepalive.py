@@ -7,6 +7,7 @@ import secrets
 from typing import Protocol
 
 from telex import status_codes
+from telex.server.clock import Clock, Timer
 from telex.server.frames import CloseReason
 from telex.server.limits import Limits
 
@@ -37,18 +38,30 @@ class Keepalive:
     more interval (a quarter of ``idle_timeout``) before it is noticed.
     """
 
-    __slots__ = ("_awaits_pong", "_idle", "_life", "_limits", "_loop", "_peer", "_ping", "_pinged_at", "_quiet_since")
+    __slots__ = (
+        "_awaits_pong",
+        "_clock",
+        "_idle",
+        "_life",
+        "_limits",
+        "_loop",
+        "_peer",
+        "_ping",
+        "_pinged_at",
+        "_quiet_since",
+    )
 
     def __init__(self, peer: Peer, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self._peer = peer
         self._limits = limits
         self._loop = loop
+        self._clock = Clock.of(loop)
         self._quiet_since = loop.time()
         self._pinged_at = 0.0
         self._awaits_pong = False
-        self._ping: asyncio.TimerHandle | None = None
-        self._idle: asyncio.TimerHandle | None = None
-        self._life: asyncio.TimerHandle | None = None
+        self._ping: Timer | None = None
+        self._idle: Timer | None = None
+        self._life: Timer | None = None
 
     def start(self) -> None:
         """Arm the timers that the limits ask for."""
@@ -56,10 +69,9 @@ class Keepalive:
         if limits.ping_interval:
             self._schedule_ping(limits.ping_interval)
         if limits.idle_timeout:
-            self._idle = self._loop.call_later(limits.idle_timeout / 4, self._close_if_idle, limits.idle_timeout)
+            self._idle = self._clock.call_later(limits.idle_timeout / 4, self._close_if_idle)
         if limits.max_lifetime:
-            close = CloseReason(status_codes.WS_1001_GOING_AWAY, "maximum lifetime reached")
-            self._life = self._loop.call_later(limits.max_lifetime, self._peer.expire, close)
+            self._life = self._clock.call_later(limits.max_lifetime, self._close_for_age)
 
     def stop(self) -> None:
         """Disarm them."""
@@ -76,7 +88,7 @@ class Keepalive:
 
     def _schedule_ping(self, delay: float) -> None:
         self._awaits_pong = False
-        self._ping = self._loop.call_later(delay, self._ping_if_quiet)
+        self._ping = self._clock.call_later(delay, self._ping_if_quiet)
 
     def _quiet_for(self) -> float:
         """Seconds since the peer was last known to live."""
@@ -97,7 +109,7 @@ class Keepalive:
         self._peer.send_ping(secrets.token_bytes(4))
         self._awaits_pong = True
         if self._limits.ping_timeout:
-            self._ping = self._loop.call_later(self._limits.ping_timeout, self._expire_if_quiet)
+            self._ping = self._clock.call_later(self._limits.ping_timeout, self._expire_if_quiet)
         else:
             self._schedule_ping(interval)
 
@@ -108,8 +120,12 @@ class Keepalive:
         else:
             self._schedule_ping(self._limits.ping_interval or 0)
 
-    def _close_if_idle(self, limit: float) -> None:
+    def _close_for_age(self) -> None:
+        self._peer.expire(CloseReason(status_codes.WS_1001_GOING_AWAY, "maximum lifetime reached"))
+
+    def _close_if_idle(self) -> None:
+        limit = self._limits.idle_timeout or 0
         if self._quiet_for() >= limit:
             self._peer.expire(CloseReason(status_codes.WS_1001_GOING_AWAY, "idle timeout"))
         else:
-            self._idle = self._loop.call_later(limit / 4, self._close_if_idle, limit)
+            self._idle = self._clock.call_later(limit / 4, self._close_if_idle)
