@@ -29,6 +29,7 @@ from telex.signatures import describe, positional_count
 from telex.steps import Cache
 from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
+from telex.watchdog import report_blocking
 
 if TYPE_CHECKING:
     from telex.handlers.base import Handler
@@ -255,6 +256,8 @@ def _compile_guards(build: Build) -> Sequence[Callable[[Socket], Awaitable[None]
 
 def _compile_guard(guard: Callable[..., Any], build: Build) -> Callable[[Socket], Awaitable[None]]:
     takes_handler, handler = _takes_handler(guard, build), build.handler
+    if build.debug:
+        guard = report_blocking(guard, describe(guard))
 
     async def check(socket: Socket) -> None:
         verdict = guard(socket, handler) if takes_handler else guard(socket)

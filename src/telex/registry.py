@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from telex.connection import WebSocket
 from telex.status_codes import WS_1012_SERVICE_RESTART
@@ -12,6 +12,9 @@ from telex.status_codes import WS_1012_SERVICE_RESTART
 __all__ = ("Registry",)
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
+
+CLOSE_WITHIN: Final = 5.0
+"""Seconds that a connection which is drained may take to accept its close frame."""
 
 
 class Registry:
@@ -55,8 +58,8 @@ class Registry:
 async def _close(socket: Socket, code: int, reason: str) -> None:
     """Close one connection and end its handler; a client that does not read must not hold up the others."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(CLOSE_WITHIN):
             await socket.close(code, reason)
     except TimeoutError:
-        socket.logger.warning("a connection did not take its close frame within 5 s")
+        socket.logger.warning("a connection did not take its close frame within %s s", CLOSE_WITHIN)
     socket.inbox.fail(socket.lost(code, reason))
