@@ -11,6 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from telex.channels.backends.base import ChannelsBackend, Listener, Topic
@@ -46,6 +47,7 @@ class Feed:
         self._active: set[Topic] = set()
         self._dirty: set[Topic] = set()
         self._wake = asyncio.Event()
+        self._hurried = asyncio.Event()
         self._loss: BackendUnavailable | None = None
         self._generation = 0
         self._failures = 0
@@ -68,6 +70,10 @@ class Feed:
         """The listener's connection is gone; the supervisor takes over."""
         self._loss = error
         self._wake.set()
+
+    def hurry(self) -> None:
+        """A publisher has reached the broker: do not wait any longer to read from it."""
+        self._hurried.set()
 
     # -- the subscribers' side
 
@@ -157,12 +163,14 @@ class Feed:
                 self._note_loss(repr(error))
             finally:
                 self._end()
+            _heed_cancellation()
             if time.monotonic() - started > STABLE_SECONDS:
                 self._failures = 0
-            await asyncio.sleep(self._pause())
+            await self._rest(self._pause())
 
     def _begin(self) -> None:
         self._loss = None
+        self._hurried.clear()
         self._active.clear()
         self._dirty = set(self.rooms)
         self._generation += 1
@@ -192,9 +200,19 @@ class Feed:
         # Half of it by chance: processes that lost the same broker must not come back in step.
         return pause * random.uniform(0.5, 1.0)  # noqa: S311
 
+    async def _rest(self, pause: float) -> None:
+        """Wait before the next attempt, the whole ``pause`` or until somebody knows better."""
+        first = min(pause, BACKOFF_SECONDS[0])
+        await asyncio.sleep(first)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause - first):
+                await self._hurried.wait()
+        self._hurried.clear()
+
     async def _serve(self, listener: Listener) -> None:
         while True:
             self._wake.clear()
+            _heed_cancellation()
             if self._loss is not None:
                 raise self._loss
             await self._reconcile(listener)
@@ -262,3 +280,10 @@ class Feed:
             room.confirmed.set()
         else:
             self._touch(room.topic)
+
+
+def _heed_cancellation() -> None:
+    """Client libraries wait by ``asyncio.wait_for``, which before Python 3.12 may forget a cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError

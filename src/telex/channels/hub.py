@@ -187,7 +187,7 @@ class Channels:
         :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
         :raises ChannelsException: a channel is not declared.
         """
-        self._running()
+        feed = self._running()
         targets = self._names.targets(channels)
         payload = self.encode_data(data)
         if transaction is None:
@@ -195,6 +195,8 @@ class Channels:
         else:
             await self.backend.publish_in(transaction, targets, payload)
         self._published += len(targets)
+        if not feed.connected.is_set():
+            feed.hurry()
 
     async def wait_published(self, data: object, channels: str | Iterable[str]) -> None:
         """As :meth:`publish`, under the name and in the order that Litestar's users know."""

@@ -1,0 +1,170 @@
+"""Presence across nodes, over real brokers: joining, leaving, crashing, losing messages, losing the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from telex.channels import Channels, Heartbeat
+from telex.channels import presence as module
+from telex.channels.presence import Presence, Watch
+from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
+from tests.channels.brokers import Valkey
+from tests.channels.conftest import MakeHub, until, within
+
+QUICK = Heartbeat(seconds=0.1, lost_after=0.5)
+
+
+async def next_change(watch: Watch) -> tuple[str, str, object]:
+    change = await within(anext(watch))
+    return type(change).__name__, change.member.key, change.member.meta
+
+
+async def test_who_comes_and_goes_is_seen_on_every_node(make_hub: MakeHub, name: str) -> None:
+    here, there = await make_hub(presence=QUICK), await make_hub(presence=QUICK)
+    async with there.presence.watch(name) as theirs, here.presence.watch(name) as mine:
+        assert theirs.members == mine.members == ()
+        async with here.presence.track(name, "ann", {"device": "phone"}) as ann:
+            assert await next_change(theirs) == ("Joined", "ann", {"device": "phone"})
+            assert await next_change(mine) == ("Joined", "ann", {"device": "phone"})
+            assert there.presence.members(name) == here.presence.members(name) == (ann,)
+            async with there.presence.track(name, "ann"):
+                assert await next_change(mine) == ("Joined", "ann", None)
+                assert len(here.presence.members(name)) == 2
+            assert await next_change(mine) == ("Left", "ann", None)
+        assert await next_change(mine) == ("Left", "ann", {"device": "phone"})
+        assert here.presence.members(name) == ()
+
+
+async def test_a_new_node_learns_who_is_there(make_hub: MakeHub, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 7)
+    here = await make_hub(presence=QUICK)
+    async with AsyncExitStack() as stack:
+        for number in range(20):
+            await stack.enter_async_context(here.presence.track(name, str(number)))
+        late = await make_hub(presence=QUICK)
+        await until(lambda: len(late.presence.members(name)) == 20)
+        assert {member.key for member in late.presence.members(name)} == {str(number) for number in range(20)}
+    await until(lambda: late.presence.members(name) == ())
+
+
+async def test_a_node_that_ends_takes_its_members_with_it_at_once(make_hub: MakeHub, name: str) -> None:
+    slow = Heartbeat(seconds=60, lost_after=600)
+    here = await make_hub(presence=slow)
+    there = await make_hub(presence=slow)
+    async with here.presence.watch(name) as changes:
+        tracking = there.presence.track(name, "ann")
+        await tracking.__aenter__()
+        assert (await next_change(changes))[0] == "Joined"
+        await there.__aexit__(None, None, None)
+        assert (await next_change(changes))[0] == "Left"
+        await tracking.__aexit__(None, None, None)
+        await there.__aenter__()
+
+
+class Wire:
+    """Carries messages between the views of several nodes in memory, and may be cut."""
+
+    def __init__(self) -> None:
+        self.views: dict[str, Presence] = {}
+        self.cut: set[str] = set()
+        self.sent: list[bytes] = []
+
+    def view(self, name: str) -> Presence:
+        async def tell(data: bytes) -> None:
+            await asyncio.sleep(0)
+            if name in self.cut:
+                raise BackendUnavailable("cut")
+            self.sent.append(data)
+            for other, view in self.views.items():
+                if other not in self.cut:
+                    view.hear(data)
+
+        self.views[name] = Presence(tell, lambda: name not in self.cut, QUICK)
+        return self.views[name]
+
+
+async def test_a_crashed_node_expires_and_lost_changes_are_asked_for() -> None:
+    wire = Wire()
+    one, two = wire.view("one"), wire.view("two")
+    tasks = {name: asyncio.create_task(view.run()) for name, view in wire.views.items()}
+    try:
+        async with one.track("room", "ann"), two.watch("room") as changes:
+            await until(lambda: len(two.members("room")) == 1)
+            wire.cut = {"one"}
+            async with one.track("room", "bob"):
+                await asyncio.sleep(0)
+                wire.cut = set()
+                await until(lambda: {member.key for member in two.members("room")} == {"ann", "bob"})
+            await until(lambda: {member.key for member in two.members("room")} == {"ann"})
+            tasks["one"].cancel()
+            await until(lambda: two.members("room") == ())
+            seen: list[tuple[str, str, object]] = []
+            while len(seen) < 4:
+                seen.append(await next_change(changes))
+        assert [(kind, key) for kind, key, _ in seen if (kind, key) != ("Joined", "ann")][-3:] == [
+            ("Joined", "bob"),
+            ("Left", "bob"),
+            ("Left", "ann"),
+        ]
+    finally:
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.wait(tasks.values())
+
+
+async def test_a_node_that_hears_nothing_calls_nobody_silent() -> None:
+    wire = Wire()
+    one, two = wire.view("one"), wire.view("two")
+    tasks = [asyncio.create_task(view.run()) for view in wire.views.values()]
+    try:
+        async with one.track("room", "ann"):
+            await until(lambda: len(two.members("room")) == 1)
+            wire.cut = {"two"}
+            await asyncio.sleep(QUICK.lost_after * 2)
+            assert len(two.members("room")) == 1
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def test_garbage_on_the_wire_is_dropped() -> None:
+    view = Wire().view("one")
+    for data in (b"", b"\xff", b"{}", b'{"type":"bye"}', b'{"type":"beat","node":3,"version":"x"}', b"[" * 100_000):
+        view.hear(data)
+    assert view.members("room") == ()
+
+
+async def test_presence_comes_back_with_the_broker() -> None:
+    broker = Valkey()
+    try:
+        broker.start()
+        options = {"arbitrary_channels_allowed": True, "presence": QUICK}
+        async with Channels(broker.url, **options) as here, Channels(broker.url, **options) as there:  # type: ignore[arg-type]
+            async with here.presence.track("room", "ann"):
+                await until(lambda: len(there.presence.members("room")) == 1)
+                broker.kill()
+                await until(lambda: not there.is_ready)
+                async with here.presence.track("room", "bob"):
+                    await broker.restart()
+                    await until(lambda: {each.key for each in there.presence.members("room")} == {"ann", "bob"})
+                await until(lambda: {each.key for each in there.presence.members("room")} == {"ann"})
+            await until(lambda: there.presence.members("room") == ())
+    finally:
+        broker.remove()
+
+
+async def test_presence_must_be_switched_on(channels: Channels) -> None:
+    with pytest.raises(ChannelsException, match="presence is off"):
+        _ = channels.presence
+    with pytest.raises(ImproperlyConfiguredException, match="lost_after must be longer"):
+        Heartbeat(seconds=5, lost_after=5)
+
+
+async def test_the_presence_room_is_not_counted(make_hub: MakeHub, name: str) -> None:
+    hub = await make_hub(presence=QUICK)
+    async with hub.subscribe(name):
+        assert hub.statistics().channels == 1
