@@ -1,7 +1,7 @@
 """Timers for many connections: coarse, and a tenth of the size of the event loop's.
 
-uvloop's timer holds half a KiB, and every quiet connection waits for one. Here those that are due at about the same time
-share it.
+uvloop's timer holds half a KiB, and every quiet connection waits for one. Here those that are due at about the same
+time share it.
 """
 
 from __future__ import annotations
