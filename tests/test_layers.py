@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
 import pytest
 
 from telex import Controller, ImproperlyConfiguredException, Provide, Router, Telex, WebSocket, websocket_listener
 from telex.datastructures import Empty
+from telex.dto import MsgspecDTO
 from telex.layers import Layer, LayerOptions, nearest
 from telex.params import Parameter
 from tests.support.live import asked_json, talking
@@ -35,7 +37,14 @@ def guard(name: str) -> Any:
     return check
 
 
+class Ping(msgspec.Struct): ...
+
+
+class Pong(msgspec.Struct): ...
+
+
 A, B = guard("a"), guard("b")
+OUTER, INNER = MsgspecDTO[Ping], MsgspecDTO[Pong]
 PROVIDE_A, PROVIDE_B, PROVIDE_C = Provide(A), Provide(B), Provide(A)
 
 
@@ -50,8 +59,8 @@ class Mine(WebSocket):
         ("guards", [A], [B], (A, B)),
         ("middleware", [A], [B], (A, B)),
         ("exception_handlers", {KeyError: A, 404: A}, {404: B}, {KeyError: A, 404: B}),
-        ("dto", "outer", "inner", "inner"),
-        ("return_dto", "outer", None, None),
+        ("dto", OUTER, INNER, INNER),
+        ("return_dto", OUTER, None, None),
         ("type_encoders", {int: A}, {str: B}, {int: A, str: B}),
         ("type_decoders", [(A, A)], [(B, B)], ((B, B), (A, A))),
         ("websocket_class", WebSocket, Mine, Mine),
@@ -156,5 +165,3 @@ async def test_every_layer_from_the_app_to_the_handler_is_merged() -> None:
             "nearest": "handler",
         }
     assert order == ["app", "router", "controller", "handler"]
-
-

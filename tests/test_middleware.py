@@ -52,7 +52,9 @@ async def test_middleware_of_all_layers_wraps_the_apps_outermost() -> None:
         return data
 
     router = Router(route_handlers=[listen], middleware=[Middleware(Noting, "router", log=log)])
-    app = Telex([router], middleware=[DefineMiddleware(Noting, "app", log), DefineMiddleware(Noting, name="app 2", log=log)])
+    app = Telex(
+        [router], middleware=[DefineMiddleware(Noting, "app", log), DefineMiddleware(Noting, name="app 2", log=log)]
+    )
     async with talking(app) as client:
         assert await asked(client, "message") == "message"
     names = ["app", "app 2", "router", "handler"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ from tests.support.live import connected, denied, ending, serving
 from tests.support.peer import scope
 
 
-def passes(origins: list[str], *, host: str | None = "app.example", scheme: str = "ws", allowed: list[str] = []) -> bool:  # noqa: B006
+def passes(
+    origins: list[str], *, host: str | None = "app.example", scheme: str = "ws", allowed: Sequence[str] = ()
+) -> bool:
     check = compile_origin_check(allowed, "here")
     if check is None:
         return True
@@ -116,7 +119,9 @@ def test_an_entry_of_allowed_origins(entry: str, origin: str, fits: bool) -> Non
 
 @pytest.mark.parametrize("entry", ["https://a.example/path", "a@b", "", "https://", "a.*.example", "**.example", "a*"])
 def test_an_entry_that_can_match_nothing_is_an_error(entry: str) -> None:
-    with pytest.raises(ImproperlyConfiguredException, match=r"here: allowed_origins entry .* matches nothing: write 'https:"):
+    with pytest.raises(
+        ImproperlyConfiguredException, match=r"here: allowed_origins entry .* matches nothing: write 'https:"
+    ):
         compile_origin_check([entry], "here")
 
 
@@ -126,7 +131,9 @@ hosts = st.lists(label, min_size=1, max_size=3).map(".".join)
 
 @given(st.text(st.characters(max_codepoint=255)), hosts)
 def test_no_text_whatever_passes_unless_it_is_the_host_itself(origin: str, host: str) -> None:
-    allowed = {f"{scheme}://{host}{port}" for scheme, port in [("http", ""), ("http", ":80"), ("https", ""), ("https", ":443")]}
+    allowed = {
+        f"{scheme}://{host}{port}" for scheme, port in [("http", ""), ("http", ":80"), ("https", ""), ("https", ":443")]
+    }
     if origin.lower() not in allowed:
         assert not passes([origin], host=host)
 
