@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -60,8 +59,8 @@ from examples.docs.test_things import (  # noqa: F401
 from telex import WebSocketDisconnect
 from telex.server import Server, Settings
 from telex.testing import AsyncTestClient, AsyncWebSocketTestSession, WebSocketDenied
-
-EXAMPLES = Path("examples/docs")
+from tests.docs.pages import EXAMPLES
+from tests.support.programs import TELEX, output_of
 
 
 async def denied(client: AsyncTestClient, path: str, **options: Any) -> WebSocketDenied:
@@ -387,3 +386,8 @@ def test_nginx_waits_longer_than_pings_take() -> None:
     for header in ("Upgrade $http_upgrade", 'Connection "upgrade"', "Host $host", "X-Forwarded-Proto $scheme"):
         assert f"proxy_set_header {header};" in text
     assert settings["proxy_http_version"] == "1.1"
+
+
+def test_routes() -> None:
+    printed = output_of(TELEX, "routes", "examples.docs.chat.app:app").stdout.splitlines()
+    assert [line.strip() for line in printed if line.strip()] == (EXAMPLES / "routes.txt").read_text().splitlines()
