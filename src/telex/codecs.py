@@ -29,6 +29,7 @@ __all__ = (
     "Writer",
     "as_is",
     "as_validation_error",
+    "but_raw",
     "convert",
     "encoder_hook",
     "is_raw_writer",
@@ -71,14 +72,18 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
 
 def value_writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
     """As :func:`writer`, but the value decides: ``str`` and ``bytes`` go as they are whatever the annotation says."""
-    as_is = _raw_to_text if mode == "text" else _raw_to_bytes
     encode = _json_encoder(annotation, encoders or {})
-    as_json = _as_text(encode) if mode == "text" else encode
+    return but_raw(_as_text(encode) if mode == "text" else encode, mode)
 
-    def write(value: object) -> Raw:
-        return as_is(value) if isinstance(value, (str, bytes)) else as_json(value)
 
-    return write
+def but_raw(write: Writer, mode: Mode) -> Writer:
+    """``write`` for all but ``str`` and ``bytes``, which go as they are."""
+    write_raw = _raw_to_text if mode == "text" else _raw_to_bytes
+
+    def write_by_value(value: object) -> Raw:
+        return write_raw(value) if isinstance(value, (str, bytes)) else write(value)
+
+    return write_by_value
 
 
 def convert(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> Callable[[object], Any]:
@@ -248,8 +253,13 @@ def _pydantic_reader(annotation: Any) -> Reader:
     check_syntax = msgspec.json.Decoder().decode
 
     def read(raw: Raw) -> Any:
-        check_syntax(raw)
-        return validate(raw)
+        message = check_syntax(raw)
+        try:
+            return validate(raw)
+        except ValueError as exc:
+            if _is_pydantic_error(exc):
+                raise _from_pydantic(exc, message) from exc
+            raise
 
     return read
 
@@ -259,7 +269,14 @@ def _pydantic_writer(annotation: Any) -> Callable[[Any], bytes]:
 
 
 def _validate_pydantic(wanted: type, value: object) -> object:
-    return _adapter(wanted).validate_python(value)
+    try:
+        return _adapter(wanted).validate_json(msgspec.json.encode(value))
+    except ValueError as exc:
+        invalid = as_validation_error(exc)
+        if invalid is None:
+            raise
+        # msgspec adds where the value stands in the message; this is where the fault stands in the value.
+        raise ValueError(f"{invalid.detail}{invalid.path.replace('$', ', in it at $', 1)}") from exc
 
 
 def _dump_pydantic(value: object) -> object:
@@ -275,8 +292,25 @@ def _is_pydantic_error(exc: BaseException) -> bool:
     return isinstance(exc, ValidationError)
 
 
-def _from_pydantic(exc: Any) -> ValidationException:
+def _from_pydantic(exc: Any, message: object = None) -> ValidationException:
+    """pydantic's errors as one; with the decoded ``message``, the path is the one in it."""
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
     first = errors[0]
-    path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    location = first["loc"] if message is None else _location(first["loc"], message)
+    path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return ValidationException(first["msg"], path=path, extra=errors)
+
+
+def _location(location: Sequence[str | int], message: object) -> list[str | int]:
+    """``location`` without what is no place in the message: pydantic names the members of unions there too."""
+    found: list[str | int] = []
+    last = len(location) - 1
+    for position, part in enumerate(location):
+        if isinstance(message, dict) and (part in message or position == last):
+            message = message.get(part)
+        elif isinstance(message, list) and isinstance(part, int):
+            message = message[part] if part < len(message) else None
+        else:
+            continue
+        found.append(part)
+    return found

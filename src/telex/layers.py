@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cas
 from telex.connection import MEBIBYTE, WebSocket
 from telex.datastructures import Empty, EmptyType
 from telex.di import Provide
+from telex.dto.base import AbstractDTO
 from telex.exceptions import ImproperlyConfiguredException
 from telex.params import Parameter
 from telex.signatures import AnyCallable
@@ -36,9 +37,9 @@ class LayerOptions(TypedDict, total=False):
     """ASGI middleware, the app's outermost. Stacked."""
     exception_handlers: Mapping[type[Exception] | int, ExceptionHandler]
     """By exception class (looked up by MRO) or HTTP status. Merged, the nearest wins."""
-    dto: Any
+    dto: type[AbstractDTO[Any]] | None
     """The data transfer object that messages are read with, and written with when ``return_dto`` is not given."""
-    return_dto: Any
+    return_dto: type[AbstractDTO[Any]] | None
     """The data transfer object that replies are written with; ``None`` switches off."""
     type_encoders: Mapping[type, TypeEncoder]
     """How to write what JSON does not have. Merged, the nearest wins."""
@@ -81,8 +82,8 @@ class Layer:
     guards: tuple[Guard, ...] = field(default=(), metadata=_STACKED)
     middleware: tuple[Any, ...] = field(default=(), metadata=_STACKED)
     exception_handlers: Mapping[type[Exception] | int, ExceptionHandler] = field(default_factory=dict, metadata=_MERGED)
-    dto: Any = field(default=Empty, metadata=_NEAREST)
-    return_dto: Any = field(default=Empty, metadata=_NEAREST)
+    dto: type[AbstractDTO[Any]] | EmptyType | None = field(default=Empty, metadata=_NEAREST)
+    return_dto: type[AbstractDTO[Any]] | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict, metadata=_MERGED)
     type_decoders: tuple[TypeDecoder, ...] = field(default=(), metadata=_NEAREST_FIRST)
     websocket_class: type[WebSocket[Any, Any, Any]] | EmptyType = field(default=Empty, metadata=_NEAREST)
@@ -167,8 +168,19 @@ def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]]:
     return value
 
 
+def _read_dto(value: Any, where: str) -> type[AbstractDTO[Any]] | None:
+    if value is not None and not (isinstance(value, type) and issubclass(value, AbstractDTO)):
+        raise ImproperlyConfiguredException(
+            f"{where}: {value!r} is no DTO: write DataclassDTO[...], MsgspecDTO[...] or another of telex.dto, with the"
+            " model in it"
+        )
+    return value
+
+
 _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "dependencies": _read_dependencies,
+    "dto": _read_dto,
+    "return_dto": _read_dto,
     "allowed_origins": _read_origins,
     "max_message_size": _read_size,
     "max_queued_messages": _read_size,

@@ -12,12 +12,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from telex import codecs
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, WebSocket
 from telex.di import Graph
+from telex.dto.base import AbstractDTO
+from telex.dto.data import holds_data
 from telex.errors import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
@@ -119,18 +121,21 @@ class Build:
         """What reads messages of ``annotation``, through the layer's data transfer object if there is one."""
         dto = nearest(self.layer.dto, None)
         if dto is not None:
-            return cast("Reader", dto.compile_reader(annotation, mode, self.layer.type_decoders, self.where))
+            return dto.compile_reader(annotation, mode, self.layer.type_decoders, self.where)
+        if holds_data(annotation):
+            raise self.wrong("'data' is DTOData, and no dto is given that makes it: add dto=..., or annotate the model")
         return codecs.reader(annotation, mode, self.layer.type_decoders)
 
     def writer(self, annotation: Any, mode: Mode, *, by_value: bool = False) -> Writer:
         """What writes replies of ``annotation``; ``by_value`` lets text and bytes pass whatever the annotation says."""
         dto = self._return_dto(annotation)
         if dto is not None:
-            return cast("Writer", dto.compile_writer(annotation, mode, self.layer.type_encoders, self.where))
+            write = dto.compile_writer(annotation, mode, self.layer.type_encoders, self.where)
+            return codecs.but_raw(write, mode) if by_value else write
         compile_writer = codecs.value_writer if by_value else codecs.writer
         return compile_writer(annotation, mode, self.layer.type_encoders)
 
-    def _return_dto(self, annotation: Any) -> Any:
+    def _return_dto(self, annotation: Any) -> type[AbstractDTO[Any]] | None:
         """``return_dto``; where none was given, ``dto`` if it knows the annotation's model."""
         dto = nearest(self.layer.dto, None)
         fallback = dto if dto is not None and dto.fits(annotation) else None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
 from telex.dto.failures import Misfit, located
 from telex.dto.nodes import WIRE_NAMES, ModelNode
 
-__all__ = ("DTOData",)
+__all__ = ("DTOData", "holds_data")
 
 T = TypeVar("T")
 
@@ -61,6 +61,11 @@ class DTOData(Generic[T]):
 
     def __repr__(self) -> str:
         return f"DTOData({self.as_builtins()!r})"
+
+
+def holds_data(annotation: Any) -> bool:
+    """Whether the annotation is, or is made of, ``DTOData``."""
+    return (get_origin(annotation) or annotation) is DTOData or any(map(holds_data, get_args(annotation)))
 
 
 def _create(node: ModelNode, wire: msgspec.Struct | None, values: Mapping[str, Any]) -> Any:
