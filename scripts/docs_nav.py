@@ -9,6 +9,8 @@ from mkdocs.exceptions import PluginError
 
 SECTIONS = {"tutorial": "Tutorial", "how-to": "How-to", "topics": "Topics", "reference": "Reference"}
 TUTORIAL = ("first-steps", "a-chat", "going-live")
+TOPICS = ("listeners", "streams", "validation-and-errors", "scopes", "concurrency", "back-pressure", "security")
+FIRST = (*TUTORIAL, *TOPICS)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -28,6 +30,6 @@ def pages(docs: Path, folder: str) -> list[str]:
 
 
 def order(path: Path) -> tuple[bool, int, str]:
-    """A section's index first, the tutorial's parts in their order, all else by name."""
-    part = TUTORIAL.index(path.stem) if path.stem in TUTORIAL else len(TUTORIAL)
+    """A section's index first, then what is read in order, all else by name."""
+    part = FIRST.index(path.stem) if path.stem in FIRST else len(FIRST)
     return path.stem != "index", part, path.stem
