@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -183,12 +184,15 @@ class Postgres(Broker):
             subprocess.run(["cp", "-a", f"{Postgres.template.name}/data", str(self.home)], check=True)
 
     def _signal(self, number: signal.Signals) -> None:
-        # To stop the parent alone would leave its children at work.
-        if self._process is not None and number is not signal.SIGKILL:
+        # To stop or kill the parent alone would leave its children at work for a while.
+        children: list[int] = []
+        if self._process is not None:
             pid = self._process.pid
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), number)
+            children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
         super()._signal(number)
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as_user, str(self._bin / program), *arguments]

@@ -52,7 +52,7 @@ class Feed:
         self._generation = 0
         self._failures = 0
         self._down_since: float | None = None
-        self.connected = asyncio.Event()
+        self.connected: Event = asyncio.Event()
         self.received = 0
         self.gaps = 0
         self.reconnects = 0

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import threading
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import Final, Protocol, TypeAlias
 
 from telex.channels.backends import backend_from_url
-from telex.channels.backends.base import INTERNAL, ChannelsBackend, Target, Topic
+from telex.channels.backends.base import INTERNAL, ChannelsBackend, Topic
 from telex.channels.feed import Feed
 from telex.channels.history import Event, Keep, Position
 from telex.channels.mailbox import Policy
 from telex.channels.naming import Names, encoder
+from telex.channels.outbox import Outbox
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.statistics import Statistics
 from telex.channels.subscriber import Subscriber, Subscription
@@ -25,16 +23,10 @@ from telex.types import TypeEncoders
 
 __all__ = ("Channels",)
 
-logger = logging.getLogger("telex.channels")
-
-OUTBOX_LIMIT: Final = 10_000
-"""Values that :meth:`Channels.publish_nowait` may have waiting."""
-
 PRESENCE: Final = f"{INTERNAL}presence"
 """The channel on which the nodes tell each other who is where."""
 
-DRAIN_SECONDS: Final = 5.0
-"""How long the end of a hub waits for its outbox."""
+PRESENCE_BACKLOG: Final = 10_000
 
 Since: TypeAlias = Position | str | Mapping[str, Position | str]
 """A position, its text, or one for each channel."""
@@ -76,8 +68,8 @@ class Channels:
         subscribe_timeout: float = 10.0,
     ) -> None:
         self._names = Names(channels, arbitrary_channels_allowed, history)
-        self.backend = backend_from_url(backend) if isinstance(backend, str) else backend
-        self.encode_data = encoder(type_encoders)
+        self.backend: ChannelsBackend = backend_from_url(backend) if isinstance(backend, str) else backend
+        self.encode_data: (object) -> bytes = encoder(type_encoders)
         self._max_backlog = subscriber_max_backlog
         self._strategy = subscriber_backlog_strategy
         self._subscriber_class = subscriber_class
@@ -87,14 +79,10 @@ class Channels:
         self._heartbeat = presence
         self._presence: Presence | None = None
         self._subscribers: set[Subscriber] = set()
-        self._outbox: deque[tuple[list[Target], bytes]] = deque()
-        self._outbox_filled = asyncio.Event()
-        self._outbox_empty = asyncio.Event()
+        self._outbox = Outbox(self.backend.publish)
         self._feed: Feed | None = None
         self._main: asyncio.Task[None] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = 0
-        self._published = self._failed = self._delivered = self._dropped = self._conflated = 0
+        self._published = self._delivered = self._dropped = self._conflated = 0
 
     # -- life
 
@@ -120,8 +108,7 @@ class Channels:
             raise ChannelsException("this hub runs already: one Channels serves one app")
         await self.backend.open()
         feed = self._feed = Feed(self.backend, self._names.keep_for)
-        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
-        self._outbox_empty.set()
+        self._outbox.open()
         if self._heartbeat is not None:
             self._presence = Presence(self._tell_presence, lambda: self.is_ready, self._heartbeat)
         self._main = asyncio.create_task(self._run(feed), name="telex.channels")
@@ -140,18 +127,14 @@ class Channels:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                await self._outbox_empty.wait()
-        except TimeoutError:
-            self._failed += len(self._outbox)
-            logger.error("channels ended with %d values unpublished", len(self._outbox))
+            await self._outbox.drain()
         finally:
             await self._end()
 
     async def _run(self, feed: Feed) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(feed.run(), name="telex.channels.feed")
-            group.create_task(self._empty_outbox(), name="telex.channels.outbox")
+            group.create_task(self._outbox.run(), name="telex.channels.outbox")
             if self._presence is not None:
                 group.create_task(self._hear_presence(feed, self._presence), name="telex.channels.presence")
                 group.create_task(self._presence.run(), name="telex.channels.heartbeat")
@@ -166,7 +149,6 @@ class Channels:
         if self._presence is not None:
             await self._presence.say_goodbye()
         self._feed = self._presence = None
-        self._outbox.clear()
         await self.backend.close()
 
     def _running(self) -> Feed:
@@ -211,37 +193,7 @@ class Channels:
         :raises ChannelsException: a channel is not declared, or the hub does not run.
         """
         self._running()
-        entry = (self._names.targets(channels), self.encode_data(data))
-        if len(self._outbox) >= OUTBOX_LIMIT:
-            raise BackendUnavailable(f"{OUTBOX_LIMIT} values wait to be published")
-        self._outbox.append(entry)
-        if threading.get_ident() == self._thread:
-            self._announce()
-        elif self._loop is not None:
-            self._loop.call_soon_threadsafe(self._announce)
-
-    def _announce(self) -> None:
-        self._outbox_empty.clear()
-        self._outbox_filled.set()
-
-    async def _empty_outbox(self) -> None:
-        failing = False
-        while True:
-            await self._outbox_filled.wait()
-            self._outbox_filled.clear()
-            while self._outbox:
-                targets, payload = self._outbox[0]
-                try:
-                    await self.backend.publish(targets, payload)
-                    self._published += len(targets)
-                    failing = False
-                except Exception:
-                    self._failed += len(targets)
-                    if not failing:
-                        logger.exception("publish_nowait failed; counted in statistics().failed until it works again")
-                    failing = True
-                self._outbox.popleft()
-            self._outbox_empty.set()
+        self._outbox.put(self._names.targets(channels), self.encode_data(data))
 
     # -- subscribing
 
@@ -366,7 +318,7 @@ class Channels:
         await self.backend.publish([(PRESENCE, None)], data)
 
     async def _hear_presence(self, feed: Feed, presence: Presence) -> None:
-        subscriber = Subscriber(OUTBOX_LIMIT, "drop_oldest")
+        subscriber = Subscriber(PRESENCE_BACKLOG, "drop_oldest")
         await feed.join(subscriber, [Topic(PRESENCE)], None, {})
         presence.resume()
         async for item in subscriber:
@@ -390,8 +342,8 @@ class Channels:
             reconnects=feed.reconnects if feed else 0,
             channels=sum(topic.name != PRESENCE for topic in feed.rooms) if feed else 0,
             subscribers=len(live),
-            published=self._published,
-            failed=self._failed,
+            published=self._published + self._outbox.published,
+            failed=self._outbox.failed,
             received=feed.received if feed else 0,
             delivered=self._delivered + sum(subscriber.delivered for subscriber in live),
             dropped=self._dropped + sum(subscriber.dropped for subscriber in live),

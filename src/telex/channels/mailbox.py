@@ -35,7 +35,7 @@ class Conflate:
     __slots__ = ("key",)
 
     def __init__(self, key: Callable[[object], Hashable]) -> None:
-        self.key = key
+        self.key: (object) -> Hashable = key
 
 
 def conflate(key: Callable[..., Hashable]) -> Conflate:

@@ -29,7 +29,7 @@ class Names:
     def __init__(
         self, declared: Iterable[str] | None, arbitrary: bool, history: Keep | Mapping[str, Keep] | None
     ) -> None:
-        self.declared = frozenset(declared or ())
+        self.declared: frozenset[str] = frozenset(declared or ())
         self.arbitrary = arbitrary
         if not self.declared and not arbitrary:
             raise ImproperlyConfiguredException(

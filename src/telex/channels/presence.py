@@ -146,7 +146,7 @@ class Presence:
         self._tell = tell
         self._hears = hears
         self._heartbeat = heartbeat
-        self.node = secrets.token_hex(8)
+        self.node: str = secrets.token_hex(8)
         self._own = _Node()
         self._others: dict[str, _Node] = {}
         self._channels: dict[str, dict[str, Member]] = {}

@@ -57,10 +57,10 @@ class Room:
     __slots__ = ("arriving", "confirmed", "held", "last", "members", "reason", "topic")
 
     def __init__(self, topic: Topic) -> None:
-        self.topic = topic
+        self.topic: Topic = topic
         self.members: dict[Member, None] = {}
         self.arriving: dict[Member, Arrival] = {}
-        self.confirmed = asyncio.Event()
+        self.confirmed: Event = asyncio.Event()
         self.last: Position | None = None
         self.held: list[Event] | None = None
         self.reason = LOST

@@ -38,9 +38,9 @@ class Subjects:
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self.stream_prefix = re.sub(r"\W", "_", prefix).upper() + "_"
-        self.all_live = f"{prefix}.c.>"
-        self.all_stored = f"{prefix}.h.>"
+        self.stream_prefix: str = re.sub(r"\W", "_", prefix).upper() + "_"
+        self.all_live: str = f"{prefix}.c.>"
+        self.all_stored: str = f"{prefix}.h.>"
 
     def live(self, channel: str) -> str:
         """Where a channel is published. The hub's own channels stand apart, so that no stream captures them."""

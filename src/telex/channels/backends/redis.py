@@ -12,7 +12,6 @@ import hashlib
 import math
 import re
 import secrets
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import compress
@@ -26,14 +25,13 @@ try:
     from redis.asyncio import Connection, ConnectionPool
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
-    from redis.exceptions import NoScriptError, RedisError, ResponseError
+    from redis.exceptions import NoScriptError
 except ImportError as missing:
     raise MissingDependencyException("redis") from missing
 
-__all__ = ("RedisBackend",)
+from telex.channels.backends.redis_link import Link
 
-BREATH: Final = 64
-"""After so many replies in a row the event loop gets a turn: reading what has arrived already never waits."""
+__all__ = ("RedisBackend",)
 
 META_SECONDS: Final = 86_400
 """A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
@@ -74,145 +72,8 @@ return {meta[2], meta[3], now, events}
 )
 
 
-class _Link:
-    """One connection on which commands are sent without waiting for each other, and answered in order.
-
-    A subscribing connection also hears messages; they go to ``on_message``.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        timeout: float,
-        on_message: Callable[[list[bytes]], None] | None = None,
-        on_lost: Callable[[BackendUnavailable], None] | None = None,
-    ) -> None:
-        self._connection = connection
-        self._timeout = timeout
-        self._on_message = on_message
-        self._on_lost = on_lost
-        self._waiting: deque[asyncio.Future[object]] = deque()
-        self._failure: BackendUnavailable | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self.run_id = ""
-
-    @property
-    def is_closed(self) -> bool:
-        return self._failure is not None
-
-    async def open(self) -> None:
-        """Connect.
-
-        :raises BackendUnavailable: the server does not answer.
-        """
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError) as error:
-            await self._connection.disconnect(nowait=True)
-            raise BackendUnavailable(f"Redis does not answer: {error}") from error
-        except BaseException:
-            await self._connection.disconnect(nowait=True)
-            raise
-        self._reader = asyncio.create_task(self._read(), name="telex.channels.redis")
-
-    async def close(self) -> None:
-        """Disconnect."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-        await self._connection.disconnect(nowait=True)
-
-    async def send(self, *command: str | bytes | int, replies: int = 1) -> list[asyncio.Future[object]]:
-        """Send one command; gives a future for each of its replies.
-
-        :raises BackendUnavailable: the connection is lost.
-        """
-        if self._failure is not None:
-            raise BackendUnavailable(self._failure.detail)
-        loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in range(replies)]
-        self._waiting.extend(futures)
-        try:
-            await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
-        except (RedisError, OSError) as error:
-            self._fail(error)
-            raise BackendUnavailable(f"Redis is lost: {error}") from error
-        return futures
-
-    async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
-        """Wait for replies.
-
-        :raises BackendUnavailable: they do not come, or one is an error.
-        """
-        try:
-            async with asyncio.timeout(self._timeout):
-                outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        except TimeoutError as error:
-            self._fail(TimeoutError(f"no answer in {self._timeout:g} s"))
-            raise BackendUnavailable(f"Redis did not answer in {self._timeout:g} s") from error
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return outcomes
-
-    async def call(self, *command: str | bytes | int, replies: int = 1) -> list[object]:
-        """Send one command and wait for its replies.
-
-        :raises BackendUnavailable: as above.
-        """
-        return await self.answers(await self.send(*command, replies=replies))
-
-    async def _read(self) -> None:
-        taken = 0
-        try:
-            while True:
-                try:
-                    reply = await self._connection.read_response(
-                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
-                    )
-                except ResponseError as error:
-                    reply = error
-                self._take(reply)
-                taken += 1
-                if taken % BREATH == 0:
-                    await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            self._fail(ConnectionError("the connection was closed"))
-            raise
-        except Exception as error:
-            self._fail(error)
-
-    def _take(self, reply: object) -> None:
-        if self._on_message is not None and isinstance(reply, list) and reply[0] in {b"message", b"pmessage"}:
-            self._on_message(reply)
-            return
-        future = self._waiting.popleft()
-        if future.done():
-            return
-        if isinstance(reply, NoScriptError):
-            future.set_exception(reply)
-        elif isinstance(reply, ResponseError):
-            future.set_exception(BackendUnavailable(f"Redis refused: {reply}"))
-        else:
-            future.set_result(reply)
-
-    def _fail(self, error: Exception) -> None:
-        if self._failure is not None:
-            return
-        self._failure = BackendUnavailable(f"Redis is lost: {error}")
-        for future in self._waiting:
-            if not future.done():
-                future.set_exception(BackendUnavailable(self._failure.detail))
-                # Whoever waited may have been cancelled; nobody needs to look.
-                future.exception()
-        self._waiting.clear()
-        if self._on_lost is not None:
-            self._on_lost(self._failure)
-
-
 class _RedisListener(Listener):
-    def __init__(self, link: _Link, prefix: bytes) -> None:
+    def __init__(self, link: Link, prefix: bytes) -> None:
         self._link = link
         self._prefix = prefix
 
@@ -286,7 +147,7 @@ class RedisBackend(ChannelsBackend):
             pattern = None if len(reply) == 3 else _pattern(reply[1])[start:].decode()
             sink.deliver(_event(reply[-2][start:].decode(), reply[-1]), pattern)
 
-        link = _Link(self._new_connection(), self._timeout, hear, sink.lost)
+        link = Link(self._new_connection(), self._timeout, hear, sink.lost)
         await link.open()
         try:
             yield _RedisListener(link, self._prefix)
@@ -322,8 +183,8 @@ class RedisBackend(ChannelsBackend):
 
     # -- connections and scripts
 
-    async def _connect(self) -> _Link:
-        link = _Link(self._new_connection(), self._timeout)
+    async def _connect(self) -> Link:
+        link = Link(self._new_connection(), self._timeout)
         await link.open()
         try:
             [info] = await link.call(b"INFO", b"server")
@@ -348,14 +209,14 @@ class RedisBackend(ChannelsBackend):
         epoch, offset, now, entries = cast("tuple[bytes, bytes, bytes, list[tuple[bytes, list[bytes]]]]", answer)
         return epoch.decode(), int(offset), int(now), entries
 
-    def _log_of(self, link: _Link, channel: str, keep: Keep) -> tuple[str | bytes | int, ...]:
+    def _log_of(self, link: Link, channel: str, keep: Keep) -> tuple[str | bytes | int, ...]:
         """The keys and arguments that both scripts begin with. The braces keep a channel's keys in one cluster slot."""
         key = self._prefix + b"{" + channel.encode() + b"}"
         milliseconds = round((keep.seconds + META_SECONDS) * 1000)
         return key + b":log", key + b":meta", link.run_id, secrets.token_hex(6), milliseconds
 
 
-async def _load_scripts(link: _Link) -> None:
+async def _load_scripts(link: Link) -> None:
     for script in (PUBLISH, HISTORY):
         await link.call(b"SCRIPT", b"LOAD", script)
 

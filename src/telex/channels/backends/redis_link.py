@@ -1,0 +1,156 @@
+"""One connection to Redis that many use at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Final
+
+from redis.asyncio import Connection
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from telex.exceptions import BackendUnavailable
+
+__all__ = ("Link",)
+
+BREATH: Final = 64
+"""After so many replies in a row the event loop gets a turn: reading what has arrived already never waits."""
+
+
+class Link:
+    """One connection on which commands are sent without waiting for each other, and answered in order.
+
+    A subscribing connection also hears messages; they go to ``on_message``.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        timeout: float,
+        on_message: Callable[[list[bytes]], None] | None = None,
+        on_lost: Callable[[BackendUnavailable], None] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._waiting: deque[asyncio.Future[object]] = deque()
+        self._failure: BackendUnavailable | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self.run_id = ""
+
+    @property
+    def is_closed(self) -> bool:
+        return self._failure is not None
+
+    async def open(self) -> None:
+        """Connect.
+
+        :raises BackendUnavailable: the server does not answer.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connection.connect()  # type: ignore[no-untyped-call]
+        except (RedisError, OSError, TimeoutError) as error:
+            await self._connection.disconnect(nowait=True)
+            raise BackendUnavailable(f"Redis does not answer: {error}") from error
+        except BaseException:
+            await self._connection.disconnect(nowait=True)
+            raise
+        self._reader = asyncio.create_task(self._read(), name="telex.channels.redis")
+
+    async def close(self) -> None:
+        """Disconnect."""
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        await self._connection.disconnect(nowait=True)
+
+    async def send(self, *command: str | bytes | int, replies: int = 1) -> list[asyncio.Future[object]]:
+        """Send one command; gives a future for each of its replies.
+
+        :raises BackendUnavailable: the connection is lost.
+        """
+        if self._failure is not None:
+            raise BackendUnavailable(self._failure.detail)
+        loop = asyncio.get_running_loop()
+        futures = [loop.create_future() for _ in range(replies)]
+        self._waiting.extend(futures)
+        try:
+            await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+        except (RedisError, OSError) as error:
+            self._fail(error)
+            raise BackendUnavailable(f"Redis is lost: {error}") from error
+        return futures
+
+    async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
+        """Wait for replies.
+
+        :raises BackendUnavailable: they do not come, or one is an error.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                outcomes = await asyncio.gather(*futures, return_exceptions=True)
+        except TimeoutError as error:
+            self._fail(TimeoutError(f"no answer in {self._timeout:g} s"))
+            raise BackendUnavailable(f"Redis did not answer in {self._timeout:g} s") from error
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return outcomes
+
+    async def call(self, *command: str | bytes | int, replies: int = 1) -> list[object]:
+        """Send one command and wait for its replies.
+
+        :raises BackendUnavailable: as above.
+        """
+        return await self.answers(await self.send(*command, replies=replies))
+
+    async def _read(self) -> None:
+        taken = 0
+        try:
+            while True:
+                try:
+                    reply = await self._connection.read_response(
+                        disable_decoding=True, timeout=math.inf, disconnect_on_error=False
+                    )
+                except ResponseError as error:
+                    reply = error
+                self._take(reply)
+                taken += 1
+                if taken % BREATH == 0:
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._fail(ConnectionError("the connection was closed"))
+            raise
+        except Exception as error:
+            self._fail(error)
+
+    def _take(self, reply: object) -> None:
+        if self._on_message is not None and isinstance(reply, list) and reply[0] in {b"message", b"pmessage"}:
+            self._on_message(reply)
+            return
+        future = self._waiting.popleft()
+        if future.done():
+            return
+        if isinstance(reply, NoScriptError):
+            future.set_exception(reply)
+        elif isinstance(reply, ResponseError):
+            future.set_exception(BackendUnavailable(f"Redis refused: {reply}"))
+        else:
+            future.set_result(reply)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is not None:
+            return
+        self._failure = BackendUnavailable(f"Redis is lost: {error}")
+        for future in self._waiting:
+            if not future.done():
+                future.set_exception(BackendUnavailable(self._failure.detail))
+                # Whoever waited may have been cancelled; nobody needs to look.
+                future.exception()
+        self._waiting.clear()
+        if self._on_lost is not None:
+            self._on_lost(self._failure)
