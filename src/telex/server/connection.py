@@ -90,10 +90,10 @@ class Connection(Inbox):
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None]) -> None:
         super().__init__(limits, loop)
         self._on_lost = on_lost
-        self.stage = Stage.OPENING
+        self.stage: Stage = Stage.OPENING
         self.closed_with: CloseReason | None = None
         """Why the connection ended, once it has for the application."""
-        self.heard = False
+        self.heard: bool = False
         self._keepalive = Keepalive(self, limits, loop)
         self._inflater: Inflater | None = None
         self._assembler: Assembler | None = None

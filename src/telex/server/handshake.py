@@ -69,7 +69,7 @@ class Refusal(Exception):
         super().__init__(status, text)
         self.status = status
         self.text = text
-        self.headers = list(headers)
+        self.headers: list[Header] = list(headers)
 
 
 @dataclass(frozen=True, slots=True)

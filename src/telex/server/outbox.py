@@ -10,6 +10,7 @@ everybody else.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from picows import WSListener
@@ -17,7 +18,7 @@ from picows import WSListener
 from telex.server.deflate import Deflater
 from telex.server.frames import BINARY, PONG, TEXT, ConnectionClosed, frame_header
 from telex.server.limits import KIB, Limits
-from telex.server.parser import SendFrame, new_sender
+from telex.server.parser import HEADROOM, SEND_AT_MOST, Sender, new_sender
 
 __all__ = ("Outbox",)
 
@@ -27,8 +28,8 @@ _CREDIT: Final = 64
 _TURN_BYTES: Final = 256 * KIB
 """Bytes of larger messages between two turns of the event loop."""
 
-_SMALL: Final = 2000
-"""Characters or bytes: at most 8,000 bytes as UTF-8, what the sender copies at once (see ``new_sender``)."""
+_SMALL: Final = SEND_AT_MOST // 4
+"""Characters, which as UTF-8 cannot be more bytes than the sender may get."""
 
 _CORKED_BYTES: Final = 64 * KIB
 """Replies gathered before they leave in spite of the cork."""
@@ -41,6 +42,7 @@ class Outbox(WSListener):
     """Sends messages while the connection is open, and knows when to wait. See :class:`telex.types.Transport`."""
 
     __slots__ = (
+        "_ascii_size",
         "_cork",
         "_cork_size",
         "_credit",
@@ -51,6 +53,7 @@ class Outbox(WSListener):
         "_open",
         "_pong_due",
         "_send_small",
+        "_sender",
         "_turn",
         "_waiters",
         "_wire",
@@ -70,15 +73,18 @@ class Outbox(WSListener):
         self._cork_size = 0
         self._pong_due: bytes | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._send_small: SendFrame | None = None  # made by the first send: it holds 1.5 KiB
+        self._sender: Sender | None = None  # made by the first send: it holds 1.5 KiB
+        self._send_small: Callable[[int, str | bytes], None] | None = None
         self._deflater: Deflater | None = None
+        self._ascii_size = SEND_AT_MOST
         self._direct_size = _SMALL
 
     def _open_outbox(self, wire: asyncio.Transport, deflater: Deflater | None) -> None:
         self._wire = wire
         self._deflater = deflater
         if deflater is not None:
-            self._direct_size = min(_SMALL, self._limits.deflate_min_size - 1)
+            self._ascii_size = min(SEND_AT_MOST, self._limits.deflate_min_size - 1)
+            self._direct_size = min(_SMALL, self._ascii_size)
         wire.set_write_buffer_limits(high=self._limits.write_high_water)
         self._open = True
 
@@ -99,11 +105,19 @@ class Outbox(WSListener):
     def _send_slowly(self, data: str | bytes) -> bool:
         if not self._open:
             raise ConnectionClosed("The connection is closed: nothing can be sent any more.")
+        if self._credit and len(data) <= self._ascii_size and (not isinstance(data, str) or data.isascii()):
+            self._send_small(TEXT if isinstance(data, str) else BINARY, data)  # type: ignore[misc]  # there is credit
+            return self._take_turn(len(data))
         opcode, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, bytes(data))
         compressed = self._deflater is not None and len(payload) >= self._limits.deflate_min_size
         if compressed and self._deflater is not None:
             payload = self._deflater.deflate(payload)
-        self._write_frame(frame_header(opcode, len(payload), compressed=compressed), payload)
+        if self._credit and self._sender is not None and len(payload) < _JOIN_BELOW:
+            buffer = bytearray(HEADROOM)
+            buffer += payload
+            self._sender.send_reuse_external_bytearray(opcode, buffer, HEADROOM, True, compressed)
+        else:
+            self._write_frame(frame_header(opcode, len(payload), compressed=compressed), payload)
         return self._take_turn(len(payload))
 
     def _take_turn(self, size: int) -> bool:
@@ -123,8 +137,9 @@ class Outbox(WSListener):
         self._turn = 0
         usual = self._open and self._writable and self._cork is None
         self._credit = _CREDIT if usual else 0
-        if usual and self._send_small is None:
-            self._send_small = new_sender(self._wire, self._loop)
+        if usual and self._sender is None:
+            self._sender = new_sender(self._wire, self._loop)
+            self._send_small = self._sender.send
 
     def _drop_if_flooded(self) -> None:
         if self._wire.get_write_buffer_size() > self._limits.max_write_buffer:

@@ -14,17 +14,35 @@ from __future__ import annotations
 import logging
 from asyncio import AbstractEventLoop, BufferedProtocol, Transport
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 from picows import WSAutoPingStrategy, WSListener
 from picows.picows import WSProtocol, WSTransport  # type: ignore[attr-defined]
 
 from telex.server.frames import CloseReason, read_close
+from telex.server.limits import KIB
 
-__all__ = ("SendFrame", "feed", "new_parser", "new_sender")
+__all__ = ("HEADROOM", "SEND_AT_MOST", "Sender", "feed", "new_parser", "new_sender")
 
-SendFrame = Callable[[int, str | bytes], None]
-"""Writes one frame of an opcode and a payload."""
+HEADROOM: Final = 14
+"""Bytes before a payload in which :meth:`Sender.send_reuse_external_bytearray` puts its header."""
+
+SEND_AT_MOST: Final = 8 * KIB
+"""Bytes that :meth:`Sender.send` may get. Of larger payloads picows hands the transport a view of a header that the
+next frame overwrites: if it has to wait, it arrives broken."""
+
+
+class Sender(Protocol):
+    """The part of picows' ``WSTransport`` that is used for sending."""
+
+    def send(self, msg_type: int, message: str | bytes) -> None:
+        """Write one frame."""
+
+    def send_reuse_external_bytearray(
+        self, msg_type: int, buffer: bytearray, msg_offset: int, fin: bool, rsv1: bool
+    ) -> None:
+        """Write one frame whose payload begins at ``msg_offset``, with the header before it."""
+
 
 _logger: Final = logging.getLogger("telex.server")
 
@@ -137,10 +155,6 @@ def feed(parser: BufferedProtocol, data: bytes | bytearray) -> None:
         rest = rest[size:]
 
 
-def new_sender(transport: Transport, loop: AbstractEventLoop) -> SendFrame:
-    """A function that writes one frame, by the system call itself where nothing waits before it.
-
-    Only for payloads up to 8 KiB: for larger ones picows hands the transport a view of a buffer that it uses again.
-    """
-    sender = WSTransport(False, transport, _LOG, loop)  # type: ignore[call-arg]
-    return cast("SendFrame", sender.send)
+def new_sender(transport: Transport, loop: AbstractEventLoop) -> Sender:
+    """What writes frames to ``transport``, by the system call itself where nothing waits before them."""
+    return cast("Sender", WSTransport(False, transport, _LOG, loop))  # type: ignore[call-arg]

@@ -54,7 +54,7 @@ class ServerStatus:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.draining = asyncio.Event()
+        self.draining: asyncio.Event = asyncio.Event()
         """Set when the server begins to stop: long-running handlers may await it and come to an end."""
 
     @property
@@ -74,10 +74,10 @@ class Server(uvicorn.Server):
     def __init__(self, app: App, settings: Settings) -> None:
         super().__init__(ServerConfig(app, settings))
         self.settings = settings
-        self.status = ServerStatus(self)
-        self.listening = asyncio.Event()
+        self.status: ServerStatus = ServerStatus(self)
+        self.listening: asyncio.Event = asyncio.Event()
         """Set once connections are accepted: for programs that start the server beside something else."""
-        self.port = settings.port
+        self.port: int = settings.port
         """The TCP port; where the settings say 0, the one that the started server got."""
         self._cancelled = False
 
@@ -100,7 +100,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets=sockets)
         name = self.servers[0].sockets[0].getsockname()
         if isinstance(name, tuple):
-            self.port = name[1]
+            self.port = int(name[1])
         self.listening.set()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
