@@ -159,6 +159,8 @@ class Inbox:
         """Stop reading and forget what is queued."""
         self.work = DONE
         self._queue.clear()
+        if self.disconnect is not None:
+            self.disconnect.__traceback__ = None  # its frames refer to the connection, which refers to it
         pump, self._pump = self._pump, None
         if pump is not None:
             pump.cancel()

@@ -60,7 +60,7 @@ class Exchange:
     max_message_size: int
     max_concurrency: int
 
-    async def serve_by_events(self, socket: Socket, slots: Slots) -> None:
+    async def serve_by_events(self, socket: Socket, slots: Slots) -> None:  # noqa: C901
         """The lean loop: ASGI events straight from and to the server.
 
         It is long on purpose: what it was split into, every message would call.
@@ -104,7 +104,9 @@ class Exchange:
                 inbox.work = DONE
                 await self.recover(socket, exc)
                 continue
-            if reply is not None and encode is not None and socket.is_open:
+            if not socket.is_open:
+                return
+            if reply is not None and encode is not None:
                 try:
                     payload = reply if type(reply) is native_out else encode(reply)
                     await send({"type": "websocket.send", key_out: payload})
@@ -159,6 +161,9 @@ class Exchange:
                 await socket.send_data(self.encode(reply), self.send_mode)
         finally:
             places.release()
+        if not socket.is_open:
+            # Not every server wakes a reader when the app itself has closed.
+            raise WebSocketDisconnect(socket.close_code, socket.close_reason)
 
     def admit(self, socket: Socket, event: Message) -> bool:
         """Whether an event that is not simply a message of the right mode is one to handle after all.

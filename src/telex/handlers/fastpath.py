@@ -211,7 +211,9 @@ async def serve_by_transport(  # noqa: C901
             inbox.work = DONE
             await exchange.recover(socket, exc)
             continue
-        if reply is not None and encode is not None and socket.is_open:
+        if not socket.is_open:
+            return
+        if reply is not None and encode is not None:
             kind = reply.__class__
             payload = reply if kind is native_out else encode(reply)
             try:
