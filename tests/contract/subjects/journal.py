@@ -90,7 +90,9 @@ async def probe(socket: WebSocket[Any, Any, Any]) -> None:
     """Answers ``held``, ``live``, ``notes``, ``records`` and ``until`` (which waits)."""
     async for command in socket.iter_json():
         match command:
-            case ["held"]:
+            case ["held", bool(after_collecting)]:
+                if after_collecting:
+                    gc.collect()
                 answer: object = held()
             case ["live"]:
                 answer = live_objects()
