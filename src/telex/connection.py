@@ -202,6 +202,15 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """``init``, ``connect`` (the handshake waits for an answer), ``receive`` (open) or ``disconnect``."""
         return _PUBLIC[self._step]
 
+    def has_left(self) -> bool:
+        """Whether the client is known to have left; from here on the state says so too.
+
+        The inbox may know it first: it interrupts a busy handler while the state is that of what was read.
+        """
+        if self.inbox.disconnect is not None:
+            self.lost()
+        return self._step == "disconnect"
+
     @property
     def was_accepted(self) -> bool:
         """Whether this side has completed the handshake, be the connection still open or not."""
@@ -346,6 +355,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         await self._wire(event)
 
     async def _wire(self, event: Message) -> None:
+        if self.inbox.disconnect is not None:
+            raise self.lost()  # some servers take what nobody will read
         try:
             await self.asgi_send(event)
         except OSError as exc:

@@ -81,9 +81,9 @@ class Errors:
         except WebSocketDisconnect:
             return
 
-    def is_disconnect(self, exc: BaseException) -> bool:
+    def is_disconnect(self, socket: Socket, exc: BaseException) -> bool:
         """Whether ``exc`` says nothing but that the client has left."""
-        return isinstance(leaf(exc), WebSocketDisconnect)
+        return _has_left(socket, leaf(exc))
 
     def closing(self, socket: Socket, exc: BaseException | None) -> tuple[int, str]:
         """The close code and reason of a connection that has ended, or will end because of ``exc``."""
@@ -155,9 +155,9 @@ def _familiar(exc: BaseException) -> Exception:
     return cast("Exception", exc)
 
 
-def _has_left(socket: Socket, error: Exception) -> bool:
+def _has_left(socket: Socket, error: BaseException) -> bool:
     """Whether ``error`` says that the client has left, which it has: an app may raise the same of its own accord."""
-    return isinstance(error, WebSocketDisconnect) and socket.connection_state == "disconnect"
+    return isinstance(error, WebSocketDisconnect) and (socket.has_left() or socket.connection_state == "disconnect")
 
 
 def _is_unexpected(error: Exception) -> bool:

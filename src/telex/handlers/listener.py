@@ -141,7 +141,7 @@ class ListenerHandler(Handler):
                 await serve(socket, slots)
             except BaseException as exc:
                 ended_by = exc
-                if not (errors.is_disconnect(exc) and not socket.is_open):
+                if not errors.is_disconnect(socket, exc):
                     raise
             finally:
                 if on_disconnect is not None:

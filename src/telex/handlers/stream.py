@@ -138,7 +138,7 @@ async def send_websocket_stream(
         else:
             await sending
     except WebSocketDisconnect:
-        if socket.is_open:
+        if not socket.has_left() and socket.is_open:
             raise
     if close:
         await socket.close()

@@ -1,0 +1,1 @@
+"""The kinds of handler, over real sockets."""
