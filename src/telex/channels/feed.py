@@ -22,7 +22,7 @@ from telex.exceptions import BackendUnavailable, ChannelsException
 
 __all__ = ("Feed",)
 
-logger = logging.getLogger("telex.channels")
+logger: logging.Logger = logging.getLogger("telex.channels")
 
 HEARTBEAT_SECONDS: Final = 10.0
 """A reader that heard nothing is asked for a sign of life this often."""
@@ -52,10 +52,10 @@ class Feed:
         self._generation = 0
         self._failures = 0
         self._down_since: float | None = None
-        self.connected: Event = asyncio.Event()
-        self.received = 0
-        self.gaps = 0
-        self.reconnects = 0
+        self.connected: asyncio.Event = asyncio.Event()
+        self.received: int = 0
+        self.gaps: int = 0
+        self.reconnects: int = 0
 
     # -- the listener's side
 

@@ -35,7 +35,7 @@ class Conflate:
     __slots__ = ("key",)
 
     def __init__(self, key: Callable[[object], Hashable]) -> None:
-        self.key: (object) -> Hashable = key
+        self.key: Callable[[object], Hashable] = key
 
 
 def conflate(key: Callable[..., Hashable]) -> Conflate:
@@ -98,7 +98,9 @@ class Mailbox(Generic[T]):
         self._waiter: asyncio.Future[None] | None = None
         self._closing = False
         self._error: WebSocketException | None = None
-        self.delivered = self.dropped = self.conflated = 0
+        self.delivered: int = 0
+        self.dropped: int = 0
+        self.conflated: int = 0
 
     def __len__(self) -> int:
         return len(self._pending) + len(self._replay) + len(self._keys)

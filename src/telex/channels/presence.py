@@ -23,7 +23,7 @@ from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
 __all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch")
 
-logger = logging.getLogger("telex.channels")
+logger: logging.Logger = logging.getLogger("telex.channels")
 
 CHUNK: Final = 500
 """So many members travel in one message: brokers bound its size."""

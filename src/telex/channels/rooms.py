@@ -60,10 +60,10 @@ class Room:
         self.topic: Topic = topic
         self.members: dict[Member, None] = {}
         self.arriving: dict[Member, Arrival] = {}
-        self.confirmed: Event = asyncio.Event()
+        self.confirmed: asyncio.Event = asyncio.Event()
         self.last: Position | None = None
         self.held: list[Event] | None = None
-        self.reason = LOST
+        self.reason: str = LOST
 
     # -- live
 

@@ -16,8 +16,8 @@ from telex.signatures import split_annotated
 try:
     import attr
     import attrs
-except ImportError as exc:
-    raise MissingDependencyException("attrs") from exc
+except ImportError as _missing:
+    raise MissingDependencyException("attrs") from _missing
 
 __all__ = ("AttrsDTO",)
 

@@ -28,7 +28,7 @@ class Compiler:
     def __init__(self, dto: type[AbstractDTO[Any]], *, to_wire: bool) -> None:
         self.dto = dto
         self.to_wire = to_wire
-        self.code = Code()
+        self.code: Code = Code()
         self.nodes: dict[object, ModelNode] = {}
 
     def top(self, annotation: Any) -> Shape:

@@ -14,8 +14,8 @@ try:
     import pydantic
     import pydantic_core
     from pydantic.fields import FieldInfo
-except ImportError as exc:
-    raise MissingDependencyException("pydantic") from exc
+except ImportError as _missing:
+    raise MissingDependencyException("pydantic") from _missing
 
 __all__ = ("PydanticDTO",)
 

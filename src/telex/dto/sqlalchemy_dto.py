@@ -17,8 +17,8 @@ try:
     import sqlalchemy
     from sqlalchemy import orm
     from sqlalchemy.ext.hybrid import HybridExtensionType
-except ImportError as exc:
-    raise MissingDependencyException("sqlalchemy") from exc
+except ImportError as _missing:
+    raise MissingDependencyException("sqlalchemy") from _missing
 
 __all__ = ("SQLAlchemyDTO",)
 

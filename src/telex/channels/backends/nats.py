@@ -26,14 +26,14 @@ try:
     from nats.aio.subscription import Subscription
     from nats.errors import Error, MaxPayloadError, SlowConsumerError
     from nats.js.errors import APIError
-except ImportError as missing:
-    raise MissingDependencyException("nats-py", "nats") from missing
+except ImportError as _missing:
+    raise MissingDependencyException("nats-py", "nats") from _missing
 
 from telex.channels.backends.jetstream import Store, Subjects
 
 __all__ = ("NatsBackend",)
 
-logger = logging.getLogger("telex.channels")
+logger: logging.Logger = logging.getLogger("telex.channels")
 
 SEQUENCE: Final = "Nats-Sequence"
 LAST_SEQUENCE: Final = "Nats-Last-Sequence"
