@@ -35,7 +35,7 @@ async def running(app: App, **settings: object) -> AsyncIterator[Server]:
             assert started.done(), f"the server did not start: {task}"
         yield server
     finally:
-        server.should_exit = True
+        server.stop()
         async with asyncio.timeout(PATIENCE):
             await task
 

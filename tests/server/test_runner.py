@@ -62,7 +62,7 @@ async def test_t33_the_drain_goes_in_batches_and_lets_the_busy_finish() -> None:
         (status,) = set(app.statuses)
         assert (status.ready, status.draining.is_set(), status.connections) == (True, False, 16)
         began = time.monotonic()
-        server.should_exit = True
+        server.stop()
 
         async def closed_at(client: RawClient) -> float:
             got = await client.read_close()
@@ -93,7 +93,7 @@ async def test_t33_at_the_deadline_the_stuck_are_ended() -> None:
         await sending.send(frame(TEXT, b"x" * 1000))
         await asyncio.wait_for(app.working.wait(), 5)
         began = time.monotonic()
-        server.should_exit = True
+        server.stop()
         assert [(await client.read_close()).code for client in (stuck, sending)] == [1012, 1012]
         for client in (stuck, sending, opening):
             await client.read_to_end()
@@ -103,7 +103,7 @@ async def test_t33_at_the_deadline_the_stuck_are_ended() -> None:
 async def test_while_draining_no_connection_is_accepted() -> None:
     app = Busy()
     async with running(app, drain_delay=0.3) as server, connected(server.port) as client:
-        server.should_exit = True
+        server.stop()
         (status,) = set(app.statuses)
         await asyncio.wait_for(status.draining.wait(), 5)
         async with connected(server.port) as late:  # load balancers have not noticed yet

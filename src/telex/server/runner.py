@@ -47,6 +47,7 @@ _LAST_SECONDS: Final = 2.0
 """How long connections get to end after the deadline, and cancelled tasks after that."""
 
 _POLL: Final = 0.05
+_TICK: Final = 0.1
 
 
 class ServerStatus:
@@ -80,6 +81,7 @@ class Server(uvicorn.Server):
         self.port: int = settings.port
         """The TCP port; where the settings say 0, the one that the started server got."""
         self._cancelled = False
+        self._stopped = asyncio.Event()
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Serve until a signal stops it, or until the task is cancelled: both begin the drain."""
@@ -87,10 +89,20 @@ class Server(uvicorn.Server):
         if self._cancelled:
             raise asyncio.CancelledError
 
+    def stop(self) -> None:
+        """Begin the drain, as a signal would. Only inside the event loop."""
+        self.should_exit = True
+        self._stopped.set()
+
     async def main_loop(self) -> None:
-        """Wait for the end."""
+        """Wait for the end: uvicorn's tick every tenth of a second, or :meth:`stop`."""
+        ticks = 0
         try:
-            await super().main_loop()
+            while not await self.on_tick(ticks):
+                ticks += 1
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_TICK):
+                        await self._stopped.wait()
         except asyncio.CancelledError:
             self._cancelled = True
 
@@ -221,7 +233,8 @@ def _remove_socket(settings: Settings) -> None:
 
 def _run_here(app: App, settings: Settings) -> None:
     server = Server(app, settings)
-    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again, after the shutdown
+    # uvicorn raises the signal again, after the shutdown; asyncio makes the one or the other of it.
+    with suppress(KeyboardInterrupt, asyncio.CancelledError):
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
