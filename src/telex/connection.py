@@ -234,6 +234,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             self._step = "open"
             self.is_open = self._was_accepted = True
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
+            if self.transport is not None:
+                self.transport.set_activity(self.inbox)
         finally:
             accepting.set_result(None)
             self._accepting = None

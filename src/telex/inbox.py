@@ -143,6 +143,16 @@ class Inbox:
             self.owner.uncancel()
         return interrupt
 
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it reads to notice that the client leaves."""
+        return self._pump is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether work runs that does not itself wait for the client."""
+        return self.work != DONE and self.state != READING and self._waiter is None
+
     def _watch_again(self) -> None:
         """Somebody has stopped waiting in ``receive``: if that was a handler, it may be busy for long from here on."""
         if self.work != DONE:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = (
     "ASGIApp",
     "AcceptEvent",
+    "Activity",
     "CloseEvent",
     "DenialBodyEvent",
     "DenialStartEvent",
@@ -87,12 +88,24 @@ class DenialBodyEvent(TypedDict):
     more_body: NotRequired[bool]
 
 
+class Activity(Protocol):
+    """Whether there is work on a connection."""
+
+    @property
+    def busy(self) -> bool:
+        """A handler or a stream runs, and does not wait for the client."""
+
+
 class Transport(Protocol):
     """The fast path that a server may offer as ``scope["extensions"]["telex.transport"]``.
 
     It carries messages without event dictionaries once the connection is accepted. Everything here belongs to the
     event loop's thread. A server that offers it still speaks plain ASGI to whoever does not use it.
     """
+
+    busy: bool
+    """False at first. An application that reads ahead sets it while it works on a message: a server that drains leaves
+    the connection open until then. A server sees by itself that an application which does not read ahead is busy."""
 
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         """Deliver each message to ``handler`` inside the frame callback; ``None`` goes back to the receive queue.
@@ -112,6 +125,13 @@ class Transport(Protocol):
         """Wait until the write buffer is below its low mark.
 
         :raises OSError: the connection was lost meanwhile.
+        """
+
+    def set_activity(self, activity: Activity) -> None:
+        """Ask ``activity`` whether the application works for this connection.
+
+        Waiting for messages looks idle to a server; an application that waits only to notice that the client leaves is
+        not. A drain leaves connections with work to finish.
         """
 
     async def receive(self) -> str | bytes | None:

@@ -45,6 +45,7 @@ from telex.server.keepalive import Keepalive
 from telex.server.limits import KIB, Limits
 from telex.server.messages import Assembler, not_utf8
 from telex.server.parser import feed, new_parser
+from telex.types import Activity
 
 __all__ = ("Connection", "Stage")
 
@@ -75,6 +76,7 @@ class Connection(Inbox):
     """The frames of one client, and the :class:`telex.types.Transport` of the application."""
 
     __slots__ = (
+        "_activity",
         "_assembler",
         "_ending",
         "_inflater",
@@ -90,6 +92,7 @@ class Connection(Inbox):
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop, on_lost: Callable[[], None]) -> None:
         super().__init__(limits, loop)
         self._on_lost = on_lost
+        self._activity: Activity | None = None
         self.stage: Stage = Stage.OPENING
         self.closed_with: CloseReason | None = None
         """Why the connection ended, once it has for the application."""
@@ -232,6 +235,15 @@ class Connection(Inbox):
     def idle(self) -> bool:
         """Whether the application waits for the next message: closing now interrupts nothing."""
         return not self._queues or (self._receiver is not None and not self._receiver.done())
+
+    def set_activity(self, activity: Activity) -> None:
+        """Ask ``activity`` whether the application works for this connection. See :class:`telex.types.Transport`."""
+        self._activity = activity
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drain has something to wait for: a message at work, or what the application says."""
+        return not self.idle or (self._activity is not None and self._activity.busy)
 
     @property
     def held_back(self) -> bool:

@@ -134,7 +134,7 @@ class WebSocketProtocol(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         """Whether the application waits for the client: closing now interrupts nothing."""
-        return self._connection.idle
+        return not self._connection.busy
 
     def close(self, close: CloseReason) -> None:
         """Start the closing handshake of an accepted connection."""
