@@ -103,10 +103,6 @@ class Transport(Protocol):
     event loop's thread. A server that offers it still speaks plain ASGI to whoever does not use it.
     """
 
-    busy: bool
-    """False at first. An application that reads ahead sets it while it works on a message: a server that drains leaves
-    the connection open until then. A server sees by itself that an application which does not read ahead is busy."""
-
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         """Deliver each message to ``handler`` inside the frame callback; ``None`` goes back to the receive queue.
 
