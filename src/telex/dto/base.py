@@ -12,7 +12,7 @@ from telex.codecs import Raw, Reader, Writer
 from telex.dto.compiler import Compiler
 from telex.dto.config import DTOConfig
 from telex.dto.data import DTOData
-from telex.dto.failures import Misfit, located
+from telex.dto.failures import Misfit, located, unwritable
 from telex.dto.fields import DTOFieldDefinition
 from telex.dto.hints import model_class, unalias, union_members
 from telex.dto.nodes import Shape
@@ -157,12 +157,21 @@ class AbstractDTO(Generic[T]):
         if shape.source is None:
             return decode
         code = compiler.code
-        lines = [
-            f"w = {code.bind(decode, 'decode')}(raw)",
+        locate = code.reserve("locate")
+        # By functions, one for each model, so that the error says which it was; the same again, but only in that case.
+        by_functions = [
             "try:",
             f"    return {shape.transfer('w')}",
             f"except {code.bind(Misfit, 'Misfit')} as e:",
             f"    raise {code.bind(located, 'located')}(e, w) from e.__cause__",
+        ]
+        code.define(locate, "w", by_functions)
+        lines = [
+            f"w = {code.bind(decode, 'decode')}(raw)",
+            "try:",
+            f"    return {shape.transfer('w', inline=True)}",
+            f"except {code.bind((ValueError, TypeError, Misfit), 'errors')}:",
+            f"    return {locate}(w)",
         ]
         read: Reader = code.define(code.reserve("read"), "raw", lines)
         return read
@@ -179,8 +188,15 @@ class AbstractDTO(Generic[T]):
         code = compiler.code
         encode = code.bind(msgspec.json.Encoder(enc_hook=codecs.encoder_hook(type_encoders)).encode, "encode")
         decode = ".decode()" if mode == "text" else ""
-        line = f"return {encode}({shape.transfer('v')}){decode}"
-        write: Callable[[Any], Raw] = code.define(code.reserve("write"), "v", [line])
+        title = code.bind(f"{cls.__qualname__}: {annotation!r}", "title")
+        lines = [
+            "try:",
+            f"    w = {shape.transfer('v', inline=True)}",
+            "except (AttributeError, KeyError, TypeError) as e:",
+            f"    raise {code.bind(unwritable, 'unwritable')}(v, {title}, e) from e",
+            f"return {encode}(w){decode}",
+        ]
+        write: Callable[[Any], Raw] = code.define(code.reserve("write"), "v", lines)
         return write
 
     @classmethod

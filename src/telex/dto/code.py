@@ -11,8 +11,12 @@ from typing import Any, TypeAlias
 
 __all__ = ("Code", "Source")
 
-Source: TypeAlias = Callable[[str], str]
-"""From an expression to the expression that transfers its value."""
+Source: TypeAlias = Callable[[str, bool], str]
+"""From an expression (a name, or attributes and items of one) to the expression that transfers its value.
+
+If true is given, models are transferred inside the expression where that is possible, else by their functions, which
+say what is wrong in case of an error.
+"""
 
 
 class Code:
@@ -39,7 +43,7 @@ class Code:
         exec(compile(source, f"<telex.dto {name}>", "exec"), self._globals)  # noqa: S102 - see the module
         return self._globals[name]
 
-    def function(self, source: Source) -> Callable[[Any], Any]:
-        """The transfer as a function of the value."""
-        function: Callable[[Any], Any] = self.define(self.reserve("transfer"), "v", [f"return {source('v')}"])
+    def function(self, expression: str) -> Callable[[Any], Any]:
+        """The expression as a function of ``v``."""
+        function: Callable[[Any], Any] = self.define(self.reserve("transfer"), "v", [f"return {expression}"])
         return function

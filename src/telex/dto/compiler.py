@@ -107,4 +107,4 @@ class Compiler:
             raise place.wrong(f"DTOData[{model!r}] holds one model of this DTO; write list[DTOData[...]] for several")
         node = node_of(self, model, kind, place.lazily())
         name = self.code.bind(partial(DTOData, node), "data")
-        return Shape(node.wire, lambda value: f"{name}({value})", node)
+        return Shape(node.wire, lambda value, _: f"{name}({value})", node)

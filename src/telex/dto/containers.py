@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import collections
 import collections.abc as abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from telex.dto.code import Code, Source
+from telex.dto.code import Code
 from telex.dto.nodes import Shape
 
 __all__ = ("is_container", "transfer_container")
@@ -18,6 +18,7 @@ _SEQUENCES: Final[Mapping[Any, str]] = {
     frozenset: "frozenset",
     collections.deque: "deque",
 }
+_MAKERS: Final = {"set": set, "frozenset": frozenset, "deque": collections.deque, "tuple": tuple}
 _MAPPINGS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping, collections.OrderedDict})
 
 
@@ -43,34 +44,26 @@ def transfer_container(
 def _mapping(shapes: Sequence[Shape]) -> Shape:
     keys, values = shapes
 
-    def source(mapping: str) -> str:
-        return f"{{{keys.transfer('k')}: {values.transfer('v')} for k, v in {mapping}.items()}}"
+    def source(mapping: str, inline: bool) -> str:
+        return f"{{{keys.transfer('k')}: {values.transfer('v', inline)} for k, v in {mapping}.items()}}"
 
     return Shape(dict[keys.wire, values.wire], source)  # type: ignore[name-defined]
 
 
 def _fixed_tuple(shapes: Sequence[Shape]) -> Shape:
-    def source(items: str) -> str:
-        return f"({', '.join(shape.transfer(f'{items}[{index}]') for index, shape in enumerate(shapes))},)"
+    def source(items: str, inline: bool) -> str:
+        each = (shape.transfer(f"{items}[{index}]", inline) for index, shape in enumerate(shapes))
+        return f"({', '.join(each)},)"
 
     return Shape(tuple[tuple(shape.wire for shape in shapes)], source)  # type: ignore[misc]
 
 
 def _sequence(code: Code, origin: Any, item: Shape, to_wire: bool) -> Shape:
     kind = "list" if to_wire else _SEQUENCES.get(origin, "tuple")
-    make: Callable[[str], str] | None = None if kind == "list" else _maker(code, kind)
+    make = None if kind == "list" else code.bind(_MAKERS[kind], kind)
 
-    def source(items: str) -> str:
-        listed = f"[{item.transfer('x')} for x in {items}]"
-        return make(listed) if make is not None else listed
+    def source(items: str, inline: bool) -> str:
+        listed = f"[{item.transfer('x', inline)} for x in {items}]"
+        return listed if make is None else f"{make}({listed})"
 
     return Shape(list[item.wire], source)  # type: ignore[name-defined]
-
-
-def _maker(code: Code, kind: str) -> Source:
-    name = code.bind({"set": set, "frozenset": frozenset, "deque": collections.deque, "tuple": tuple}[kind], kind)
-
-    def source(listed: str) -> str:
-        return f"{name}({listed})"
-
-    return source

@@ -9,10 +9,11 @@ import msgspec
 
 from telex.dto.config import Mark, renamer
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.generate import generate_reader, generate_writer
 from telex.dto.hints import model_class
 from telex.dto.nodes import WIRE_NAMES, Absent, Field, ModelNode, Shape
 from telex.dto.places import Place
+from telex.dto.reading import generate_reader
+from telex.dto.writing import generate_writer
 
 if TYPE_CHECKING:
     from telex.dto.base import AbstractDTO
@@ -31,7 +32,7 @@ def compile_model(
     :raises ImproperlyConfiguredException: paths name fields that it does not have, or it cannot be made of what passes.
     """
     node = node_of(compiler, model, dto, place, tag)
-    return Shape(node.wire, None if node.wire is model else lambda value: f"{node.function}({value})", node)
+    return Shape(node.wire, None if node.wire is model else node.transfer, node)
 
 
 def node_of(

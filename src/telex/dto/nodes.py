@@ -33,9 +33,9 @@ class Shape:
     source: Source | None = None
     node: ModelNode | None = None
 
-    def transfer(self, value: str) -> str:
+    def transfer(self, value: str, inline: bool = False) -> str:
         """The expression for the transfer of the expression ``value``."""
-        return value if self.source is None else self.source(value)
+        return value if self.source is None else self.source(value, inline)
 
 
 class Absent(Enum):
@@ -83,9 +83,15 @@ class ModelNode:
     """Makes the model of values by field name; for ``DTOData``."""
     convert: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Transfers single fields; for ``DTOData``."""
+    inline: Source | None = None
+    """The transfer as one expression, where it is one."""
     keywords: bool = False
     """The wire type takes its fields by name."""
     recursive: bool = False
+
+    def transfer(self, value: str, inline: bool) -> str:
+        """The expression for the transfer of the model."""
+        return self.inline(value, inline) if inline and self.inline is not None else f"{self.function}({value})"
 
     def sent(self, wire: msgspec.Struct) -> dict[str, tuple[Field, Any]]:
         """The fields that the client has sent, each with its value on the wire."""

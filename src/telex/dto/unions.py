@@ -43,12 +43,12 @@ def compile_union(compiler: Compiler, annotation: Any, place: Place) -> Shape:
     if all(shape.source is None for shape in shapes):
         return Shape(annotation)
     name = compiler.code.bind(_dispatch(compiler, members, shapes, place), "choose")
-    return Shape(union_of(*(shape.wire for shape in shapes), *none), lambda value: f"{name}({value})")
+    return Shape(union_of(*(shape.wire for shape in shapes), *none), lambda value, _: f"{name}({value})")
 
 
 def _optional(shape: Shape) -> Shape:
-    def source(value: str) -> str:
-        return f"(None if {value} is None else {shape.transfer(value)})"
+    def source(value: str, inline: bool) -> str:
+        return f"(None if {value} is None else {shape.transfer(value, inline)})"
 
     return Shape(union_of(shape.wire, None), source if shape.source else None, shape.node)
 
@@ -115,7 +115,7 @@ def _dispatch(
     compiler: Compiler, members: Sequence[Any], shapes: Sequence[Shape], place: Place
 ) -> Callable[[Any], Any]:
     """The function that transfers a value by the member that it is of."""
-    transfers = [compiler.code.function(shape.transfer) for shape in shapes]
+    transfers = [compiler.code.function(shape.transfer("v")) for shape in shapes]
     if not compiler.to_wire:
         return _by_class([_runtime_class(shape.wire) for shape in shapes], transfers)
     by_tag: dict[str, dict[Any, Callable[[Any], Any]]] = {}
