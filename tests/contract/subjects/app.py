@@ -9,7 +9,9 @@ from telex.types import Receive, Scope, Send
 from tests.contract.subjects.errors import errors
 from tests.contract.subjects.handshakes import guarded, guarded_below, handshakes
 from tests.contract.subjects.journal import journal, probe, watched
+from tests.contract.subjects.lifetimes import lifetimes
 from tests.contract.subjects.messages import messages
+from tests.contract.subjects.sending import sending
 
 journal.keep_log()
 
@@ -20,7 +22,7 @@ def control(data: str) -> str:
     return data
 
 
-open_to_all = Telex([control, probe, messages, handshakes, errors])
+open_to_all = Telex([control, probe, messages, handshakes, errors, lifetimes, sending])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
 
