@@ -199,7 +199,8 @@ class Telex:
         """
         async with AsyncExitStack() as stack:
             for manager in self._lifespans:
-                entered = manager(self) if callable(manager) else manager
+                # Managers that contextlib makes are callable too: as decorators.
+                entered = manager if isinstance(manager, AbstractAsyncContextManager) else manager(self)
                 await stack.enter_async_context(entered)
             for hook in self._on_startup:
                 await self._run_hook(hook)

@@ -188,7 +188,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         :raises NoRouteMatchFoundException: there is none, or it takes other parameters.
         """
         path = URLPath(self.app.route_reverse(name, **path_params), protocol="websocket")
-        return path.make_absolute_url(base_url=self.base_url)
+        # Of a mounted app, starlette's base_url is that of the outermost one: our own is where we are mounted.
+        return path.make_absolute_url(base_url=self.base_url.replace(path=self.scope.get("root_path", "") or "/"))
 
     def _from_middleware(self, key: str, middleware: str) -> object:
         if key not in self.scope:
