@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from telex.cli.commands import telex
+from telex.cli.loading import make_importable
 from tests.support.programs import TELEX, output_of
 
 APP = """
@@ -129,3 +130,10 @@ def test_a_setting_in_the_environment_that_does_not_fit_is_told_of(
     ended = output_of(TELEX, "run", "chat:app", cwd=folder)
     assert ended.returncode == 1
     assert ended.stderr == "Error: The environment variable TELEX_PORT is 'many', but must be int.\n"
+
+
+def test_a_directory_is_put_on_the_path_once(in_folder: Path) -> None:
+    make_importable(".")
+    make_importable(str(in_folder))
+    assert sys.path.count(str(in_folder)) == 1
+    assert sys.path[0] == str(in_folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,15 @@ def test_the_table_says_what_is_served(folder: Path) -> None:
         ["/[ticks]", "stream", "", f"ticks {where % 34}", "", "dict[str, float]", "", ""],
         ["/raw", "websocket", "", f"raw {where % 38}", "", "", "", ""],
     ]
+
+
+def test_the_table_fits_the_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # which says: take the output for a terminal
+    monkeypatch.setenv("COLUMNS", "90")
+    ended = output_of(TELEX, "routes", "app:app", cwd=folder)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", ended.stdout)
+    assert max(map(len, plain.splitlines())) == 90
+    assert plain != ended.stdout
 
 
 def test_an_app_without_routes_has_an_empty_table(folder: Path) -> None:
