@@ -233,8 +233,7 @@ def _remove_socket(settings: Settings) -> None:
 
 def _run_here(app: App, settings: Settings) -> None:
     server = Server(app, settings)
-    # uvicorn raises the signal again, after the shutdown; asyncio makes the one or the other of it.
-    with suppress(KeyboardInterrupt, asyncio.CancelledError):
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again, after the shutdown
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
