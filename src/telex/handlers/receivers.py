@@ -192,7 +192,7 @@ def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mod
 def _table(build: Build, receivers: list[_Receiver]) -> dict[type, _Receiver]:
     table: dict[type, _Receiver] = {}
     for receiver in receivers:
-        for kind in _runtime_types(receiver.takes):
+        for kind in _runtime_types(receiver.takes, receiver.where):
             if kind in table:
                 raise build.wrong(
                     f"{table[kind].where} and {receiver.where} both receive {kind.__name__}: give each its own types"
@@ -216,19 +216,23 @@ def _bind_all(table: dict[type, _Receiver]) -> Callable[[Socket, Slots], Handle]
     return bind
 
 
-def _runtime_types(annotation: Any) -> tuple[type, ...]:
-    """The classes that decoded messages of ``annotation`` are of."""
+def _runtime_types(annotation: Any, where: str) -> tuple[type, ...]:
+    """The classes that decoded messages of ``annotation`` are of.
+
+    :raises ImproperlyConfiguredException: it is not made of classes; ``where`` is named.
+    """
     annotation, _ = split_annotated(annotation)
     if get_origin(annotation) in {Union, types.UnionType}:
-        return tuple(kind for member in get_args(annotation) for kind in _runtime_types(member))
+        return tuple(kind for member in get_args(annotation) for kind in _runtime_types(member, where))
     if annotation is None:
         return (type(None),)
     if is_typeddict(annotation):
         return (dict,)
     origin = get_origin(annotation) or annotation
-    if not isinstance(origin, type) or origin is object:
+    if not isinstance(origin, type) or origin in {object, Any}:
         raise ImproperlyConfiguredException(
-            f"{annotation!r} cannot be told apart from other messages: give each receiver concrete types"
+            f"'data' of {where}: {annotation!r} cannot be told apart from other messages:"
+            " give each receiver concrete types"
         )
     return (origin,)
 
