@@ -8,6 +8,7 @@ from telex.channels.hub import Channels
 from telex.channels.mailbox import Policy, conflate
 from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
 from telex.channels.publisher import publisher
+from telex.channels.routes import channel_listener
 from telex.channels.statistics import Statistics
 from telex.channels.subscriber import Subscriber, Subscription
 
@@ -30,6 +31,7 @@ __all__ = (
     "Subscriber",
     "Subscription",
     "backend_from_url",
+    "channel_listener",
     "conflate",
     "publisher",
 )

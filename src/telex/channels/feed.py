@@ -93,7 +93,7 @@ class Feed:
                 if room.last is not None:
                     subscriber.positions[name] = room.last
                 if subscriber in room.arriving:
-                    await self._arrive(room, subscriber, since=starts.get(name), limit=history)
+                    await self._arrive(room, subscriber, since=starts.get(name), limit=_limit(history))
         except BaseException:
             for room in subscriber.rooms.values():
                 self.leave(room, subscriber)
@@ -287,3 +287,7 @@ def _heed_cancellation() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
+
+
+def _limit(history: int | None) -> int | None:
+    return None if history is None or history < 0 else history

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import INTERNAL, ChannelsBackend, Topic
 from telex.channels.feed import Feed
 from telex.channels.history import Event, Keep, Position
 from telex.channels.mailbox import Policy
-from telex.channels.naming import Names, encoder
+from telex.channels.naming import Names, Since, encoder, starting_points
 from telex.channels.outbox import Outbox
 from telex.channels.presence import Heartbeat, Presence
+from telex.channels.routes import generated_handlers
 from telex.channels.statistics import Statistics
 from telex.channels.subscriber import Subscriber, Subscription
+from telex.di import Provide
 from telex.exceptions import BackendUnavailable, ChannelsException
-from telex.types import TypeEncoders
+from telex.handlers import WebsocketHandler
+from telex.layers import LayerOptions
+from telex.types import Mode, TypeEncoders
 
 __all__ = ("Channels",)
 
@@ -28,15 +32,18 @@ PRESENCE: Final = f"{INTERNAL}presence"
 
 PRESENCE_BACKLOG: Final = 10_000
 
-Since: TypeAlias = Position | str | Mapping[str, Position | str]
-"""A position, its text, or one for each channel."""
-
 
 class AppConfig(Protocol):
     """What the hub needs of the app's configuration, before it freezes."""
 
-    dependencies: dict[str, object]
-    lifespan: list[Callable[[object], AbstractAsyncContextManager[None]]]
+    @property
+    def dependencies(self) -> dict[str, Any]: ...
+
+    @property
+    def lifespan(self) -> list[Any]: ...
+
+    @property
+    def route_handlers(self) -> list[Any]: ...
 
 
 class Channels:
@@ -49,6 +56,10 @@ class Channels:
     for all that begin so and the first that fits counts. All publishers to a channel must agree on it. ``presence``
     has the nodes tell each other who is where. ``subscribe_timeout`` (seconds) bounds the wait for the broker.
 
+    With ``create_ws_route_handlers`` each declared channel is served under ``ws_handler_base_path`` (any channel, where
+    any is allowed), its last ``ws_handler_send_history`` events first (all if negative), as messages of
+    ``ws_send_mode``, under the layered ``ws_handler_options``.
+
     :raises ImproperlyConfiguredException: neither ``channels`` nor ``arbitrary_channels_allowed`` is given, or the URL
         is not one of a known broker.
     """
@@ -59,6 +70,11 @@ class Channels:
         *,
         channels: Iterable[str] | None = None,
         arbitrary_channels_allowed: bool = False,
+        create_ws_route_handlers: bool = False,
+        ws_handler_send_history: int = 0,
+        ws_handler_base_path: str = "/",
+        ws_send_mode: Mode = "text",
+        ws_handler_options: LayerOptions | None = None,
         subscriber_max_backlog: int = 1000,
         subscriber_backlog_strategy: Policy = "close",
         subscriber_class: type[Subscriber] = Subscriber,
@@ -69,7 +85,13 @@ class Channels:
     ) -> None:
         self._names = Names(channels, arbitrary_channels_allowed, history)
         self.backend: ChannelsBackend = backend_from_url(backend) if isinstance(backend, str) else backend
-        self.encode_data: (object) -> bytes = encoder(type_encoders)
+        self.encode_data: Callable[[object], bytes] = encoder(type_encoders)
+        self._handlers: list[WebsocketHandler] = []
+        if create_ws_route_handlers:
+            names = None if arbitrary_channels_allowed else self._names.declared
+            self._handlers = generated_handlers(
+                self, names, ws_handler_base_path, ws_handler_send_history, ws_send_mode, ws_handler_options or {}
+            )
         self._max_backlog = subscriber_max_backlog
         self._strategy = subscriber_backlog_strategy
         self._subscriber_class = subscriber_class
@@ -88,11 +110,9 @@ class Channels:
 
     def on_app_init(self, config: AppConfig) -> None:
         """Become the app's dependency ``channels``, and live as long as the app."""
-        config.dependencies.setdefault("channels", self._provide)
+        config.dependencies.setdefault("channels", Provide(lambda: self, use_cache=True))
         config.lifespan.append(self._lifespan)
-
-    def _provide(self) -> Channels:
-        return self
+        config.route_handlers.extend(self._handlers)
 
     @asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -210,8 +230,9 @@ class Channels:
         """Follow ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
 
         Ready when the broker has confirmed: whatever is published from then on is in the stream.
-        ``history`` puts the last so many events of each channel first. ``since`` puts all that came after that position
-        first, or a :class:`Gap` where that is not to be had; ``recovered`` of the subscriber says which.
+        ``history`` puts the last so many events of each channel first, all that are kept if it is negative. ``since``
+        puts all that came after that position first, or a :class:`Gap` where that is not to be had; ``recovered`` of
+        the subscriber says which.
         With ``pattern`` the names are prefixes that end in ``*``.
 
         To read a snapshot without missing a change: take :meth:`position` first, then the snapshot, then subscribe
@@ -225,7 +246,7 @@ class Channels:
             raise ChannelsException(f"{type(self.backend).__name__} has no patterns: subscribe to channels by name")
         if pattern and (history or since is not None):
             raise ChannelsException("a pattern has no history: subscribe to channels by name")
-        starts = self._starts(topics, since)
+        starts = starting_points(topics, since)
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, backlog_strategy or self._strategy)
         return Subscription(lambda: self._open(subscriber, topics, history, starts).__await__(), self._dismiss)
@@ -266,14 +287,6 @@ class Channels:
         """
         self._running()
         return (await self.backend.positions([(channel, self._names.kept(channel))]))[channel]
-
-    def _starts(self, topics: list[Topic], since: Since | None) -> dict[str, Position]:
-        if since is None:
-            return {}
-        given = since if isinstance(since, Mapping) else {topics[0].name: since}
-        if not isinstance(since, Mapping) and len(topics) != 1:
-            raise ChannelsException("several channels: give since= a position for each, as a mapping")
-        return {name: Position.parse(value) if isinstance(value, str) else value for name, value in given.items()}
 
     async def _open(
         self, subscriber: Subscriber, topics: list[Topic], history: int | None, starts: dict[str, Position]

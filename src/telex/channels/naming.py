@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from telex.channels.backends.base import INTERNAL, Target, Topic
-from telex.channels.history import Keep
+from telex.channels.history import Keep, Position
 from telex.codecs import value_writer
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 from telex.types import TypeEncoders
 
-__all__ = ("Names", "encoder")
+__all__ = ("Names", "Since", "encoder", "starting_points")
+
+Since: TypeAlias = Position | str | Mapping[str, Position | str]
+"""A position, its text, or one for each channel."""
 
 NAME_BYTES: Final = 255
 """The longest channel name, in UTF-8."""
@@ -109,3 +112,16 @@ def _checked_pattern(pattern: str) -> str:
     if not pattern.endswith("*") or "*" in pattern[:-1] or "\0" in pattern:
         raise ChannelsException(f"{pattern!r:.80} is no pattern: write a prefix followed by one '*'")
     return pattern
+
+
+def starting_points(topics: Sequence[Topic], since: Since | None) -> dict[str, Position]:
+    """Where each channel's replay begins.
+
+    :raises ChannelsException: one position for several channels, or a text that is none.
+    """
+    if since is None:
+        return {}
+    if not isinstance(since, Mapping) and len(topics) != 1:
+        raise ChannelsException("several channels: give since= a position for each, as a mapping")
+    given = since if isinstance(since, Mapping) else {topics[0].name: since}
+    return {name: Position.parse(value) if isinstance(value, str) else value for name, value in given.items()}

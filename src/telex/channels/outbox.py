@@ -14,7 +14,7 @@ from telex.exceptions import BackendUnavailable
 
 __all__ = ("Outbox",)
 
-logger = logging.getLogger("telex.channels")
+logger: logging.Logger = logging.getLogger("telex.channels")
 
 LIMIT: Final = 10_000
 """Values that may wait."""
@@ -33,7 +33,8 @@ class Outbox:
         self._empty = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        self.published = self.failed = 0
+        self.published: int = 0
+        self.failed: int = 0
 
     def open(self) -> None:
         """Belong to the running event loop."""

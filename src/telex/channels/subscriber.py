@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from telex.channels.frames import Frame, data_of
 from telex.channels.history import Event, Gap, Item, Position
 from telex.channels.mailbox import Mailbox, Policy
 from telex.channels.rooms import Room
-from telex.exceptions import ConcurrencyError, WebSocketException
-from telex.status_codes import WS_1012_SERVICE_RESTART
+from telex.connection import WebSocket
+from telex.exceptions import ConcurrencyError
+from telex.types import Mode, Transport
 
 __all__ = ("EventCallback", "Subscriber", "Subscription")
 
@@ -34,6 +36,8 @@ class Subscriber:
 
     def __init__(self, max_backlog: int, backlog_strategy: Policy) -> None:
         self._mailbox: Mailbox[Item] = Mailbox(max_backlog, backlog_strategy)
+        self.put_nowait: Callable[[Event], bool] = self._mailbox.put
+        """Take one event; false when the policy dropped one for it. The hub's side calls it."""
         self._worker: asyncio.Task[None] | None = None
         self._left: int | None = None
         self.rooms: dict[str, Room] = {}
@@ -42,20 +46,19 @@ class Subscriber:
 
     # -- the hub's side
 
-    def put_nowait(self, event: Event) -> bool:
-        """Take one event; false when the policy dropped one for it."""
-        return self._mailbox.put(event)
-
     def put_gap(self, gap: Gap) -> None:
         """Take the mark of a loss, whatever the backlog is."""
+        self.put_nowait = self._mailbox.put
         self._mailbox.put_mark(gap)
 
     def preload(self, items: Iterable[Item]) -> None:
         """Take a replay, before all that waits; it does not count against the backlog."""
+        self.put_nowait = self._mailbox.put
         self._mailbox.preload(items)
 
     def finish(self) -> None:
         """Take nothing more: the stream ends after what waits."""
+        self.put_nowait = self._mailbox.put
         self._mailbox.close()
 
     # -- the reader's side
@@ -72,7 +75,7 @@ class Subscriber:
         :raises WebSocketException: 1012 where events were lost; 1013 when this reader was too slow for its policy.
         """
         async for item in self:
-            yield _data_of(item)
+            yield data_of(item)
 
     @asynccontextmanager
     async def run_in_background(self, on_event: EventCallback, join: bool = True) -> AsyncIterator[None]:
@@ -111,10 +114,44 @@ class Subscriber:
     async def _work(self, on_event: EventCallback) -> None:
         with suppress(StopAsyncIteration):
             while self._left is None or self._left > 0:
-                data = _data_of(await self._mailbox.get())
+                data = data_of(await self._mailbox.get())
                 if self._left is not None:
                     self._left -= 1
                 await on_event(data)
+
+    async def forward(self, socket: WebSocket[Any, Any, Any], frame: Frame) -> None:
+        """Send each item as ``frame`` writes it, until the subscription ends.
+
+        On a server that offers its transport an event goes there within the publish itself: no queue, no task. As soon
+        as the client is slower than that, or there is something else than a live event, items take the queue again.
+
+        :raises WebSocketDisconnect: the client left.
+        """
+        mailbox, transport = self._mailbox, socket.transport
+        mode: Mode = "text" if frame.is_text else "binary"
+        with suppress(StopAsyncIteration):
+            while True:
+                if transport is not None and not len(mailbox):
+                    self.put_nowait = self._directly(transport, frame)
+                item = await mailbox.get()
+                await socket.send_data(frame(item), mode)
+
+    def _directly(self, transport: Transport, frame: Frame) -> Callable[[Event], bool]:
+        mailbox = self._mailbox
+
+        def put(event: Event) -> bool:
+            try:
+                flows = transport.send(frame(event))
+            except OSError:
+                # The connection is ending: whoever forwards finds out by sending this one.
+                self.put_nowait = mailbox.put
+                return mailbox.put(event)
+            mailbox.delivered += 1
+            if not flows:
+                self.put_nowait = mailbox.put
+            return True
+
+        return put
 
     @property
     def is_running(self) -> bool:
@@ -142,12 +179,6 @@ class Subscriber:
     def conflated(self) -> int:
         """How many events were replaced by a newer one of the same key."""
         return self._mailbox.conflated
-
-
-def _data_of(item: Item) -> bytes:
-    if isinstance(item, Event):
-        return item.data
-    raise WebSocketException(WS_1012_SERVICE_RESTART, f"events of {item.channel!r} were lost: {item.reason}")
 
 
 class Subscription:

@@ -27,8 +27,8 @@ from telex.exceptions import BackendUnavailable, ChannelsException, MissingDepen
 
 try:
     from psycopg import AsyncConnection, Error, Notify, OperationalError
-except ImportError as missing:
-    raise MissingDependencyException("psycopg", "postgres") from missing
+except ImportError as _missing:
+    raise MissingDependencyException("psycopg", "postgres") from _missing
 
 __all__ = ("SCHEMA", "PostgresBackend")
 

@@ -26,8 +26,8 @@ try:
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
     from redis.exceptions import NoScriptError
-except ImportError as missing:
-    raise MissingDependencyException("redis") from missing
+except ImportError as _missing:
+    raise MissingDependencyException("redis") from _missing
 
 from telex.channels.backends.redis_link import Link
 

@@ -1,0 +1,85 @@
+"""How items become messages. Each is written once, however many sockets it goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from telex.channels.history import Event, Gap, Item
+from telex.channels.presence import Joined, Left
+from telex.exceptions import WebSocketException
+from telex.status_codes import WS_1012_SERVICE_RESTART
+
+__all__ = ("ENVELOPE", "Frame", "as_bytes", "as_envelope", "as_text", "data_of")
+
+ENVELOPE: Final = "telex.channels.v1"
+"""The subprotocol of a client that wants positions, gaps and presence beside the data."""
+
+
+class Frame:
+    """A way to write items. It remembers the last one: a fan-out writes the same item for one socket after another."""
+
+    __slots__ = ("_item", "_message", "_write", "is_text")
+
+    def __init__(self, write: Callable[[Item], str | bytes], *, is_text: bool) -> None:
+        self._write = write
+        self._item: Item | None = None
+        self._message: str | bytes = b""
+        self.is_text = is_text
+
+    def __call__(self, item: Item) -> str | bytes:
+        """The message for ``item``."""
+        if item is not self._item:
+            self._message = self._write(item)
+            self._item = item
+        return self._message
+
+
+def data_of(item: Item) -> bytes:
+    """The data alone.
+
+    :raises WebSocketException: 1012, the item is a gap, which data alone cannot show.
+    """
+    if isinstance(item, Event):
+        return item.data
+    raise WebSocketException(WS_1012_SERVICE_RESTART, f"events of {item.channel!r} were lost: {item.reason}")
+
+
+def _text_of(item: Item) -> str:
+    return data_of(item).decode()
+
+
+def write_change(change: Joined | Left) -> str:
+    """Presence in the envelope."""
+    kind = "joined" if isinstance(change, Joined) else "left"
+    return _to_text({"type": kind, "member": change.member})
+
+
+def _enveloped(item: Item) -> str:
+    position = None if item.position is None else str(item.position)
+    if isinstance(item, Gap):
+        return _to_text({"type": "gap", "channel": item.channel, "reason": item.reason, "position": position})
+    return _to_text({"type": "event", "channel": item.channel, "position": position, **_payload(item.data)})
+
+
+def _payload(data: bytes) -> dict[str, object]:
+    """JSON as it is, other text as text, and what is neither in base64."""
+    try:
+        return {"data": msgspec.json.decode(data, type=msgspec.Raw)}
+    except msgspec.DecodeError:
+        pass
+    try:
+        return {"text": data.decode()}
+    except UnicodeDecodeError:
+        return {"base64": data}
+
+
+def _to_text(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+as_text: Final = Frame(_text_of, is_text=True)
+as_bytes: Final = Frame(data_of, is_text=False)
+as_envelope: Final = Frame(_enveloped, is_text=True)
