@@ -1,0 +1,262 @@
+"""The ready handlers over real sockets, talked to by the ``websockets`` library, on a stock server and on Telex's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
+
+from telex import NotAuthorizedException, Telex, WebSocket, websocket
+from telex.channels import Channels, Heartbeat, Keep, MemoryBackend, Position, channel_listener
+from telex.channels.frames import ENVELOPE
+from telex.exceptions import ImproperlyConfiguredException
+from tests.channels.conftest import until, within
+from tests.contract.servers import Running, ServerKind
+from tests.support.live import connected, denied, serving
+
+HUB: dict[str, Any] = {"arbitrary_channels_allowed": True, "history": {"kept:*": Keep(10), "room:*": Keep(10)}}
+
+
+class Say(msgspec.Struct):
+    text: str
+
+
+@pytest.fixture(params=["uvicorn-websockets", "telex"])
+def kind(request: pytest.FixtureRequest) -> ServerKind:
+    return ServerKind(request.param)
+
+
+@asynccontextmanager
+async def site(hub: Channels, kind: ServerKind, *handlers: Any) -> AsyncIterator[Running]:
+    app = Telex(list(handlers), plugins=[hub], allowed_origins=["*"])
+    async with app.lifespan(), serving(app, kind) as running:
+        yield running
+
+
+async def following(hub: Channels, count: int = 1) -> None:
+    await until(lambda: hub.statistics().subscribers == count)
+
+
+async def hear(client: ClientConnection) -> Any:
+    return json.loads(await within(client.recv()))
+
+
+async def ended(client: ClientConnection) -> tuple[int, str]:
+    with pytest.raises(ConnectionClosed) as raised:
+        await within(client.recv())
+    frame = raised.value.rcvd
+    assert frame is not None
+    return frame.code, frame.reason
+
+
+async def test_declared_channels_are_served_under_the_base_path(kind: ServerKind) -> None:
+    hub = Channels(
+        MemoryBackend(),
+        channels=["news", "kept:1"],
+        history={"kept:*": Keep(10)},
+        create_ws_route_handlers=True,
+        ws_handler_base_path="/channels",
+    )
+    async with site(hub, kind) as running, connected(running, "/channels/news") as one:
+        async with connected(running, "/channels/news") as two:
+            await following(hub, 2)
+            for number in range(3):
+                await hub.publish("news", {"n": number})
+            assert [await hear(one) for _ in range(3)] == [await hear(two) for _ in range(3)]
+            await one.send("ignored")
+        await following(hub, 1)
+        assert (await denied(running, "/channels/other")).status == 404
+    assert hub.statistics().subscribers == 0
+
+
+@pytest.mark.parametrize(("history", "expected"), [(2, [3, 4]), (-1, [0, 1, 2, 3, 4])])
+async def test_any_channel_is_served_with_its_history(kind: ServerKind, history: int, expected: list[int]) -> None:
+    hub = Channels(
+        MemoryBackend(), **HUB, create_ws_route_handlers=True, ws_handler_send_history=history, ws_send_mode="binary"
+    )
+    async with site(hub, kind) as running:
+        for number in range(5):
+            await hub.publish("kept:x", {"n": number})
+        async with connected(running, "/kept:x") as client:
+            heard = [await within(client.recv()) for _ in expected]
+            assert heard == [b'{"n":%d}' % number for number in expected]
+
+
+async def test_generated_handlers_take_layered_options() -> None:
+    async def refuse(socket: WebSocket) -> None:
+        raise NotAuthorizedException("who are you?")
+
+    hub = Channels("memory://", channels=["a"], create_ws_route_handlers=True, ws_handler_options={"guards": [refuse]})
+    async with site(hub, ServerKind("telex")) as running:
+        assert (await denied(running, "/a")).status == 401
+
+
+async def test_a_room_sends_what_its_members_say(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}", history=-1, publish=Say)
+    async with site(hub, kind, room) as running, connected(running, "/rooms/1") as ann:
+        await following(hub)
+        await ann.send('{"text": "hi"}')
+        assert await hear(ann) == {"text": "hi"}
+        async with connected(running, "/rooms/1") as bob, connected(running, "/rooms/2") as eve:
+            assert await hear(bob) == {"text": "hi"}
+            await following(hub, 3)
+            await bob.send('{"text": 1}')
+            error = (await hear(bob))["error"]
+            assert (error["code"], error["path"]) == ("invalid_message", "$.text")
+            await bob.send(b'{"text": "hello"}')
+            assert await hear(ann) == await hear(bob) == {"text": "hello"}
+            await eve.send('{"text": "alone"}')
+            assert await hear(eve) == {"text": "alone"}
+            for _ in range(10):
+                await eve.send("{")
+            for _ in range(10):
+                assert "error" in await hear(eve)
+            assert (await ended(eve))[0] == 1007
+
+
+async def test_who_may_not_join_is_refused(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), channels=["room:1"])
+
+    async def known(socket: WebSocket) -> None:
+        if "token" not in socket.query_params:
+            raise NotAuthorizedException
+
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}", guards=[known])
+    async with site(hub, kind, room) as running:
+        assert (await denied(running, "/rooms/1")).status == 401
+        assert (await denied(running, "/rooms/2?token=1")).status == 404
+        assert (await denied(running, "/rooms/1:staff?token=1")).status == 404
+        assert (await denied(running, "/rooms/1?token=1&since=nonsense")).status == 400
+        async with connected(running, "/rooms/1?token=1"):
+            await following(hub)
+
+
+async def test_an_envelope_has_positions_and_a_client_comes_back_to_what_it_missed(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}")
+    async with site(hub, kind, room) as running:
+        async with connected(running, "/rooms/1", subprotocols=[ENVELOPE]) as client:
+            assert client.subprotocol == ENVELOPE
+            await following(hub)
+            await hub.publish("room:1", {"n": 1})
+            event = await hear(client)
+            assert (event["type"], event["channel"], event["data"]) == ("event", "room:1", {"n": 1})
+            await hub.publish("room:1", "plain text")
+            await hub.publish("room:1", b"\xff")
+            assert (await hear(client))["text"] == "plain text"
+            assert (await hear(client))["base64"] == "/w=="
+        await hub.publish("room:1", {"n": 2})
+        async with connected(running, f"/rooms/1?since={event['position']}", subprotocols=[ENVELOPE]) as client:
+            assert [(await hear(client)).get("data") for _ in range(3)] == [None, None, {"n": 2}]
+        async with connected(running, f"/rooms/1?since={event['position']}") as client:
+            assert [await within(client.recv(decode=False)) for _ in range(1)] == [b"plain text"]
+        stale = Position("elsewhere", 3)
+        async with connected(running, f"/rooms/1?since={stale}", subprotocols=[ENVELOPE]) as client:
+            assert (await hear(client))["type"] == "gap"
+        assert (await denied(running, f"/rooms/1?since={stale}")).status == 410
+
+
+async def test_presence_is_shown_in_envelopes(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB, presence=Heartbeat())
+    room = channel_listener(
+        "/rooms/{room:str}", channel="room:{room}", presence=lambda socket: socket.query_params["name"]
+    )
+    async with site(hub, kind, room) as running:
+        async with connected(running, "/rooms/1?name=ann", subprotocols=[ENVELOPE]) as ann:
+            first = await hear(ann)
+            assert first["type"] == "present"
+            seen = [member["key"] for member in first["members"]] or [(await hear(ann))["member"]["key"]]
+            assert seen == ["ann"]
+            async with connected(running, "/rooms/1?name=bob"):
+                joined = await hear(ann)
+                assert (joined["type"], joined["member"]["key"]) == ("joined", "bob")
+            left = await hear(ann)
+            assert (left["type"], left["member"]["key"]) == ("left", "bob")
+        await until(lambda: hub.presence.members("room:1") == ())
+
+
+async def test_a_slow_client_is_closed_with_1013_and_others_are_not(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB, subscriber_max_backlog=20)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}")
+    large = json.dumps(os.urandom(50_000).hex())
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(site(hub, kind, room))
+        slow = await stack.enter_async_context(connected(running, "/rooms/1", max_queue=1))
+        quick = await stack.enter_async_context(connected(running, "/rooms/1", max_queue=None))
+        await following(hub, 2)
+        for _ in range(1000):
+            await hub.publish("room:1", large)
+            assert await within(quick.recv()) == large
+            if hub.statistics().dropped:
+                break
+        assert hub.statistics().dropped
+
+        async def drain() -> int:
+            try:
+                while True:
+                    await slow.recv()
+            except ConnectionClosed as closed:
+                return closed.rcvd.code if closed.rcvd else 1006
+
+        assert await within(drain()) == 1013
+        await following(hub, 1)
+
+
+async def test_order_holds_when_the_transport_pushes_back() -> None:
+    hub = Channels(MemoryBackend(), **HUB, subscriber_max_backlog=100_000)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}")
+    padding = os.urandom(5_000).hex()
+    async with site(hub, ServerKind("telex"), room) as running, connected(running, "/rooms/1", max_queue=1) as client:
+        await following(hub)
+        for number in range(1500):
+            await hub.publish("room:1", f"{number}:{padding}")
+        for number in range(1500):
+            assert str(await within(client.recv())).partition(":")[0] == str(number)
+        assert hub.statistics().dropped == 0
+
+
+async def test_the_hub_is_injected_into_any_handler(kind: ServerKind) -> None:
+    @websocket("/say")
+    async def say(socket: WebSocket, channels: Channels) -> None:
+        async for text in socket.iter_text():
+            await channels.publish("room:1", text)
+
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}")
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(site(hub, kind, room, say))
+        listener = await stack.enter_async_context(connected(running, "/rooms/1"))
+        speaker = await stack.enter_async_context(connected(running, "/say"))
+        await following(hub)
+        await speaker.send("hello")
+        assert await within(listener.recv()) == "hello"
+
+
+def test_a_channel_takes_only_what_the_path_has() -> None:
+    with pytest.raises(ImproperlyConfiguredException, match="needs room: not in '/rooms'"):
+        channel_listener("/rooms", channel="room:{room}")
+
+
+async def test_sockets_leave_no_task(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}")
+    async with site(hub, kind, room) as running:
+        async with connected(running, "/rooms/1"):
+            await following(hub)
+        await following(hub, 0)
+        tasks = len(asyncio.all_tasks())
+        for _ in range(20):
+            async with connected(running, "/rooms/1"):
+                await following(hub)
+            await following(hub, 0)
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        assert hub.statistics().channels == 0
