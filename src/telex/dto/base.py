@@ -56,7 +56,7 @@ class AbstractDTO(Generic[T]):
     :meth:`from_plain` and :meth:`to_plain`. Field types are that library's business then."""
 
     def __class_getitem__(cls, model: Any) -> Any:
-        if isinstance(model, TypeVar):
+        if cls is AbstractDTO or isinstance(model, TypeVar):
             return super().__class_getitem__(model)  # type: ignore[misc]
         inner, extras = split_annotated(model)
         configs = [each for each in extras if isinstance(each, DTOConfig)]

@@ -70,7 +70,10 @@ def _fill(compiler: Compiler, node: ModelNode, place: Place) -> None:
         node.wire = node.model
         return
     reference = node.wire.__forward_arg__
-    node.wire = _wire_type(compiler, node, fields)
+    try:
+        node.wire = _wire_type(compiler, node, fields)
+    except (ValueError, TypeError) as exc:
+        raise place.wrong(f"{node.title} has no form on the wire: {exc}") from exc
     if node.recursive:
         _let_refer(compiler, reference, node.wire)
     if compiler.to_wire:
