@@ -7,11 +7,11 @@ import gc
 import json
 import logging
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 from telex import Telex, WebSocket, websocket
-from telex.inbox import Inbox
 from tests.support.limits import rss
 
 __all__ = ("Journal", "journal", "probe", "watched")
@@ -73,16 +73,11 @@ def held() -> dict[str, Any]:
     }
 
 
-def live_objects() -> dict[str, int]:
-    """How many sockets and inboxes are alive after a collection, and the resident memory in bytes."""
+def live_objects() -> dict[str, Any]:
+    """How many objects of each class are alive after a collection, and the resident memory in bytes."""
     gc.collect()
-    objects = gc.get_objects()
-    return {
-        "sockets": sum(isinstance(each, WebSocket) for each in objects),
-        "inboxes": sum(isinstance(each, Inbox) for each in objects),
-        "objects": len(objects),
-        "rss": rss(os.getpid()),
-    }
+    kinds = Counter(f"{type(each).__module__}.{type(each).__qualname__}" for each in gc.get_objects())
+    return {"kinds": kinds, "rss": rss(os.getpid())}
 
 
 @websocket("/probe")
