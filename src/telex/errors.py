@@ -87,10 +87,8 @@ class Errors:
 
     def closing(self, socket: Socket, exc: BaseException | None) -> tuple[int, str]:
         """The close code and reason of a connection that has ended, or will end because of ``exc``."""
-        if socket.close_code is not None:
-            return socket.close_code, socket.close_reason
-        if exc is None:
-            return WS_1000_NORMAL_CLOSURE, ""
+        if socket.close_code is not None or exc is None:
+            return socket.close_code or WS_1000_NORMAL_CLOSURE, socket.close_reason
         return self._code_of(_familiar(leaf(exc)))
 
     async def _let_answer(self, socket: Socket, handler: ExceptionHandler, error: Exception) -> None:

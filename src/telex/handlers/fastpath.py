@@ -15,7 +15,7 @@ from typing import Any, TypeAlias, cast
 from telex.codecs import Raw, as_is, is_raw_writer
 from telex.connection import WebSocket
 from telex.handlers.exchange import KEYS, NATIVE, Exchange, Handle, Slots
-from telex.inbox import IDLE, READING
+from telex.inbox import IDLE, READING, as_disconnect
 from telex.types import Message, Transport
 from telex.watch import DONE, FRESH, running_watch
 
@@ -67,7 +67,7 @@ def compile_callback(exchange: Exchange) -> Callable[[Socket, Transport, Slots],
             hand_over.installing = True
             transport.set_message_handler(on_message)
             hand_over.installing = False
-            left = hand_over.take() or await _next_trouble(exchange, socket, hand_over)
+            left = hand_over.take() or await _next_trouble(socket, hand_over)
             hand_over.strikes = await _settle(exchange, socket, handle, *left, hand_over.strikes)
             if not socket.is_open:
                 return
@@ -118,7 +118,7 @@ def _compile_on_message(
     return on_messages
 
 
-async def _next_trouble(exchange: Exchange, socket: Socket, hand_over: _HandOver) -> tuple[Raw, Exception | None]:
+async def _next_trouble(socket: Socket, hand_over: _HandOver) -> tuple[Raw, Exception | None]:
     """Wait until the callback leaves something.
 
     :raises WebSocketDisconnect: the client has left.
@@ -130,8 +130,8 @@ async def _next_trouble(exchange: Exchange, socket: Socket, hand_over: _HandOver
         if left is None or hand_over.task.uncancel():
             raise
         return left
-    exchange.admit(socket, await socket.inbox.get())
-    raise socket.lost()
+    end = as_disconnect(await socket.inbox.get())
+    raise socket.lost(end.code, end.reason)
 
 
 class _Unsent(Exception):
