@@ -12,7 +12,8 @@ from telex.server.settings import App
 from telex.types import Receive, Scope, Send, Transport
 from tests.server.apps import attackable, echo, transport_of
 from tests.server.conftest import attacked, connected, echoes, running
-from tests.support.raw import BINARY, TEXT, RawClient, frame
+from tests.server.process import process
+from tests.support.raw import BINARY, PING, PONG, TEXT, RawClient, frame
 
 MIB = 1 << 20
 
@@ -186,3 +187,35 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
         client.timeout = 5
         for _ in range(sent // len(block)):
             assert len((await client.read_frame()).payload) == 60_000
+
+
+@pytest.mark.parametrize("opcode", [PING, PONG])
+async def test_a_flood_of_tiny_frames_leaves_time_for_others(opcode: int) -> None:
+    app = "tests.server.apps:attackable"
+    async with process(app) as server, connected(server.port) as other, connected(server.port) as client:
+        flood = frame(opcode, b"") * 50_000
+        client.timeout = 60
+
+        async def make_noise() -> None:
+            while True:
+                await client.send(flood)
+
+        making = asyncio.create_task(make_noise())
+        assert await slowest_echo(other, 100) < 0.25
+        making.cancel()
+        await asyncio.wait({making})
+        client.reset()
+        await echoes(other)
+    assert "exception" not in server.last_log
+
+
+async def test_a_throttled_client_may_still_send_large_messages() -> None:
+    async with attacked(attackable) as server, connected(server.port, "/frame") as client:
+        tiny, large = frame(TEXT, b"t") * 40_000, frame(BINARY, b"L" * (MIB - 10))
+        sending = asyncio.create_task(client.send(tiny + large + tiny))
+        for _ in range(40_000):
+            assert (await client.read_frame()).payload == b"t"
+        assert len((await client.read_frame()).payload) == MIB - 10
+        for _ in range(40_000):
+            assert (await client.read_frame()).payload == b"t"
+        await sending

@@ -35,6 +35,7 @@ from telex.server.frames import (
     PING,
     TEXT,
     CloseReason,
+    ConnectionClosed,
     ProtocolViolation,
     close_frame,
     frame_header,
@@ -44,7 +45,7 @@ from telex.server.inbox import Hold, Inbox
 from telex.server.keepalive import Keepalive
 from telex.server.limits import KIB, Limits
 from telex.server.messages import Assembler, not_utf8
-from telex.server.parser import feed, new_parser
+from telex.server.parser import READ_AT_MOST, Throttle, feed, new_parser
 from telex.types import Activity
 
 __all__ = ("Connection", "Stage")
@@ -83,6 +84,7 @@ class Connection(Inbox):
         "_keepalive",
         "_on_lost",
         "_parser",
+        "_throttled",
         "_timer",
         "closed_with",
         "heard",
@@ -101,6 +103,7 @@ class Connection(Inbox):
         self._inflater: Inflater | None = None
         self._assembler: Assembler | None = None
         self._parser: asyncio.BufferedProtocol | None = None
+        self._throttled = False
         self._ending: tuple[CloseReason, bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -140,10 +143,12 @@ class Connection(Inbox):
         last = frame.last_in_buffer
         if not last and self._cork is None:
             self._start_cork()
+            if frame.tail_size > READ_AT_MOST:
+                self._throttle()
         try:
             deliver(data)
-        except Exception:
-            self._on_handler_error()
+        except Exception as error:
+            self._on_handler_error(error)
         if last and self._cork is not None:
             self._pull_cork()
 
@@ -157,6 +162,8 @@ class Connection(Inbox):
             self._disconnect()
         if frame.last_in_buffer:
             self._pull_cork()
+        elif frame.tail_size > READ_AT_MOST:
+            self._throttle()
 
     def _take_frame(self, frame: WSFrame) -> None:
         kind = int(frame.msg_type)  # type: ignore[call-overload]
@@ -167,6 +174,8 @@ class Connection(Inbox):
         if kind < CLOSE:
             self._assemble(kind, payload, bool(frame.fin), compressed)
         elif kind == PING:
+            if not frame.last_in_buffer:
+                self._start_cork()
             self._send_pong(payload)
         elif kind == CLOSE:
             self._end(read_close(payload), failed=False)
@@ -183,8 +192,8 @@ class Connection(Inbox):
         if message is not None:
             try:
                 self._handler(message)
-            except Exception:
-                self._on_handler_error()
+            except Exception as error:
+                self._on_handler_error(error)
 
     def _on_verdict(self, close: CloseReason) -> None:
         """The parser met a broken frame; the frame before that may still have to be delivered."""
@@ -204,13 +213,30 @@ class Connection(Inbox):
             self._loop.call_soon(self._renew_parser)
 
     def _renew_parser(self) -> None:
-        if self.stage == Stage.OPEN and not self._wire.is_closing():
+        if self._parser is not None:
             self._parser = new_parser(self, self._limits.max_message_size, self._on_verdict)
-            self._wire.set_protocol(self._parser)
+            self._install_parser()
         self._release(Hold.PARSER)
 
-    def _on_handler_error(self) -> None:
-        _logger.exception("Exception in a message handler")
+    def _throttle(self) -> None:
+        """The client sends many small frames: from now on it gets a bounded read in each turn of the event loop."""
+        if not self._throttled:
+            self._throttled = True
+            self._loop.call_soon(self._install_parser)
+
+    def _install_parser(self) -> None:
+        if self.stage in (Stage.OPEN, Stage.CLOSING) and self._parser is not None and not self._wire.is_closing():
+            throttled = self._throttled
+            self._wire.set_protocol(Throttle(self._parser, self._pass_turn) if throttled else self._parser)
+
+    def _pass_turn(self) -> None:
+        self._hold_back(Hold.TURN)
+        self._loop.call_soon(self._release, Hold.TURN)
+
+    def _on_handler_error(self, error: Exception) -> None:
+        if isinstance(error, ConnectionClosed):
+            return  # its reply came too late, which is nobody's mistake
+        _logger.error("Exception in a message handler", exc_info=error)
         self.close(CloseReason(status_codes.WS_1011_UNEXPECTED_ERROR))
 
     # The end

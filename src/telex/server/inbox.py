@@ -25,6 +25,7 @@ class Hold:
     WRITE: Final = 2  # the client does not read its replies
     END: Final = 4  # the last frame was read
     PARSER: Final = 8  # the parser is being replaced
+    TURN: Final = 16  # others get their turn
 
 
 class Inbox(Outbox):

@@ -103,7 +103,7 @@ class Outbox(WSListener):
         return self._send_slowly(data)
 
     def _send_slowly(self, data: str | bytes) -> bool:
-        if not self._open:
+        if not self._open or self._wire.is_closing():
             raise ConnectionClosed("The connection is closed: nothing can be sent any more.")
         if self._credit and len(data) <= self._ascii_size and (not isinstance(data, str) or data.isascii()):
             self._send_small(TEXT if isinstance(data, str) else BINARY, data)  # type: ignore[misc]  # there is credit
@@ -135,7 +135,7 @@ class Outbox(WSListener):
 
     def _renew_credit(self) -> None:
         self._turn = 0
-        usual = self._open and self._writable and self._cork is None
+        usual = self._open and self._writable and self._cork is None and not self._wire.is_closing()
         self._credit = _CREDIT if usual else 0
         if usual and self._sender is None:
             self._sender = new_sender(self._wire, self._loop)
@@ -158,6 +158,8 @@ class Outbox(WSListener):
             self._wire.writelines((header, payload))
 
     def _send_pong(self, payload: bytes) -> None:
+        if self._wire.is_closing():
+            return
         if self._writable:
             self._write_frame(frame_header(PONG, len(payload)), payload)
         else:
@@ -176,14 +178,13 @@ class Outbox(WSListener):
             raw = b"".join(self._cork)
             self._cork.clear()
             self._cork_size = 0
-            self._wire.write(raw)
+            if not self._wire.is_closing():
+                self._wire.write(raw)
 
     def _pull_cork(self) -> None:
         if self._cork is not None:
-            if not self._wire.is_closing():
-                self._flush_cork()
+            self._flush_cork()
             self._cork = None
-            self._cork_size = 0
             self._renew_credit()
 
     # Flow control

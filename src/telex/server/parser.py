@@ -22,7 +22,7 @@ from picows.picows import WSProtocol, WSTransport  # type: ignore[attr-defined]
 from telex.server.frames import CloseReason, read_close
 from telex.server.limits import KIB
 
-__all__ = ("HEADROOM", "SEND_AT_MOST", "Sender", "feed", "new_parser", "new_sender")
+__all__ = ("HEADROOM", "READ_AT_MOST", "SEND_AT_MOST", "Sender", "Throttle", "feed", "new_parser", "new_sender")
 
 HEADROOM: Final = 14
 """Bytes before a payload in which :meth:`Sender.send_reuse_external_bytearray` puts its header."""
@@ -30,6 +30,10 @@ HEADROOM: Final = 14
 SEND_AT_MOST: Final = 8 * KIB
 """Bytes that :meth:`Sender.send` may get. Of larger payloads picows hands the transport a view of a header that the
 next frame overwrites: if it has to wait, it arrives broken."""
+
+
+READ_AT_MOST: Final = 32 * KIB
+"""Bytes of small frames that are handled at a stretch."""
 
 
 class Sender(Protocol):
@@ -142,6 +146,32 @@ def new_parser(
     parser.transport.request.headers.clear()
     parser.transport.response.headers.clear()
     return cast("BufferedProtocol", parser)
+
+
+class Throttle(BufferedProtocol):
+    """Stands before the parser of a client that sends many small frames: gives it a bounded read at a time.
+
+    picows doubles its buffer whenever a read fills it, up to what the kernel holds; and a read of some MiB of tiny
+    frames would keep everybody else waiting until the last of them is handled.
+    """
+
+    def __init__(self, parser: BufferedProtocol, on_full_read: Callable[[], None]) -> None:
+        self._parser = parser
+        self._on_full_read = on_full_read
+        self.pause_writing = parser.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = parser.resume_writing  # type: ignore[method-assign]
+        self.connection_lost = parser.connection_lost  # type: ignore[method-assign]
+        self.eof_received = parser.eof_received  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """As much of the parser's buffer as one read may fill."""
+        return memoryview(self._parser.get_buffer(sizehint))[:READ_AT_MOST]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse, and let others have their turn if there is more."""
+        self._parser.buffer_updated(nbytes)
+        if nbytes == READ_AT_MOST:
+            self._on_full_read()
 
 
 def feed(parser: BufferedProtocol, data: bytes | bytearray) -> None:
