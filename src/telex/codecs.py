@@ -296,17 +296,17 @@ def _from_pydantic(exc: Any, message: object = None) -> ValidationException:
     """pydantic's errors as one; with the decoded ``message``, the path is the one in it."""
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
     first = errors[0]
-    location = first["loc"] if message is None else _location(first["loc"], message)
+    location = first["loc"] if message is None else _location(first, message)
     path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return ValidationException(first["msg"], path=path, extra=errors)
 
 
-def _location(location: Sequence[str | int], message: object) -> list[str | int]:
-    """``location`` without what is no place in the message: pydantic names the members of unions there too."""
+def _location(error: Mapping[str, Any], message: object) -> list[str | int]:
+    """The error's location without what is no place in the message: pydantic names the members of unions there too."""
     found: list[str | int] = []
-    last = len(location) - 1
-    for position, part in enumerate(location):
-        if isinstance(message, dict) and (part in message or position == last):
+    last = len(error["loc"]) - 1
+    for position, part in enumerate(error["loc"]):
+        if isinstance(message, dict) and (part in message or (position == last and error["type"] == "missing")):
             message = message.get(part)
         elif isinstance(message, list) and isinstance(part, int):
             message = message[part] if part < len(message) else None

@@ -59,13 +59,13 @@ def _items(value: object) -> Iterator[tuple[str, Any]]:
 def _inside(value: Any, parts: Sequence[str | int]) -> str:
     """``parts`` in the names of the wire; one that is no place in the value, such as a union's label, is left out."""
     way = ""
-    for position, part in enumerate(parts):
+    for part in parts:
         names = getattr(type(value), WIRE_NAMES, None)
         if names is not None and part in names:
             attribute, name = names[part]
             way, value = f"{way}.{name}", getattr(value, attribute)
         elif isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):
             way, value = f"{way}[{part}]", value[part]
-        elif isinstance(value, dict) and (part in value or position == len(parts) - 1):
-            way, value = f"{way}.{part}", value.get(part)
+        elif isinstance(value, dict) and part in value:
+            way, value = f"{way}.{part}", value[part]
     return way

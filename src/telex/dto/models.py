@@ -44,7 +44,7 @@ def node_of(
     node = compiler.nodes.get(key)
     if node is None:
         title = getattr(model_class(model), "__qualname__", repr(model))
-        reference = ForwardRef(f"{model_class(model).__name__}_{len(compiler.nodes)}")
+        reference = ForwardRef(f"Wire_{len(compiler.nodes)}")
         function = compiler.code.reserve("write" if compiler.to_wire else "read")
         node = compiler.nodes[key] = ModelNode(model, dto, function, title, reference, tag=tag)
         _fill(compiler, node, place)

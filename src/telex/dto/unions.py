@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_
 import msgspec
 
 from telex.datastructures import Empty
+from telex.dto.containers import is_container
 from telex.dto.hints import field_hints, model_class, unalias, union_members, union_of, without_qualifiers
 from telex.dto.models import compile_model
 from telex.dto.nodes import Shape
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 __all__ = ("compile_union",)
 
 Tag: TypeAlias = tuple[str, Any]
-_NO_OBJECT: Final = str | int | float | bool | list[Any]
-"""On the wire, what is no model of a union where a model's own library validates."""
+_SCALARS: Final = str | int | float | bool
+"""On the wire, what is neither a model nor a collection in a union where a model's own library validates."""
 
 
 def compile_union(compiler: Compiler, annotation: Any, place: Place) -> Shape:
@@ -70,7 +71,9 @@ def _member(compiler: Compiler, member: Any, tag: Tag | None, place: Place, inde
     if kind is not None and tag is not None:
         return compile_model(compiler, member, kind, inside, tag)
     shape = compiler.shape(member, inside)
-    return Shape(_NO_OBJECT) if kind is None and place.plain and shape.source is None else shape
+    if kind is not None or not place.plain or shape.source is not None:
+        return shape
+    return Shape(list[Any] if is_container(get_origin(member) or member) else _SCALARS)
 
 
 def _tags(models: Sequence[Any], place: Place) -> dict[Any, Tag]:
