@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import json
+import sys
 import uuid
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict
@@ -320,3 +321,49 @@ async def test_layered_decoders_and_encoders_reach_the_messages() -> None:
 
     async with talking(Telex([listen], type_encoders=ENCODERS)) as client:
         assert await asked_json(client, 5) == 6
+
+
+def test_a_decoder_that_does_not_match_leaves_it_to_the_next() -> None:
+    never: TypeDecoder = (lambda kind: False, lambda kind, value: None)
+    assert reader(Money, "text", (never, *DECODERS))("5") == Money(5)
+
+
+def test_pydantic_inside_of_other_types_is_validated_where_it_stands() -> None:
+    holder = msgspec.defstruct("Holder", [("model", Model)])
+    with pytest.raises(msgspec.ValidationError, match=r"valid integer.*\$.x.*at `\$.model`"):
+        reader(holder)('{"model":{"x":"a"}}')
+
+
+def test_a_validator_of_pydantic_that_fails_by_itself_is_no_validation_error() -> None:
+    class Broken(pydantic.BaseModel):
+        x: int
+
+        @pydantic.field_validator("x")
+        @classmethod
+        def check(cls, value: int) -> int:
+            raise UnicodeDecodeError("utf-8", b"", 0, 1, "of its own") if value else ZeroDivisionError
+
+    holder = msgspec.defstruct("Holder", [("model", Broken)])
+    for annotation, raw in ((Broken, '{"x":0}'), (holder, '{"model":{"x":0}}')):
+        with pytest.raises(ZeroDivisionError):
+            reader(annotation)(raw)
+
+
+@pytest.mark.parametrize(
+    ("raw", "path"),
+    [('{"m":[{"x":1},{"x":"a"}]}', "$.m[1].x"), ('{"m":5}', "$.m"), ('{"n":1}', "$.m"), ("[]", "$")],
+)
+def test_paths_of_pydantic_name_places_in_the_message_only(raw: str, path: str) -> None:
+    class Many(pydantic.BaseModel):
+        m: list[Model | Aliased]
+
+    with pytest.raises(ValidationException) as caught:
+        reader(Many)(raw)
+    assert caught.value.path == path
+
+
+def test_without_pydantic_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pydantic", "pydantic_core"):
+        monkeypatch.delitem(sys.modules, name)
+    assert reader(Struct)('{"x":1}') == Struct(1)
+    assert as_validation_error(KeyError()) is None

@@ -567,3 +567,44 @@ async def test_start_stream_outside_of_a_handler_says_what_to_write() -> None:
     with pytest.raises(ConnectionStateError, match=r"use send_websocket_stream\(socket, stream\)"):
         socket.start_stream(stream)
     await stream.aclose()
+
+
+async def test_a_send_waits_for_the_accept_of_another_task() -> None:
+    peer = Peer(connect=False)
+    socket = made(peer)
+    sending = [asyncio.create_task(socket.send_text(text)) for text in ("a", "b")]
+    await asyncio.sleep(0)
+    peer.connect()
+    await soon(asyncio.gather(*sending))
+    await socket.ensure_accepted()
+    assert peer.kinds == ["websocket.accept", "websocket.send", "websocket.send"]
+
+
+async def test_a_send_after_somebody_else_has_heard_the_client_leave() -> None:
+    outcomes: list[object] = []
+
+    @websocket("/")
+    async def handle(socket: WebSocket) -> None:
+        await socket.accept()
+        socket_gone = asyncio.create_task(socket.inbox.get())
+        await asyncio.wait((socket_gone,))
+        try:
+            await socket.send_text("late")
+        except WebSocketDisconnect as exc:
+            outcomes.append(exc.code)
+
+    peer = Peer()
+    peer.leave(4001)
+    await Telex([handle])(scope(), peer.receive, peer.send)
+    assert outcomes == [4001]
+    assert peer.kinds == ["websocket.accept"]
+
+
+def test_what_a_decoder_raises_for_other_reasons_passes() -> None:
+    from telex.connection import _decoded
+
+    def broken(raw: str | bytes) -> object:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        _decoded(broken, "")

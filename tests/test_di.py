@@ -243,6 +243,7 @@ async def test_use_cache_makes_it_once_for_the_app_however_many_wait() -> None:
         await asyncio.sleep(0.02)
         several.set()
         assert await soon(asyncio.gather(*asking)) == [1] * 5
+        assert await ask() == 1
     other_app = Telex([listen])
     async with talking(other_app) as client:
         assert await asked_json(client, "x") == 2

@@ -36,6 +36,7 @@ from telex.exceptions import (
     TelexException,
     TooManyRequestsException,
 )
+from telex.testing import AsyncTestClient
 from tests.support.live import asked, asked_json, connected, denied, ending, heard, serving, talking
 from tests.support.peer import Peer, scope
 
@@ -357,3 +358,43 @@ def test_the_texts_of_exceptions() -> None:
     assert "telex[testing]" in str(MissingDependencyException("httpx", "testing"))
     assert WebSocketException(detail="a").reason == WebSocketException(reason="a").detail == "a"
     assert WebSocketDisconnect().code == 1000
+
+
+async def test_a_handler_that_raises_before_accept_is_answered_by_what_it_raises() -> None:
+    def worse(socket: WebSocket, exc: KeyError) -> None:
+        raise PermissionDeniedException("worse")
+
+    async with serving(raising(KeyError(), accepted=False, exception_handlers={KeyError: worse})) as running:
+        denial = await denied(running)
+    assert (denial.status, denial.json()["detail"]) == (403, "worse")
+
+
+async def test_a_low_level_handlers_exception_is_answered_and_then_closes() -> None:
+    def sorry(socket: WebSocket, exc: KeyError) -> dict[str, bool]:
+        return {"sorry": True}
+
+    async with talking(raising(KeyError(), accepted=True, exception_handlers={KeyError: sorry})) as client:
+        assert await heard(client) == '{"sorry":true}'
+        assert await ending(client) == (1011, "internal error")
+
+
+async def test_a_handler_that_meets_the_clients_end_ends_quietly(caplog: pytest.LogCaptureFixture) -> None:
+    async def waiting(socket: WebSocket, exc: KeyError) -> None:
+        await socket.receive_text()
+
+    peer = Peer()
+    peer.leave()
+    app = raising(KeyError(), accepted=True, exception_handlers={KeyError: waiting})
+    await app(scope(), peer.receive, peer.send)
+    assert peer.kinds == ["websocket.accept"]
+    assert not [record for record in caplog.records if record.name == "telex"]
+
+
+async def test_the_test_client_is_told_what_was_unexpected() -> None:
+    async with AsyncTestClient(raising(KeyError("told"), accepted=True)) as client:
+        with pytest.raises(KeyError, match="told"):
+            async with client.websocket_connect("/") as session:
+                await session.receive()
+    client = AsyncTestClient(raising(ServiceUnavailableException(), accepted=True))
+    async with client, client.websocket_connect("/") as session:
+        assert (await session.expect(WebSocketDisconnect)).code == 4503

@@ -202,3 +202,12 @@ def test_a_middleware_that_cannot_work_is_an_error(middleware: Any, complaint: s
     with pytest.raises(ImproperlyConfiguredException, match=complaint) as caught:
         Telex([handle])
     assert "handle (tests/test_middleware.py:" in str(caught.value)
+
+
+async def test_all_origins_behind_a_middleware() -> None:
+    @websocket_listener("/", middleware=[Noting], allowed_origins=["*"])
+    def listen(data: str) -> str:
+        return data
+
+    async with talking(Telex([listen]), origin="https://anywhere.example") as client:
+        assert await asked(client, "x") == "x"

@@ -236,3 +236,19 @@ async def test_on_receive_beside_others(kind: ServerKind) -> None:
     async with talking(Telex([Both]), kind=kind) as client:
         assert await asked(client, '"2026-01-01T00:00:00Z"') == "2026"
         assert await asked(client, "4") == "4"
+
+
+async def test_nothing_may_be_a_message_of_its_own(kind: ServerKind) -> None:
+    class Quiet(WebsocketListener):
+        path = "/"
+
+        @receives
+        def nothing(self, data: None) -> str:
+            return "nothing"
+
+        @receives
+        def number(self, data: int) -> int:
+            return data
+
+    async with talking(Telex([Quiet]), kind=kind) as client:
+        assert await asked(client, "null") == "nothing"

@@ -15,6 +15,7 @@ from telex import (
     Provide,
     Telex,
     WebSocket,
+    WebSocketDisconnect,
     WebSocketException,
     send_websocket_stream,
     websocket,
@@ -360,3 +361,25 @@ async def test_a_disconnect_is_not_logged(caplog: pytest.LogCaptureFixture) -> N
     async with talking(Telex([stream])) as client:
         assert await heard(client) == "1"
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_disconnect_that_the_stream_raises_of_its_own_accord_passes() -> None:
+    async def pretending() -> AsyncGenerator[str, None]:
+        raise WebSocketDisconnect(4001, "as if")
+        yield ""  # type: ignore[unreachable]
+
+    async with talking(raw(lambda socket: send_websocket_stream(socket, pretending()))) as client:
+        assert await ending(client) == (4001, "as if")
+
+
+async def test_a_stream_on_a_connection_that_is_closed_already_ends_at_once() -> None:
+    closed: list[bool] = []
+
+    async def handle(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.close(4000)
+        await send_websocket_stream(socket, numbers(5, closed))
+
+    async with talking(raw(handle)) as client:
+        assert (await ending(client))[0] == 4000
+    assert closed == [True]

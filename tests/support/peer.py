@@ -35,6 +35,10 @@ class Peer:
             raise OSError("gone")
         self.sent.append(event)
 
+    def connect(self) -> None:
+        """The handshake begins, where it was left out."""
+        self._events.put_nowait({"type": "websocket.connect"})
+
     def tell(self, *messages: str | bytes) -> None:
         """Messages from the client."""
         for message in messages:
