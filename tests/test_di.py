@@ -30,6 +30,7 @@ from telex import (
 )
 from telex.datastructures import Headers, QueryParams
 from telex.layers import LayerOptions
+from telex.steps import Cache
 from tests.support.live import asked, asked_json, connected, denied, ending, serving, soon, talking
 
 
@@ -678,3 +679,18 @@ def test_provide_checks_its_arguments() -> None:
     ):
         Provide(gives, scope="request")  # type: ignore[arg-type]
     assert repr(Provide(gives, scope="message")).startswith("Provide(gives (tests/test_di.py:")
+
+
+async def test_two_that_want_the_same_cached_value_at_once_get_one() -> None:
+    cache, made, proceed = Cache(), [], asyncio.Event()
+
+    async def make() -> int:
+        made.append(1)
+        await proceed.wait()
+        return len(made)
+
+    asking = [asyncio.create_task(cache.get("key", make)) for _ in range(3)]
+    await asyncio.sleep(0)
+    proceed.set()
+    assert await soon(asyncio.gather(*asking)) == [1, 1, 1]
+    assert await cache.get("key", make) == 1

@@ -224,8 +224,6 @@ def _runtime_types(annotation: Any, where: str) -> tuple[type, ...]:
     annotation, _ = split_annotated(annotation)
     if get_origin(annotation) in {Union, types.UnionType}:
         return tuple(kind for member in get_args(annotation) for kind in _runtime_types(member, where))
-    if annotation is None:
-        return (type(None),)
     if is_typeddict(annotation):
         return (dict,)
     origin = get_origin(annotation) or annotation
