@@ -1,0 +1,49 @@
+"""Random models, values and configurations: what passes is what should, and comes back equal."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.dto.kinds import KINDS
+from tests.dto.models import Family, Spec, complete, configs, passing, paths, specs, values, wire_name
+from tests.dto.support import reader, writer
+
+EXAMPLES = 100
+"""Of each kind of model, so five times as many."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_what_passes_comes_back_equal_and_nothing_else_passes(kind: str, data: st.DataObject) -> None:
+    spec = data.draw(specs())
+    value, config = data.draw(values(spec)), data.draw(configs(spec))
+    family = Family(kind)
+    model, is_dict = family.model(spec), kind == "typeddict"
+    dto: Any = KINDS[kind].dto[Annotated[model, config]]
+    instance = family.make(spec, value)
+    read = reader(dto)
+    assert writer(dto)(instance) == passing(spec, value, config=config, to_wire=True, renamed=True)
+    sent = passing(spec, value, config=config, to_wire=False, renamed=True)
+    polluted = pollute(spec, sent, config, value)
+    expected = complete(spec, passing(spec, value, config=config, to_wire=False, renamed=False), absent=is_dict)
+    for message in (sent, polluted):
+        assert family.take_apart(spec, read(message)) == expected, json.dumps(message)
+
+
+def pollute(spec: Spec, sent: dict[str, Any], config: Any, value: dict[str, Any]) -> dict[str, Any]:
+    """``sent`` with the fields that do not pass, under every name that they might have, and with unknown ones."""
+    taken = {wire_name(path, config) for path in paths(spec)}
+    names = {"unknown": 1, "": None}
+    for field in spec:
+        if field.name not in taken:
+            names[field.name] = value[field.name]
+        own = wire_name(field.name, config)
+        if own not in sent:
+            names[own] = value[field.name]
+    return {**names, **sent}
