@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-TEXT = "The quick brown fox jumps over the lazy dog, twice."
+TEXT = b"The quick brown fox jumps over the lazy dog, twice."
+LARGE = (TEXT + b" ") * 315 + b"."  # 16 KiB
+READY = "ready"
+"""What a subscriber of the fan-out is told first: from then on it misses nothing."""
 JSON = b'{"id":12345,"player":"Ada Lovelace","x":12.5,"y":-3.25,"tags":["alpha","beta","gamma"],"urgent":true}'
+TEXTS = tuple(
+    msgspec.json.encode(
+        [{"id": 977 * line + 31 * text, "user": f"u{(line * text) % 83}", "seen": line % 3 == 0} for line in range(48)]
+    )
+    for text in range(1, 17)
+)
+"""Like what is sent compressed: JSON of 2 KiB, each text different."""
 REPLY = b'{"id":12345,"player":"Ada Lovelace","distance":15.75,"tags":3}'
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.messages import JSON, REPLY, TEXT
 from benchmarks.peers import ON_UVICORN, PEERS
 
-WORK = {"text": (TEXT, TEXT), "json": (JSON.decode(), REPLY.decode())}
+WORK = {"text": (TEXT.decode(), TEXT.decode()), "json": (JSON.decode(), REPLY.decode())}
 SCOPE = {
     "type": "websocket",
     "asgi": {"version": "3.0", "spec_version": "2.4"},

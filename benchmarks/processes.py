@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.certificate import Certificate
+from benchmarks.peers import PEERS
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,6 +28,8 @@ class Server:
 
     pid: int
     port: int
+    context: ssl.SSLContext | None = None
+    """What a client needs to speak TLS with it."""
 
     def cpu_seconds(self) -> float:
         """User and system time of the process tree so far, by the kernel's nanosecond clock."""
@@ -34,27 +41,76 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(peer: str, app: str, core: int | None = None) -> Iterator[Server]:
+def serving(peer: str, app: str, core: int | None = None, certificate: Certificate | None = None) -> Iterator[Server]:
     """Runs one app of one peer; its output is shown if something fails meanwhile."""
-    with socket.socket() as listening, tempfile.TemporaryFile("w+") as log:
-        listening.bind(("127.0.0.1", 0))
-        # Clients may connect from now on; they wait in the backlog until the server takes them.
-        listening.listen(2048)
-        port = listening.getsockname()[1]
-        command = [sys.executable, "-m", "benchmarks.serve", peer, app, str(listening.fileno()), str(core)]
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(listening.fileno(),)
-        )
-        listening.close()
+    files = [certificate.certificate, certificate.key] if certificate else []
+    with listening(PEERS[peer].listens) as listener:
+        command = ["-m", "benchmarks.serve", peer, app, str(listener.fileno()), str(core), *map(str, files)]
+        with running(command, listener, certificate) as server:
+            if not PEERS[peer].listens:
+                wait_for(server)
+            yield server
+
+
+@contextlib.contextmanager
+def listening(at_once: bool = True) -> Iterator[socket.socket]:
+    """A socket on a free port. Clients may connect at once; they wait in the backlog until the server takes them.
+
+    Otherwise it only holds the port for a server that will listen there by itself.
+    """
+    with socket.socket() as listener:
+        if not at_once:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", 0))
+        if at_once:
+            listener.listen(2048)
+        yield listener
+
+
+def wait_for(server: Server, seconds: float = 15) -> None:
+    """Until somebody listens on its port."""
+    deadline = time.monotonic() + seconds
+    while True:
         try:
-            yield Server(process.pid, port)
+            socket.create_connection(("127.0.0.1", server.port)).close()
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+@contextlib.contextmanager
+def running(
+    arguments: Sequence[str],
+    listener: socket.socket,
+    certificate: Certificate | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
+    """Runs Python on a listening socket that it inherits."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=(listener.fileno(),),
+        )
+        port = listener.getsockname()[1]
+        listener.close()
+        try:
+            yield Server(process.pid, port, certificate.for_client() if certificate else None)
         except Exception:
             log.seek(0)
-            print(f"--- output of {peer} {app} ---\n{log.read()}", file=sys.stderr)
+            print(f"--- output of {' '.join(arguments)} ---\n{log.read()[-10_000:]}", file=sys.stderr)
             raise
         finally:
             # A measured server has nothing to tidy; a graceful end would only take time.
-            process.kill()
+            for pid in tuple(tree(process.pid)):
+                os.kill(pid, signal.SIGKILL)
             process.wait()
 
 

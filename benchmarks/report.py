@@ -1,118 +1,128 @@
-"""The figures as a table for people and as JSON for machines."""
+"""The figures as Markdown: tables for the terminal, a page for the documentation."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from benchmarks.machine import machine
 from benchmarks.peers import PEERS
-from benchmarks.scenarios import SCENARIOS
+from benchmarks.results import Results
+from benchmarks.scenarios import GROUPS, SCENARIOS
 
-PACKAGES = (
-    "telex",
-    "uvicorn",
-    "uvloop",
-    "httptools",
-    "websockets",
-    "picows",
-    "litestar",
-    "starlette",
-    "fastapi",
-    "msgspec",
+COMMAND = "python -m benchmarks all --markdown docs/benchmarks.md --plots docs/"
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A figure that was asked for: one peer, at most so many times another; without one, at most so much."""
+
+    work: str
+    scenario: str
+    peer: str
+    most: float
+    base: str | None = None
+
+    def cells(self, results: Results) -> Sequence[str] | None:
+        """Its row, if it was measured."""
+        best = results.best(self.scenario, self.peer)
+        if self.base is None:
+            unit = SCENARIOS[self.scenario].unit
+            return [self.work, f"{self.most:g} {unit}", f"{best:.1f} {unit}"] if best is not None else None
+        ratio = results.ratio(self.scenario, self.peer, self.base)
+        if ratio is None:
+            return None
+        return [self.work, f"{self.most:.2f} × {PEERS[self.base].title}", f"{ratio:.2f} ×"]
+
+
+_OWN, _STOCK = "Telex server", "stock uvicorn"
+AIMS = (
+    Aim(f"Echo text, sync listener, {_OWN}", "text", "telex-sync-own", 1.10, "picows"),
+    Aim(f"Echo text, async listener, {_OWN}", "text", "telex-async-own", 1.6, "picows"),
+    Aim(f"Typed and validated JSON echo, sync listener, {_OWN}", "json", "telex-sync-own", 1.15, "picows"),
+    Aim(f"16 messages in flight, sync listener, {_OWN}", "text-16", "telex-sync-own", 0.9, "picows"),
+    Aim(f"Echo text, sync listener, {_STOCK}", "text", "telex-sync", 1.06, "asgi"),
+    Aim(f"Echo text, async listener, {_STOCK}", "text", "telex-async", 1.06, "asgi"),
+    Aim(f"Typed and validated JSON echo, sync listener, {_STOCK}", "json", "telex-sync", 1.06, "asgi"),
+    Aim(f"16 messages in flight, sync listener, {_STOCK}", "text-16", "telex-sync", 1.06, "asgi"),
+    Aim(f"Channels to 500 subscribers, a delivery, {_OWN}", "channels", "telex-async-own", 1.15, "picows"),
+    Aim(f"Idle connection, {_OWN}", "idle", "telex-sync-own", 14),
 )
+"""What the design asks for."""
 
 
-@dataclass
-class Results:
-    """What was measured: for each scenario and peer one figure a round."""
-
-    baseline: str
-    rounds: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-
-    def add(self, scenario: str, peer: str, figure: float) -> None:
-        self.rounds.setdefault((scenario, peer), []).append(figure)
-
-    def best(self, scenario: str, peer: str) -> float | None:
-        """The smallest of all rounds: what disturbs a measurement only ever adds to it."""
-        return min(self.rounds[scenario, peer], default=None) if (scenario, peer) in self.rounds else None
-
-    def ratio(self, scenario: str, peer: str) -> float | None:
-        """Times the baseline."""
-        own, base = self.best(scenario, peer), self.best(scenario, self.baseline)
-        return own / base if own is not None and base else None
-
-    def spread(self, scenario: str, peer: str) -> float:
-        """How far the middle round is above the best, as a part of the best: how restless the machine was."""
-        figures = self.rounds[scenario, peer]
-        return statistics.median(figures) / min(figures) - 1
-
-    def as_json(self) -> dict[str, Any]:
-        rows = [
-            {
-                "scenario": scenario,
-                "peer": peer,
-                "unit": SCENARIOS[scenario].unit,
-                "best": self.best(scenario, peer),
-                "ratio": self.ratio(scenario, peer),
-                "rounds": figures,
-            }
-            for (scenario, peer), figures in self.rounds.items()
-        ]
-        return {"baseline": self.baseline, "machine": machine(), "results": rows}
-
-    def as_markdown(self) -> str:
-        """A table: peers down, scenarios across; the best figure and how many times the baseline it is."""
-        scenarios = list(dict.fromkeys(scenario for scenario, _ in self.rounds))
-        peers = list(dict.fromkeys(peer for _, peer in self.rounds))
-        heads = [f"{SCENARIOS[name].title} ({SCENARIOS[name].unit})" for name in scenarios]
-        lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
-        for peer in peers:
-            cells = [self._cell(scenario, peer) for scenario in scenarios]
-            lines.append(f"| {PEERS[peer].title} | " + " | ".join(cells) + " |")
-        return "\n".join([*lines, "", self._legend()])
-
-    def _cell(self, scenario: str, peer: str) -> str:
-        best, ratio = self.best(scenario, peer), self.ratio(scenario, peer)
-        if best is None:
-            return "–"
-        return f"{best:.2f}" if ratio is None else f"{best:.2f} ({ratio:.2f} ×)"
-
-    def _legend(self) -> str:
-        count = max(len(figures) for figures in self.rounds.values())
-        spread = statistics.median(self.spread(*key) for key in self.rounds)
-        described = ", ".join(f"{name} {value}" for name, value in machine().items())
-        baseline = PEERS[self.baseline].title
-        return (
-            f"Smallest of {count} interleaved rounds, the server alone on one core; × is times {baseline}."
-            f" The middle round is {spread:.0%} above the smallest.\n\n{described}."
-        )
+def tables(results: Results) -> str:
+    """A table for each group that was measured, without a word."""
+    return "\n\n".join(table(results, group) for group in GROUPS if results.scenarios(group))
 
 
-def machine() -> Mapping[str, str]:
-    """What the figures were measured on."""
-    versions = {name: version for name in PACKAGES if (version := _version(name))}
-    return {
-        "processor": _processor(),
-        "system": f"{platform.system()} {platform.release()}",
-        "Python": platform.python_version(),
-        **versions,
-    }
+def table(results: Results, group: str) -> str:
+    """Peers down, scenarios across; the best figure and how many times the baseline it is."""
+    names = results.scenarios(group)
+    heads = [f"{SCENARIOS[name].title} ({SCENARIOS[name].unit})" for name in names]
+    rows = [[PEERS[peer].title, *(_cell(results, name, peer) for name in names)] for peer in results.peers(names)]
+    return as_table(["", *heads], rows)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def page(results: Results, plots: Mapping[str, str]) -> str:
+    """The page of the documentation; ``plots`` names a picture for each group that has one."""
+    parts = ["# Benchmarks", _INTRODUCTION.format(command=COMMAND), "## What was asked for", _aims(results)]
+    for group, explained in GROUPS.items():
+        if results.scenarios(group):
+            picture = [f"![{group}]({plots[group]})"] if group in plots else []
+            parts += [f"## {group}", explained, *picture, table(results, group)]
+    return "\n\n".join([*parts, "## How it was measured", _METHOD, legend(results), _machine()]) + "\n"
 
 
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
+def legend(results: Results) -> str:
+    """How to read the figures."""
+    base = f"{PEERS[results.baseline].title}" if results.baseline else "the baseline"
+    bases = "" if results.baseline else f": {PEERS['asgi'].title}, for what runs there, else {PEERS['picows'].title}"
+    count = max(len(figures) for figures in results.figures.values())
+    return (
+        f"Smallest of up to {count} interleaved rounds; × is times {base}{bases}."
+        f" A dash: it cannot do that. The middle round is {results.spread():.0%} above the smallest."
+    )
+
+
+def _aims(results: Results) -> str:
+    rows = [cells for aim in AIMS if (cells := aim.cells(results))]
+    return as_table(["Work", "At most", "Measured"], rows)
+
+
+def _cell(results: Results, scenario: str, peer: str) -> str:
+    best, ratio = results.best(scenario, peer), results.ratio(scenario, peer)
+    if best is None:
+        return "–"
+    return f"{best:.2f}" if ratio is None else f"{best:.2f} ({ratio:.2f} ×)"
+
+
+def as_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; all but its first column stand to the right."""
+    lines = [heads, ["---", *("---:" for _ in heads[1:])], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _machine() -> str:
+    return as_table(["Measured on", ""], [*machine().items()])
+
+
+_INTRODUCTION = """\
+What a message, a connection and an idle connection cost the server: Telex beside its peers. CPU time, not messages a
+second: it says how many connections a machine carries, and does not depend on how fast the load comes.
+
+This page is written by one command, which anybody can run:
+
+```shell
+pip install "telex[bench]"
+{command}
+```"""
+
+_METHOD = """\
+A figure is user and system time of the server's process tree by the kernel's clock, divided by the messages
+(deliveries, connections) that were counted and found right in the meantime. The servers run on one core, the load
+generator on another. All peers of a scenario are up at the same time and have their load in turn, in parts of about a
+tenth of a second, of which the cheapest counts: whatever else the machine does only ever adds to a figure. Every
+server runs as it comes, without an access log; uvloop and httptools are used wherever they can be. Everybody does the
+same work: a typed echo is decoded, validated and encoded, by msgspec by hand where there is no framework, by pydantic
+under FastAPI. The C program is `benchmarks/floor/echo.c`: what the kernel takes for it is in every other figure."""

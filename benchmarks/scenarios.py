@@ -2,161 +2,86 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import os
-import select
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from benchmarks import wire
-from benchmarks.messages import JSON, REPLY, TEXT
-from benchmarks.processes import Server
+from benchmarks.loads import Connect, DeflateEcho, Drive, Echo, FanOut, Idle
+from benchmarks.messages import JSON, LARGE, REPLY
+from benchmarks.peers import PEERS, ROUTE_COUNTS
 
-Drive = Callable[[Server, float], float]
-"""Puts load on a server for so many seconds; returns what a unit of it cost the server."""
+MESSAGES, FAN_OUT, CONNECTIONS, CROWD, ROUTES = "Messages", "Fan-out", "Connections", "Many connections", "Many routes"
+GROUPS: Mapping[str, str] = {
+    MESSAGES: "CPU microseconds of the server for a message and its reply.",
+    FAN_OUT: "CPU microseconds for each delivery of a message that one connection sends to 500 others:"
+    " by a loop over the connections, and through the framework's channels with its memory backend.",
+    CONNECTIONS: "What a connection takes: CPU microseconds to open it, echo one message and close it;"
+    " KiB of resident memory while it is idle.",
+    CROWD: "CPU microseconds for a message and its reply, 10 in flight in all, while the connections take turns.",
+    ROUTES: "CPU microseconds to open a connection on the last of so many routes, echo one message and close it.",
+}
+"""The tables of the report, and what they say."""
 
 
 @dataclass(frozen=True)
 class Scenario:
     """One column of the report.
 
-    :param once: whether only the first drive on a fresh server says anything.
+    :param needs: what a server must have: ``tls``, ``deflate``.
+    :param alone: whether the peers come one after another because the load is too large for all at once.
+    :param once: whether only the first part on a fresh server says anything.
+    :param most_rounds: so many rounds are enough, and all there is time for.
+    :param count: where it stands on the line of a plot.
     """
 
+    group: str
     title: str
     unit: str
     app: str
     drive: Drive
+    needs: str = ""
+    alone: bool = False
     once: bool = False
+    most_rounds: int = 100
+    count: int = 0
+
+    def able(self, peer: str) -> bool:
+        """Whether a peer can do it."""
+        return PEERS[peer].can(self.app, self.needs)
 
 
-@dataclass(frozen=True)
-class Echo:
-    """Messages to and fro: CPU microseconds a message."""
-
-    connections: int
-    in_flight: int
-    request: bytes
-    reply: bytes
-
-    def __call__(self, server: Server, seconds: float) -> float:
-        with opened(server.port, self.connections, self.request, self.reply) as connections:
-            return cpu_microseconds(server, lambda: self._run(connections, seconds))
-
-    def _run(self, connections: Sequence[socket.socket], seconds: float) -> int:
-        """Keeps so many messages in flight on each connection; returns how many replies came, all of them right."""
-        poll = select.epoll()
-        unread = {connection.fileno(): b"" for connection in connections}
-        for descriptor in unread:
-            poll.register(descriptor, select.EPOLLIN)
-            os.write(descriptor, self.request * self.in_flight)
-        sent, received = len(unread) * self.in_flight, 0
-        requests = [self.request * count for count in range(self.in_flight + 1)]
-        replies = [self.reply * count for count in range(self.in_flight + 1)]
-        deadline = time.monotonic() + seconds
-        with poll, quiet():
-            while received < sent:
-                events = poll.poll(10)
-                if not events:
-                    raise TimeoutError(f"{sent - received} replies did not come within 10 s")
-                going_on = time.monotonic() < deadline
-                for descriptor, _ in events:
-                    data = unread[descriptor] + os.read(descriptor, 1 << 16)
-                    count = len(data) // len(self.reply)
-                    end = count * len(self.reply)
-                    if not data or data[:end] != replies[count]:
-                        raise RuntimeError(f"expected {self.reply!r}, got {data[:500]!r}")
-                    unread[descriptor] = data[end:]
-                    received += count
-                    if going_on:
-                        os.write(descriptor, requests[count])
-                        sent += count
-        return received
+def _message(title: str, drive: Drive, app: str = "text", needs: str = "") -> Scenario:
+    return Scenario(MESSAGES, title, "µs CPU/message", app, drive, needs)
 
 
-@dataclass(frozen=True)
-class Connect:
-    """A connection, one message to and fro, a close: CPU microseconds a connection."""
-
-    path: str = "/"
-
-    def __call__(self, server: Server, seconds: float) -> float:
-        return cpu_microseconds(server, lambda: self._run(server.port, seconds))
-
-    def _run(self, port: int, seconds: float) -> int:
-        request, reply = wire.client_frame(TEXT.encode()), wire.server_frame(TEXT.encode())
-        deadline = time.monotonic() + seconds
-        done = 0
-        while not done or time.monotonic() < deadline:
-            connection = wire.connect(port, self.path)
-            wire.exchange(connection, request, reply)
-            wire.close(connection)
-            done += 1
-        return done
+def _crowd(count: int) -> Scenario:
+    title, drive = f"{count:,} connections", Echo(count, 10, in_turn=True)
+    return Scenario(CROWD, title, "µs CPU/message", "text", drive, alone=True, most_rounds=1, count=count)
 
 
-@dataclass(frozen=True)
-class Idle:
-    """Connections that said one thing and are silent: KiB of resident memory a connection."""
-
-    connections: int
-
-    def __call__(self, server: Server, seconds: float) -> float:
-        del seconds  # memory does not depend on how long one waits
-        request, reply = wire.client_frame(TEXT.encode()), wire.server_frame(TEXT.encode())
-        with opened(server.port, self.connections // 10, request, reply):
-            before = server.resident_bytes()
-            with opened(server.port, self.connections, request, reply):
-                return (server.resident_bytes() - before) / self.connections / 1024
+def _routes(count: int) -> Scenario:
+    title, drive = f"{count:,} routes" if count > 1 else "1 route", Connect(f"/room{count - 1}/blue")
+    return Scenario(ROUTES, title, "µs CPU/connection", f"routes-{count}", drive, most_rounds=2, count=count)
 
 
-def cpu_microseconds(server: Server, run: Callable[[], int]) -> float:
-    """What each unit cost the server; ``run`` puts load on it and counts the units done."""
-    before = server.cpu_seconds()
-    units = run()
-    return (server.cpu_seconds() - before) / units * 1e6
-
-
-@contextlib.contextmanager
-def opened(port: int, count: int, request: bytes, reply: bytes) -> Iterator[Sequence[socket.socket]]:
-    """So many connections, each of which has had one right reply."""
-    with contextlib.ExitStack() as stack:
-        connections = []
-        for _ in range(count):
-            connection = stack.enter_context(wire.connect(port))
-            wire.exchange(connection, request, reply)
-            connections.append(connection)
-        yield connections
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """No garbage collection in the load generator while it drives."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def _echo(connections: int, in_flight: int, request: bytes, reply: bytes) -> Echo:
-    return Echo(connections, in_flight, wire.client_frame(request), wire.server_frame(reply))
+def _idle(count: int) -> Scenario:
+    title = f"Idle, one of {count:,}"
+    return Scenario(CONNECTIONS, title, "KiB", "text", Idle(count), alone=True, once=True, most_rounds=1)
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "text": Scenario("Text echo", "µs CPU/message", "text", _echo(64, 1, TEXT.encode(), TEXT.encode())),
-    "json": Scenario("Typed JSON echo", "µs CPU/message", "json", _echo(64, 1, JSON, REPLY)),
-    "text-16": Scenario(
-        "Text echo, 16 in flight", "µs CPU/message", "text", _echo(16, 16, TEXT.encode(), TEXT.encode())
-    ),
-    "json-16": Scenario("Typed JSON echo, 16 in flight", "µs CPU/message", "json", _echo(16, 16, JSON, REPLY)),
-    "connect": Scenario("Connect, one echo, close", "µs CPU/connection", "text", Connect()),
-    "routes-10": Scenario("The same, last of 10 routes", "µs CPU/connection", "routes-10", Connect("/room9/blue")),
-    "routes-1000": Scenario(
-        "The same, last of 1,000 routes", "µs CPU/connection", "routes-1000", Connect("/room999/blue")
-    ),
-    "idle": Scenario("Idle connection", "KiB", "text", Idle(1000), once=True),
+    "text": _message("Text echo", Echo(64)),
+    "json": _message("Typed JSON echo", Echo(64, 1, JSON, REPLY), "json"),
+    "text-16": _message("Text echo, 16 in flight", Echo(16, 16)),
+    "json-16": _message("Typed JSON echo, 16 in flight", Echo(16, 16, JSON, REPLY), "json"),
+    "large": _message("16 KiB echo", Echo(16, 1, LARGE, LARGE)),
+    "tls": _message("Text echo over TLS", Echo(64), needs="tls"),
+    "deflate": _message("2 KiB echo, permessage-deflate", DeflateEcho(64), needs="deflate"),
+    "fanout": Scenario(FAN_OUT, "Loop over connections", "µs CPU/delivery", "fanout", FanOut(500)),
+    "channels": Scenario(FAN_OUT, "Channels", "µs CPU/delivery", "channels", FanOut(500)),
+    "connect": Scenario(CONNECTIONS, "Connect, one echo, close", "µs CPU/connection", "text", Connect()),
+    "idle": _idle(1000),
+    "idle-10000": _idle(10_000),
+    **{f"connections-{count}": _crowd(count) for count in (10, 100, 1000, 10_000)},
+    **{f"routes-{count}": _routes(count) for count in ROUTE_COUNTS},
 }
+QUICK = ("text", "json", "text-16", "json-16", "connect", "routes-10", "routes-1000", "idle")

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 import uvloop
 from aiohttp import WSMsgType, web
 
-from benchmarks.messages import Move, moved
+from benchmarks.certificate import Certificate
+from benchmarks.messages import READY, Move, moved
+from benchmarks.peers import ROUTE, ROUTE_COUNTS
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+subscribers: set[web.WebSocketResponse] = set()
+
+
+async def accept(request: web.Request) -> web.WebSocketResponse:
+    websocket = web.WebSocketResponse()
+    await websocket.prepare(request)
+    return websocket
 
 
 async def text(request: web.Request) -> web.WebSocketResponse:
-    websocket = web.WebSocketResponse()
-    await websocket.prepare(request)
+    websocket = await accept(request)
     async for message in websocket:
         if message.type is WSMsgType.TEXT:
             await websocket.send_str(message.data)
@@ -23,8 +35,7 @@ async def text(request: web.Request) -> web.WebSocketResponse:
 
 
 async def typed(request: web.Request) -> web.WebSocketResponse:
-    websocket = web.WebSocketResponse()
-    await websocket.prepare(request)
+    websocket = await accept(request)
     decoder, encoder = msgspec.json.Decoder(Move), msgspec.json.Encoder()
     async for message in websocket:
         if message.type is WSMsgType.TEXT:
@@ -32,25 +43,54 @@ async def typed(request: web.Request) -> web.WebSocketResponse:
     return websocket
 
 
-def app(handler: Callable[[web.Request], object]) -> Callable[[], web.Application]:
-    def make() -> web.Application:
-        made = web.Application()
-        made.router.add_get("/", handler)  # type: ignore[arg-type]
-        return made
+async def subscribe(request: web.Request) -> web.WebSocketResponse:
+    websocket = await accept(request)
+    subscribers.add(websocket)
+    try:
+        await websocket.send_str(READY)
+        async for _ in websocket:
+            pass
+    finally:
+        subscribers.discard(websocket)
+    return websocket
 
-    return make
+
+async def publish(request: web.Request) -> web.WebSocketResponse:
+    websocket = await accept(request)
+    async for message in websocket:
+        if message.type is WSMsgType.TEXT:
+            for subscriber in tuple(subscribers):
+                await subscriber.send_str(message.data)
+    return websocket
 
 
-APPS = {"text": app(text), "json": app(typed)}
+def app(handlers: dict[str, Handler]) -> web.Application:
+    made = web.Application()
+    for path, handler in handlers.items():
+        made.router.add_get(path, handler)
+    return made
 
 
-def serve(name: str, listening: socket.socket) -> None:
+def routes(count: int) -> web.Application:
+    return app({ROUTE.format(number, "{name}"): text for number in range(count)})
+
+
+APPS = {
+    "text": partial(app, {"/": text}),
+    "json": partial(app, {"/": typed}),
+    "fanout": partial(app, {"/": subscribe, "/publish": publish}),
+    **{f"routes-{count}": partial(routes, count) for count in ROUTE_COUNTS},
+}
+
+
+def serve(name: str, listening: socket.socket, certificate: Certificate | None) -> None:
     """Serves until the process is killed."""
 
     async def run() -> None:
         runner = web.AppRunner(APPS[name](), access_log=None)
         await runner.setup()
-        await web.SockSite(runner, listening, backlog=2048).start()
+        context = certificate.for_server() if certificate else None
+        await web.SockSite(runner, listening, backlog=2048, ssl_context=context).start()
         await asyncio.Event().wait()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:

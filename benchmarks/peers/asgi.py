@@ -6,7 +6,8 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.messages import Move, moved
+from benchmarks.messages import READY, Move, moved
+from benchmarks.peers import ROUTE_COUNTS
 
 
 def text() -> Any:
@@ -37,4 +38,39 @@ def typed() -> Any:
     return app
 
 
-APPS = {"text": text, "json": typed, "routes-10": text, "routes-1000": text}
+def fanout() -> Any:
+    subscribers: set[Any] = set()
+
+    async def subscribe(receive: Any, send: Any) -> None:
+        subscribers.add(send)
+        try:
+            await send({"type": "websocket.send", "text": READY})
+            while (await receive())["type"] == "websocket.receive":
+                pass
+        finally:
+            subscribers.discard(send)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        if scope["path"] != "/publish":
+            await subscribe(receive, send)
+            return
+        while (event := await receive())["type"] == "websocket.receive":
+            message = {"type": "websocket.send", "text": event["text"]}
+            for subscriber in tuple(subscribers):
+                await subscriber(message)
+
+    return app
+
+
+# By hand there is one way to reach many, and one path is as good as another.
+APPS = {
+    "text": text,
+    "json": typed,
+    "fanout": fanout,
+    "channels": fanout,
+    **{f"routes-{count}": text for count in ROUTE_COUNTS},
+}

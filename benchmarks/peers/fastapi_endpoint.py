@@ -7,7 +7,8 @@ from functools import partial
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from pydantic import BaseModel
 
-from benchmarks.peers import ROUTE
+from benchmarks.messages import READY
+from benchmarks.peers import ROUTE, ROUTE_COUNTS
 
 
 class Move(BaseModel):
@@ -58,6 +59,37 @@ def typed() -> FastAPI:
     return app
 
 
+def fanout() -> FastAPI:
+    app = FastAPI(openapi_url=None)
+    subscribers: set[WebSocket] = set()
+
+    @app.websocket("/")
+    async def subscribe(websocket: WebSocket) -> None:
+        await websocket.accept()
+        subscribers.add(websocket)
+        try:
+            await websocket.send_text(READY)
+            while True:
+                await websocket.receive_text()
+        except WebSocketDisconnect:
+            pass
+        finally:
+            subscribers.discard(websocket)
+
+    @app.websocket("/publish")
+    async def publish(websocket: WebSocket) -> None:
+        await websocket.accept()
+        try:
+            while True:
+                message = await websocket.receive_text()
+                for subscriber in tuple(subscribers):
+                    await subscriber.send_text(message)
+        except WebSocketDisconnect:
+            pass
+
+    return app
+
+
 def routes(count: int) -> FastAPI:
     app = FastAPI(openapi_url=None)
 
@@ -74,4 +106,9 @@ def routes(count: int) -> FastAPI:
     return app
 
 
-APPS = {"text": text, "json": typed, "routes-10": partial(routes, 10), "routes-1000": partial(routes, 1000)}
+APPS = {
+    "text": text,
+    "json": typed,
+    "fanout": fanout,
+    **{f"routes-{count}": partial(routes, count) for count in ROUTE_COUNTS},
+}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks.messages import Move, Moved, moved
-from telex import Telex, websocket_listener
+from benchmarks.messages import READY, Move, Moved, moved
+from telex import Telex, WebSocket, websocket, websocket_listener
+from telex.channels import Channels, MemoryBackend
 
 
 def text() -> Telex:
@@ -22,4 +23,36 @@ def typed() -> Telex:
     return Telex([move])
 
 
-APPS = {"text": text, "json": typed}
+async def greet(socket: WebSocket) -> None:
+    await socket.send_text(READY)
+
+
+def fanout() -> Telex:
+    @websocket_listener("/", on_accept=greet)
+    async def ignore(data: str) -> None: ...
+
+    @websocket_listener("/publish")
+    async def publish(data: str, socket: WebSocket) -> None:
+        for other in socket.app.connections:
+            if other is not socket:
+                await other.send_text(data)
+
+    return Telex([ignore, publish])
+
+
+def channels() -> Telex:
+    @websocket("/")
+    async def subscribe(socket: WebSocket, channels: Channels) -> None:
+        async with channels.subscribe("news") as events, events.run_in_background(socket.send_text):
+            await socket.send_text(READY)
+            async for _ in socket.iter_data():
+                pass
+
+    @websocket_listener("/publish")
+    async def publish(data: str, channels: Channels) -> None:
+        await channels.publish("news", data)
+
+    return Telex([subscribe, publish], plugins=[Channels(MemoryBackend(), channels=["news"])])
+
+
+APPS = {"text": text, "json": typed, "fanout": fanout, "channels": channels}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.messages import Move, Moved, moved
-from benchmarks.peers import ROUTE
-from telex import Telex, websocket_listener
+from benchmarks.messages import READY, Move, Moved, moved
+from benchmarks.peers import ROUTE, ROUTE_COUNTS
+from telex import Telex, WebSocket, websocket, websocket_listener
+from telex.channels import Channels, MemoryBackend
 
 
 def text() -> Telex:
@@ -25,6 +26,21 @@ def typed() -> Telex:
     return Telex([move])
 
 
+def channels() -> Telex:
+    @websocket("/")
+    async def subscribe(socket: WebSocket, channels: Channels) -> None:
+        async with channels.subscribe("news") as events, events.run_in_background(socket.send_text):
+            await socket.send_text(READY)
+            async for _ in socket.iter_data():
+                pass
+
+    @websocket_listener("/publish")
+    def publish(data: str, channels: Channels) -> None:
+        channels.publish_nowait("news", data)
+
+    return Telex([subscribe, publish], plugins=[Channels(MemoryBackend(), channels=["news"])])
+
+
 def routes(count: int) -> Telex:
     @websocket_listener([ROUTE.format(number, "{name:str}") for number in range(count)])
     def echo(data: str, name: str) -> str:
@@ -33,4 +49,9 @@ def routes(count: int) -> Telex:
     return Telex([echo])
 
 
-APPS = {"text": text, "json": typed, "routes-10": partial(routes, 10), "routes-1000": partial(routes, 1000)}
+APPS = {
+    "text": text,
+    "json": typed,
+    "channels": channels,
+    **{f"routes-{count}": partial(routes, count) for count in ROUTE_COUNTS},
+}

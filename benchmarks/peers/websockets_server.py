@@ -7,10 +7,13 @@ import socket
 
 import msgspec
 import uvloop
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import ServerConnection, broadcast
 from websockets.asyncio.server import serve as serve_websockets
 
-from benchmarks.messages import Move, moved
+from benchmarks.certificate import Certificate
+from benchmarks.messages import READY, Move, moved
+
+subscribers: set[ServerConnection] = set()
 
 
 async def text(connection: ServerConnection) -> None:
@@ -24,14 +27,28 @@ async def typed(connection: ServerConnection) -> None:
         await connection.send(encoder.encode(moved(decoder.decode(message))), text=True)
 
 
-APPS = {"text": text, "json": typed}
+async def fanout(connection: ServerConnection) -> None:
+    if connection.request is not None and connection.request.path == "/publish":
+        async for message in connection:
+            broadcast(subscribers, message)
+        return
+    subscribers.add(connection)
+    try:
+        await connection.send(READY)
+        await connection.wait_closed()
+    finally:
+        subscribers.discard(connection)
 
 
-def serve(app: str, listening: socket.socket) -> None:
+APPS = {"text": text, "json": typed, "fanout": fanout}
+
+
+def serve(app: str, listening: socket.socket, certificate: Certificate | None) -> None:
     """Serves until the process is killed."""
 
     async def run() -> None:
-        async with serve_websockets(APPS[app], sock=listening) as server:
+        context = certificate.for_server() if certificate else None
+        async with serve_websockets(APPS[app], sock=listening, ssl=context) as server:
             await server.serve_forever()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,0 +1,79 @@
+"""The figures as pictures: bars for each scenario, lines where something grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.peers import PEERS
+from benchmarks.results import Results
+from benchmarks.scenarios import CROWD, GROUPS, ROUTES, SCENARIOS
+
+_OURS, _BASE, _OTHERS = "#d9480f", "#495057", "#adb5bd"
+_COLUMNS = 2
+
+
+def draw(results: Results, folder: Path) -> Mapping[str, str]:
+    """Writes a picture for each group that was measured; returns the files' names by group."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    with mpl.rc_context():
+        _set_style()
+        for group in GROUPS:
+            if names := results.scenarios(group):
+                figure = _lines(results, names) if group in {CROWD, ROUTES} else _bars(results, names)
+                drawn[group] = f"benchmarks-{group.lower().replace(' ', '-')}.svg"
+                figure.savefig(folder / drawn[group], metadata={"Date": None}, bbox_inches="tight")
+    return drawn
+
+
+def _set_style() -> None:
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text: small files, readable by machines
+    mpl.rcParams["svg.hashsalt"] = "telex"  # the same figures make the same file
+    mpl.rcParams["font.size"] = 9
+    mpl.rcParams["axes.spines.top"] = mpl.rcParams["axes.spines.right"] = False
+
+
+def _bars(results: Results, names: Sequence[str]) -> Figure:
+    """A panel for each scenario, the cheapest on top."""
+    rows = -(-len(names) // _COLUMNS)
+    figure = Figure(figsize=(10, 3.4 * rows), layout="constrained", facecolor="white")
+    for number, name in enumerate(names, 1):
+        _panel(figure.add_subplot(rows, _COLUMNS, number), results, name)
+    return figure
+
+
+def _panel(axes: Axes, results: Results, name: str) -> None:
+    figures = {peer: best for peer in PEERS if (best := results.best(name, peer)) is not None}
+    peers = sorted(figures, key=figures.__getitem__, reverse=True)
+    widths = [figures[peer] for peer in peers]
+    bars = axes.barh([PEERS[peer].title for peer in peers], widths, color=[_color(peer) for peer in peers])
+    axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+    axes.set_title(f"{SCENARIOS[name].title} ({SCENARIOS[name].unit})", loc="left", fontsize=10)
+    axes.margins(x=0.12)
+
+
+def _lines(results: Results, names: Sequence[str]) -> Figure:
+    """A line for each peer; where it goes on level, growth costs nothing."""
+    figure = Figure(figsize=(10, 5), layout="constrained", facecolor="white")
+    axes = figure.add_subplot()
+    for peer in results.peers(names):
+        points = [(SCENARIOS[name].count, best) for name in names if (best := results.best(name, peer)) is not None]
+        style = "-" if PEERS[peer].module.startswith("telex") else "--"
+        axes.plot(*zip(*points, strict=True), style, marker=".", label=PEERS[peer].title)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel(SCENARIOS[names[0]].group.removeprefix("Many ").capitalize())
+    axes.set_ylabel(SCENARIOS[names[0]].unit)
+    axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False, fontsize=8)
+    return figure
+
+
+def _color(peer: str) -> str:
+    if PEERS[peer].module.startswith("telex"):
+        return _OURS
+    return _BASE if peer in {PEERS[other].baseline for other in PEERS} else _OTHERS
