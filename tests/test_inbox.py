@@ -357,3 +357,21 @@ async def test_aclose_stops_the_reading() -> None:
 def test_a_disconnect_without_a_code_is_1005() -> None:
     assert as_disconnect({"type": "websocket.disconnect"}).code == 1005
     assert as_disconnect({"type": "websocket.disconnect", "code": 1001, "reason": None}).reason == ""
+
+
+async def test_it_says_whether_it_reads_ahead_and_whether_work_runs() -> None:
+    peer = Peer(connect=False)
+    inbox = Inbox(peer.receive)
+    states: list[tuple[bool, bool]] = [(inbox.reads_ahead, inbox.busy)]
+
+    async def work() -> None:
+        states.append((inbox.reads_ahead, inbox.busy))
+        inbox.watch_now()
+        states.append((inbox.reads_ahead, inbox.busy))
+        peer.tell("a")
+        await inbox.get()
+
+    await soon(supervised(work(), inbox))
+    states.append((inbox.reads_ahead, inbox.busy))
+    assert states == [(False, False), (False, True), (True, True), (False, False)]
+    await inbox.aclose()

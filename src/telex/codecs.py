@@ -256,10 +256,8 @@ def _pydantic_reader(annotation: Any) -> Reader:
         message = check_syntax(raw)
         try:
             return validate(raw)
-        except ValueError as exc:
-            if _is_pydantic_error(exc):
-                raise _from_pydantic(exc, message) from exc
-            raise
+        except ValueError as exc:  # pydantic's own, and it makes its own of those that validators raise
+            raise _from_pydantic(exc, message) from exc
 
     return read
 
@@ -272,9 +270,7 @@ def _validate_pydantic(wanted: type, value: object) -> object:
     try:
         return _adapter(wanted).validate_json(msgspec.json.encode(value))
     except ValueError as exc:
-        invalid = as_validation_error(exc)
-        if invalid is None:
-            raise
+        invalid = _from_pydantic(exc)
         # msgspec adds where the value stands in the message; this is where the fault stands in the value.
         raise ValueError(f"{invalid.detail}{invalid.path.replace('$', ', in it at $', 1)}") from exc
 
