@@ -98,18 +98,31 @@ def sent_so_far(data: str) -> int:
     return sent
 
 
+released = asyncio.Event()
+
+
 @websocket_listener("/busy")
 async def busy(data: str) -> None:
-    """Takes the first message and no more."""
-    journal.note("busy")
-    await asyncio.sleep(60)
+    """Takes the first message, and no more before it is released."""
+    await be_busy()
 
 
 @websocket("/never-receives")
 async def never_receives(socket: Socket) -> None:
     await socket.accept()
+    await be_busy()
+
+
+async def be_busy() -> None:
+    released.clear()
     journal.note("busy")
-    await asyncio.sleep(60)
+    await released.wait()
+
+
+@websocket_listener("/release")
+def release(data: str) -> str:
+    released.set()
+    return data
 
 
 route_handlers: list[RouteHandler] = [
@@ -122,5 +135,6 @@ route_handlers: list[RouteHandler] = [
     sent_so_far,
     busy,
     never_receives,
+    release,
 ]
 sending = Router(path="/sending", route_handlers=route_handlers)
