@@ -365,6 +365,20 @@ async def test_message_scope_sees_the_message_and_closes_after_the_reply() -> No
     ]
 
 
+async def test_nothing_is_sent_for_none_nor_after_ones_own_close_with_message_scope_either() -> None:
+    @websocket_listener("/", dependencies={"one": Provide(gives, scope="message")})
+    async def listen(data: str, one: int, socket: WebSocket) -> str | None:
+        if data == "close":
+            await socket.close(4000)
+        return None if data == "quiet" else data
+
+    async with talking(Telex([listen])) as client:
+        await client.send("quiet")
+        assert await asked(client, "loud") == "loud"
+        await client.send("close")
+        assert (await ending(client))[0] == 4000
+
+
 async def test_a_sync_listener_with_message_scope_and_one_in_a_thread() -> None:
     made: list[int] = []
 
