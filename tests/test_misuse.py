@@ -210,12 +210,6 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a guard that is none": (listener(plain, guards=["admin"]), "write def guard(socket, handler)"),
     "a middleware that is none": (listener(plain, middleware=["session"]), "is not callable"),
-    "an origin that matches nothing": (listener(plain, allowed_origins=["https://a/b"]), "matches nothing: write"),
-}
-
-WITHOUT_A_FUNCTION: dict[str, tuple[Callable[[], object], str]] = {
-    "an instance of a listener class": (lambda: Telex([ReceiverWithoutData(None)]), "register the class itself"),  # type: ignore[list-item]
-    "a decorator without a function": (lambda: websocket("/")(None), "it decorates a function"),  # type: ignore[arg-type]
     "an untyped parameter of no known form": (listener(plain, "/{a b}"), "write {name} or {name:kind}"),
     "an unknown convertor": (listener(plain, "/{a:string}"), "'string' is no kind of parameter; there are date"),
     "a doubled parameter": (listener(plain, "/{a}/{a}"), "has the parameter 'a' twice: rename one"),
@@ -224,6 +218,12 @@ WITHOUT_A_FUNCTION: dict[str, tuple[Callable[[], object], str]] = {
         "both a path parameter and a dependency: rename one of them",
     ),
     "a reserved name as a dependency": (listener(plain, dependencies={"state": provider}), "has a reserved name"),
+    "an origin that matches nothing": (listener(plain, allowed_origins=["https://a/b"]), "matches nothing: write"),
+}
+
+WITHOUT_A_FUNCTION: dict[str, tuple[Callable[[], object], str]] = {
+    "an instance of a listener class": (lambda: Telex([ReceiverWithoutData(None)]), "register the class itself"),  # type: ignore[list-item]
+    "a decorator without a function": (lambda: websocket("/")(None), "it decorates a function"),  # type: ignore[arg-type]
     "a provider that cannot be called": (lambda: Provide(3), "the provider must be callable; write Provide(lambda: 3)"),  # type: ignore[arg-type]
     "a parameter with two sources": (lambda: Parameter(query="a", header="b"), "names two sources: keep one"),
 }

@@ -19,8 +19,8 @@ from telex.middleware import without_fast_path
 from telex.paths import PathTemplate, RouteTable
 from telex.plans import Build, HandlerPlan, compile_plan
 from telex.registry import Registry
-from telex.routing import Names, RouteHandler, flatten
-from telex.signatures import positional_count
+from telex.routing import Names, RouteHandler, Row, flatten
+from telex.signatures import describe, positional_count
 from telex.steps import Cache
 from telex.types import ASGIApp, Receive, Scope, Send
 
@@ -118,7 +118,7 @@ class Telex:
     def _compile(self, route_handlers: Iterable[RouteHandler]) -> Iterable[HandlerPlan]:
         cache = Cache()
         for row in flatten(route_handlers, self._layer, self):
-            template = PathTemplate.parse(row.path)
+            template = _read_path(row)
             build = Build(
                 handler=row.handler,
                 layer=row.layer,
@@ -227,6 +227,13 @@ class Telex:
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """The same as starlette's apps give it, so that theirs can build URLs of ours."""
         return URLPath(self.route_reverse(name, **path_params), protocol="websocket")
+
+
+def _read_path(row: Row) -> PathTemplate:
+    try:
+        return PathTemplate.parse(row.path)
+    except ImproperlyConfiguredException as exc:
+        raise ImproperlyConfiguredException(f"{describe(row.handler.fn)}: {exc.detail}") from exc
 
 
 def _own_path(scope: Scope) -> str:

@@ -92,12 +92,14 @@ SkipValidation = Annotated[T, Dependency()]
 class Graph:
     """Compiles the functions of one handler against its providers.
 
+    :param where: the handler, for errors.
     :param path_names: the path parameters of the handler's route.
     :param providers: the merged dependencies.
     """
 
     def __init__(
         self,
+        where: str,
         *,
         path_names: Collection[str] = (),
         providers: Providers | None = None,
@@ -123,7 +125,7 @@ class Graph:
         """For each slot of message scope, the slots that are filled for it: others first, itself last."""
         self._size = 1
         self._building: list[str] = []
-        self._check_names()
+        self._check_names(where)
 
     DATA: Final = 0
     """The slot of the message."""
@@ -196,15 +198,16 @@ class Graph:
 
     # -- building
 
-    def _check_names(self) -> None:
+    def _check_names(self, where: str) -> None:
         for name in self._providers:
             if name in RESERVED:
                 raise ImproperlyConfiguredException(
-                    f"dependency {name!r} has a reserved name ({', '.join(sorted(RESERVED))}): call it something else"
+                    f"{where}: dependency {name!r} has a reserved name ({', '.join(sorted(RESERVED))}):"
+                    " call it something else"
                 )
             if name in self._path_names:
                 raise ImproperlyConfiguredException(
-                    f"{name!r} is both a path parameter and a dependency: rename one of them"
+                    f"{where}: {name!r} is both a path parameter and a dependency: rename one of them"
                 )
 
     def _arguments(self, signature: Signature, skip: Collection[str], scope: Scope) -> tuple[tuple[str, int], ...]:

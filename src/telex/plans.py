@@ -87,6 +87,7 @@ class Build:
     def __post_init__(self) -> None:
         self.where = describe(self.handler.fn)
         self.graph = Graph(
+            self.where,
             path_names=self.path_names,
             providers=self.layer.dependencies,
             parameters=self.layer.parameters,
