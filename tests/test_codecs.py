@@ -367,3 +367,11 @@ def test_without_pydantic_nothing_is_asked_of_it(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delitem(sys.modules, name)
     assert reader(Struct)('{"x":1}') == Struct(1)
     assert as_validation_error(KeyError()) is None
+
+
+def test_an_error_of_pydantic_itself_is_a_validation_error() -> None:
+    with pytest.raises(pydantic.ValidationError) as caught:
+        Model.model_validate({"x": "a"})
+    invalid = as_validation_error(caught.value)
+    assert invalid is not None
+    assert invalid.path == "$.x"

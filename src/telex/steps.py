@@ -31,11 +31,12 @@ class Cache:
 
     async def get(self, provider: Hashable, make: Callable[[], Awaitable[object]]) -> object:
         """The cached value of ``provider``; ``make`` runs at most once, however many connections wait."""
-        if provider not in self._values:
-            async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-                if provider not in self._values:
-                    self._values[provider] = await make()
-        return self._values[provider]
+        if provider in self._values:
+            return self._values[provider]
+        async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            if provider in self._values:  # made by whoever had the lock before
+                return self._values[provider]
+            return self._values.setdefault(provider, await make())
 
 
 @dataclass(frozen=True, slots=True)
