@@ -169,8 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints a table for each kind of model."""
     options = argparse.ArgumentParser("python -m benchmarks.dto", description=__doc__)
     options.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
-    options.add_argument("--messages", type=int, default=10_000, help="in one measurement (10,000)")
-    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--messages", type=int, default=2_000, help="in one measurement (2,000)")
+    options.add_argument("--rounds", type=int, default=40)
     given = options.parse_args(arguments)
     for name in given.kinds:
         best = asyncio.run(measure(KINDS[name], given.messages, given.rounds))

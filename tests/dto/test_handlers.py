@@ -10,8 +10,9 @@ import pytest
 
 from telex import Controller, Router, Telex, WebsocketListener, receives, websocket_listener, websocket_stream
 from telex.dto import DataclassDTO, DTOConfig, DTOData, dto_field
+from tests.contract.servers import ServerKind
 from tests.dto.support import misconfigured
-from tests.support.live import asked_json, connected, ending, heard, heard_json, serving, talking
+from tests.support.live import UVICORN, asked_json, connected, ending, heard, heard_json, serving, talking
 
 
 @dataclass
@@ -30,14 +31,28 @@ Upper = DataclassDTO[Annotated[User, DTOConfig(rename_strategy="upper")]]
 Kebab = DataclassDTO[Annotated[User, DTOConfig(rename_strategy="kebab")]]
 
 
-async def test_dto_alone_serves_both_ways() -> None:
-    @websocket_listener("/", dto=Camel)
-    async def echo(data: User) -> User:
+@pytest.fixture(params=[UVICORN, ServerKind("telex")], ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> ServerKind:
+    """Stock uvicorn, and Telex's own server with its fast path."""
+    found: ServerKind = request.param
+    return found
+
+
+async def test_dto_alone_serves_both_ways(kind: ServerKind) -> None:
+    @websocket_listener("/async", dto=Camel)
+    async def listen(data: User) -> User:
         assert data.password == "new"
         return data
 
-    async with talking(Telex([echo])) as client:
-        assert await asked_json(client, {"userName": "Ada", "password": "new"}) == {"userName": "Ada"}
+    @websocket_listener("/sync", dto=Camel)
+    def listen_inline(data: User) -> User:
+        assert data.password == "new"
+        return data
+
+    async with serving(Telex([listen, listen_inline]), kind) as running:
+        for path in ("/async", "/sync"):
+            async with connected(running, path) as client:
+                assert await asked_json(client, {"userName": "Ada", "password": "new"}) == {"userName": "Ada"}
 
 
 async def test_dto_alone_leaves_replies_of_other_types_alone() -> None:
@@ -143,12 +158,12 @@ async def test_a_stream_writes_with_it(option: str) -> None:
         assert await heard(client) == "as it is"
 
 
-async def test_a_fault_is_answered_with_its_place_on_the_wire() -> None:
+async def test_a_fault_is_answered_with_its_place_on_the_wire(kind: ServerKind) -> None:
     @websocket_listener("/", dto=Camel)
     def echo(data: list[User]) -> list[User]:
         return data
 
-    async with talking(Telex([echo])) as client:
+    async with talking(Telex([echo]), kind=kind) as client:
         error = (await asked_json(client, [{"userName": "Ada"}, {"userName": 3}]))["error"]
         assert error == {"code": "invalid_message", "message": "Expected `str`, got `int`", "path": "$[1].userName"}
         assert await asked_json(client, [{"userName": "Ada"}]) == [{"userName": "Ada"}]

@@ -1,0 +1,15 @@
+"""The benchmark runs, on the smallest scale; it checks the replies itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import dto
+
+
+def test_every_kind_of_model_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    dto.main(["--messages", "20", "--rounds", "1"])
+    printed = capsys.readouterr().out
+    for kind in dto.KINDS:
+        assert f"| {kind}, typed echo |" in printed
+    assert printed.count("| Litestar with a DTO |") == len(dto.KINDS)
