@@ -15,7 +15,7 @@ import venv
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.server.apps import ECHOES
 from tests.server.process import ROOT, process
@@ -29,13 +29,15 @@ _DEFLATE: Final = [f"12.{group}.{case}" for group in range(1, 6) for case in (1,
 
 PARTS: Final[Mapping[str, Sequence[str]]] = {
     "core": ["-x", "9.*", "-x", "12.*", "-x", "13.*"],
+    "order": ["-i", "3.*", "-i", "4.*", "-i", "7.*"],
     "limits": ["-i", "9.*"],
     "deflate": [word for case in _DEFLATE for word in ("-i", case)],
     "full": [],
 }
-"""Which cases: all but limits and compression (247), limits (54), some of compression (36), all (517)."""
+"""Which cases: all but limits and compression (247); of these, those in which an answer may come too late (54); limits
+(54); some of compression (36); all (517)."""
 
-SETTINGS: Final[Mapping[str, object]] = {
+SETTINGS: Final[Mapping[str, Any]] = {
     "max_message_size": 16 << 20,  # what cases 9.* send
     "ping_interval": None,  # a ping between the messages of a long case would count as a failure
     "deflate_min_size": 0,  # kosoku's compression cases take an uncompressed echo for text where bytes are expected

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from telex.server import Server, Settings
 from tests.support.limits import limit_memory
@@ -35,7 +36,7 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def process(app: str, *, mebibytes: int | None = None, **settings: object) -> AsyncIterator[Running]:
+async def process(app: str, *, mebibytes: int | None = None, **settings: Any) -> AsyncIterator[Running]:
     """Serves ``module:attribute`` on a free port, under a memory limit if one is given; SIGTERM at the end."""
     with tempfile.TemporaryDirectory() as folder:
         log_file = Path(folder) / "log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from functools import partial
 
 from telex.server.clock import Clock
 
@@ -22,7 +23,7 @@ async def test_timers_ring_once_never_early_and_hardly_late() -> None:
             done.set()
 
     for delay in delays:
-        Clock.of(loop).call_later(delay, lambda delay=delay: note(delay))
+        Clock.of(loop).call_later(delay, partial(note, delay))
     await asyncio.wait_for(done.wait(), 5)
     assert all(delay <= late for delay, late in rang.items())
     assert list(rang) == delays

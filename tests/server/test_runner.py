@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
@@ -170,7 +171,7 @@ if __name__ == "__main__":
 """
     async with script(code) as (parent, log_file):
         await opened(port)
-        pids = set()
+        pids: set[int] = set()
         async with asyncio.timeout(20):
             while len(pids) < 2:
                 pids.add(await pid_behind(port))
@@ -262,7 +263,7 @@ async def test_both_loops_and_both_http_parsers(loop: str, http: str) -> None:
 async def test_tls(certificate: tuple[Path, Path], loop: str) -> None:
     certfile, keyfile = certificate
     trust = ssl.create_default_context(cafile=str(certfile))
-    settings = {"ssl_certfile": str(certfile), "ssl_keyfile": str(keyfile), "loop": loop}
+    settings: dict[str, Any] = {"ssl_certfile": str(certfile), "ssl_keyfile": str(keyfile), "loop": loop}
     async with process("tests.server.apps:attackable", **settings) as server:
         for path in ("/", "/frame"):
             async with websockets.connect(f"wss://localhost:{server.port}{path}", ssl=trust) as client:

@@ -77,7 +77,7 @@ async def test_t29_a_client_that_the_server_does_not_read_from_is_not_blamed() -
         await asyncio.sleep(0.5)  # several pings would have been missed
         release.set()
         await client.send(frame(TEXT, b"y") * 4)
-        got = []
+        got: list[bytes] = []
         while len(got) < 8:
             one = await client.read_frame()
             if one.opcode == PING:
