@@ -14,6 +14,7 @@ import pytest
 
 from telex import (
     ImproperlyConfiguredException,
+    PermissionDeniedException,
     Provide,
     Telex,
     WebSocket,
@@ -654,3 +655,52 @@ async def test_guards_may_refuse_by_raising_or_by_false(kind: ServerKind, caplog
         async with connected(running, "/a", headers={"x-ok": "yes"}):
             pass
     assert not [record for record in caplog.records if record.name == "telex" and record.levelno >= logging.ERROR]
+
+
+async def test_on_disconnect_is_told_how_the_server_ends_it(kind: ServerKind) -> None:
+    told: list[tuple[int, str]] = []
+
+    def on_disconnect(close_code: int, close_reason: str) -> None:
+        told.append((close_code, close_reason))
+
+    @websocket_listener("/", on_disconnect=on_disconnect)
+    async def ending_itself(data: str, socket: WebSocket) -> None:
+        if data == "close":
+            await socket.close(4001, "own")
+        if data == "status":
+            raise PermissionDeniedException("not yours")
+        raise KeyError
+
+    async with serving(Telex([ending_itself]), kind) as running:
+        for message in ("close", "status", "unexpected"):
+            async with connected(running) as client:
+                await client.send(message)
+                assert (await ending(client))[0] in {4001, 4403, 1011}
+    assert told == [(4001, "own"), (4403, "not yours"), (1011, "internal error")]
+
+
+async def test_an_on_disconnect_that_fails_is_logged_once_and_the_rest_is_cleaned_up(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    freed: list[bool] = []
+
+    async def resource() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            freed.append(True)
+
+    def on_disconnect() -> None:
+        raise KeyError("in the hook")
+
+    @websocket_listener("/", on_disconnect=on_disconnect, dependencies={"resource": resource})
+    async def echo(data: str, resource: int) -> str:
+        return data
+
+    async with talking(Telex([echo]), kind=kind) as client:
+        assert await asked(client, "x") == "x"
+    assert freed == [True]
+    records = [record for record in caplog.records if record.name == "telex"]
+    assert len(records) == 1
+    assert records[0].exc_info is not None
+    assert "in the hook" in str(records[0].exc_info[1])
