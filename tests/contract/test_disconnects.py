@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.contract.site import Site
+from tests.contract.site import ON_BOTH_PATHS, Site
 from tests.contract.subjects.lifetimes import BUSY
 from tests.support.raw import TEXT, RawClient, close_frame, frame
 
@@ -27,7 +27,8 @@ def is_ended_by_a_disconnect(note: str, case: str) -> bool:
     return note in {f"out by CancelledError as {case}", f"out by GeneratorExit as {case}"}
 
 
-@pytest.mark.parametrize("how", ["reset", "close", "half-close"])
+@ON_BOTH_PATHS
+@pytest.mark.parametrize("how", ["reset", "close"])
 @pytest.mark.parametrize("case", BUSY)
 async def test_a_busy_handler_is_cancelled_and_knows_its_context(site: Site, case: str, how: str) -> None:
     async with site.raw(f"/lifetimes/busy/listener/{case}") as client:
@@ -38,11 +39,11 @@ async def test_a_busy_handler_is_cancelled_and_knows_its_context(site: Site, cas
     assert await site.notes() == ["in", f"out by CancelledError as {case}"]
 
 
-@pytest.mark.parametrize("how", ["reset", "close"])
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "listener"])
+@pytest.mark.parametrize("how", ["reset", "close", "half-close"])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_so_is_every_kind_of_handler(site: Site, kind: str, how: str) -> None:
     async with site.raw(f"/lifetimes/busy/{kind}/sleep") as client:
-        if kind == "concurrent":
+        if kind in {"listener", "concurrent"}:
             await client.send(frame(TEXT, b"go"))
         await site.until("in")
         await leave(client, how)

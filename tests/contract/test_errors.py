@@ -110,6 +110,7 @@ MEANT = {
 }
 
 
+@ON_BOTH_PATHS
 @pytest.mark.parametrize("case", MEANT)
 async def test_exceptions_say_how_it_ends(site: Site, case: str) -> None:
     (status, detail), close, is_logged = MEANT[case]
@@ -126,6 +127,7 @@ async def test_exceptions_say_how_it_ends(site: Site, case: str) -> None:
 # -- close codes and reasons (T26)
 
 
+@ON_BOTH_PATHS
 @pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1012, 1013, 3000, 3999, 4000, 4999])
 async def test_a_code_that_may_be_sent_arrives(site: Site, code: int) -> None:
     async with site.connect("/errors/close") as client:

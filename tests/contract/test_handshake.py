@@ -265,6 +265,7 @@ async def test_a_client_that_gives_up_before_the_answer_leaves_nothing(site: Sit
     await site.settled()
 
 
+@ON_BOTH_PATHS
 async def test_a_page_is_told_that_there_is_a_websocket(site: Site) -> None:
     async with site.raw() as client:
         response = await client.handshake("/seen", without=["Upgrade", "Connection", "Sec-WebSocket-Key"])
