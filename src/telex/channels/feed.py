@@ -247,12 +247,10 @@ class Feed:
             await self._catch_up_all(waiting[start : start + BATCH])
 
     async def _catch_up_all(self, rooms: Iterable[Room]) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for room in rooms:
-                    group.create_task(self._catch_up(room))
-        except* BackendUnavailable as errors:
-            raise BackendUnavailable(str(errors.exceptions[0])) from errors
+        # No task group: before Python 3.13 one whose task fails may leave its parent marked as cancelled.
+        for outcome in await asyncio.gather(*map(self._catch_up, rooms), return_exceptions=True):
+            if outcome is not None:
+                raise outcome
 
     async def _note_positions(self, topics: Iterable[Topic]) -> None:
         """Note where new rooms with history stand *before* subscribing, so that a loss before the first event shows."""

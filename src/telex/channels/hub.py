@@ -93,7 +93,7 @@ class Channels:
                 self, names, ws_handler_base_path, ws_handler_send_history, ws_send_mode, ws_handler_options or {}
             )
         self._max_backlog = subscriber_max_backlog
-        self._strategy = subscriber_backlog_strategy
+        self._strategy: Policy = subscriber_backlog_strategy
         self._subscriber_class = subscriber_class
         # A wrong policy or limit is an error of the app's description: find it now.
         subscriber_class(subscriber_max_backlog, subscriber_backlog_strategy)
@@ -248,7 +248,7 @@ class Channels:
             raise ChannelsException("a pattern has no history: subscribe to channels by name")
         starts = starting_points(topics, since)
         limit = self._max_backlog if max_backlog is None else max_backlog
-        subscriber = self._subscriber_class(limit, backlog_strategy or self._strategy)
+        subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
         return Subscription(lambda: self._open(subscriber, topics, history, starts).__await__(), self._dismiss)
 
     def start_subscription(self, channels: str | Iterable[str], history: int | None = None) -> Subscription:

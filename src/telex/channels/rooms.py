@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from telex.channels.backends.base import Topic
@@ -23,8 +23,10 @@ OVERFLOW: Final = "too many events came while the past was fetched"
 class Member(Protocol):
     """What a room needs of a subscriber."""
 
-    def put_nowait(self, event: Event) -> bool:
-        """Take one event."""
+    @property
+    def put_nowait(self) -> Callable[[Event], bool]:
+        """Takes one event. It is looked up for each event anew: a subscriber may change the way that they go."""
+        ...
 
     def put_gap(self, gap: Gap) -> None:
         """Take the mark of a loss."""

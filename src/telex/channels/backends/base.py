@@ -37,7 +37,7 @@ class Sink(Protocol):
     def deliver(self, event: Event, pattern: str | None = None) -> None:
         """Take one event; ``pattern`` is the pattern that it was subscribed by, ``None`` for the channel itself."""
 
-    def keep_for(self, channel: str) -> Keep | None:
+    def keep_for(self, channel: str, /) -> Keep | None:
         """What is to be kept of a channel: some brokers carry channels with history elsewhere."""
 
     def lost(self, error: BackendUnavailable) -> None:
