@@ -53,8 +53,12 @@ def _panel(axes: Axes, results: Results, name: str) -> None:
     widths = [figures[peer] for peer in peers]
     bars = axes.barh([PEERS[peer].title for peer in peers], widths, color=[_color(peer) for peer in peers])
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
-    axes.set_title(f"{SCENARIOS[name].title} ({SCENARIOS[name].unit})", loc="left", fontsize=10)
-    axes.margins(x=0.12)
+    axes.set_title(f"{SCENARIOS[name].title}, {SCENARIOS[name].unit}", loc="left", fontsize=10, x=-0.5)
+    axes.margins(x=0.12, y=0.02)
+    # Each bar has its figure.
+    axes.xaxis.set_visible(False)
+    axes.spines.bottom.set_visible(False)
+    axes.tick_params(length=0)
 
 
 def _lines(results: Results, names: Sequence[str]) -> Figure:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from benchmarks.machine import machine
 from benchmarks.peers import PEERS
 from benchmarks.results import Results
-from benchmarks.scenarios import GROUPS, SCENARIOS
+from benchmarks.scenarios import GROUPS, SCENARIOS, Scenario
 
 COMMAND = "python -m benchmarks all --markdown docs/benchmarks.md --plots docs/"
 
@@ -59,9 +59,14 @@ def tables(results: Results) -> str:
 def table(results: Results, group: str) -> str:
     """Peers down, scenarios across; the best figure and how many times the baseline it is."""
     names = results.scenarios(group)
-    heads = [f"{SCENARIOS[name].title} ({SCENARIOS[name].unit})" for name in names]
+    units = [SCENARIOS[name].unit for name in names]
+    heads = [_head(SCENARIOS[name], len(set(units)) > 1) for name in names]
     rows = [[PEERS[peer].title, *(_cell(results, name, peer) for name in names)] for peer in results.peers(names)]
-    return as_table(["", *heads], rows)
+    return as_table(["" if len(set(units)) > 1 else units[0], *heads], rows)
+
+
+def _head(scenario: Scenario, with_unit: bool) -> str:
+    return f"{scenario.title} ({scenario.unit})" if with_unit else scenario.title
 
 
 def page(results: Results, plots: Mapping[str, str]) -> str:
@@ -113,10 +118,12 @@ second: it says how many connections a machine carries, and does not depend on h
 
 This page is written by one command, which anybody can run:
 
-```shell
-pip install "telex[bench]"
-{command}
-```"""
+```console
+$ pip install 'telex[bench]'
+$ {command}
+```
+
+`--missing` goes on where it stopped, `--scenarios` and `--peers` choose, and without `all` a quick part is measured."""
 
 _METHOD = """\
 A figure is user and system time of the server's process tree by the kernel's clock, divided by the messages
