@@ -110,3 +110,17 @@ class Tag(MappedAsDataclass, Base):
     name: Mapped[str]
     color: Mapped[str] = mapped_column(default="red")
     hidden: Mapped[str | None] = mapped_column(init=False, default=None)
+
+
+class Label(Base):
+    """Written as before annotations: the mapper alone says what there is."""
+
+    __tablename__ = "label"
+
+    id = mapped_column(sa.Integer, primary_key=True)
+    text = mapped_column(sa.String, nullable=False)
+    size = mapped_column(sa.Integer)
+    facts = mapped_column(sa.JSON, nullable=False)
+    owner_id = mapped_column(sa.ForeignKey("label.id"))
+    owner = relationship("Label", remote_side="Label.id", viewonly=True)
+    parts = relationship("Label", collection_class=set)

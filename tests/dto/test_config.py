@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
+import attrs
 import msgspec
 import pytest
 
@@ -184,6 +185,21 @@ def test_a_models_own_refusal_is_the_clients_fault() -> None:
         data.create_instance(number=5)
     with pytest.raises(TypeError, match="number"):
         data.create_instance()
+
+
+def test_a_validator_of_attrs_names_its_field() -> None:
+    @attrs.define
+    class Checked:
+        size_of_it: int = attrs.field(validator=attrs.validators.ge(3))
+        text: object = attrs.field(default="", validator=attrs.validators.instance_of(str))
+        twice: int = attrs.field(default=attrs.Factory(lambda self: 2 * self.size_of_it, takes_self=True))
+
+    dto = AttrsDTO[Annotated[Checked, DTOConfig(rename_strategy="camel")]]
+    assert reader(dto)({"sizeOfIt": 4}) == Checked(4, "", 8)
+    error = refused(reader(dto, list[Checked]), [{"sizeOfIt": 4, "text": 5}])
+    assert error.path == "$[0].text"
+    assert "must be <class 'str'>" in error.detail
+    assert "must be >= 3" in refused(reader(dto), {"sizeOfIt": 1}).detail
 
 
 # -- one's own

@@ -117,6 +117,21 @@ def test_data_that_lacks_a_field_is_completed(kind: Kind) -> None:
     assert kind.get(kind.get(person, "home"), "street_name") == "Main"
 
 
+def test_data_for_a_nested_model_that_was_not_sent(kind: Kind) -> None:
+    dto = configured(kind, exclude={"home.number"}, partial=True)
+    data = reader(dto, data_of(kind))({"full_name": "Ada", "others": [{"street_name": "Side"}]})
+    assert repr(data) == "DTOData({'full_name': 'Ada', 'others': [{'street_name': 'Side'}]})"
+    person = data.create_instance(home__street_name="Main", home__number=4, secret="given")
+    assert kind.get(kind.get(person, "home"), "street_name") == "Main"
+    assert kind.get(kind.get(person, "home"), "number") == 4
+    assert kind.get(person, "secret") == "given"
+    with_home = reader(dto, data_of(kind))({"home": {"street_name": "New"}})
+    with_home.update_instance(person, home__number=5, full_name="Eve")
+    assert kind.get(kind.get(person, "home"), "street_name") == "New"
+    assert kind.get(kind.get(person, "home"), "number") == 5
+    assert kind.get(person, "full_name") == "Eve"
+
+
 def test_partial_data_updates_an_instance(kind: Kind) -> None:
     dto = configured(kind, partial=True)
     person = ada(kind, secret="kept")

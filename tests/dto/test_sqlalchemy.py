@@ -17,7 +17,7 @@ from telex.dto import DTOConfig, DTOData, SQLAlchemyDTO
 from telex.exceptions import SerializationException
 from tests.channels.brokers import Postgres
 from tests.dto.kinds import DataclassStreet
-from tests.dto.library import Author, Base, Book, Mood, Shop, Tag, Truck
+from tests.dto.library import Author, Base, Book, Label, Mood, Shop, Tag, Truck
 from tests.dto.support import misconfigured, reader, refused, writer
 from tests.support.live import asked_json, talking
 
@@ -191,6 +191,18 @@ def test_relationships_that_refer_back_end_at_the_depth() -> None:
     two: Any = writer(SQLAlchemyDTO[Annotated[Author, DTOConfig(max_nested_depth=2)]])(author)
     assert two["books"][0]["author"]["first_name"] == "Ada"
     assert "books" not in two["books"][0]["author"]
+
+
+def test_a_class_without_annotations() -> None:
+    dto = SQLAlchemyDTO[Label]
+    label = reader(dto)({"text": "a", "facts": [1, {"b": None}], "parts": [{"text": "c", "facts": 2}], "owner": 5})
+    assert (label.text, label.facts, label.size) == ("a", [1, {"b": None}], None)
+    assert {part.text for part in label.parts} == {"c"}
+    part = {"id": None, "text": "c", "size": None, "facts": 2, "owner_id": None}
+    whole = {"id": None, "text": "a", "size": None, "facts": [1, {"b": None}], "owner_id": None, "owner": None}
+    assert writer(dto)(label) == {**whole, "parts": [part]}
+    assert refused(reader(dto), {"text": 5, "facts": 1}).path == "$.text"
+    assert refused(reader(dto), {"text": "a", "facts": 1, "size": "x"}).path == "$.size"
 
 
 def test_other_classes_are_refused() -> None:
