@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -45,6 +47,16 @@ def test_conflation_keeps_the_newest_of_each_key_in_the_order_of_the_keys() -> N
     assert mailbox.put(3) is False
     assert mailbox.dropped == 1
     assert drained(mailbox) == [2, 3]
+
+
+async def test_a_key_that_fails_ends_its_own_reader_alone() -> None:
+    keys: list[Callable[..., Any]] = [lambda number: 1 / number, lambda number: [number]]
+    for key in keys:
+        mailbox: Mailbox[int] = Mailbox(2, conflate(key))
+        assert mailbox.put(0) is False
+        with pytest.raises(WebSocketException, match=r"conflate\(key\) failed") as raised:
+            await mailbox.get()
+        assert raised.value.code == 1011
 
 
 def test_an_unknown_policy_and_an_empty_mailbox_are_errors_of_the_description() -> None:

@@ -165,6 +165,23 @@ async def test_an_envelope_has_positions_and_a_client_comes_back_to_what_it_miss
         assert (await denied(running, f"/rooms/1?since={stale}")).status == 410
 
 
+async def test_binary_data_ends_who_follows_as_text_and_nobody_else(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    text = channel_listener("/text", channel="room:1")
+    binary = channel_listener("/binary", channel="room:1", send_mode="binary")
+    async with AsyncExitStack() as stack:
+        running = await stack.enter_async_context(site(hub, kind, text, binary))
+        one = await stack.enter_async_context(connected(running, "/text"))
+        other = await stack.enter_async_context(connected(running, "/binary"))
+        await following(hub, 2)
+        for data in ("text", b"\xff", "more"):
+            await hub.publish("room:1", data)
+        assert await within(one.recv()) == "text"
+        assert await ended(one) == (1003, "binary data in 'room:1': it needs send_mode='binary'")
+        assert [await within(other.recv()) for _ in range(3)] == [b"text", b"\xff", b"more"]
+    assert hub.statistics().reconnects == 0
+
+
 async def test_presence_is_shown_in_envelopes(kind: ServerKind) -> None:
     hub = Channels(MemoryBackend(), **HUB, presence=Heartbeat())
     room = channel_listener(

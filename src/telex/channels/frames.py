@@ -10,7 +10,7 @@ import msgspec
 from telex.channels.history import Event, Gap, Item
 from telex.channels.presence import Joined, Left
 from telex.exceptions import WebSocketException
-from telex.status_codes import WS_1012_SERVICE_RESTART
+from telex.status_codes import WS_1003_UNSUPPORTED_DATA, WS_1012_SERVICE_RESTART
 
 __all__ = ("ENVELOPE", "Frame", "as_bytes", "as_envelope", "as_text", "data_of")
 
@@ -48,7 +48,11 @@ def data_of(item: Item) -> bytes:
 
 
 def _text_of(item: Item) -> str:
-    return data_of(item).decode()
+    try:
+        return data_of(item).decode()
+    except UnicodeDecodeError:
+        reason = f"binary data in {item.channel!r}: it needs send_mode='binary'"
+        raise WebSocketException(WS_1003_UNSUPPORTED_DATA, reason) from None
 
 
 def write_change(change: Joined | Left) -> str:

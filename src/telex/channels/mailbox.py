@@ -8,16 +8,19 @@ policy may drop.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 from telex.exceptions import ConcurrencyError, ImproperlyConfiguredException, WebSocketException
-from telex.status_codes import WS_1013_TRY_AGAIN_LATER
+from telex.status_codes import WS_1011_UNEXPECTED_ERROR, WS_1013_TRY_AGAIN_LATER
 
 __all__ = ("Conflate", "Mailbox", "Policy", "conflate")
 
 T = TypeVar("T")
+
+logger = logging.getLogger("telex.channels")
 
 _POLICIES: Final = {
     "drop_oldest": "drop_oldest",
@@ -117,7 +120,15 @@ class Mailbox(Generic[T]):
         if self._closing:
             return False
         if self._key is not None:
-            return self._put_conflated(item, self._key(item))
+            try:
+                key = self._key(item)
+                hash(key)
+            except Exception:
+                # The user's function fails its own subscriber, not the publisher and everybody else.
+                logger.exception("the key function of conflate(key) failed; its subscriber ends")
+                self.fail(WebSocketException(WS_1011_UNEXPECTED_ERROR, "conflate(key) failed"))
+                return False
+            return self._put_conflated(item, key)
         if len(self._pending) - self._marks >= self._limit:
             return self._overflow(item)
         self._pending.append(item)

@@ -13,7 +13,7 @@ from telex.channels.history import Event, Gap, Item, Position
 from telex.channels.mailbox import Mailbox, Policy
 from telex.channels.rooms import Room
 from telex.connection import WebSocket
-from telex.exceptions import ConcurrencyError
+from telex.exceptions import ConcurrencyError, WebSocketException
 from telex.types import Mode, Transport
 
 __all__ = ("EventCallback", "Subscriber", "Subscription")
@@ -142,8 +142,9 @@ class Subscriber:
         def put(event: Event) -> bool:
             try:
                 flows = transport.send(frame(event))
-            except OSError:
-                # The connection is ending: whoever forwards finds out by sending this one.
+            except (OSError, WebSocketException):
+                # The connection is ending, or must. That is for whoever forwards to find out, by sending this one: here
+                # it would hit the publisher and the other subscribers.
                 self.put_nowait = mailbox.put
                 return mailbox.put(event)
             mailbox.delivered += 1
