@@ -308,6 +308,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if self._step in {"closed", "disconnect"}:
             return
         await self._await_connect()
+        await self.inbox.stop_reading()
+        if self._step in {"closed", "disconnect"}:
+            return
         self._step = "closed"
         self.is_open = False
         self.close_code, self.close_reason = event["code"], event["reason"]

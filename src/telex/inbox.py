@@ -165,16 +165,27 @@ class Inbox:
             self.state = AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
 
+    async def stop_reading(self) -> None:
+        """Read ahead no longer, unless somebody waits for what comes: before a close it is of no use.
+
+        granian does not send the close while its ``receive`` is awaited.
+        """
+        if self._waiter is None:
+            await self._cancel_pump()
+
+    async def _cancel_pump(self) -> None:
+        pump = self._pump
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait((pump,))
+
     async def aclose(self) -> None:
         """Stop reading and forget what is queued."""
         self.work = DONE
         self._queue.clear()
         if self.disconnect is not None:
             self.disconnect.__traceback__ = None  # its frames refer to the connection, which refers to it
-        pump, self._pump = self._pump, None
-        if pump is not None:
-            pump.cancel()
-            await asyncio.wait((pump,))
+        await self._cancel_pump()
 
     def fail(self, interrupt: Exception) -> None:
         """End the work that runs with ``interrupt``."""

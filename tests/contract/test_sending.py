@@ -38,6 +38,13 @@ async def test_only_one_task_may_wait_for_messages(site: Site) -> None:
     assert await site.notes() == ["second refused", "first got hello"]
 
 
+async def test_a_handler_may_close_what_is_read_ahead_on(site: Site) -> None:
+    async with site.connect("/sending/closes-after-work") as client:
+        await client.send("enough")
+        await asyncio.wait_for(client.wait_closed(), 5)
+        assert (client.close_code, client.close_reason) == (4001, "enough")
+
+
 async def test_messages_are_handled_one_after_another(site: Site) -> None:
     async with site.connect("/sending/one-after-another") as client:
         for number in range(100):

@@ -41,6 +41,14 @@ async def received_twice(socket: Socket) -> None:
         group.create_task(receive("second"))
 
 
+@websocket_listener("/closes-after-work")
+async def close_after_work(data: str, socket: Socket) -> None:
+    """Works until the connection is read ahead on, then closes it."""
+    while not socket.inbox.reads_ahead:  # noqa: ASYNC110 - nothing tells when
+        await asyncio.sleep(0.005)
+    await socket.close(4001, data)
+
+
 running = 0
 most = 0
 
@@ -128,6 +136,7 @@ def release(data: str) -> str:
 route_handlers: list[RouteHandler] = [
     gathered,
     received_twice,
+    close_after_work,
     one_after_another,
     four_at_once,
     most_at_once,
