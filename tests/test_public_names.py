@@ -6,6 +6,7 @@ import telex
 
 EXPECTED: tuple[str, ...] = (
     "AppConfig",
+    "Channels",
     "Controller",
     "DefineMiddleware",
     "Dependency",

@@ -4,6 +4,11 @@ A listener is a function of a message; its annotations say what messages are. Ev
 built, and runs on any ASGI server.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from telex.application import AppConfig, Plugin, Telex
 from telex.connection import WebSocket
 from telex.datastructures import State
@@ -29,10 +34,14 @@ from telex.middleware import DefineMiddleware
 from telex.params import FromCookie, FromHeader, FromPath, FromQuery, Parameter
 from telex.routing import Controller, Router
 
+if TYPE_CHECKING:
+    from telex.channels import Channels
+
 __version__ = "0.1.0"
 
 __all__ = (
     "AppConfig",
+    "Channels",
     "Controller",
     "DefineMiddleware",
     "Dependency",
@@ -64,3 +73,10 @@ __all__ = (
     "websocket_listener",
     "websocket_stream",
 )
+
+
+def __getattr__(name: str) -> object:
+    """Load channels when they are asked for: many apps need none, and all pay for what is imported."""
+    if name == "Channels":
+        return import_module("telex.channels").Channels
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
