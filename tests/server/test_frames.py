@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from telex.server.settings import App
 from telex.types import Receive, Scope, Send
 from tests.server.apps import Recorder, echo
 from tests.server.conftest import attacked, connected, echoes, running
-from tests.support.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
+from tests.support.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, RawClient, close_frame, frame
 
 LIMIT = 4096
 
@@ -155,29 +157,46 @@ async def test_t27_what_follows_the_servers_close_is_ignored(late: bytes) -> Non
         assert await client.read_to_end() == b""
 
 
-async def test_t28_a_session_is_the_same_however_it_is_cut() -> None:
-    session = (
-        frame(TEXT, b"one")
-        + frame(BINARY, b"\x00" * 300)
-        + frame(TEXT, "grüße €".encode()[:4], fin=False)
-        + frame(PING, b"mid")
-        + frame(CONTINUATION, "grüße €".encode()[4:], fin=False)
-        + frame(CONTINUATION, b"")
-        + frame(BINARY, b"z" * 70_000)
-        + close_frame(4321, b"bye")
-    )
-    random_cuts = random.Random(6455)
-    async with running(Recorder()) as server:
-        seen = set()
-        for attempt in range(12):
-            app = Recorder()
-            server.config.loaded_app = app
-            async with connected(server.port) as client:
-                cuts = sorted(random_cuts.sample(range(1, len(session)), 3 + 4 * attempt))
-                for start, end in zip([0, *cuts], [*cuts, len(session)], strict=True):
-                    await client.send(session[start:end])
-                    await asyncio.sleep(0)
-                assert (await client.read_close()).code == 4321
-            await asyncio.wait_for(app.disconnected.wait(), 5)
-            seen.add(repr(app.events))
-    assert len(seen) == 1
+Session = tuple[list[str | bytes], bytes]
+"""Messages, and a client's frames that carry them: fragmented anywhere, pings between fragments."""
+
+
+@st.composite
+def sessions(draw: st.DrawFn) -> Session:
+    messages = draw(st.lists(st.text(max_size=200) | st.binary(max_size=200), max_size=6))
+    wire = b""
+    for message in messages:
+        raw = message.encode() if isinstance(message, str) else message
+        cuts = sorted(draw(st.sets(st.integers(0, len(raw)), max_size=3)))
+        parts = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+        for number, part in enumerate(parts):
+            opcode = CONTINUATION if number else TEXT if isinstance(message, str) else BINARY
+            wire += frame(opcode, part, fin=number == len(parts) - 1)
+            if draw(st.booleans()):
+                wire += frame(PING, b"between")
+    return messages, wire + close_frame(4321, b"bye")
+
+
+@given(session=sessions(), data=st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+async def test_t28_a_session_is_the_same_however_it_is_cut(session: Session, data: st.DataObject) -> None:
+    messages, wire = session
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(wire) - 1), max_size=12), label="cuts"))
+    app = Recorder()
+    async with running(app) as server, connected(server.port) as client:
+        for start, end in zip([0, *cuts], [*cuts, len(wire)], strict=True):
+            await client.send(wire[start:end])
+            await asyncio.sleep(0)
+        echoed = [each async for each in messages_until_close(client)]
+        await asyncio.wait_for(app.disconnected.wait(), 5)
+    received = [event.get("text", event.get("bytes")) for event in app.events[1:-1]]
+    assert received == messages
+    assert echoed == messages
+    assert app.end == (4321, "bye")
+
+
+async def messages_until_close(client: RawClient) -> AsyncIterator[str | bytes]:
+    """What the server sends before it answers the close; a server does not fragment, and pongs do not count."""
+    while (got := await client.read_frame()).opcode != CLOSE:
+        if got.opcode != PONG:
+            yield got.payload.decode() if got.opcode == TEXT else got.payload
