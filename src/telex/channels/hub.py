@@ -17,8 +17,9 @@ from telex.channels.naming import Names, Since, encoder, starting_points
 from telex.channels.outbox import Outbox
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.routes import generated_handlers
-from telex.channels.statistics import Statistics
+from telex.channels.statistics import Audience, Statistics
 from telex.channels.subscriber import Subscriber, Subscription
+from telex.connection import WebSocket
 from telex.di import Provide
 from telex.exceptions import BackendUnavailable, ChannelsException
 from telex.handlers import WebsocketHandler
@@ -100,11 +101,11 @@ class Channels:
         self._subscribe_timeout = subscribe_timeout
         self._heartbeat = presence
         self._presence: Presence | None = None
-        self._subscribers: set[Subscriber] = set()
+        self._audience = Audience()
         self._outbox = Outbox(self.backend.publish)
         self._feed: Feed | None = None
         self._main: asyncio.Task[None] | None = None
-        self._published = self._delivered = self._dropped = self._conflated = 0
+        self._published = 0
 
     # -- life
 
@@ -161,7 +162,7 @@ class Channels:
 
     async def _end(self) -> None:
         main, self._main = self._main, None
-        for subscriber in list(self._subscribers):
+        for subscriber in self._audience:
             self._dismiss(subscriber)
         if main is not None:
             main.cancel()
@@ -226,6 +227,7 @@ class Channels:
         pattern: bool = False,
         max_backlog: int | None = None,
         backlog_strategy: Policy | None = None,
+        socket: WebSocket[Any, Any, Any] | None = None,
     ) -> Subscription:
         """Follow ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
 
@@ -234,12 +236,15 @@ class Channels:
         puts all that came after that position first, or a :class:`Gap` where that is not to be had; ``recovered`` of
         the subscriber says which.
         With ``pattern`` the names are prefixes that end in ``*``.
+        With ``socket`` the subscription ends with that connection, whichever task or hook it was made in: its stream
+        ends for whoever reads it, and nothing needs to unsubscribe. A handler that takes ``socket`` must be running.
 
         To read a snapshot without missing a change: take :meth:`position` first, then the snapshot, then subscribe
         ``since`` that position.
 
         :raises ChannelsException: a channel is not declared, or what is asked for is not kept.
         :raises BackendUnavailable: on entering: the broker does not confirm in time.
+        :raises WebSocketDisconnect: on entering: the client of ``socket`` has left.
         """
         topics = self._names.topics(channels, pattern=pattern)
         if pattern and not self.backend.supports_patterns:
@@ -249,7 +254,7 @@ class Channels:
         starts = starting_points(topics, since)
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
-        return Subscription(lambda: self._open(subscriber, topics, history, starts).__await__(), self._dismiss)
+        return Subscription(lambda: self._open(subscriber, topics, history, starts), self._dismiss, socket)
 
     def start_subscription(self, channels: str | Iterable[str], history: int | None = None) -> Subscription:
         """As :meth:`subscribe`, under the name that Litestar's users know."""
@@ -297,21 +302,18 @@ class Channels:
                 await feed.join(subscriber, topics, history, starts)
         except TimeoutError:
             raise BackendUnavailable(f"{type(self.backend).__name__} confirmed no subscription") from None
-        self._subscribers.add(subscriber)
+        self._audience.add(subscriber)
         return subscriber
 
     def _dismiss(self, subscriber: Subscriber) -> None:
-        if subscriber not in self._subscribers:
+        if subscriber not in self._audience:
             return
-        self._subscribers.remove(subscriber)
         if self._feed is not None:
             for room in subscriber.rooms.values():
                 self._feed.leave(room, subscriber)
         subscriber.rooms.clear()
         subscriber.finish()
-        self._delivered += subscriber.delivered
-        self._dropped += subscriber.dropped
-        self._conflated += subscriber.conflated
+        self._audience.remove(subscriber)
 
     # -- presence
 
@@ -349,18 +351,18 @@ class Channels:
 
     def statistics(self) -> Statistics:
         """The state of the hub and its counts."""
-        feed, live = self._feed, self._subscribers
+        feed, audience = self._feed, self._audience
         return Statistics(
             connected=self.is_ready,
             reconnects=feed.reconnects if feed else 0,
             channels=sum(topic.name != PRESENCE for topic in feed.rooms) if feed else 0,
-            subscribers=len(live),
+            subscribers=len(audience),
             published=self._published + self._outbox.published,
             failed=self._outbox.failed,
             received=feed.received if feed else 0,
-            delivered=self._delivered + sum(subscriber.delivered for subscriber in live),
-            dropped=self._dropped + sum(subscriber.dropped for subscriber in live),
-            conflated=self._conflated + sum(subscriber.conflated for subscriber in live),
+            delivered=audience.delivered,
+            dropped=audience.dropped,
+            conflated=audience.conflated,
             gaps=feed.gaps if feed else 0,
-            backlog=sum(subscriber.qsize for subscriber in live),
+            backlog=audience.backlog,
         )

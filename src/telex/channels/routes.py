@@ -11,7 +11,7 @@ from telex import codecs
 from telex.channels.frames import ENVELOPE, as_bytes, as_envelope, as_text, write_change
 from telex.channels.history import Position
 from telex.channels.presence import Watch
-from telex.channels.subscriber import Subscription
+from telex.channels.subscriber import Subscription, streams_of
 from telex.codecs import Reader
 from telex.connection import WebSocket
 from telex.exceptions import (
@@ -153,10 +153,7 @@ def _filler(channel: str, path: str) -> Callable[[Mapping[str, Any]], str]:
 
 def _beside(socket: Socket, work: Coroutine[Any, Any, None]) -> None:
     """Run ``work`` beside the handler; the connection owns it, and ends with it if it fails."""
-    if socket.streams is None:
-        work.close()
-        raise ChannelsException("a socket follows a channel within a handler of Telex only")
-    socket.streams.start(work)
+    streams_of(socket).start(work)
 
 
 async def _show_presence(socket: Socket, watch: Watch) -> None:

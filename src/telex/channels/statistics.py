@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-__all__ = ("Statistics",)
+from telex.channels.subscriber import Subscriber
+
+__all__ = ("Audience", "Statistics")
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -27,3 +31,53 @@ class Statistics(msgspec.Struct, frozen=True):
     conflated: int
     gaps: int
     backlog: int
+
+
+class Audience:
+    """The subscribers of a hub. Those that have left are forgotten; what they got still counts."""
+
+    __slots__ = ("_conflated", "_delivered", "_dropped", "_live")
+
+    def __init__(self) -> None:
+        self._live: set[Subscriber] = set()
+        self._delivered = self._dropped = self._conflated = 0
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __iter__(self) -> Iterator[Subscriber]:
+        return iter(tuple(self._live))
+
+    def __contains__(self, subscriber: object) -> bool:
+        return subscriber in self._live
+
+    def add(self, subscriber: Subscriber) -> None:
+        """One has come."""
+        self._live.add(subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        """One has left."""
+        self._live.remove(subscriber)
+        self._delivered += subscriber.delivered
+        self._dropped += subscriber.dropped
+        self._conflated += subscriber.conflated
+
+    @property
+    def delivered(self) -> int:
+        """Events that readers have got."""
+        return self._delivered + sum(subscriber.delivered for subscriber in self._live)
+
+    @property
+    def dropped(self) -> int:
+        """Events that fell to policies."""
+        return self._dropped + sum(subscriber.dropped for subscriber in self._live)
+
+    @property
+    def conflated(self) -> int:
+        """Events that were replaced by newer ones of their key."""
+        return self._conflated + sum(subscriber.conflated for subscriber in self._live)
+
+    @property
+    def backlog(self) -> int:
+        """Events that wait for their readers."""
+        return sum(subscriber.qsize for subscriber in self._live)

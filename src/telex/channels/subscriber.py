@@ -13,10 +13,11 @@ from telex.channels.history import Event, Gap, Item, Position
 from telex.channels.mailbox import Mailbox, Policy
 from telex.channels.rooms import Room
 from telex.connection import WebSocket
-from telex.exceptions import ConcurrencyError, WebSocketException
+from telex.exceptions import ChannelsException, ConcurrencyError, WebSocketException
+from telex.streams import Streams
 from telex.types import Mode, Transport
 
-__all__ = ("EventCallback", "Subscriber", "Subscription")
+__all__ = ("EventCallback", "Subscriber", "Subscription", "streams_of")
 
 EventCallback: TypeAlias = Callable[[bytes], Awaitable[object]]
 """Takes the data of one event, such as ``socket.send_bytes``."""
@@ -40,6 +41,7 @@ class Subscriber:
         """Take one event; false when the policy dropped one for it. The hub's side calls it."""
         self._worker: asyncio.Task[None] | None = None
         self._left: int | None = None
+        self._bond: asyncio.Task[None] | None = None
         self.rooms: dict[str, Room] = {}
         self.recovered: bool | None = None
         self.positions: dict[str, Position] = {}
@@ -60,6 +62,22 @@ class Subscriber:
         """Take nothing more: the stream ends after what waits."""
         self.put_nowait = self._mailbox.put
         self._mailbox.close()
+        if self._bond is not None:
+            self._bond.cancel()
+
+    def bind(self, streams: Streams, leave: Callable[[Subscriber], None]) -> None:
+        """Call ``leave`` when the connection that ``streams`` belong to ends.
+
+        :raises ChannelsException: it is ending already.
+        """
+        stay = _stay()
+        try:
+            self._bond = streams.start(stay)
+        except RuntimeError as error:
+            stay.close()
+            raise ChannelsException("the socket's connection is ending: nothing is subscribed for it") from error
+        # Not a finally of the task's: one that is cancelled before its first step never gets there.
+        self._bond.add_done_callback(lambda _: leave(self))
 
     # -- the reader's side
 
@@ -185,15 +203,31 @@ class Subscriber:
 class Subscription:
     """What :meth:`Channels.subscribe` returns: ``async with`` it, or ``await`` it and unsubscribe yourself."""
 
-    __slots__ = ("_close", "_open", "_subscriber")
+    __slots__ = ("_close", "_open", "_socket", "_subscriber")
 
-    def __init__(self, open_: Callable[[], Generator[object, None, Subscriber]], close: Callable[[Subscriber], None]):
+    def __init__(
+        self,
+        open_: Callable[[], Awaitable[Subscriber]],
+        close: Callable[[Subscriber], None],
+        socket: WebSocket[Any, Any, Any] | None = None,
+    ) -> None:
         self._open = open_
         self._close = close
+        self._socket = socket
         self._subscriber: Subscriber | None = None
 
     def __await__(self) -> Generator[object, None, Subscriber]:
-        return self._open()
+        return (self._open() if self._socket is None else self._open_for(self._socket)).__await__()
+
+    async def _open_for(self, socket: WebSocket[Any, Any, Any]) -> Subscriber:
+        streams_of(socket)
+        subscriber = await self._open()
+        try:
+            subscriber.bind(streams_of(socket), self._close)
+        except BaseException:
+            self._close(subscriber)
+            raise
+        return subscriber
 
     async def __aenter__(self) -> Subscriber:
         self._subscriber = await self
@@ -204,3 +238,22 @@ class Subscription:
     ) -> None:
         if self._subscriber is not None:
             self._close(self._subscriber)
+
+
+def streams_of(socket: WebSocket[Any, Any, Any]) -> Streams:
+    """What runs beside the handler of ``socket`` and ends with its connection.
+
+    :raises WebSocketDisconnect: the client has left.
+    :raises ChannelsException: no handler of Telex runs on this connection, or not any more.
+    """
+    if socket.streams is not None:
+        return socket.streams
+    if socket.has_left():
+        raise socket.lost()
+    raise ChannelsException(
+        "a socket follows a channel while a handler of Telex that takes it runs: not in a guard, not after its end"
+    )
+
+
+async def _stay() -> None:
+    await asyncio.get_running_loop().create_future()
