@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from benchmarks.peers import PEERS
 from benchmarks.results import Results
@@ -65,12 +66,16 @@ def _lines(results: Results, names: Sequence[str]) -> Figure:
     """A line for each peer; where it goes on level, growth costs nothing."""
     figure = Figure(figsize=(10, 5), layout="constrained", facecolor="white")
     axes = figure.add_subplot()
-    for peer in results.peers(names):
+    for number, peer in enumerate(results.peers(names)):
         points = [(SCENARIOS[name].count, best) for name in names if (best := results.best(name, peer)) is not None]
-        style = "-" if PEERS[peer].module.startswith("telex") else "--"
-        axes.plot(*zip(*points, strict=True), style, marker=".", label=PEERS[peer].title)
+        ours = PEERS[peer].module.startswith("telex")
+        style, width = ("-", 2.5) if ours else ("--", 1)
+        color, title = mpl.colormaps["tab20"](number), PEERS[peer].title
+        axes.plot(*zip(*points, strict=True), style, color=color, linewidth=width, marker=".", label=title)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
     axes.set_xlabel(SCENARIOS[names[0]].group.removeprefix("Many ").capitalize())
     axes.set_ylabel(SCENARIOS[names[0]].unit)
     axes.legend(bbox_to_anchor=(1.01, 1), loc="upper left", frameon=False, fontsize=8)

@@ -55,7 +55,8 @@ def _message(title: str, drive: Drive, app: str = "text", needs: str = "") -> Sc
 
 def _crowd(count: int) -> Scenario:
     title, drive = f"{count:,} connections", Echo(count, 10, in_turn=True)
-    return Scenario(CROWD, title, "µs CPU/message", "text", drive, alone=True, most_rounds=1, count=count)
+    rounds, alone = (2, False) if count < 1000 else (1, True)
+    return Scenario(CROWD, title, "µs CPU/message", "text", drive, alone=alone, most_rounds=rounds, count=count)
 
 
 def _routes(count: int) -> Scenario:

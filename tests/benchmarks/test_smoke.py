@@ -82,14 +82,17 @@ def test_what_a_peer_cannot_do_is_left_out() -> None:
 def test_the_command_writes_a_page_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     page, figures = tmp_path / "page.md", tmp_path / "page.json"
     common = ("benchmarks", "all", "--peers", "c", "--rounds", "1", "--seconds", "0.05", "--markdown", str(page))
-    run(*common, "--scenarios", "text")
-    second = run(*common, "--scenarios", "text", "large", "--plots", str(tmp_path), "--missing")
-    assert "large" in second.stderr
-    assert "text" not in second.stderr
+    earlier = Results()
+    earlier.replace("text", {"c": [4.0], "picows": [5.0]})
+    earlier.save(figures)
+    command = run(*common, "--scenarios", "text", "large", "--plots", str(tmp_path), "--missing")
+    assert "large" in command.stderr
+    assert "text" not in command.stderr
     rows = {(row["scenario"], row["peer"]): row for row in json.loads(figures.read_text("utf-8"))["results"]}
     assert set(rows) == {(scenario, peer) for scenario in ("text", "large") for peer in ("c", "picows")}
-    assert rows["text", "picows"]["ratio"] == 1
-    assert PEERS["c"].title in second.stdout
+    assert rows["text", "c"]["ratio"] == 0.8
+    assert rows["large", "picows"]["ratio"] == 1
+    assert PEERS["c"].title in command.stdout
     written = page.read_text("utf-8")
     assert "![Messages](benchmarks-messages.svg)" in written
     assert "<svg" in (tmp_path / "benchmarks-messages.svg").read_text("utf-8")
