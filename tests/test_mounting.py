@@ -92,7 +92,7 @@ def in_litestar(telex: Telex) -> ASGIApp:
     async def mounted(scope: Any, receive: Any, send: Any) -> None:
         await telex(scope, receive, send)
 
-    return Litestar([home, mounted], lifespan=[lifespan])  # type: ignore[return-value]
+    return Litestar([home, mounted], lifespan=[lifespan], logging_config=None)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("mount", [in_starlette, in_fastapi, in_litestar])

@@ -22,4 +22,4 @@ async def home() -> str:
     return "the page"
 
 
-app = Litestar([mount_live, home], lifespan=[lambda app: live.lifespan()])
+app = Litestar([mount_live, home], lifespan=[lambda app: live.lifespan()], logging_config=None)
