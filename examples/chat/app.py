@@ -2,14 +2,15 @@
 
 ``/rooms/{room}?name=Ada`` is a room, ``/statistics`` the stream, ``/`` the page. The history is in the file that the
 environment variable ``CHAT_HISTORY`` names, ``chat.sqlite3`` in the working directory without. One process serves all
-rooms: for several, let :class:`telex.channels.Channels` carry the news between them.
+rooms, unless ``CHAT_CHANNELS`` names a broker, such as ``redis://localhost``: then all processes that use it are one
+chat.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,7 @@ from examples.chat.messages import (
     Typing,
     Welcome,
 )
+from examples.chat.nodes import Nodes
 from examples.chat.page import page
 from examples.chat.rooms import Member, Rooms
 from examples.chat.store import History
@@ -45,10 +47,11 @@ RoomName = Annotated[str, Parameter(min_length=1, max_length=40, pattern=r"^[\w-
 MemberName = Annotated[Name, Parameter(query="name")]
 
 
-def join(room: RoomName, name: MemberName, rooms: Rooms) -> Iterator[Member]:
+async def join(room: RoomName, name: MemberName, rooms: Rooms, nodes: Nodes) -> AsyncIterator[Member]:
     """Presence: a connection is a member from its handshake until it has ended, however it ends."""
     with rooms.joined(room, name) as member:
-        yield member
+        async with nodes.showing(member):
+            yield member
 
 
 class Chat(WebsocketListener):
@@ -76,9 +79,10 @@ class Chat(WebsocketListener):
         member.room.tell(Typing(member.name), but=member)
 
     @receives
-    def rename(self, data: Rename, member: Member) -> Refused | None:
+    async def rename(self, data: Rename, member: Member, nodes: Nodes) -> Refused | None:
         """Tell everybody, unless the name is taken."""
         if member.room.rename(member, data.name):
+            await nodes.show(member)
             return None
         return Refused(f"{data.name} is taken")
 
@@ -109,20 +113,28 @@ def summary(members: dict[str, int], messages: dict[str, int]) -> Statistics:
     )
 
 
-def create_app(path: Path) -> Telex:
-    """The chat whose history is in the file at ``path``."""
+def create_app(path: Path, channels: str | None = None) -> Telex:
+    """The chat whose history is in the file at ``path``, and whose nodes meet at the broker at ``channels``."""
     history, rooms = History(path), Rooms()
+    nodes = Nodes(rooms, channels)
 
     def opened(_: Telex) -> AbstractAsyncContextManager[None]:
         return history.open()
 
+    def linked(_: Telex) -> AbstractAsyncContextManager[None]:
+        return nodes.open()
+
     return Telex(
         [Chat, statistics],
         http=page,
-        lifespan=[opened],
-        dependencies={"history": Provide(lambda: history), "rooms": Provide(lambda: rooms)},
+        lifespan=[opened, linked],
+        dependencies={
+            "history": Provide(lambda: history),
+            "rooms": Provide(lambda: rooms),
+            "nodes": Provide(lambda: nodes),
+        },
         max_message_size=16 * 1024,
     )
 
 
-app = create_app(Path(os.environ.get("CHAT_HISTORY", "chat.sqlite3")))
+app = create_app(Path(os.environ.get("CHAT_HISTORY", "chat.sqlite3")), os.environ.get("CHAT_CHANNELS"))

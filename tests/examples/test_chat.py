@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -19,11 +21,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from examples.chat.messages import Typing
 from examples.chat.rooms import BACKLOG, Room
 from telex import WebSocketException
-from tests.support.programs import TELEX, Program, program
+from tests.channels.brokers import Valkey
+from tests.support.programs import ROOT, TELEX, Program, program
 from tests.support.raw import RawClient
 
 T = TypeVar("T")
-PATIENCE = 5.0
+PATIENCE = 10.0
+"""Seconds for any message; a node that crashed is noticed after 5."""
 SVG = "http://www.w3.org/2000/svg"
 CHAT = (TELEX, "run", "examples.chat.app:app", "--port", "0", "--drain-timeout", "2")
 
@@ -68,6 +72,15 @@ class Member:
         message = await self.next()
         assert message | expected == message
         return message
+
+    async def until_members(self, *names: str) -> None:
+        """These are in the room as soon as all nodes know of each other."""
+        while sorted(self.welcome["members"]) != sorted(names):
+            self.welcome = await self.expect(type="presence")
+
+    async def until_the_end(self) -> None:
+        while True:
+            await self.next()
 
 
 async def limited(waiting: Awaitable[T]) -> T:
@@ -282,3 +295,95 @@ def test_the_page_is_served_and_loads_nothing_from_elsewhere(chat: Program) -> N
             assert re.findall(r"https?://[^\s\"]+", file.text) == ([SVG] if path == "icon.svg" else [])
         assert client.get("/static/../app.py").status_code == 404
         assert client.get("/nothing").status_code == 404
+
+
+# -- several processes
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[Valkey]:
+    broker = Valkey()
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.remove()
+
+
+def demo(history: Path, redis: str) -> AbstractContextManager[Program]:
+    """``scripts/demo`` as its users start it."""
+    command = (str(ROOT / "scripts" / "demo"), "--port", "0", "--redis", redis, "--drain-timeout", "2")
+    return program(*command, env={"CHAT_HISTORY": str(history)})
+
+
+@pytest.fixture
+def demos(history: Path, valkey: Valkey) -> Iterator[tuple[Program, Program]]:
+    with demo(history, valkey.url) as one, demo(history, valkey.url) as other:
+        yield one, other
+        for each in (one, other):
+            each.stop()
+            assert "Traceback" not in each.log, each.log
+
+
+async def test_two_demos_are_one_chat(demos: tuple[Program, Program]) -> None:
+    async with member(demos[0], "Ada") as ada:
+        async with member(demos[1], "Bo") as bo:
+            await ada.expect(type="presence", what="came", name="Bo", members=["Ada", "Bo"])
+            await bo.until_members("Ada", "Bo")
+            await ada.send(type="type")
+            # What the welcome has told already may be told once more.
+            while (message := await bo.next())["type"] == "presence":
+                assert message["name"] == "Ada"
+            assert message == {"type": "typing", "name": "Ada"}
+            await ada.send(type="say", text="hello Bo")
+            for each in (ada, bo):
+                await each.expect(type="said", author="Ada", text="hello Bo", number=1)
+            await bo.send(type="say", text="hello Ada")
+            for each in (ada, bo):
+                await each.expect(type="said", author="Bo", text="hello Ada", number=2)
+            await bo.send(type="rename", name="Ada")
+            await bo.expect(type="refused", reason="Ada is taken")
+            await bo.send(type="rename", name="Cy")
+            await ada.expect(what="renamed", name="Cy", was="Bo", members=["Ada", "Cy"])
+            await bo.expect(what="renamed", name="Cy", was="Bo")
+        await ada.expect(what="left", name="Cy", members=["Ada"])
+        async with member(demos[1], "Ada") as other:
+            assert other.welcome["you"] == "Ada 2"
+            assert [each["text"] for each in other.welcome["history"]] == ["hello Bo", "hello Ada"]
+
+
+async def test_statistics_count_both_demos(demos: tuple[Program, Program]) -> None:
+    async with (
+        connect(demos[1].url("/statistics"), open_timeout=PATIENCE, proxy=None) as client,
+        member(demos[0], "Ada", "one"),
+        member(demos[1], "Bo", "one"),
+    ):
+        while json.loads(await limited(client.recv()))["members"] != 2:
+            pass
+
+
+async def test_the_members_of_a_demo_that_crashed_leave(history: Path, valkey: Valkey) -> None:
+    with demo(history, valkey.url) as one, demo(history, valkey.url) as other:
+        async with member(one, "Ada") as ada, member(other, "Bo"):
+            await ada.expect(what="came", name="Bo")
+            os.killpg(other.process.pid, signal.SIGKILL)
+            await ada.expect(what="left", name="Bo", members=["Ada"])
+            await ada.send(type="say", text="still here")
+            await ada.expect(type="said", text="still here")
+
+
+async def test_members_come_back_for_news_that_were_lost(history: Path, valkey: Valkey) -> None:
+    """The broker ends and comes back empty: nobody knows what was told meanwhile, and nobody pretends to."""
+    with demo(history, valkey.url) as one, demo(history, valkey.url) as other:
+        async with member(one, "Ada") as ada, member(other, "Bo") as bo:
+            await ada.expect(what="came", name="Bo")
+            await bo.until_members("Ada", "Bo")
+            valkey.kill()
+            await ada.send(type="say", text="said meanwhile")
+            await valkey.restart()
+            with pytest.raises(ConnectionClosed) as closed:
+                await bo.until_the_end()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 1012
+        async with member(other, "Bo") as bo:
+            assert "said meanwhile" in [each["text"] for each in bo.welcome["history"]]
