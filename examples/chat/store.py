@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,6 +20,8 @@ from examples.chat.messages import Said
 P = ParamSpec("P")
 T = TypeVar("T")
 
+PATIENCE = 5.0
+"""Seconds to wait for another process that makes the file."""
 SCHEMA = """
     create table if not exists messages (
         number integer primary key autoincrement,
@@ -72,9 +75,19 @@ class History:
 
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path)
-    connection.execute("pragma journal_mode = wal")
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute("pragma journal_mode = wal")
+            connection.executescript(SCHEMA)
+            break
+        except sqlite3.OperationalError:
+            # Another process makes the file at this moment: SQLite does not wait for the journal's mode as it does
+            # for everything else.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
     connection.execute("pragma synchronous = normal")
-    connection.executescript(SCHEMA)
     return connection
 
 
