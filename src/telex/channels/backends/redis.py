@@ -97,6 +97,8 @@ class RedisBackend(ChannelsBackend):
     """Channels over one Redis or Valkey server, or a primary with replicas.
 
     ``url`` is as redis-py takes it: ``redis://``, or ``rediss://`` with TLS, with user, password, database, options.
+    With TLS the server's certificate must be signed by an authority that this machine trusts, or one of the file
+    ``?ssl_ca_certs=``, and must name the host; ``ssl_certfile`` and ``ssl_keyfile`` are this side's own.
     ``prefix`` begins the name of every key and channel. ``timeout`` (seconds) bounds connecting and each answer.
     """
 
@@ -105,12 +107,15 @@ class RedisBackend(ChannelsBackend):
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
         self._prefix = prefix.encode()
         self._timeout = timeout
+        # Versions of redis-py before 6 check who signed a certificate, but not whom it names.
+        verified = {"ssl_check_hostname": True} if url.startswith("rediss:") else {}
         pool = ConnectionPool.from_url(
             url,
             protocol=2,
             socket_timeout=None,
             socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
+            **verified,
         )
         self._new_connection = cast("Callable[[], Connection]", pool.make_connection)
         self._publishing = OnDemand(self._connect)
