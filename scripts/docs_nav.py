@@ -9,7 +9,16 @@ from mkdocs.exceptions import PluginError
 
 SECTIONS = {"tutorial": "Tutorial", "how-to": "How-to", "topics": "Topics", "reference": "Reference"}
 TUTORIAL = ("first-steps", "a-chat", "going-live")
-TOPICS = ("listeners", "streams", "validation-and-errors", "scopes", "concurrency", "back-pressure", "security")
+TOPICS = (
+    "listeners",
+    "streams",
+    "channels",
+    "validation-and-errors",
+    "scopes",
+    "concurrency",
+    "back-pressure",
+    "security",
+)
 FIRST = (*TUTORIAL, *TOPICS)
 
 
