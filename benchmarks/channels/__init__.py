@@ -1,0 +1,1 @@
+"""``python -m benchmarks.channels``: fan-out, two nodes over brokers, a broker killed under load, and what is left."""
