@@ -12,6 +12,7 @@ import pytest
 
 from telex.channels import Channels, ChannelsBackend, Event, Item, Keep, MemoryBackend, Subscriber, backend_from_url
 from tests.channels.brokers import Broker, Nats, Postgres, Redis6, Valkey
+from tests.channels.cluster import Cluster
 
 WAIT = 10.0
 KEEP = Keep(size=50, seconds=60)
@@ -36,6 +37,17 @@ def running_broker() -> Iterator[Callable[[str], Broker]]:
         broker.remove()
 
 
+@pytest.fixture(scope="session")
+def running_cluster() -> Iterator[Cluster]:
+    """A cluster for the tests that only use it."""
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
 class MakeHub(Protocol):
     """Starts a hub: each is as a node of its own, on the test's broker."""
 
@@ -50,7 +62,7 @@ class Engine:
         self.new_backend = new_backend
 
 
-ENGINES = ["memory", "valkey", "redis6", "nats", "postgres"]
+ENGINES = ["memory", "valkey", "redis6", "valkey-cluster", "nats", "postgres"]
 
 
 @pytest.fixture(params=ENGINES)
@@ -60,7 +72,7 @@ def engine(request: pytest.FixtureRequest, running_broker: Callable[[str], Broke
     if kind == "memory":
         shared = MemoryBackend()
         return Engine(kind, lambda: shared)
-    url = running_broker(kind).url
+    url = request.getfixturevalue("running_cluster").url if kind == "valkey-cluster" else running_broker(kind).url
     return Engine(kind, lambda: backend_from_url(url))
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from telex.channels import Channels, ChannelsBackend, Event, Gap, Item, Keep, Subscriber, feed
+from telex.channels import Channels, ChannelsBackend, Event, Gap, Keep, feed
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
@@ -17,6 +17,7 @@ from telex.channels.backends.redis import RedisBackend
 from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
 from tests.channels.conftest import take, take_data, until, within
+from tests.channels.load import Load, read_until, undeclared
 
 figures = logging.getLogger("tests.channels.figures")
 """Shown by ``pytest --log-cli-level INFO``."""
@@ -58,62 +59,6 @@ async def hub_on(broker: Broker, **options: object) -> AsyncIterator[Channels]:
     options.setdefault("subscriber_max_backlog", 100_000)
     async with Channels(broker.url, arbitrary_channels_allowed=True, **options) as hub:  # type: ignore[arg-type]
         yield hub
-
-
-class Load:
-    """Publishes numbers until told to stop, and remembers which of them the broker has taken."""
-
-    def __init__(self, hub: Channels, channel: str) -> None:
-        self._hub, self._channel = hub, channel
-        self.taken: list[int] = []
-        self.refused: list[int] = []
-        self._stopped = False
-        self._number = 0
-
-    async def run(self) -> None:
-        while not self._stopped:
-            self._number += 1
-            try:
-                await self._hub.publish(self._channel, str(self._number))
-                self.taken.append(self._number)
-            except BackendUnavailable:
-                self.refused.append(self._number)
-                await asyncio.sleep(0.01)
-
-    async def stop(self) -> None:
-        """Publish a last value that must arrive."""
-        self._stopped = True
-
-    async def has_taken(self, more: int) -> None:
-        goal = len(self.taken) + more
-        await until(lambda: len(self.taken) >= goal)
-
-
-async def read_until(subscriber: Subscriber, last: str) -> list[Item]:
-    items: list[Item] = []
-    while True:
-        items.append(await within(anext(subscriber)))
-        item = items[-1]
-        if isinstance(item, Event) and item.text == last:
-            return items
-
-
-def undeclared(items: list[Item], taken: list[int]) -> list[int]:
-    """What the broker took and no reader got, where no gap stands in its place."""
-    delivered = {int(item.text) for item in items if isinstance(item, Event)}
-    missing: list[int] = []
-    before = 0
-    gap = False
-    for item in items:
-        if isinstance(item, Gap):
-            gap = True
-            continue
-        number = int(item.text)
-        if not gap:
-            missing += [each for each in range(before + 1, number) if each not in delivered]
-        before, gap = number, False
-    wanted = set(taken)
-    return [each for each in missing if each in wanted]
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["history", "live"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import pytest
@@ -40,6 +40,9 @@ class LossySink:
 
     def lost(self, error: BackendUnavailable) -> None:
         self._sink.lost(error)
+
+    def dropped(self, topics: Collection[Topic]) -> None:
+        self._sink.dropped(topics)
 
 
 class LossyBackend(MemoryBackend):

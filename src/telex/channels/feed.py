@@ -71,6 +71,21 @@ class Feed:
         self._loss = error
         self._wake.set()
 
+    def dropped(self, topics: Iterable[Topic]) -> None:
+        """Some of the listener's topics are gone: they alone are subscribed to again, and catch up."""
+        # Whoever arrives just now cannot know whether its past and its present meet.
+        self._generation += 1
+        gone = self._active.intersection(topics)
+        if gone:
+            self.connected.clear()
+            self._note_loss(f"{len(gone)} of {len(self._active)} subscriptions are gone")
+        for topic in gone:
+            self._active.discard(topic)
+            room = self.rooms.get(topic)
+            if room is not None:
+                room.suspend()
+                self._touch(topic)
+
     def hurry(self) -> None:
         """A publisher has reached the broker: do not wait any longer to read from it."""
         self._hurried.set()
@@ -272,6 +287,9 @@ class Feed:
         past: Past | None = None
         if keep is not None and room.last is not None:
             past = await self._backend.history(room.topic.name, keep, since=room.last)
+            if room.topic not in self._active:
+                # Dropped meanwhile: what was published since is not heard, and this past does not have it.
+                return
         if past is None or not past.complete:
             self.gaps += 1
         if room.resume(past):

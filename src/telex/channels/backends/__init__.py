@@ -15,6 +15,8 @@ __all__ = ("ChannelsBackend", "MemoryBackend", "backend_from_url")
 _SCHEMES: Final = {
     "redis": ("redis", "RedisBackend"),
     "rediss": ("redis", "RedisBackend"),
+    "redis+cluster": ("redis_cluster", "RedisClusterBackend"),
+    "rediss+cluster": ("redis_cluster", "RedisClusterBackend"),
     "nats": ("nats", "NatsBackend"),
     "tls": ("nats", "NatsBackend"),
     "postgresql": ("postgres", "PostgresBackend"),
@@ -27,7 +29,9 @@ class _Factory(Protocol):
 
 
 def backend_from_url(url: str) -> ChannelsBackend:
-    """The backend for ``memory://``, ``redis://``, ``rediss://``, ``nats://``, ``tls://`` or ``postgresql://``.
+    """The backend for ``memory://``, ``redis://``, ``nats://`` or ``postgresql://``.
+
+    With TLS it is ``rediss://`` and ``tls://``; a cluster of Redis is ``redis+cluster://`` or ``rediss+cluster://``.
 
     :raises ImproperlyConfiguredException: the scheme is none of these.
     :raises MissingDependencyException: the client library of the broker is not installed.

@@ -43,6 +43,9 @@ class Sink(Protocol):
     def lost(self, error: BackendUnavailable) -> None:
         """The connection is gone: nothing more comes from this listener."""
 
+    def dropped(self, topics: Collection[Topic]) -> None:
+        """The listener does not hear ``topics`` any more, while it hears others: they are on another server now."""
+
 
 class Listener(ABC):
     """One live connection that hears what is published."""

@@ -14,8 +14,9 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
 from itertools import compress
-from typing import Final, cast
+from typing import ClassVar, Final, TypeAlias, cast
 
 from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
 from telex.channels.history import Event, Keep, Past, Position
@@ -32,6 +33,8 @@ except ImportError as _missing:
 from telex.channels.backends.redis_link import Link
 
 __all__ = ("RedisBackend",)
+
+Command: TypeAlias = tuple[str | bytes | int, ...]
 
 META_SECONDS: Final = 86_400
 """A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
@@ -104,6 +107,9 @@ class RedisBackend(ChannelsBackend):
 
     supports_patterns = True
 
+    publish_command: ClassVar[bytes] = b"PUBLISH"
+    publish_script: ClassVar[str] = PUBLISH
+
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
         self._prefix = prefix.encode()
         self._timeout = timeout
@@ -118,7 +124,7 @@ class RedisBackend(ChannelsBackend):
             **verified,
         )
         self._new_connection = cast("Callable[[], Connection]", pool.make_connection)
-        self._publishing = OnDemand(self._connect)
+        self._publishing = OnDemand(lambda: self._connect(self._new_connection()))
 
     async def open(self) -> None:
         await self._publishing.get()
@@ -129,18 +135,13 @@ class RedisBackend(ChannelsBackend):
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         link = await self._publishing.get()
         futures: list[asyncio.Future[object]] = []
-        for channel, keep in targets:
-            topic = _broker_name(self._prefix, Topic(channel))
-            if keep is None:
-                futures += await link.send(b"PUBLISH", topic, b" " + data)
-            else:
-                arguments = (keep.size, data, math.ceil(keep.seconds * 1000), topic)
-                futures += await link.send(*_evaluated(PUBLISH), *self._log_of(link, channel, keep), *arguments)
+        for target in targets:
+            futures += await link.send(*self._publication(link, target, data))
         try:
             await link.answers(futures)
         except NoScriptError:
             # Somebody flushed the server's scripts: load them again, and send again what did nothing.
-            await _load_scripts(link)
+            await self._load_scripts(link)
             undone = [isinstance(future.exception(), NoScriptError) for future in futures]
             await self.publish(list(compress(targets, undone)), data)
 
@@ -148,9 +149,12 @@ class RedisBackend(ChannelsBackend):
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
         start = len(self._prefix)
 
-        def hear(reply: list[bytes]) -> None:
+        def hear(reply: list[bytes]) -> bool:
+            if reply[0] not in {b"message", b"pmessage"}:
+                return False
             pattern = None if len(reply) == 3 else _pattern(reply[1])[start:].decode()
-            sink.deliver(_event(reply[-2][start:].decode(), reply[-1]), pattern)
+            sink.deliver(read_event(reply[-2][start:].decode(), reply[-1]), pattern)
+            return True
 
         link = Link(self._new_connection(), self._timeout, hear, sink.lost)
         await link.open()
@@ -188,49 +192,75 @@ class RedisBackend(ChannelsBackend):
 
     # -- connections and scripts
 
-    async def _connect(self) -> Link:
-        link = Link(self._new_connection(), self._timeout)
+    async def _connect(self, connection: Connection) -> Link:
+        link = Link(connection, self._timeout)
         await link.open()
         try:
             [info] = await link.call(b"INFO", b"server")
             link.run_id = _run_id(cast("bytes", info))
-            await _load_scripts(link)
+            await self._load_scripts(link)
         except BaseException:
             await link.close()
             raise
         return link
 
+    async def _load_scripts(self, link: Link) -> None:
+        for script in (self.publish_script, HISTORY):
+            await link.call(b"SCRIPT", b"LOAD", script)
+
+    async def _ask(self, channel: str, command: Callable[[Link], Command]) -> object:
+        """The answer of the server that ``channel`` is on; ``command`` is made for the connection that it goes by.
+
+        :raises BackendUnavailable: there is none.
+        """
+        link = await self._publishing.get()
+        try:
+            [answer] = await link.call(*command(link))
+        except NoScriptError:
+            await self._load_scripts(link)
+            [answer] = await link.call(*command(link))
+        return answer
+
+    def _publication(self, link: Link, target: Target, data: bytes) -> Command:
+        """The command that publishes ``data``, and keeps it if that is asked for."""
+        channel, keep = target
+        topic = self._topic_name(channel)
+        if keep is None:
+            return self.publish_command, topic, b" " + data
+        arguments = (keep.size, data, math.ceil(keep.seconds * 1000), topic)
+        return (*_evaluated(self.publish_script), *self._log_of(link, channel, keep), *arguments)
+
+    def _topic_name(self, channel: str) -> bytes:
+        return _broker_name(self._prefix, Topic(channel))
+
     async def _read(
         self, channel: str, keep: Keep, since: str, limit: int
     ) -> tuple[str, int, int, list[tuple[bytes, list[bytes]]]]:
         """Epoch, offset, the server's time in seconds, and entries of the log."""
-        link = await self._publishing.get()
-        command = (*_evaluated(HISTORY), *self._log_of(link, channel, keep), since, limit)
-        try:
-            [answer] = await link.call(*command)
-        except NoScriptError:
-            await _load_scripts(link)
-            [answer] = await link.call(*command)
+        answer = await self._ask(
+            channel, lambda link: (*_evaluated(HISTORY), *self._log_of(link, channel, keep), since, limit)
+        )
         epoch, offset, now, entries = cast("tuple[bytes, bytes, bytes, list[tuple[bytes, list[bytes]]]]", answer)
         return epoch.decode(), int(offset), int(now), entries
 
-    def _log_of(self, link: Link, channel: str, keep: Keep) -> tuple[str | bytes | int, ...]:
-        """The keys and arguments that both scripts begin with. The braces keep a channel's keys in one cluster slot."""
-        key = self._prefix + b"{" + channel.encode() + b"}"
+    def _log_of(self, link: Link, channel: str, keep: Keep) -> Command:
+        """The keys and arguments that both scripts begin with."""
+        key = tagged(self._prefix, channel)
         milliseconds = round((keep.seconds + META_SECONDS) * 1000)
         return key + b":log", key + b":meta", link.run_id, secrets.token_hex(6), milliseconds
 
 
-async def _load_scripts(link: Link) -> None:
-    for script in (PUBLISH, HISTORY):
-        await link.call(b"SCRIPT", b"LOAD", script)
+def tagged(prefix: bytes, channel: str) -> bytes:
+    """A name by whose braces a cluster puts all that belongs to ``channel`` into one slot.
+
+    The colon is for channels that begin with a closing brace: an empty tag would be none.
+    """
+    return prefix + b"{:" + channel.encode() + b"}"
 
 
+@cache
 def _evaluated(script: str) -> tuple[bytes, str, int]:
-    return b"EVALSHA", _DIGESTS[script], 2
-
-
-_DIGESTS: Final = {text: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for text in (PUBLISH, HISTORY)}
+    return b"EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), 2
 
 
 def _broker_name(prefix: bytes, topic: Topic) -> bytes:
@@ -245,7 +275,7 @@ def _pattern(glob: bytes) -> bytes:
     return re.sub(rb"\\(.)", rb"\1", glob, flags=re.DOTALL)
 
 
-def _event(channel: str, message: bytes) -> Event:
+def read_event(channel: str, message: bytes) -> Event:
     """What was published: ``epoch:offset data`` on a channel with history, a space and the data without."""
     stands, _, data = message.partition(b" ")
     if not stands:

@@ -9,11 +9,14 @@ from collections.abc import Callable, Collection
 from typing import Final
 
 from redis.asyncio import Connection
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
 
 from telex.exceptions import BackendUnavailable
 
-__all__ = ("Link",)
+__all__ = ("REDIRECTED", "Link")
+
+REDIRECTED: Final = (AskError, TryAgainError, ClusterDownError)
+"""What a node of a cluster answers when it did nothing: the channel is elsewhere (MOVED and ASK), or nowhere yet."""
 
 BREATH: Final = 64
 """After so many replies in a row the event loop gets a turn: reading what has arrived already never waits."""
@@ -22,14 +25,14 @@ BREATH: Final = 64
 class Link:
     """One connection on which commands are sent without waiting for each other, and answered in order.
 
-    A subscribing connection also hears messages; they go to ``on_message``.
+    A subscribing connection also hears what nobody asked for; ``on_message`` says whether a reply is of that kind.
     """
 
     def __init__(
         self,
         connection: Connection,
         timeout: float,
-        on_message: Callable[[list[bytes]], None] | None = None,
+        on_message: Callable[[list[bytes]], bool] | None = None,
         on_lost: Callable[[BackendUnavailable], None] | None = None,
     ) -> None:
         self._connection = connection
@@ -89,6 +92,7 @@ class Link:
         """Wait for replies.
 
         :raises BackendUnavailable: they do not come, or one is an error.
+        :raises ResponseError: one says that the command did nothing: the script is not loaded, or :data:`REDIRECTED`.
         """
         try:
             async with asyncio.timeout(self._timeout):
@@ -129,13 +133,12 @@ class Link:
             self._fail(error)
 
     def _take(self, reply: object) -> None:
-        if self._on_message is not None and isinstance(reply, list) and reply[0] in {b"message", b"pmessage"}:
-            self._on_message(reply)
+        if self._on_message is not None and isinstance(reply, list) and self._on_message(reply):
             return
         future = self._waiting.popleft()
         if future.done():
             return
-        if isinstance(reply, NoScriptError):
+        if isinstance(reply, (NoScriptError, *REDIRECTED)):
             future.set_exception(reply)
         elif isinstance(reply, ResponseError):
             future.set_exception(BackendUnavailable(f"Redis refused: {reply}"))

@@ -1,0 +1,65 @@
+"""Publishing without end while a broker dies, and the account of it afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+
+from telex.channels import Channels, Event, Gap, Item, Subscriber
+from telex.exceptions import BackendUnavailable
+from tests.channels.conftest import until, within
+
+
+class Load:
+    """Publishes numbers until told to stop, and remembers which of them the broker has taken."""
+
+    def __init__(self, hub: Channels, channel: str) -> None:
+        self._hub, self.channel = hub, channel
+        self.taken: list[int] = []
+        self.refused: list[int] = []
+        self._stopped = False
+        self._number = 0
+
+    async def run(self) -> None:
+        while not self._stopped:
+            self._number += 1
+            try:
+                await self._hub.publish(self.channel, str(self._number))
+                self.taken.append(self._number)
+            except BackendUnavailable:
+                self.refused.append(self._number)
+                await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Publish a last value that must arrive."""
+        self._stopped = True
+
+    async def has_taken(self, more: int) -> None:
+        goal = len(self.taken) + more
+        await until(lambda: len(self.taken) >= goal)
+
+
+async def read_until(subscriber: Subscriber, last: str) -> list[Item]:
+    items: list[Item] = []
+    while True:
+        items.append(await within(anext(subscriber)))
+        item = items[-1]
+        if isinstance(item, Event) and item.text == last:
+            return items
+
+
+def undeclared(items: list[Item], taken: list[int]) -> list[int]:
+    """What the broker took and no reader got, where no gap stands in its place."""
+    delivered = {int(item.text) for item in items if isinstance(item, Event)}
+    missing: list[int] = []
+    before = 0
+    gap = False
+    for item in items:
+        if isinstance(item, Gap):
+            gap = True
+            continue
+        number = int(item.text)
+        if not gap:
+            missing += [each for each in range(before + 1, number) if each not in delivered]
+        before, gap = number, False
+    wanted = set(taken)
+    return [each for each in missing if each in wanted]
