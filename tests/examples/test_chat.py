@@ -22,7 +22,7 @@ from examples.chat.messages import Typing
 from examples.chat.rooms import BACKLOG, Room
 from telex import WebSocketException
 from tests.channels.brokers import Valkey
-from tests.support.programs import ROOT, TELEX, Program, program
+from tests.support.programs import ROOT, TELEX, Program, output_of, program
 from tests.support.raw import RawClient
 
 T = TypeVar("T")
@@ -323,6 +323,12 @@ def demos(history: Path, valkey: Valkey) -> Iterator[tuple[Program, Program]]:
         for each in (one, other):
             each.stop()
             assert "Traceback" not in each.log, each.log
+
+
+def test_a_demo_says_that_the_url_is_missing() -> None:
+    done = output_of(str(ROOT / "scripts" / "demo"), "--redis")
+    assert done.returncode != 0
+    assert "--redis takes a URL, such as redis://localhost" in done.stderr
 
 
 async def test_two_demos_are_one_chat(demos: tuple[Program, Program]) -> None:
