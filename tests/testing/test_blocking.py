@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
@@ -187,13 +187,13 @@ def test_what_the_app_leaves_running_is_cancelled() -> None:
         finally:
             ended.append("task")
 
-    async def generates():
+    async def generates() -> AsyncGenerator[int, None]:
         try:
             yield 1
         finally:
             ended.append("generator")
 
-    kept = []
+    kept: list[object] = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
         kept.append(asyncio.create_task(lingers()))
@@ -258,7 +258,7 @@ def test_a_thread_that_cannot_be_joined_is_an_error() -> None:
 def test_a_worker_that_cannot_be_joined_is_an_error() -> None:
     threads = set(threading.enumerate())
     freed = threading.Event()
-    kept = []
+    kept: list[object] = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(ACCEPT))

@@ -88,7 +88,9 @@ async def test_without_subprotocols_there_are_none() -> None:
     ("http://testserver", "ws://user:pw@other", "ws", ("other", 80), b"other", "/"),
     ("ws://[::1]:9", "/ws", "ws", ("::1", 9), b"[::1]:9", "/ws"),
 ])  # fmt: skip
-async def test_urls_are_under_the_base_url_or_absolute(base_url, url, scheme, server, host, path) -> None:
+async def test_urls_are_under_the_base_url_or_absolute(
+    base_url: str, url: str, scheme: str, server: tuple[str, int], host: bytes, path: str
+) -> None:
     scope = await scope_of(url, base_url)
     assert (scope["scheme"], scope["server"], scope["path"]) == (scheme, server, path)
     assert dict(scope["headers"])[b"host"] == host

@@ -11,7 +11,7 @@ import pytest
 
 from telex.exceptions import ConnectionStateError, SerializationException, WebSocketDisconnect
 from telex.testing import AsyncTestClient
-from telex.types import Receive, Scope, Send
+from telex.types import Mode, Receive, Scope, Send
 
 from .apps import ACCEPT, echo, says, sends, silent, until_disconnect, websocket_app
 
@@ -44,7 +44,7 @@ async def test_each_kind_of_message_travels_both_ways() -> None:
     ("a", "binary", "bytes", b"a"),
     (b"a", "binary", "bytes", b"a"),
 ])  # fmt: skip
-async def test_send_makes_the_frame_that_the_mode_says(data, mode, key, sent) -> None:
+async def test_send_makes_the_frame_that_the_mode_says(data: str | bytes, mode: Mode, key: str, sent: object) -> None:
     async with AsyncTestClient(echo) as client, client.websocket_connect("/") as session:
         await session.send(data, mode)
         assert await session.receive() == {"type": "websocket.send", key: sent}
@@ -157,14 +157,14 @@ async def test_what_the_client_closes_with_reaches_the_app() -> None:
     (1000, "x" * 124, "at most 123 bytes"),
     (True, "", "the code True"),
 ])  # fmt: skip
-async def test_a_client_cannot_close_with_what_no_frame_carries(code, reason, wrong) -> None:
+async def test_a_client_cannot_close_with_what_no_frame_carries(code: int, reason: str, wrong: str) -> None:
     async with AsyncTestClient(silent) as client, client.websocket_connect("/") as session:
         with pytest.raises(ValueError, match=wrong):
             await session.close(code, reason)
 
 
 async def test_a_raw_disconnect_is_a_connection_that_is_lost() -> None:
-    seen = []
+    seen: list[object] = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(ACCEPT))
@@ -273,12 +273,16 @@ async def test_an_app_that_waits_to_send_is_told_that_the_client_left() -> None:
     assert ended == [True]
 
 
+async def sent(send: Send, number: int) -> None:
+    await send({"type": "websocket.send", "text": str(number)})
+
+
 async def test_concurrent_sends_of_the_app_keep_their_order() -> None:
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(ACCEPT))
         async with asyncio.TaskGroup() as group:
             for number in range(20):
-                group.create_task(send({"type": "websocket.send", "text": str(number)}))
+                group.create_task(sent(send, number))
 
     client = AsyncTestClient(websocket_app(conversation), max_queued=1)
     async with client, client.websocket_connect("/") as session:

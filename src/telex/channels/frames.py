@@ -27,7 +27,7 @@ class Frame:
         self._write = write
         self._item: Item | None = None
         self._message: str | bytes = b""
-        self.is_text = is_text
+        self.is_text: bool = is_text
 
     def __call__(self, item: Item) -> str | bytes:
         """The message for ``item``."""

@@ -20,7 +20,7 @@ __all__ = ("Conflate", "Mailbox", "Policy", "conflate")
 
 T = TypeVar("T")
 
-logger = logging.getLogger("telex.channels")
+logger: Final = logging.getLogger("telex.channels")
 
 _POLICIES: Final = {
     "drop_oldest": "drop_oldest",

@@ -158,10 +158,22 @@ class Throttle(BufferedProtocol):
     def __init__(self, parser: BufferedProtocol, on_full_read: Callable[[], None]) -> None:
         self._parser = parser
         self._on_full_read = on_full_read
-        self.pause_writing = parser.pause_writing  # type: ignore[method-assign]
-        self.resume_writing = parser.resume_writing  # type: ignore[method-assign]
-        self.connection_lost = parser.connection_lost  # type: ignore[method-assign]
-        self.eof_received = parser.eof_received  # type: ignore[method-assign]
+
+    def pause_writing(self) -> None:
+        """Hand on."""
+        self._parser.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Hand on."""
+        self._parser.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Hand on."""
+        self._parser.connection_lost(exc)
+
+    def eof_received(self) -> bool | None:
+        """Hand on."""
+        return self._parser.eof_received()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """As much of the parser's buffer as one read may fill."""
