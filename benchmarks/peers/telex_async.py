@@ -5,6 +5,7 @@ from __future__ import annotations
 from benchmarks.messages import READY, Move, Moved, moved
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, MemoryBackend
+from telex.channels.frames import as_text
 
 
 def text() -> Telex:
@@ -43,10 +44,9 @@ def fanout() -> Telex:
 def channels() -> Telex:
     @websocket("/")
     async def subscribe(socket: WebSocket, channels: Channels) -> None:
-        async with channels.subscribe("news") as events, events.run_in_background(socket.send_text):
+        async with channels.subscribe("news") as events:
             await socket.send_text(READY)
-            async for _ in socket.iter_data():
-                pass
+            await events.forward(socket, as_text)
 
     @websocket_listener("/publish")
     async def publish(data: str, channels: Channels) -> None:
