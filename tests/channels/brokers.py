@@ -85,7 +85,7 @@ class Broker(ABC):
     def freeze(self) -> None:
         """Stop it without closing its connections; returns when every thread stands still."""
         self._signal(signal.SIGSTOP)
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             threads = list(Path(f"/proc/{self._process.pid}/task").iterdir())
             while any((thread / "stat").read_text().rpartition(")")[2].split()[0] != "T" for thread in threads):
                 time.sleep(0.001)
@@ -183,16 +183,30 @@ class Postgres(Broker):
         else:
             subprocess.run(["cp", "-a", f"{Postgres.template.name}/data", str(self.home)], check=True)
 
+    def kill(self) -> None:
+        # Stopped first, so that it has no more children; and awaited, as they hold memory that the next one wants.
+        self.freeze()
+        children = self._children()
+        super().kill()
+        end = time.monotonic() + READY_SECONDS
+        while any(_is_alive(child) for child in children):
+            if time.monotonic() > end:
+                raise RuntimeError("processes of PostgreSQL do not end")
+            time.sleep(0.001)
+
     def _signal(self, number: signal.Signals) -> None:
         # To stop or kill the parent alone would leave its children at work for a while.
-        children: list[int] = []
-        if self._process is not None:
-            pid = self._process.pid
-            children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = self._children()
         super()._signal(number)
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, number)
+
+    def _children(self) -> list[int]:
+        if self._process is None or self._process.poll() is not None:
+            return []
+        pid = self._process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as_user, str(self._bin / program), *arguments]
@@ -213,3 +227,11 @@ class Postgres(Broker):
         except psycopg.OperationalError:
             return False
         return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in {"Z", "X"}
