@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -46,6 +46,7 @@ class Feed:
         self.rooms: dict[Topic, Room] = {}
         self._active: set[Topic] = set()
         self._dirty: set[Topic] = set()
+        self._deaf: set[Topic] = set()
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
         self._loss: BackendUnavailable | None = None
@@ -76,15 +77,12 @@ class Feed:
         # Whoever arrives just now cannot know whether its past and its present meet.
         self._generation += 1
         gone = self._active.intersection(topics)
-        if gone:
-            self.connected.clear()
-            self._note_loss(f"{len(gone)} of {len(self._active)} subscriptions are gone")
+        self._active -= gone
         for topic in gone:
-            self._active.discard(topic)
             room = self.rooms.get(topic)
             if room is not None:
                 room.suspend()
-                self._touch(topic)
+                self._note_deaf(topic, "some channels are not heard")
 
     def hurry(self) -> None:
         """A publisher has reached the broker: do not wait any longer to read from it."""
@@ -187,6 +185,7 @@ class Feed:
         self._loss = None
         self._hurried.clear()
         self._active.clear()
+        self._deaf.clear()
         self._dirty = set(self.rooms)
         self._generation += 1
         self._wake.set()
@@ -200,6 +199,13 @@ class Feed:
         if self._down_since is None:
             self._down_since = time.monotonic()
             logger.warning("channels lost %s: %s; reconnecting", type(self._backend).__name__, detail)
+
+    def _note_deaf(self, topic: Topic, detail: str) -> None:
+        """One topic is not heard while others are: try it again."""
+        self._deaf.add(topic)
+        self._touch(topic)
+        self.connected.clear()
+        self._note_loss(detail)
 
     def _note_return(self) -> None:
         self.connected.set()
@@ -231,7 +237,7 @@ class Feed:
             if self._loss is not None:
                 raise self._loss
             await self._reconcile(listener)
-            if not self.connected.is_set():
+            if not self.connected.is_set() and not self._deaf:
                 self._note_return()
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -241,6 +247,7 @@ class Feed:
 
     async def _reconcile(self, listener: Listener) -> None:
         dirty, self._dirty = self._dirty, set()
+        self._deaf -= dirty
         gone = [topic for topic in dirty if topic in self._active and topic not in self.rooms]
         new = [topic for topic in dirty if topic not in self._active and topic in self.rooms]
         if gone:
@@ -248,8 +255,10 @@ class Feed:
             self._active.difference_update(gone)
         if new:
             await self._note_positions(new)
-            await listener.subscribe(new)
+            new = [topic for topic in new if topic not in self._deaf]
+            # Before it is so: what is dropped from here on is seen as gone.
             self._active.update(new)
+            await listener.subscribe(new)
         waiting: list[Room] = []
         for topic in dirty:
             room = self.rooms.get(topic)
@@ -259,25 +268,34 @@ class Feed:
                 else:
                     waiting.append(room)
         for start in range(0, len(waiting), BATCH):
-            await self._catch_up_all(waiting[start : start + BATCH])
-
-    async def _catch_up_all(self, rooms: Iterable[Room]) -> None:
-        # No task group: before Python 3.13 one whose task fails may leave its parent marked as cancelled.
-        for outcome in await asyncio.gather(*map(self._catch_up, rooms), return_exceptions=True):
-            if outcome is not None:
-                raise outcome
+            await _all(map(self._catch_up, waiting[start : start + BATCH]))
 
     async def _note_positions(self, topics: Iterable[Topic]) -> None:
-        """Note where new rooms with history stand *before* subscribing, so that a loss before the first event shows."""
+        """Note where new rooms with history stand *before* subscribing, so that a loss before the first event shows.
+
+        Those whose server alone is away are to be tried again.
+        """
         targets: list[tuple[str, Keep]] = []
         for topic in topics:
             keep = None if topic.is_pattern else self.keep_for(topic.name)
             room = self.rooms.get(topic)
             if keep is not None and room is not None and room.last is None:
                 targets.append((topic.name, keep))
-        if not targets:
-            return
-        for channel, position in (await self._backend.positions(targets)).items():
+        if self._backend.is_sharded:
+            for start in range(0, len(targets), BATCH):
+                await _all(map(self._note_position_on_shard, targets[start : start + BATCH]))
+        elif targets:
+            self._take_positions(await self._backend.positions(targets))
+
+    async def _note_position_on_shard(self, target: tuple[str, Keep]) -> None:
+        try:
+            self._take_positions(await self._backend.positions([target]))
+        except BackendUnavailable as error:
+            self._note_deaf(Topic(target[0]), error.detail)
+            await asyncio.sleep(BACKOFF_SECONDS[0])
+
+    def _take_positions(self, positions: Mapping[str, Position]) -> None:
+        for channel, position in positions.items():
             room = self.rooms.get(Topic(channel))
             if room is not None and room.last is None:
                 room.last = position
@@ -296,6 +314,13 @@ class Feed:
             room.confirmed.set()
         else:
             self._touch(room.topic)
+
+
+async def _all(work: Iterable[Awaitable[None]]) -> None:
+    # No task group: before Python 3.13 one whose task fails may leave its parent marked as cancelled.
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
 
 
 def _heed_cancellation() -> None:

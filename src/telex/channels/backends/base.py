@@ -44,7 +44,10 @@ class Sink(Protocol):
         """The connection is gone: nothing more comes from this listener."""
 
     def dropped(self, topics: Collection[Topic]) -> None:
-        """The listener does not hear ``topics`` any more, while it hears others: they are on another server now."""
+        """The listener does not hear ``topics`` any more, or could not subscribe to them, while it hears others.
+
+        They are subscribed to again.
+        """
 
 
 class Listener(ABC):
@@ -78,6 +81,8 @@ class ChannelsBackend(ABC):
     supports_patterns: ClassVar[bool] = False
     is_shared: ClassVar[bool] = True
     """Whether other processes hear what is published here."""
+    is_sharded: ClassVar[bool] = False
+    """Whether channels are on several servers, of which one may be away while the others are not."""
 
     @abstractmethod
     async def open(self) -> None:

@@ -43,35 +43,33 @@ class _ClusterListener(Listener):
 
     async def subscribe(self, topics: Collection[Topic]) -> None:
         names = [self._backend.shard_name(topic.name) for topic in topics]
-        async with self._backend.patience():
-            # A name that was confirmed may have been dropped again while others were not yet.
-            while missing := [name for name in names if name not in self._homes]:
-                await self._try(missing)
-
-    async def _try(self, names: Collection[bytes]) -> None:
-        """Subscribe to ``names``; afterwards those have a home that were confirmed."""
         answers: dict[bytes, asyncio.Future[object]] = {}
-        try:
-            links: dict[Link, list[bytes]] = {}
-            for name in names:
-                address = await self._backend.slots.owner(name)
+        links: dict[Link, list[bytes]] = {}
+        away: set[Address] = set()
+        for name in names:
+            address = await self._backend.slots.owner(name)
+            if address is None or address in away:
+                continue
+            try:
                 link = await self._link_to(address)
                 # From here on the node may end the subscription: it has to be known by then.
                 self._homes[name] = address
                 [answers[name]] = await link.send(b"SSUBSCRIBE", name)
+            except BackendUnavailable:
+                away.add(address)
+            else:
                 links.setdefault(link, []).append(name)
-            for link, here in links.items():
-                with suppress(*REDIRECTED):
-                    await link.answers([answers[name] for name in here])
-        except BackendUnavailable:
-            pass
-        finally:
-            refused = [name for name in names if not _is_confirmed(answers.get(name))]
+        for link, here in links.items():
+            with suppress(BackendUnavailable, *REDIRECTED):
+                await link.answers([answers[name] for name in here])
+        refused = [name for name in names if not _is_confirmed(answers.get(name))]
+        if refused:
+            # Their slot is on its way, or its node away. The others are heard; these come again.
             for name in refused:
                 self._homes.pop(name, None)
-        if refused:
             self._backend.slots.forget()
             await asyncio.sleep(PAUSE_SECONDS)
+            self._sink.dropped([Topic(self._backend.channel_name(name)) for name in refused])
 
     async def unsubscribe(self, topics: Collection[Topic]) -> None:
         leaving: dict[Address, list[bytes]] = {}
@@ -144,6 +142,7 @@ class RedisClusterBackend(RedisBackend):
     """
 
     supports_patterns = False
+    is_sharded = True
     publish_command = b"SPUBLISH"
     publish_script = PUBLISH.replace("'PUBLISH'", "'SPUBLISH'")
 
@@ -215,9 +214,12 @@ class RedisClusterBackend(RedisBackend):
 
     async def _ask(self, channel: str, command: Callable[[Link], Command]) -> object:
         name = self.shard_name(channel)
-        async with self.patience():
+        async with self._patience():
             while True:
-                link = await self._link_to(await self.slots.owner(name))
+                owner = await self.slots.owner(name)
+                if owner is None:
+                    raise BackendUnavailable(f"no node of the cluster has the slot of {channel!r}")
+                link = await self._link_to(owner)
                 try:
                     [answer] = await link.call(*command(link))
                 except NoScriptError:
@@ -225,21 +227,23 @@ class RedisClusterBackend(RedisBackend):
                 except REDIRECTED:
                     self.slots.forget()
                     await asyncio.sleep(PAUSE_SECONDS)
-                except BackendUnavailable:
-                    self.slots.forget()
-                    raise
                 else:
                     return answer
 
     @asynccontextmanager
-    async def patience(self) -> AsyncIterator[None]:
-        """Let the body find the nodes of its slots: longer than one node may take to answer, so that it is found out.
+    async def _patience(self) -> AsyncIterator[None]:
+        """Let the body find the node of a slot: longer than one node may take to answer, so that it is found out.
+
+        What fails makes the map of slots doubtful: another node may be in the place of a dead one.
 
         :raises BackendUnavailable: it took too long.
         """
         try:
             async with asyncio.timeout(2 * self.timeout):
                 yield
+        except BackendUnavailable:
+            self.slots.forget()
+            raise
         except TimeoutError as error:
             self.slots.forget()
             raise BackendUnavailable(f"a channel had no node of the cluster for {2 * self.timeout:g} s") from error

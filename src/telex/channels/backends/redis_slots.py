@@ -33,17 +33,12 @@ class Slots:
         """The map is wrong: ask again before the next use."""
         self._owners = None
 
-    async def owner(self, name: bytes) -> Address:
-        """The primary node of the slot of ``name``.
+    async def owner(self, name: bytes) -> Address | None:
+        """The primary node of the slot of ``name``, if there is one now.
 
-        :raises BackendUnavailable: no node answers, or none has that slot.
+        :raises BackendUnavailable: no node answers.
         """
-        slot = key_slot(name)
-        owner = (await self.load())[slot]
-        if owner is None:
-            self.forget()
-            raise BackendUnavailable(f"no node of the cluster has slot {slot}")
-        return owner
+        return (await self.load())[key_slot(name)]
 
     async def load(self) -> list[Address | None]:
         """The owner of each slot.
