@@ -150,7 +150,7 @@ class RedisClusterBackend(RedisBackend):
         first, seeds = _read_url(url)
         super().__init__(first, prefix=prefix, timeout=timeout)
         self.timeout = timeout
-        self.slots = Slots(seeds, self._link_to)
+        self.slots: Slots = Slots(seeds, self._link_to)
         self._nodes: dict[Address, OnDemand[Link]] = {}
 
     async def open(self) -> None:
