@@ -109,7 +109,9 @@ class Kind:
         return Telex([websocket_listener("/", **options)(self._echo())])
 
     def _litestar(self, dto: Any) -> litestar.Litestar:
-        return litestar.Litestar([litestar_listener("/", dto=dto)(self._echo())], openapi_config=None)
+        return litestar.Litestar(
+            [litestar_listener("/", dto=dto)(self._echo())], openapi_config=None, logging_config=None
+        )
 
     def _echo(self) -> Callable[..., Any]:
         async def echo(data: Any) -> Any:

@@ -23,7 +23,7 @@ def text() -> Litestar:
     async def echo(data: str) -> str:
         return data
 
-    return Litestar([echo], openapi_config=None)
+    return Litestar([echo], openapi_config=None, logging_config=None)
 
 
 def typed() -> Litestar:
@@ -31,7 +31,7 @@ def typed() -> Litestar:
     async def move(data: Move) -> Moved:
         return moved(data)
 
-    return Litestar([move], openapi_config=None)
+    return Litestar([move], openapi_config=None, logging_config=None)
 
 
 def fanout() -> Litestar:
@@ -52,7 +52,7 @@ def fanout() -> Litestar:
         for subscriber in tuple(subscribers):
             await subscriber.send_text(data)
 
-    return Litestar([ignore, publish], openapi_config=None)
+    return Litestar([ignore, publish], openapi_config=None, logging_config=None)
 
 
 def channels() -> Litestar:
@@ -69,7 +69,7 @@ def channels() -> Litestar:
         channels.publish(data.encode(), "news")
 
     plugin = ChannelsPlugin(MemoryChannelsBackend(), channels=["news"])
-    return Litestar([subscribe, publish], plugins=[plugin], openapi_config=None)
+    return Litestar([subscribe, publish], plugins=[plugin], openapi_config=None, logging_config=None)
 
 
 def routes(count: int) -> Litestar:
@@ -77,7 +77,7 @@ def routes(count: int) -> Litestar:
     async def echo(data: str, name: FromPath[str]) -> str:
         return data
 
-    return Litestar([echo], openapi_config=None)
+    return Litestar([echo], openapi_config=None, logging_config=None)
 
 
 APPS = {
