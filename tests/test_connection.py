@@ -23,6 +23,8 @@ from telex.exceptions import (
     WebSocketDisconnect,
     WebSocketException,
 )
+from telex.testing import AsyncTestClient
+from telex.types import Message
 from tests.support.live import asked, asked_json, connected, ending, heard, serving, soon, talking
 from tests.support.peer import Peer, scope
 
@@ -608,3 +610,38 @@ def test_what_a_decoder_raises_for_other_reasons_passes() -> None:
 
     with pytest.raises(ZeroDivisionError):
         _decoded(broken, "")
+
+
+# -- closing while the connection is read ahead on
+
+
+async def test_two_closes_at_once_send_one() -> None:
+    @websocket("/")
+    async def handler(socket: WebSocket) -> None:
+        await socket.accept()
+        socket.inbox.watch_now()
+        await asyncio.gather(socket.close(4001, "first"), socket.close(4002, "second"))
+
+    async with AsyncTestClient(Telex([handler])) as client, client.websocket_connect("/") as session:
+        with pytest.raises(WebSocketDisconnect) as closed:
+            await session.receive()
+        assert (closed.value.code, closed.value.reason) == (4001, "first")
+
+
+async def test_a_close_leaves_who_waits_for_messages_their_reader() -> None:
+    got: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+
+    @websocket("/")
+    async def handler(socket: WebSocket) -> None:
+        await socket.accept()
+        socket.inbox.watch_now()
+        waiting = asyncio.create_task(socket.receive())
+        await asyncio.sleep(0)
+        await socket.close(4001)
+        got.set_result(await waiting)
+
+    async with AsyncTestClient(Telex([handler])) as client, client.websocket_connect("/") as session:
+        with pytest.raises(WebSocketDisconnect):
+            await session.receive()
+        await session.close()
+        assert (await asyncio.wait_for(got, 5))["type"] == "websocket.disconnect"
