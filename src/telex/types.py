@@ -6,18 +6,21 @@ Event shapes are those of the ASGI WebSocket specification 2.4 (https://asgi.rea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
     from telex.connection import WebSocket
 
 __all__ = (
+    "BINARY_OPCODE",
+    "TEXT_OPCODE",
     "ASGIApp",
     "AcceptEvent",
     "Activity",
     "CloseEvent",
     "DenialBodyEvent",
     "DenialStartEvent",
+    "DirectSend",
     "ExceptionHandler",
     "Guard",
     "Message",
@@ -46,6 +49,11 @@ RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 Mode: TypeAlias = Literal["text", "binary"]
 """The opcode of a data frame (RFC 6455 section 5.6): it says how bytes travel, not what they mean."""
+
+
+TEXT_OPCODE: Final = 0x1
+BINARY_OPCODE: Final = 0x2
+"""The opcodes of the two modes on the wire (RFC 6455 section 11.8)."""
 
 
 class AcceptEvent(TypedDict):
@@ -96,6 +104,15 @@ class Activity(Protocol):
         """A handler or a stream runs, and does not wait for the client."""
 
 
+class DirectSend(NamedTuple):
+    """The shortest way to a client, as :meth:`Transport.open_direct` offers it."""
+
+    send: Callable[[int, bytes], object]
+    """Writes one message, by its opcode."""
+    limit: int
+    """Bytes of the longest message that may go this way."""
+
+
 class Transport(Protocol):
     """The fast path that a server may offer as ``scope["extensions"]["telex.transport"]``.
 
@@ -116,6 +133,17 @@ class Transport(Protocol):
 
         :raises OSError: the connection is closing or closed.
         """
+
+    def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
+        """A function that writes at once, for who sends one message to many; ``None`` when this is not the moment.
+
+        It may be called until ``on_end`` is, which happens inside whatever makes it invalid: the write buffer passes
+        its high mark, replies are being gathered, the connection closes. It asks nobody to wait: whoever sends many
+        messages in a row lets the event loop go on by himself. :meth:`close_direct` forgets ``on_end``.
+        """
+
+    def close_direct(self, on_end: Callable[[], None]) -> None:
+        """Call ``on_end`` no more; harmless when it was called already."""
 
     async def drain(self) -> None:
         """Wait until the write buffer is below its low mark.

@@ -147,6 +147,9 @@ class Taker:
         self.items.append(event)
         return True
 
+    def note_sent(self, count: int) -> None:
+        raise AssertionError("it boards no lane")
+
     def put_gap(self, gap: Gap) -> None:
         self.items.append(gap)
 
@@ -174,7 +177,7 @@ def taker() -> Taker:
 @pytest.fixture
 def room(taker: Taker) -> Room:
     room = Room(Topic("c"))
-    room.members[taker] = None
+    room.seat(taker)
     room.last = Position("e", 3)
     return room
 

@@ -72,6 +72,11 @@ class Transport:
         self.sent.append(data)
         return not self.full
 
+    def open_direct(self, on_end: Callable[[], None]) -> None:
+        """It is never the moment."""
+
+    def close_direct(self, on_end: Callable[[], None]) -> None: ...
+
     async def drain(self) -> None:
         self.drained += 1
 

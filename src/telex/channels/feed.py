@@ -137,9 +137,8 @@ class Feed:
 
     def leave(self, room: Room, member: Member) -> None:
         """Take ``member`` out; the last one out removes the room."""
-        room.members.pop(member, None)
-        room.arriving.pop(member, None)
-        if not room.members and not room.arriving and self.rooms.get(room.topic) is room:
+        room.dismiss(member)
+        if room.is_empty and self.rooms.get(room.topic) is room:
             del self.rooms[room.topic]
             self._touch(room.topic)
 
@@ -149,9 +148,9 @@ class Feed:
             room = self.rooms[topic] = Room(topic)
             self._touch(topic)
         if arriving:
-            room.arriving[member] = Arrival()
+            room.expect(member)
         else:
-            room.members[member] = None
+            room.seat(member)
         return room
 
     def _touch(self, topic: Topic) -> None:

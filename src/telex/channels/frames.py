@@ -11,6 +11,7 @@ from telex.channels.history import Event, Gap, Item
 from telex.channels.presence import Joined, Left
 from telex.exceptions import WebSocketException
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA, WS_1012_SERVICE_RESTART
+from telex.types import BINARY_OPCODE, TEXT_OPCODE, Mode
 
 __all__ = ("ENVELOPE", "Frame", "as_bytes", "as_envelope", "as_text", "data_of")
 
@@ -21,13 +22,14 @@ ENVELOPE: Final = "telex.channels.v1"
 class Frame:
     """A way to write items. It remembers the last one: a fan-out writes the same item for one socket after another."""
 
-    __slots__ = ("_item", "_message", "_write", "is_text")
+    __slots__ = ("_item", "_message", "_write", "mode", "opcode")
 
-    def __init__(self, write: Callable[[Item], str | bytes], *, is_text: bool) -> None:
+    def __init__(self, write: Callable[[Item], str | bytes], mode: Mode) -> None:
         self._write = write
         self._item: Item | None = None
         self._message: str | bytes = b""
-        self.is_text: bool = is_text
+        self.mode: Mode = mode
+        self.opcode: int = TEXT_OPCODE if mode == "text" else BINARY_OPCODE
 
     def __call__(self, item: Item) -> str | bytes:
         """The message for ``item``."""
@@ -84,6 +86,6 @@ def _to_text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-as_text: Final = Frame(_text_of, is_text=True)
-as_bytes: Final = Frame(data_of, is_text=False)
-as_envelope: Final = Frame(_enveloped, is_text=True)
+as_text: Final = Frame(_text_of, "text")
+as_bytes: Final = Frame(data_of, "binary")
+as_envelope: Final = Frame(_enveloped, "text")

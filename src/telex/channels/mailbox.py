@@ -133,7 +133,7 @@ class Mailbox(Generic[T]):
             return self._overflow(item)
         self._pending.append(item)
         if self._waiter is not None:
-            self._wake()
+            self.wake()
         return True
 
     def _put_conflated(self, item: T, key: Hashable) -> bool:
@@ -146,7 +146,7 @@ class Mailbox(Generic[T]):
             self.dropped += 1
             kept = False
         self._keys[key] = item
-        self._wake()
+        self.wake()
         return kept
 
     def put_mark(self, item: T) -> None:
@@ -162,18 +162,18 @@ class Mailbox(Generic[T]):
         self._flush_keys()
         self._pending.append(_Mark(item))
         self._marks += 1
-        self._wake()
+        self.wake()
 
     def preload(self, items: Iterable[T]) -> None:
         """Put ``items`` before all that wait: a replay, given whole, which does not count against the limit."""
         if not self._closing:
             self._replay.extend(items)
-            self._wake()
+            self.wake()
 
     def close(self) -> None:
         """Take nothing more; the reader gets what waits, and then its end."""
         self._closing = True
-        self._wake()
+        self.wake()
 
     def fail(self, error: WebSocketException) -> None:
         """Drop what waits, count it, and raise ``error`` at the reader."""
@@ -212,7 +212,8 @@ class Mailbox(Generic[T]):
                 self._pending.append(item)
         self._keys.clear()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let :meth:`wait` return."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -236,14 +237,21 @@ class Mailbox(Generic[T]):
                 raise self._error
             if self._closing:
                 raise StopAsyncIteration
-            if self._waiter is not None:
-                raise ConcurrencyError("two tasks read one subscriber: subscribe once for each reader")
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self.wait()
         return self.get_nowait()
+
+    async def wait(self) -> None:
+        """Wait until something changes: there is an item, the end, or somebody calls :meth:`wake`.
+
+        :raises ConcurrencyError: somebody else waits already.
+        """
+        if self._waiter is not None:
+            raise ConcurrencyError("two tasks read one subscriber: subscribe once for each reader")
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
     def get_nowait(self) -> T:
         """The next item, at once.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Any, Final, Protocol
 
 from telex.channels.backends.base import Topic
+from telex.channels.frames import Frame
 from telex.channels.history import Event, Gap, Item, Past, Position
+from telex.channels.lanes import Lane, Listed, Rider, Way, lane_for
 
 __all__ = ("Arrival", "Member", "Room")
 
@@ -20,13 +22,11 @@ NOT_KEPT: Final = "the history does not reach back to where the stream stood"
 OVERFLOW: Final = "too many events came while the past was fetched"
 
 
-class Member(Protocol):
-    """What a room needs of a subscriber."""
+class Member(Rider, Protocol):
+    """What a room needs of a subscriber.
 
-    @property
-    def put_nowait(self) -> Callable[[Event], bool]:
-        """Takes one event. It is looked up for each event anew: a subscriber may change the way that they go."""
-        ...
+    ``put_nowait`` is looked up for each event anew: a subscriber may change the way that they go.
+    """
 
     def put_gap(self, gap: Gap) -> None:
         """Take the mark of a loss."""
@@ -50,22 +50,85 @@ class Arrival:
 
 
 class Room:
-    """The subscribers of one topic.
+    """The subscribers of one topic. All but those that a lane has taken are given each event one by one.
 
     ``last`` is the position of the newest event that was fanned out. While ``held`` is a list the room waits for the
     past: live events are held in it.
     """
 
-    __slots__ = ("arriving", "confirmed", "held", "last", "members", "reason", "topic")
+    __slots__ = (
+        "_aboard",
+        "_lanes",
+        "_standing",
+        "arriving",
+        "confirmed",
+        "held",
+        "last",
+        "members",
+        "reason",
+        "topic",
+    )
 
     def __init__(self, topic: Topic) -> None:
         self.topic: Topic = topic
         self.members: dict[Member, None] = {}
+        self._standing: Listed[Member, Member] = Listed()
+        self._aboard: dict[Rider, Lane[Any, Any]] = {}
+        self._lanes: Listed[tuple[Frame, int | None], Lane[Any, Any]] = Listed()
         self.arriving: dict[Member, Arrival] = {}
         self.confirmed: asyncio.Event = asyncio.Event()
         self.last: Position | None = None
         self.held: list[Event] | None = None
         self.reason: str = LOST
+
+    # -- who is in it
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody is here, or about to be."""
+        return not self.members and not self.arriving
+
+    def seat(self, member: Member) -> None:
+        """Give ``member`` all that comes from now on."""
+        self.members[member] = None
+        self._standing[member] = member
+
+    def expect(self, member: Member) -> None:
+        """Hold for ``member`` what comes from now on, until its past is there."""
+        self.arriving[member] = Arrival()
+
+    def dismiss(self, member: Member) -> None:
+        """Give ``member`` nothing more."""
+        self.alight(member)
+        self._standing.pop(member)
+        self.members.pop(member, None)
+        self.arriving.pop(member, None)
+
+    def board(self, member: Member, frame: Frame, way: Way) -> None:
+        """Send to ``member`` by ``way``, in one lane with all to whom the same may go."""
+        if member not in self._standing:
+            return
+        key = (frame, way.limit)
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = lane_for(frame, way)
+        lane.board(member, way)
+        self._aboard[member] = lane
+        self._standing.pop(member)
+
+    def alight(self, member: Member) -> None:
+        """Give ``member`` each event by itself again."""
+        lane = self._aboard.pop(member, None)
+        if lane is not None:
+            lane.alight(member)
+            if not len(lane):
+                self._lanes.pop(lane.key)
+            self._standing[member] = member
+
+    def sent_to(self, member: Member) -> int:
+        """How many events the lane that ``member`` is in has brought it so far."""
+        lane = self._aboard.get(member)
+        return 0 if lane is None else lane.sent_to(member)
 
     # -- live
 
@@ -94,7 +157,11 @@ class Room:
         held.append(event)
 
     def _fan_out(self, event: Event) -> None:
-        for member in self.members:
+        # Before the lanes go: who gets off one meanwhile has had the event.
+        standing = self._standing.values
+        for lane in self._lanes.values:
+            lane.deliver(event)
+        for member in standing:
             member.put_nowait(event)
         if self.arriving:
             self._tell_arriving(event)
@@ -104,7 +171,7 @@ class Room:
             if arrival.floor is None:
                 arrival.held.append(event)
             elif not _is_before(event, arrival.floor):
-                self._seat(member)
+                self._admit(member)
                 member.put_nowait(event)
 
     # -- loss and recovery
@@ -144,7 +211,7 @@ class Room:
             member.put_gap(gap)
         for member, arrival in list(self.arriving.items()):
             if arrival.floor is not None:
-                self._seat(member)
+                self._admit(member)
                 member.put_gap(gap)
 
     # -- arrivals
@@ -168,11 +235,11 @@ class Room:
                 stands = event.position
             member.put_nowait(event)
         if late or self._has_reached(past.head):
-            self._seat(member)
+            self._admit(member)
 
-    def _seat(self, member: Member) -> None:
+    def _admit(self, member: Member) -> None:
         del self.arriving[member]
-        self.members[member] = None
+        self.seat(member)
 
     def _has_reached(self, head: Position) -> bool:
         return self.last is not None and self.last.epoch == head.epoch and self.last.offset >= head.offset

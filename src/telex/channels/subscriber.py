@@ -8,14 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeAlias
 
+from telex.channels.forwarding import Forwarder, forwarder
 from telex.channels.frames import Frame, data_of
 from telex.channels.history import Event, Gap, Item, Position
 from telex.channels.mailbox import Mailbox, Policy
 from telex.channels.rooms import Room
 from telex.connection import WebSocket
-from telex.exceptions import ChannelsException, ConcurrencyError, WebSocketException
+from telex.exceptions import ChannelsException, ConcurrencyError
 from telex.streams import Streams
-from telex.types import Mode, Transport
 
 __all__ = ("EventCallback", "Subscriber", "Subscription", "streams_of")
 
@@ -39,6 +39,7 @@ class Subscriber:
         self._mailbox: Mailbox[Item] = Mailbox(max_backlog, backlog_strategy)
         self.put_nowait: Callable[[Event], bool] = self._mailbox.put
         """Take one event; false when the policy dropped one for it. The hub's side calls it."""
+        self._forwarder: Forwarder | None = None
         self._worker: asyncio.Task[None] | None = None
         self._left: int | None = None
         self._bond: asyncio.Task[None] | None = None
@@ -50,20 +51,29 @@ class Subscriber:
 
     def put_gap(self, gap: Gap) -> None:
         """Take the mark of a loss, whatever the backlog is."""
-        self.put_nowait = self._mailbox.put
+        self._queue_up()
         self._mailbox.put_mark(gap)
 
     def preload(self, items: Iterable[Item]) -> None:
         """Take a replay, before all that waits; it does not count against the backlog."""
-        self.put_nowait = self._mailbox.put
+        self._queue_up()
         self._mailbox.preload(items)
 
     def finish(self) -> None:
         """Take nothing more: the stream ends after what waits."""
-        self.put_nowait = self._mailbox.put
+        self._queue_up()
         self._mailbox.close()
         if self._bond is not None:
             self._bond.cancel()
+
+    def note_sent(self, count: int) -> None:
+        """So many events were sent without the mailbox."""
+        self._mailbox.delivered += count
+
+    def _queue_up(self) -> None:
+        """From here on events take the mailbox."""
+        if self._forwarder is not None:
+            self._forwarder.stop()
 
     def bind(self, streams: Streams, leave: Callable[[Subscriber], None]) -> None:
         """Call ``leave`` when the connection that ``streams`` belong to ends.
@@ -140,37 +150,18 @@ class Subscriber:
     async def forward(self, socket: WebSocket[Any, Any, Any], frame: Frame) -> None:
         """Send each item as ``frame`` writes it, until the subscription ends.
 
-        On a server that offers its transport an event goes there within the publish itself: no queue, no task. As soon
-        as the client is slower than that, or there is something else than a live event, items take the queue again.
+        An event goes there within the publish itself while the client is fast enough; else it waits in the backlog.
 
         :raises WebSocketDisconnect: the client left.
+        :raises ConcurrencyError: it forwards already.
         """
-        mailbox, transport = self._mailbox, socket.transport
-        mode: Mode = "text" if frame.is_text else "binary"
-        with suppress(StopAsyncIteration):
-            while True:
-                if transport is not None and not len(mailbox):
-                    self.put_nowait = self._directly(transport, frame)
-                item = await mailbox.get()
-                await socket.send_data(frame(item), mode)
-
-    def _directly(self, transport: Transport, frame: Frame) -> Callable[[Event], bool]:
-        mailbox = self._mailbox
-
-        def put(event: Event) -> bool:
-            try:
-                flows = transport.send(frame(event))
-            except (OSError, WebSocketException):
-                # The connection is ending, or must. That is for whoever forwards to find out, by sending this one: here
-                # it would hit the publisher and the other subscribers.
-                self.put_nowait = mailbox.put
-                return mailbox.put(event)
-            mailbox.delivered += 1
-            if not flows:
-                self.put_nowait = mailbox.put
-            return True
-
-        return put
+        if self._forwarder is not None:
+            raise ConcurrencyError("this subscriber forwards already: subscribe once for each socket")
+        self._forwarder = forwarder(self, self._mailbox, socket, frame)
+        try:
+            await self._forwarder.run()
+        finally:
+            self._forwarder = None
 
     @property
     def is_running(self) -> bool:
@@ -187,7 +178,7 @@ class Subscriber:
     @property
     def delivered(self) -> int:
         """How many events the reader has got."""
-        return self._mailbox.delivered
+        return self._mailbox.delivered + sum(room.sent_to(self) for room in self.rooms.values())
 
     @property
     def dropped(self) -> int:

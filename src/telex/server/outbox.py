@@ -19,6 +19,7 @@ from telex.server.deflate import Deflater
 from telex.server.frames import BINARY, PONG, TEXT, ConnectionClosed, frame_header
 from telex.server.limits import KIB, Limits
 from telex.server.parser import HEADROOM, SEND_AT_MOST, Sender, new_sender
+from telex.types import DirectSend
 
 __all__ = ("Outbox",)
 
@@ -48,6 +49,7 @@ class Outbox(WSListener):
         "_credit",
         "_deflater",
         "_direct_size",
+        "_ends_of_direct",
         "_limits",
         "_loop",
         "_open",
@@ -75,6 +77,7 @@ class Outbox(WSListener):
         self._waiters: list[asyncio.Future[None]] = []
         self._sender: Sender | None = None  # made by the first send: it holds 1.5 KiB
         self._send_small: Callable[[int, str | bytes], None] | None = None
+        self._ends_of_direct: list[Callable[[], None]] | None = None  # made when needed
         self._deflater: Deflater | None = None
         self._ascii_size = SEND_AT_MOST
         self._direct_size = _SMALL
@@ -141,6 +144,28 @@ class Outbox(WSListener):
             self._sender = new_sender(self._wire, self._loop)
             self._send_small = self._sender.send
 
+    def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
+        """The sender itself, while nothing is unusual. See :class:`telex.types.Transport`."""
+        if not self._credit:
+            self._renew_credit()
+        if not self._credit or self._send_small is None:
+            return None
+        if self._ends_of_direct is None:
+            self._ends_of_direct = []
+        self._ends_of_direct.append(on_end)
+        return DirectSend(self._send_small, self._ascii_size)
+
+    def close_direct(self, on_end: Callable[[], None]) -> None:
+        """Call ``on_end`` no more."""
+        if self._ends_of_direct is not None and on_end in self._ends_of_direct:
+            self._ends_of_direct.remove(on_end)
+
+    def _end_direct(self) -> None:
+        """From here on messages must take :meth:`send`."""
+        ends, self._ends_of_direct = self._ends_of_direct, None
+        for on_end in ends or ():
+            on_end()
+
     def _drop_if_flooded(self) -> None:
         if self._wire.get_write_buffer_size() > self._limits.max_write_buffer:
             # Nobody waited for drain() and the client does not read: the only bound left is to let it go.
@@ -172,6 +197,8 @@ class Outbox(WSListener):
         if self._cork is None:
             self._cork = []
             self._credit = 0
+            if self._ends_of_direct:
+                self._end_direct()
 
     def _flush_cork(self) -> None:
         if self._cork:
@@ -193,6 +220,7 @@ class Outbox(WSListener):
         """The transport's buffer is above its high mark."""
         self._writable = False
         self._credit = 0
+        self._end_direct()
 
     def resume_writing(self) -> None:
         """The transport's buffer is below its low mark."""
@@ -230,6 +258,7 @@ class Outbox(WSListener):
         self._pull_cork()
         self._open = False
         self._credit = 0
+        self._end_direct()
         if last is not None and not self._wire.is_closing():
             self._wire.write(last)
         self._wake_senders()
