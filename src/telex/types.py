@@ -137,6 +137,8 @@ class Transport(Protocol):
     def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
         """A function that writes at once, for who sends one message to many; ``None`` when this is not the moment.
 
+        Nor is it while little is sent on this connection: the function takes memory that most never need.
+
         It may be called until ``on_end`` is, which happens inside whatever makes it invalid: the write buffer passes
         its high mark, replies are being gathered, the connection closes. It asks nobody to wait: whoever sends many
         messages in a row lets the event loop go on by himself. :meth:`close_direct` forgets ``on_end``.

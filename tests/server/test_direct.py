@@ -58,9 +58,12 @@ async def accepting() -> AsyncIterator[tuple[Accepted, Server]]:
 
 
 def opened(transport: Transport, on_end: Callable[[], None]) -> DirectSend:
-    direct = transport.open_direct(on_end)
-    assert direct is not None
-    return direct
+    for _ in range(20):
+        # A connection that says little has none yet.
+        direct = transport.open_direct(on_end)
+        if direct is not None:
+            return direct
+    raise AssertionError("it was never the moment")
 
 
 async def test_messages_reach_a_foreign_client() -> None:
@@ -147,3 +150,30 @@ async def test_a_client_that_vanishes_ends_it() -> None:
                 while not ended.is_set():
                     direct.send(TEXT, b"anybody?")
                     await asyncio.sleep(0)
+
+
+async def test_a_connection_that_says_little_has_no_sender_of_its_own() -> None:
+    async with accepting() as (app, server), connected(server.port) as client:
+        transport, ends = await app.transport(), Ends()
+        for _ in range(3):
+            await echoes(client)
+        assert transport.open_direct(ends) is None
+        opened(transport, ends).send(TEXT, b"much to say")
+        assert (await client.read_frame()).payload == b"much to say"
+
+
+async def test_silence_takes_the_sender_back_unless_somebody_uses_it() -> None:
+    app = Accepted()
+    async with running(app, ping_interval=0.05) as server, connected(server.port) as client:
+        transport, ends = await app.transport(), Ends()
+        direct = opened(transport, ends)
+        assert (await client.read_frame()).opcode == PING
+        direct.send(TEXT, b"in use")
+        assert (await client.read_frame()).payload == b"in use"
+        transport.close_direct(ends)
+        await client.send(frame(PONG))
+        while (await client.read_frame()).opcode != PING:
+            pass
+        assert transport.open_direct(ends) is None
+        await echoes(client)
+        assert ends.count == 0

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 
 from telex.codecs import Raw, as_is, is_raw_writer
 from telex.connection import WebSocket
+from telex.exceptions import WebSocketDisconnect
 from telex.handlers.exchange import KEYS, NATIVE, Exchange, Handle, Slots
 from telex.inbox import IDLE, READING, as_disconnect
 from telex.types import Message, Transport
@@ -67,7 +68,17 @@ def compile_callback(exchange: Exchange) -> Callable[[Socket, Transport, Slots],
             hand_over.installing = True
             transport.set_message_handler(on_message)
             hand_over.installing = False
-            left = hand_over.take() or await _next_trouble(socket, hand_over)
+            left = hand_over.take()
+            if left is None:
+                try:
+                    # Here a connection is while all is well: in as few coroutines as can be.
+                    await transport.receive()
+                except asyncio.CancelledError:
+                    left = hand_over.take()
+                    if left is None or hand_over.task.uncancel():
+                        raise
+                else:
+                    raise await _disconnect(socket)
             hand_over.strikes = await _settle(exchange, socket, handle, *left, hand_over.strikes)
             if not socket.is_open:
                 return
@@ -118,20 +129,9 @@ def _compile_on_message(
     return on_messages
 
 
-async def _next_trouble(socket: Socket, hand_over: _HandOver) -> tuple[Raw, Exception | None]:
-    """Wait until the callback leaves something.
-
-    :raises WebSocketDisconnect: the client has left.
-    """
-    try:
-        await hand_over.transport.receive()
-    except asyncio.CancelledError:
-        left = hand_over.take()
-        if left is None or hand_over.task.uncancel():
-            raise
-        return left
+async def _disconnect(socket: Socket) -> WebSocketDisconnect:
     end = as_disconnect(await socket.inbox.get())
-    raise socket.lost(end.code, end.reason)
+    return socket.lost(end.code, end.reason)
 
 
 class _Unsent(Exception):

@@ -279,6 +279,7 @@ class Connection(Inbox):
     def send_ping(self, payload: bytes) -> None:
         """Send a ping, unless older data still waits: then silence is explained by that."""
         if self._open and self._writable:
+            self._rest()
             self._write_frame(frame_header(PING, len(payload)), payload)
 
     def _fail(self, violation: ProtocolViolation) -> None:

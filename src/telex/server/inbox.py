@@ -114,17 +114,9 @@ class Inbox(Outbox):
         self._pull_cork()
         if self._ended_for_receiver():
             return None
-        return await self._wait_for_message()
-
-    def _gather_replies(self) -> None:
-        """More messages wait, so their replies may leave together: at the latest when the event loop goes on."""
-        if self._cork is None and self._writable:
-            self._start_cork()
-            self._loop.call_soon(self._pull_cork)
-
-    async def _wait_for_message(self) -> str | bytes | None:
         if self._receiver is not None:
             raise ConcurrencyError("Another task already waits for this connection's messages: let one task receive.")
+        # Not in a coroutine of its own: this is where most connections are most of their time.
         receiver: asyncio.Future[str | bytes | None] = self._loop.create_future()
         self._receiver = receiver
         try:
@@ -135,6 +127,12 @@ class Inbox(Outbox):
             raise
         finally:
             self._receiver = None
+
+    def _gather_replies(self) -> None:
+        """More messages wait, so their replies may leave together: at the latest when the event loop goes on."""
+        if self._cork is None and self._writable:
+            self._start_cork()
+            self._loop.call_soon(self._pull_cork)
 
     def _put_back(self, data: str | bytes | None) -> None:
         """The task that was about to get ``data`` was cancelled: the next one gets it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -68,11 +69,31 @@ class Limits:
         limits = getattr(config, "limits", None)
         if isinstance(limits, Limits):
             return limits
-        return cls(
-            max_message_size=config.ws_max_size,
-            max_queue=config.ws_max_queue,
-            ping_interval=config.ws_ping_interval,
-            ping_timeout=config.ws_ping_timeout,
-            max_connections=config.limit_concurrency,
-            deflate=config.ws_per_message_deflate,
+        return _of_uvicorn(
+            config.ws_max_size,
+            config.ws_max_queue,
+            config.ws_ping_interval,
+            config.ws_ping_timeout,
+            config.limit_concurrency,
+            config.ws_per_message_deflate,
         )
+
+
+@lru_cache(maxsize=8)
+def _of_uvicorn(
+    max_message_size: int,
+    max_queue: int,
+    ping_interval: float | None,
+    ping_timeout: float | None,
+    max_connections: int | None,
+    deflate: bool,
+) -> Limits:
+    """One object for all connections of a server."""
+    return Limits(
+        max_message_size=max_message_size,
+        max_queue=max_queue,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+        max_connections=max_connections,
+        deflate=deflate,
+    )

@@ -23,6 +23,9 @@ from telex.types import DirectSend
 
 __all__ = ("Outbox",)
 
+_TALKATIVE: Final = 8
+"""After so many messages a connection gets a sender of its own, which has 2 KiB: most say little, and are many."""
+
 _CREDIT: Final = 64
 """Small messages between two turns of the event loop."""
 
@@ -54,6 +57,7 @@ class Outbox(WSListener):
         "_loop",
         "_open",
         "_pong_due",
+        "_said",
         "_send_small",
         "_sender",
         "_turn",
@@ -75,7 +79,8 @@ class Outbox(WSListener):
         self._cork_size = 0
         self._pong_due: bytes | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._sender: Sender | None = None  # made by the first send: it holds 1.5 KiB
+        self._said = 0
+        self._sender: Sender | None = None
         self._send_small: Callable[[int, str | bytes], None] | None = None
         self._ends_of_direct: list[Callable[[], None]] | None = None  # made when needed
         self._deflater: Deflater | None = None
@@ -139,10 +144,19 @@ class Outbox(WSListener):
     def _renew_credit(self) -> None:
         self._turn = 0
         usual = self._open and self._writable and self._cork is None and not self._wire.is_closing()
-        self._credit = _CREDIT if usual else 0
         if usual and self._sender is None:
-            self._sender = new_sender(self._wire, self._loop)
-            self._send_small = self._sender.send
+            self._said += 1
+            usual = self._said > _TALKATIVE
+            if usual:
+                self._sender = new_sender(self._wire)
+                self._send_small = self._sender.send
+        self._credit = _CREDIT if usual else 0
+
+    def _rest(self) -> None:
+        """Nothing was said for a while: give back what only the talkative need."""
+        if not self._ends_of_direct:
+            self._said = self._credit = 0
+            self._sender = self._send_small = None
 
     def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
         """The sender itself, while nothing is unusual. See :class:`telex.types.Transport`."""
