@@ -65,7 +65,7 @@ TABLE: list[tuple[BaseException, int, int, str, bool]] = [
     (ValidationException("bad"), 400, 4400, "bad", False),
     (InternalServerException("told"), 500, 4500, "told", True),
     (ServiceUnavailableException(), 503, 4503, "Service Unavailable", True),
-    (BackendUnavailable("redis"), 503, 4503, "redis", True),
+    (BackendUnavailable("redis at 10.0.0.7"), 503, 4503, "Service Unavailable", False),
     (HTTPException("teapot", status_code=418), 418, 4418, "teapot", False),
     (HTTPException(status_code=599), 599, 4599, "HTTP 599", True),
     (StarletteHTTPException(410, "gone"), 410, 4410, "gone", False),

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from telex import codecs
 from telex.connection import WebSocket
-from telex.exceptions import HTTPException, WebSocketDisconnect, WebSocketException
+from telex.exceptions import BackendUnavailable, HTTPException, WebSocketDisconnect, WebSocketException
 from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1011_UNEXPECTED_ERROR, is_sendable_close_code
 from telex.types import ExceptionHandler, Mode, TypeEncoder
 
@@ -102,7 +102,10 @@ class Errors:
     async def _apply_table(self, socket: Socket, error: Exception) -> None:
         if _has_left(socket, error):
             return
-        if _is_unexpected(error):
+        if isinstance(error, BackendUnavailable):
+            # Each client meets it as long as the broker is away, which the channels have said: no traceback for each.
+            logger.warning("%s: %s", self._where, error.detail)
+        elif _is_unexpected(error):
             logger.error("%s failed", self._where, exc_info=error)
             _report(socket, error)
         if socket.connection_state in {"init", "connect"}:
@@ -113,7 +116,7 @@ class Errors:
     async def _deny(self, socket: Socket, error: Exception) -> None:
         if isinstance(error, HTTPException):
             status = error.status_code if 200 <= error.status_code <= 599 else 500
-            body: dict[str, object] = {"status_code": status, "detail": error.detail}
+            body: dict[str, object] = {"status_code": status, "detail": self._told(error)}
             if error.extra is not None:
                 body["extra"] = error.extra
             await socket.deny(status, body, error.headers)
@@ -131,8 +134,11 @@ class Errors:
             return _wire_code(error), error.reason
         if isinstance(error, HTTPException):
             code = CLOSE_CODE_OF_STATUS + error.status_code
-            return code if is_sendable_close_code(code) else WS_1011_UNEXPECTED_ERROR, error.detail
+            return code if is_sendable_close_code(code) else WS_1011_UNEXPECTED_ERROR, self._told(error)
         return WS_1011_UNEXPECTED_ERROR, f"{type(error).__name__}: {error}" if self._debug else "internal error"
+
+    def _told(self, error: HTTPException) -> str:
+        return error.detail if self._debug else error.public_detail
 
 
 def leaf(exc: BaseException) -> BaseException:

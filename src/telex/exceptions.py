@@ -125,6 +125,11 @@ class HTTPException(TelexException):
         self.headers: dict[str, str] = dict(headers or {})
         self.extra: object = extra
 
+    @property
+    def public_detail(self) -> str:
+        """What clients are told."""
+        return self.detail
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.status_code}, {self.detail!r})"
 
@@ -192,8 +197,13 @@ class BackendUnavailable(ServiceUnavailableException):
     """The broker behind the channels cannot be reached, or did not answer in time.
 
     Raised at the publisher and the subscriber. A publish that was on its way when the broker went may or may not
-    have arrived.
+    have arrived. ``detail`` may name hosts and users of the broker: clients are told the status alone.
     """
+
+    @property
+    def public_detail(self) -> str:
+        """What clients are told."""
+        return _phrase(self.status_code)
 
 
 class WebSocketException(TelexException):

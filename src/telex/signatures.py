@@ -25,6 +25,7 @@ __all__ = (
     "read_hints",
     "read_signature",
     "split_annotated",
+    "with_parameters",
 )
 
 AnyCallable: TypeAlias = Callable[..., Any]
@@ -220,3 +221,13 @@ def _kind(fn: AnyCallable, returns: Any) -> Kind:
     if inspect.isgeneratorfunction(target):
         return Kind.GENERATOR
     return Kind.SYNC
+
+
+def with_parameters(fn: AnyCallable, parameters: Mapping[str, Any], name: str) -> AnyCallable:
+    """``fn``, which takes ``**values``, as a function ``name`` that says which: by keyword, with these annotations."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    signature = inspect.Signature([inspect.Parameter(each, kind, annotation=of) for each, of in parameters.items()])
+    fn.__signature__ = signature  # type: ignore[attr-defined]  # where inspect looks first
+    fn.__annotations__ = dict(parameters)
+    fn.__qualname__ = name
+    return fn

@@ -15,6 +15,7 @@ from telex.channels.frames import Frame, as_bytes, as_text
 from telex.channels.history import Gap
 from telex.channels.lanes import EventSend, Listed
 from telex.channels.rooms import Room
+from telex.exceptions import WebSocketException
 from telex.types import DirectSend
 
 
@@ -42,6 +43,9 @@ class Member:
 
     def note_sent(self, count: int) -> None:
         self.sent += count
+
+    def fail(self, error: WebSocketException) -> None:
+        self.heard.append(error.code)
 
     def put_gap(self, gap: Gap) -> None:
         self.heard.append(gap)
@@ -136,6 +140,22 @@ def test_one_that_fails_gets_it_his_own_way_and_costs_nobody_else(room: Room) ->
     deliver(room, b"a")
     assert [one.heard, bad.heard, two.heard] == [[(1, b"a")], [b"a"], [(1, b"a")]]
     assert [one.counted, bad.counted, two.counted] == [1, 0, 1]
+
+
+def test_one_that_cannot_take_an_event_ends_alone(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Member):
+        def put_nowait(self, event: Event) -> bool:
+            raise LookupError("a class of the user's")
+
+    def write(item: object) -> str:
+        raise LookupError("a frame of the user's")
+
+    one, broken, two = Member(room), Broken(room), Member(room)
+    aboard, misled = Broken(room).board(Frame(write, "text")), Member(room).board(Frame(write, "text"))
+    deliver(room, b"a")
+    assert one.heard == two.heard == misled.heard == [b"a"]
+    assert broken.heard == aboard.heard == [1011]
+    assert len([record for record in caplog.records if record.exc_info]) == 2
 
 
 # -- ASGI's way

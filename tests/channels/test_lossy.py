@@ -13,7 +13,7 @@ from telex.channels import Channels, Event, Gap, Item, Keep, MemoryBackend, Posi
 from telex.channels.backends.base import Listener, Sink, Topic
 from telex.channels.history import Past
 from telex.channels.rooms import Room
-from telex.exceptions import BackendUnavailable
+from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.conftest import until, within
 
 
@@ -149,6 +149,9 @@ class Taker:
 
     def note_sent(self, count: int) -> None:
         raise AssertionError("it boards no lane")
+
+    def fail(self, error: WebSocketException) -> None:
+        raise error
 
     def put_gap(self, gap: Gap) -> None:
         self.items.append(gap)

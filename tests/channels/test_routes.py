@@ -14,7 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from telex import NotAuthorizedException, Telex, WebSocket, websocket
+from telex import NotAuthorizedException, PermissionDeniedException, Router, Telex, WebSocket, websocket
 from telex.channels import Channels, Heartbeat, Keep, MemoryBackend, Position, channel_listener
 from telex.channels.frames import ENVELOPE
 from telex.exceptions import ImproperlyConfiguredException
@@ -259,8 +259,95 @@ async def test_the_hub_is_injected_into_any_handler(kind: ServerKind) -> None:
 
 
 def test_a_channel_takes_only_what_the_path_has() -> None:
-    with pytest.raises(ImproperlyConfiguredException, match="needs room: not in '/rooms'"):
-        channel_listener("/rooms", channel="room:{room}")
+    room = channel_listener("/rooms", channel="room:{room}")
+    with pytest.raises(ImproperlyConfiguredException, match=r"'room' of channel_listener\('/rooms'.*has no \{room\}"):
+        Telex([room], plugins=[Channels(MemoryBackend(), **HUB)])
+    for wrong in ("room:{room:str}", "room:{}", "room:{room", "room}"):
+        with pytest.raises(ImproperlyConfiguredException, match="braces hold the name of a parameter alone"):
+            channel_listener("/rooms/{room:str}", channel=wrong)
+
+
+async def test_a_routers_parameters_are_the_channels_too(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:int}", channel="{tenant}-{room}", publish=str)
+    async with site(hub, kind, Router("/of/{tenant:str}", route_handlers=[room])) as running:
+        async with connected(running, "/of/acme/rooms/7") as client:
+            await following(hub)
+            await hub.publish("acme-7", "hello")
+            assert await within(client.recv()) == "hello"
+        assert (await denied(running, "/of/a:b/rooms/7")).status == 404
+
+
+async def test_what_is_not_kept_is_said_before_accept(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    handlers = [
+        channel_listener("/live/{room:str}", channel="live-{room}"),
+        channel_listener("/present/{room:str}", channel="room:{room}", presence=lambda socket: "me"),
+    ]
+    async with site(hub, kind, *handlers) as running:
+        refused = await denied(running, "/live/1?since=x:1")
+        assert (refused.status, refused.json()["detail"]) == (400, "nothing is kept of 'live-1': leave ?since= out")
+        assert (await denied(running, "/present/1")).status == 500
+        assert (await denied(running, "/live/1?since=x:99999999999999999999")).status == 400
+    with pytest.raises(ImproperlyConfiguredException, match="ws_handler_send_history needs what is kept of 'a'"):
+        Channels(MemoryBackend(), channels=["a"], create_ws_route_handlers=True, ws_handler_send_history=3)
+
+
+class Said(msgspec.Struct):
+    text: str
+    author: str
+
+
+async def test_what_clients_publish_may_be_stamped_or_left_out(kind: ServerKind) -> None:
+    async def stamp(socket: WebSocket, said: Say) -> Said | None:
+        if said.text == "leave":
+            raise PermissionDeniedException("enough")
+        return None if said.text == "spam" else Said(said.text, socket.query_params["as"])
+
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}", publish=Say, on_publish=stamp)
+    async with site(hub, kind, room) as running, connected(running, "/rooms/1?as=ann") as ann:
+        await following(hub)
+        for text in ("spam", "hello"):
+            await ann.send(json.dumps({"text": text}))
+        assert await hear(ann) == {"text": "hello", "author": "ann"}
+        await ann.send('{"text": "leave"}')
+        assert await ended(ann) == (4403, "enough")
+    with pytest.raises(ImproperlyConfiguredException, match="on_publish= without publish="):
+        channel_listener("/", channel="c", on_publish=stamp)
+
+
+async def test_presence_tells_what_a_function_says_of_each(kind: ServerKind) -> None:
+    async def who(socket: WebSocket) -> tuple[str, object]:
+        return socket.query_params["as"], {"color": "red"}
+
+    hub = Channels(MemoryBackend(), **HUB, presence=Heartbeat())
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}", presence=who)
+    async with (
+        site(hub, kind, room) as running,
+        connected(running, "/rooms/1?as=ann", subprotocols=[ENVELOPE]) as ann,
+    ):
+        assert await hear(ann) == {"type": "present", "members": []}
+        member = (await hear(ann))["member"]
+        assert (member["key"], member["meta"]) == ("ann", {"color": "red"})
+
+
+@pytest.mark.parametrize("value", [b'"\xff"', b"[" * 200_000 + b"]" * 200_000, b'{"a":1}\xc3'])
+async def test_no_value_hurts_who_reads_it_in_an_envelope(kind: ServerKind, value: bytes) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/rooms/{room:str}", channel="room:{room}", send_mode="binary")
+    async with (
+        site(hub, kind, room) as running,
+        connected(running, "/rooms/1", subprotocols=[ENVELOPE], max_size=None) as enveloped,
+        connected(running, "/rooms/1") as plain,
+    ):
+        await following(hub, 2)
+        await hub.publish("room:1", value)
+        await hub.publish("room:1", "after")
+        assert [await within(plain.recv()) for _ in range(2)] == [value, b"after"]
+        first, second = await hear(enveloped), await hear(enveloped)
+        assert (first["type"], second["text"]) == ("event", "after")
+        assert set(first) & {"text", "base64"}
 
 
 async def test_sockets_leave_no_task(kind: ServerKind) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from telex.channels.backends.base import ChannelsBackend, Listener, Topic
+from telex.channels.backends.base import INTERNAL, ChannelsBackend, Listener, Topic
 from telex.channels.history import Event, Keep, Past, Position
 from telex.channels.rooms import Arrival, Member, Room
 from telex.channels.subscriber import Subscriber
@@ -54,6 +54,8 @@ class Feed:
         self._failures = 0
         self._down_since: float | None = None
         self.connected: asyncio.Event = asyncio.Event()
+        self.trouble: str = ""
+        """What went wrong last."""
         self.received: int = 0
         self.gaps: int = 0
         self.reconnects: int = 0
@@ -62,6 +64,8 @@ class Feed:
 
     def deliver(self, event: Event, pattern: str | None = None) -> None:
         """Fan one event out to whoever is in its room."""
+        if pattern is not None and event.channel.startswith(INTERNAL):
+            return
         self.received += 1
         room = self.rooms.get(Topic(event.channel) if pattern is None else Topic(pattern, True))
         if room is not None and not room.deliver(event):
@@ -101,17 +105,24 @@ class Feed:
             for topic in topics:
                 arriving = bool(history) or topic.name in starts
                 subscriber.rooms[topic.name] = self._enter(topic, subscriber, arriving=arriving)
-            for name, room in subscriber.rooms.items():
-                await room.confirmed.wait()
-                if room.last is not None:
-                    subscriber.positions[name] = room.last
-                if subscriber in room.arriving:
-                    await self._arrive(room, subscriber, since=starts.get(name), limit=_limit(history))
+            rooms = list(subscriber.rooms.values())
+            for start in range(0, len(rooms), BATCH):
+                await _all(
+                    self._settle(room, subscriber, starts.get(room.topic.name), _limit(history))
+                    for room in rooms[start : start + BATCH]
+                )
         except BaseException:
             for room in subscriber.rooms.values():
                 self.leave(room, subscriber)
             subscriber.rooms.clear()
             raise
+
+    async def _settle(self, room: Room, subscriber: Subscriber, since: Position | None, limit: int | None) -> None:
+        await room.confirmed.wait()
+        if room.last is not None:
+            subscriber.positions[room.topic.name] = room.last
+        if subscriber in room.arriving:
+            await self._arrive(room, subscriber, since=since, limit=limit)
 
     async def _arrive(self, room: Room, subscriber: Subscriber, *, since: Position | None, limit: int | None) -> None:
         """Give ``subscriber`` the past and then what came meanwhile, without a hole or a double between the two."""
@@ -124,7 +135,8 @@ class Feed:
             arrival = room.arriving[subscriber] = Arrival()
             try:
                 past = await self._backend.history(room.topic.name, keep, since=since, limit=limit)
-            except BackendUnavailable:
+            except BackendUnavailable as error:
+                self.trouble = error.detail
                 # The publisher's side noticed before the reader did: ask again, until the caller's time is over.
                 await asyncio.sleep(BACKOFF_SECONDS[0])
                 continue
@@ -195,6 +207,7 @@ class Feed:
             room.suspend()
 
     def _note_loss(self, detail: str) -> None:
+        self.trouble = detail
         if self._down_since is None:
             self._down_since = time.monotonic()
             logger.warning("channels lost %s: %s; reconnecting", type(self._backend).__name__, detail)
@@ -283,8 +296,9 @@ class Feed:
         if self._backend.is_sharded:
             for start in range(0, len(targets), BATCH):
                 await _all(map(self._note_position_on_shard, targets[start : start + BATCH]))
-        elif targets:
-            self._take_positions(await self._backend.positions(targets))
+        else:
+            for start in range(0, len(targets), BATCH):
+                self._take_positions(await self._backend.positions(targets[start : start + BATCH]))
 
     async def _note_position_on_shard(self, target: tuple[str, Keep]) -> None:
         try:

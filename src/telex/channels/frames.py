@@ -73,13 +73,13 @@ def _enveloped(item: Item) -> str:
 def _payload(data: bytes) -> dict[str, object]:
     """JSON as it is, other text as text, and what is neither in base64."""
     try:
-        return {"data": msgspec.json.decode(data, type=msgspec.Raw)}
-    except msgspec.DecodeError:
-        pass
-    try:
-        return {"text": data.decode()}
+        text = data.decode()
     except UnicodeDecodeError:
         return {"base64": data}
+    try:
+        return {"data": msgspec.json.decode(data, type=msgspec.Raw)}
+    except (msgspec.DecodeError, RecursionError):
+        return {"text": text}
 
 
 def _to_text(value: object) -> str:

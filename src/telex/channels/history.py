@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 
 __all__ = ("Event", "Gap", "Item", "Keep", "Past", "Position")
+
+
+LONGEST: Final = 18
+"""Digits of an offset: all that fits into the 64 bits with a sign that brokers count with."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -32,7 +36,7 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         :raises ChannelsException: the text is not a position. Clients send such texts: treat it as their mistake.
         """
         epoch, _, offset = text.rpartition(":")
-        if not epoch or not offset.isascii() or not offset.isdecimal() or len(offset) > 20:
+        if not epoch or not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST:
             raise ChannelsException(f"{text[:80]!r} is not a position: it looks like 'epoch:17'")
         return cls(epoch, int(offset))
 
@@ -72,6 +76,10 @@ Item: TypeAlias = Event | Gap
 """What a subscriber's stream consists of."""
 
 
+YEARS: Final = 10 * 365 * 86_400.0
+"""Seconds after which even the longest history ends."""
+
+
 class Keep(msgspec.Struct, frozen=True, gc=False):
     """How much of a channel's past can be replayed: the last ``size`` events, none older than ``seconds``."""
 
@@ -81,6 +89,8 @@ class Keep(msgspec.Struct, frozen=True, gc=False):
     def __post_init__(self) -> None:
         if self.size < 1 or not self.seconds > 0:
             raise ImproperlyConfiguredException(f"{self} keeps nothing: both numbers are above 0")
+        if self.seconds > YEARS:
+            raise ImproperlyConfiguredException(f"{self}: brokers keep nothing for ever; at most {YEARS:.0f} seconds")
 
 
 class Past(msgspec.Struct, frozen=True):

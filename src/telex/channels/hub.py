@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -32,6 +34,12 @@ PRESENCE: Final = f"{INTERNAL}presence"
 """The channel on which the nodes tell each other who is where."""
 
 PRESENCE_BACKLOG: Final = 10_000
+
+
+RESTART_SECONDS: Final = 1.0
+"""The pause before a part of the hub that failed begins again."""
+
+logger: Final = logging.getLogger("telex.channels")
 
 
 class AppConfig(Protocol):
@@ -90,6 +98,9 @@ class Channels:
         self._handlers: list[WebsocketHandler] = []
         if create_ws_route_handlers:
             names = None if arbitrary_channels_allowed else self._names.declared
+            if ws_handler_send_history:
+                for channel in names or ():
+                    self._names.require_history(channel, "ws_handler_send_history")
             self._handlers = generated_handlers(
                 self, names, ws_handler_base_path, ws_handler_send_history, ws_send_mode, ws_handler_options or {}
             )
@@ -112,7 +123,8 @@ class Channels:
     def on_app_init(self, config: AppConfig) -> None:
         """Become the app's dependency ``channels``, and live as long as the app."""
         config.dependencies.setdefault("channels", Provide(lambda: self, use_cache=True))
-        config.lifespan.append(self._lifespan)
+        # First in and last out: the user's own lifespans may publish and subscribe.
+        config.lifespan.insert(0, self._lifespan)
         config.route_handlers.extend(self._handlers)
 
     @asynccontextmanager
@@ -138,7 +150,7 @@ class Channels:
                 await feed.connected.wait()
         except TimeoutError:
             await self._end()
-            raise BackendUnavailable(f"{type(self.backend).__name__} accepts no subscription") from None
+            raise BackendUnavailable(self._explained("accepts no subscription", feed)) from None
         except BaseException:
             await self._end()
             raise
@@ -154,11 +166,12 @@ class Channels:
 
     async def _run(self, feed: Feed) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(feed.run(), name="telex.channels.feed")
-            group.create_task(self._outbox.run(), name="telex.channels.outbox")
+            group.create_task(_supervised(feed.run), name="telex.channels.feed")
+            group.create_task(_supervised(self._outbox.run), name="telex.channels.outbox")
             if self._presence is not None:
-                group.create_task(self._hear_presence(feed, self._presence), name="telex.channels.presence")
-                group.create_task(self._presence.run(), name="telex.channels.heartbeat")
+                hear = partial(self._hear_presence, feed, self._presence)
+                group.create_task(_supervised(hear), name="telex.channels.presence")
+                group.create_task(_supervised(self._presence.run), name="telex.channels.heartbeat")
 
     async def _end(self) -> None:
         main, self._main = self._main, None
@@ -168,9 +181,12 @@ class Channels:
             main.cancel()
             await asyncio.wait([main])
         if self._presence is not None:
-            await self._presence.say_goodbye()
+            await self._presence.end()
         self._feed = self._presence = None
         await self.backend.close()
+
+    def _explained(self, what: str, feed: Feed) -> str:
+        return f"{type(self.backend).__name__} {what}" + (f": {feed.trouble}" if feed.trouble else "")
 
     def _running(self) -> Feed:
         if self._feed is None or self._main is None:
@@ -252,6 +268,8 @@ class Channels:
         if pattern and (history or since is not None):
             raise ChannelsException("a pattern has no history: subscribe to channels by name")
         starts = starting_points(topics, since)
+        for topic in topics if history or starts else ():
+            self._names.kept(topic.name)
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
         return Subscription(lambda: self._open(subscriber, topics, history, starts), self._dismiss, socket)
@@ -265,7 +283,8 @@ class Channels:
 
         :raises ChannelsException: it does not follow one of them.
         """
-        names = list(subscriber.rooms) if channels is None else self._names.listed(channels)
+        names = list(subscriber.rooms) if channels is None else [channels] if isinstance(channels, str) else channels
+        names = list(dict.fromkeys(names))
         for name in names:
             if name not in subscriber.rooms:
                 raise ChannelsException(f"this subscriber does not follow {name!r}")
@@ -285,6 +304,14 @@ class Channels:
             past = await self.backend.history(name, self._names.kept(name), limit=limit)
             subscriber.preload(past.events)
 
+    def has(self, channel: str) -> bool:
+        """Whether ``channel`` may be used: it is declared, or could be any."""
+        return self._names.has(channel)
+
+    def keep_for(self, channel: str) -> Keep | None:
+        """What is kept of ``channel``; ``None`` for nothing."""
+        return self._names.keep_for(channel)
+
     async def position(self, channel: str) -> Position:
         """Where ``channel`` stands now.
 
@@ -301,7 +328,7 @@ class Channels:
             async with asyncio.timeout(self._subscribe_timeout):
                 await feed.join(subscriber, topics, history, starts)
         except TimeoutError:
-            raise BackendUnavailable(f"{type(self.backend).__name__} confirmed no subscription") from None
+            raise BackendUnavailable(self._explained("confirmed no subscription", feed)) from None
         self._audience.add(subscriber)
         return subscriber
 
@@ -335,12 +362,16 @@ class Channels:
     async def _hear_presence(self, feed: Feed, presence: Presence) -> None:
         subscriber = Subscriber(PRESENCE_BACKLOG, "drop_oldest")
         await feed.join(subscriber, [Topic(PRESENCE)], None, {})
-        presence.resume()
-        async for item in subscriber:
-            if isinstance(item, Event):
-                presence.hear(item.data)
-            else:
-                presence.resume()
+        try:
+            presence.resume()
+            async for item in subscriber:
+                if isinstance(item, Event):
+                    presence.hear(item.data)
+                else:
+                    presence.resume()
+        finally:
+            for room in subscriber.rooms.values():
+                feed.leave(room, subscriber)
 
     # -- figures
 
@@ -366,3 +397,13 @@ class Channels:
             gaps=feed.gaps if feed else 0,
             backlog=audience.backlog,
         )
+
+
+async def _supervised(work: Callable[[], Awaitable[None]]) -> None:
+    """Do ``work`` until cancelled. It should not fail; if it does, the rest of the hub must not end with it."""
+    while True:
+        try:
+            await work()
+        except Exception:
+            logger.exception("a part of the channels failed; it begins again in %g s", RESTART_SECONDS)
+            await asyncio.sleep(RESTART_SECONDS)

@@ -7,17 +7,21 @@ which nothing else stands. There is one kind of lane for each way to the client:
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from telex.channels.begun import Begun
 from telex.channels.frames import Frame
 from telex.channels.history import Event
 from telex.exceptions import WebSocketException
+from telex.status_codes import WS_1011_UNEXPECTED_ERROR
 from telex.types import DirectSend, Message, Send
 
-__all__ = ("EventSend", "Lane", "Listed", "Rider", "Way", "lane_for")
+__all__ = ("EventSend", "Lane", "Listed", "Rider", "Way", "give", "lane_for")
+
+logger: Final = logging.getLogger("telex.channels")
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -35,6 +39,18 @@ class Rider(Protocol):
 
     def note_sent(self, count: int) -> None:
         """So many events went to it by a lane that it leaves now."""
+
+    def fail(self, error: WebSocketException) -> None:
+        """Take nothing more, and raise ``error`` at whoever reads."""
+
+
+def give(rider: Rider, event: Event) -> None:
+    """Let ``rider`` take ``event``. If that fails it is the end of its stream alone: nobody else may miss the event."""
+    try:
+        rider.put_nowait(event)
+    except Exception:
+        logger.exception("a subscriber of %r could not take an event; its stream ends", event.channel)
+        rider.fail(WebSocketException(WS_1011_UNEXPECTED_ERROR, "an event could not be delivered"))
 
 
 class EventSend(NamedTuple):
@@ -125,7 +141,7 @@ class Lane(ABC, Generic[W, M]):
         message = self._message(event)
         if message is None:
             for rider in tuple(self._boarded_at):
-                rider.put_nowait(event)
+                give(rider, event)
             return
         # First, for those who get off meanwhile.
         self._count += 1
@@ -140,7 +156,7 @@ class Lane(ABC, Generic[W, M]):
     def _written(self, event: Event) -> str | bytes | None:
         try:
             return self._frame(event)
-        except WebSocketException:
+        except Exception:
             return None
 
     @abstractmethod
@@ -153,7 +169,7 @@ class Lane(ABC, Generic[W, M]):
             way = self._riders.get(rider)
             if way is not None and way in failed:
                 self._boarded_at[rider] += 1
-                rider.put_nowait(event)
+                give(rider, event)
 
 
 class _DirectLane(Lane[DirectSend, bytes]):

@@ -47,10 +47,10 @@ class Names:
 
         :raises ChannelsException: one is not declared, or cannot be a name.
         """
-        names = [channels] if isinstance(channels, str) else list(dict.fromkeys(self._iterable(channels)))
+        names = [channels] if isinstance(channels, str) else list(self._iterable(channels))
         for name in names:
             self._check(name)
-        return names
+        return list(dict.fromkeys(names))
 
     def targets(self, channels: str | Iterable[str]) -> list[Target]:
         """The names with what is to be kept of each."""
@@ -61,8 +61,8 @@ class Names:
         if not pattern:
             topics = [Topic(name) for name in self.listed(names)]
         else:
-            patterns = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-            topics = [Topic(_checked_pattern(name), True) for name in patterns]
+            patterns = [names] if isinstance(names, str) else self._iterable(names)
+            topics = [Topic(name, True) for name in dict.fromkeys(map(_checked_pattern, patterns))]
         if not topics:
             raise ChannelsException("no channel is given to subscribe to")
         return topics
@@ -77,6 +77,24 @@ class Names:
         if keep is None:
             raise ChannelsException(f"nothing is kept of {name!r}: write Channels(..., history=Keep(...))")
         return keep
+
+    def has(self, name: str) -> bool:
+        """Whether ``name`` may be used."""
+        try:
+            self._check(name)
+        except ChannelsException:
+            return False
+        return True
+
+    def require_history(self, name: str, option: str) -> None:
+        """See that something is kept of ``name``, as ``option`` needs.
+
+        :raises ImproperlyConfiguredException: nothing is.
+        """
+        if self.keep_for(name) is None:
+            raise ImproperlyConfiguredException(
+                f"{option} needs what is kept of {name!r}, which is nothing: write Channels(..., history=Keep(...))"
+            )
 
     def _iterable(self, channels: object) -> Iterable[str]:
         if isinstance(channels, (bytes, Mapping)) or not isinstance(channels, Iterable):
@@ -105,11 +123,16 @@ class Names:
 
 def encoder(type_encoders: TypeEncoders | None) -> Callable[[object], bytes]:
     """The function that makes the published bytes: bytes as they are, text as UTF-8, everything else JSON."""
-    return cast("Callable[[object], bytes]", value_writer(Any, "binary", type_encoders))
+    write = cast("Callable[[object], bytes]", value_writer(Any, "binary", type_encoders))
+
+    def encode(data: object) -> bytes:
+        return bytes(data) if isinstance(data, (bytearray, memoryview)) else write(data)
+
+    return encode
 
 
-def _checked_pattern(pattern: str) -> str:
-    if not pattern.endswith("*") or "*" in pattern[:-1] or "\0" in pattern:
+def _checked_pattern(pattern: object) -> str:
+    if not isinstance(pattern, str) or not pattern.endswith("*") or "*" in pattern[:-1] or "\0" in pattern:
         raise ChannelsException(f"{pattern!r:.80} is no pattern: write a prefix followed by one '*'")
     return pattern
 
@@ -117,11 +140,23 @@ def _checked_pattern(pattern: str) -> str:
 def starting_points(topics: Sequence[Topic], since: Since | None) -> dict[str, Position]:
     """Where each channel's replay begins.
 
-    :raises ChannelsException: one position for several channels, or a text that is none.
+    :raises ChannelsException: one position for several channels, something that is no position, or one of a channel
+        that is not subscribed to.
     """
     if since is None:
         return {}
     if not isinstance(since, Mapping) and len(topics) != 1:
         raise ChannelsException("several channels: give since= a position for each, as a mapping")
     given = since if isinstance(since, Mapping) else {topics[0].name: since}
-    return {name: Position.parse(value) if isinstance(value, str) else value for name, value in given.items()}
+    strangers = set(given) - {topic.name for topic in topics}
+    if strangers:
+        raise ChannelsException(f"since= has {', '.join(sorted(map(repr, strangers)))}, which is not subscribed to")
+    return {name: _position(value) for name, value in given.items()}
+
+
+def _position(value: object) -> Position:
+    if isinstance(value, str):
+        return Position.parse(value)
+    if not isinstance(value, Position):
+        raise ChannelsException(f"since={value!r:.80} is no position: give what channels.position() or an event has")
+    return value

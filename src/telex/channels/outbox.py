@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from telex.channels.backends.base import Target
-from telex.exceptions import BackendUnavailable
+from telex.exceptions import BackendUnavailable, ChannelsException
 
 __all__ = ("Outbox",)
 
@@ -29,31 +29,37 @@ class Outbox:
     def __init__(self, publish: Callable[[Sequence[Target], bytes], Awaitable[None]]) -> None:
         self._publish = publish
         self._waiting: deque[tuple[list[Target], bytes]] = deque()
-        self._filled = asyncio.Event()
-        self._empty = asyncio.Event()
+        # Of the loop that it serves now: a hub may serve one after another.
+        self._filled: asyncio.Event
+        self._empty: asyncio.Event
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
+        self._gate = threading.Lock()
         self.published: int = 0
         self.failed: int = 0
 
     def open(self) -> None:
         """Belong to the running event loop."""
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
+        self._filled, self._empty = asyncio.Event(), asyncio.Event()
         self._waiting.clear()
-        self._empty.set()
 
     def put(self, targets: list[Target], data: bytes) -> None:
         """Publish soon.
 
         :raises BackendUnavailable: too much waits already.
+        :raises ChannelsException: the hub is ending.
         """
-        if len(self._waiting) >= LIMIT:
-            raise BackendUnavailable(f"{LIMIT} values wait to be published")
-        self._waiting.append((targets, data))
-        if threading.get_ident() == self._thread:
-            self._announce()
-        elif self._loop is not None:
-            self._loop.call_soon_threadsafe(self._announce)
+        with self._gate:
+            if self._loop is None:
+                raise ChannelsException("the channels are ending: nothing more is published")
+            if len(self._waiting) >= LIMIT:
+                raise BackendUnavailable(f"{LIMIT} values wait to be published")
+            self._waiting.append((targets, data))
+            if threading.get_ident() == self._thread:
+                self._filled.set()
+            else:
+                self._loop.call_soon_threadsafe(self._filled.set)
 
     async def run(self) -> None:
         """Publish what is put, until cancelled."""
@@ -76,14 +82,15 @@ class Outbox:
             self._empty.set()
 
     async def drain(self) -> None:
-        """Wait until all is published, for some seconds; what is left then counts as failed."""
+        """Take no more and wait until all is published, for some seconds; what is left then counts as failed."""
+        with self._gate:
+            self._loop = None
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
-                await self._empty.wait()
+                while self._waiting:
+                    self._empty.clear()
+                    self._filled.set()
+                    await self._empty.wait()
         except TimeoutError:
             self.failed += sum(len(targets) for targets, _ in self._waiting)
             logger.error("channels ended with %d values unpublished", len(self._waiting))
-
-    def _announce(self) -> None:
-        self._empty.clear()
-        self._filled.set()

@@ -19,14 +19,17 @@ from typing import Final, TypeAlias
 import msgspec
 
 from telex.channels.mailbox import Mailbox
-from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
+from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
 __all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch")
 
 logger: logging.Logger = logging.getLogger("telex.channels")
 
-CHUNK: Final = 500
-"""So many members travel in one message: brokers bound its size."""
+MEMBER_BYTES: Final = 8_192
+"""A member as JSON: metadata is for names and colours, which every node keeps of everybody."""
+
+CHUNK: Final = 100
+"""So many members travel in one message: brokers bound its size, NATS to 1 MiB."""
 
 WATCH_BACKLOG: Final = 10_000
 """Changes that may wait for a slow watcher; then it ends with 1013, and may begin anew."""
@@ -106,6 +109,7 @@ _Message: TypeAlias = _Beat | _Delta | _Whole | _Ask | _Bye
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Message).decode
+_decode_member = msgspec.json.Decoder(Member).decode
 
 
 class _Node:
@@ -162,8 +166,11 @@ class Presence:
 
     @asynccontextmanager
     async def track(self, channel: str, key: str, meta: object = None) -> AsyncIterator[Member]:
-        """Be in ``channel`` while the body runs. Other nodes know soon after."""
-        member = Member(channel, key, secrets.token_hex(8), msgspec.to_builtins(meta))
+        """Be in ``channel`` while the body runs. Other nodes know soon after.
+
+        :raises ChannelsException: ``key`` is no text, or JSON has no place for ``meta``, or it is too large.
+        """
+        member = _checked(channel, key, meta)
         self._own.members[member.ref] = member
         self._joined.append(member)
         self._join(member)
@@ -235,8 +242,11 @@ class Presence:
             except TimeoutError:
                 continue
 
-    async def say_goodbye(self) -> None:
-        """Leave in order: the others need not wait for the time-out."""
+    async def end(self) -> None:
+        """Leave in order: the others need not wait for the time-out, and who watches here need not wait at all."""
+        for watchers in self._watchers.values():
+            for changes in watchers:
+                changes.close()
         await self._say(_Bye(self.node))
 
     # -- what is told
@@ -266,9 +276,9 @@ class Presence:
     async def _say(self, message: _Message) -> None:
         try:
             await self._tell(_encode(message))
-        except BackendUnavailable:
+        except (BackendUnavailable, ChannelsException) as error:
             # The number in the next sign of life shows the others that they missed something.
-            logger.debug("presence: the broker did not take %s", type(message).__name__)
+            logger.debug("presence: the broker did not take %s: %s", type(message).__name__, error)
 
     # -- what is heard
 
@@ -345,3 +355,18 @@ class Presence:
     def _announce(self, channel: str, change: Change) -> None:
         for changes in self._watchers.get(channel, ()):
             changes.put(change)
+
+
+def _checked(channel: str, key: object, meta: object) -> Member:
+    """A new member that can be told to other nodes. What cannot must fail here, where somebody can mend it."""
+    if not isinstance(key, str):
+        raise ChannelsException(f"the key of a presence is text, not {key!r:.80}: write track(channel, str(key))")
+    try:
+        member = Member(channel, key, secrets.token_hex(8), msgspec.to_builtins(meta))
+        size = len(_encode(member))
+        _decode_member(_encode(member))
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise ChannelsException(f"the presence of {key!r:.80} cannot be told as JSON: {error}") from error
+    if size > MEMBER_BYTES:
+        raise ChannelsException(f"the presence of {key!r:.80} has {size} bytes; at most {MEMBER_BYTES} are told")
+    return member

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
@@ -47,6 +48,7 @@ class SyncPublisher:
         self._publisher = publisher
         self._backend = backend
         self._loop = asyncio.new_event_loop()
+        self._process = os.getpid()
         self._thread = threading.Thread(target=self._loop.run_forever, name="telex-publisher", daemon=True)
 
     def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
@@ -66,7 +68,9 @@ class SyncPublisher:
             raise
 
     def close(self) -> None:
-        """Disconnect, and end the thread."""
+        """Disconnect, and end the thread. In a fork of the process that opened it there is neither."""
+        if self._loop.is_closed() or os.getpid() != self._process:
+            return
         with suppress(Exception):
             self._run(self._backend.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -77,6 +81,15 @@ class SyncPublisher:
         if threading.current_thread() is self._thread:
             work.close()
             raise ChannelsException("the synchronous publisher would wait for itself: use `async with publisher(url)`")
+        if os.getpid() != self._process:
+            work.close()
+            raise ChannelsException(
+                "this publisher was opened before the process forked, and its connection stayed there:"
+                " open one in each process (in Celery: on worker_process_init)"
+            )
+        if self._loop.is_closed():
+            work.close()
+            raise ChannelsException("this publisher is closed: publish inside `with publisher(url) as ...`")
         asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from telex.channels.backends.base import Topic
 from telex.channels.frames import Frame
 from telex.channels.history import Event, Gap, Item, Past, Position
-from telex.channels.lanes import Lane, Listed, Rider, Way, lane_for
+from telex.channels.lanes import Lane, Listed, Rider, Way, give, lane_for
 
 __all__ = ("Arrival", "Member", "Room")
 
@@ -162,7 +162,7 @@ class Room:
         for lane in self._lanes.values:
             lane.deliver(event)
         for member in standing:
-            member.put_nowait(event)
+            give(member, event)
         if self.arriving:
             self._tell_arriving(event)
 
@@ -172,7 +172,7 @@ class Room:
                 arrival.held.append(event)
             elif not _is_before(event, arrival.floor):
                 self._admit(member)
-                member.put_nowait(event)
+                give(member, event)
 
     # -- loss and recovery
 
@@ -233,7 +233,7 @@ class Room:
                 if _is_after_hole(event, stands):
                     member.put_gap(Gap(self.topic.name, NOT_KEPT, event.position))
                 stands = event.position
-            member.put_nowait(event)
+            give(member, event)
         if late or self._has_reached(past.head):
             self._admit(member)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Unpack
 
 from telex import codecs
 from telex.channels.frames import ENVELOPE, as_bytes, as_envelope, as_text, write_change
 from telex.channels.history import Position
+from telex.channels.mailbox import Policy
 from telex.channels.presence import Watch
 from telex.channels.subscriber import Subscription, streams_of
 from telex.codecs import Reader
 from telex.connection import WebSocket
+from telex.di import Provide
 from telex.exceptions import (
     ChannelsException,
     ClientException,
@@ -24,6 +26,8 @@ from telex.exceptions import (
 )
 from telex.handlers import WebsocketHandler, websocket
 from telex.layers import LayerOptions
+from telex.params import In
+from telex.signatures import with_parameters
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA
 from telex.types import Mode
 
@@ -33,7 +37,13 @@ if TYPE_CHECKING:
 __all__ = ("channel_listener", "generated_handlers")
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
-Identify: TypeAlias = Callable[[Socket], str]
+Identity: TypeAlias = str | tuple[str, object]
+"""Who a connection is: the key of its presence, and what is told about it."""
+Identify: TypeAlias = Callable[[Socket], Identity | Awaitable[Identity]]
+OnPublish: TypeAlias = Callable[[Socket, Any], object]
+"""Takes the socket and a message, and gives the value to publish, or an awaitable of it; ``None`` publishes nothing."""
+
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 GONE: Final = 410
 MAX_INVALID: Final = 10
@@ -46,7 +56,10 @@ def channel_listener(
     channel: str,
     history: int = 0,
     publish: Any = None,
+    on_publish: OnPublish | None = None,
     presence: Identify | None = None,
+    max_backlog: int | None = None,
+    backlog_strategy: Policy | None = None,
     send_mode: Mode = "text",
     name: str | None = None,
     **options: Unpack[LayerOptions],
@@ -58,34 +71,46 @@ def channel_listener(
     ``?since=`` with such a position sends all that was missed first, or is refused with 410 where that is not to be had
     and the client has no envelope in which a gap could show.
 
-    :param channel: the channel's name, with the path's parameters in braces.
+    :param channel: the channel's name, with the path's parameters in braces, those of routers included.
     :param history: send the last so many events first; all that are kept if negative.
     :param publish: what clients may publish: an annotation by which their messages are validated. Without it their
         messages are read and ignored.
-    :param presence: says who a connection is: it is tracked in the channel, and changes go to envelopes.
+    :param on_publish: takes the socket and each such message, and gives what is published for it: the message with its
+        author, say, or ``None`` for nothing. An exception ends the connection as a listener's does.
+    :param presence: says who a connection is, as text, or as a pair of that and what its node tells about it: it is
+        tracked in the channel, and changes go to envelopes. Sync or async.
+    :param max_backlog: events that may wait for a slow client; the hub's own by default.
+    :param backlog_strategy: what happens to more; the hub's own by default.
     :param send_mode: the kind of message that events are sent as; envelopes are text.
     :param options: any layered option.
+    :raises ImproperlyConfiguredException: ``channel`` has braces that are no parameter, or ``on_publish`` is given
+        without ``publish``. A parameter that the path has not is an error when the app is built.
     """
+    if publish is None and on_publish is not None:
+        raise ImproperlyConfiguredException("on_publish= without publish=: say which messages clients may publish")
     read = None if publish is None else codecs.reader(publish)
     plain = as_text if send_mode == "text" else as_bytes
-    fill = _filler(channel, path)
 
-    async def follow(socket: WebSocket[Any, Any, Any], channels: Any) -> None:
-        topic = fill(socket.path_params)
+    async def follow(socket: WebSocket[Any, Any, Any], channels: Any, channel_topic: str) -> None:
         frame = as_envelope if ENVELOPE in socket.scope.get("subprotocols", ()) else plain
+        since = _since(socket, channels, channel_topic)
         async with AsyncExitStack() as stack:
-            subscriber = await stack.enter_async_context(_joined(channels, topic, history, _since(socket)))
+            subscription = _joined(channels, channel_topic, history, since, max_backlog, backlog_strategy)
+            subscriber = await stack.enter_async_context(subscription)
             if subscriber.recovered is False and frame is not as_envelope:
                 raise HTTPException("the events since then are not kept any more", status_code=GONE)
-            await socket.accept(subprotocols=ENVELOPE if frame is as_envelope else None)
+            watch = None
             if presence is not None:
-                watch = await stack.enter_async_context(channels.presence.watch(topic))
-                await stack.enter_async_context(channels.presence.track(topic, presence(socket)))
-                if frame is as_envelope:
-                    _beside(socket, _show_presence(socket, watch))
+                watch = await stack.enter_async_context(channels.presence.watch(channel_topic))
+                who = await _identified(presence, socket)
+                await stack.enter_async_context(channels.presence.track(channel_topic, *who))
+            await socket.accept(subprotocols=ENVELOPE if frame is as_envelope else None)
+            if watch is not None and frame is as_envelope:
+                _beside(socket, _show_presence(socket, watch))
             _beside(socket, subscriber.forward(socket, frame))
-            await _receive(socket, channels, topic, read)
+            await _receive(socket, channels, channel_topic, read, on_publish)
 
+    options["dependencies"] = {**options.get("dependencies", {}), "channel_topic": Provide(_filler(channel, path))}
     return websocket(path, name=name, **options)(follow)
 
 
@@ -102,7 +127,7 @@ def generated_handlers(
             async with _joined(hub, topic, history, None) as subscriber:
                 await socket.accept()
                 _beside(socket, subscriber.forward(socket, frame))
-                await _receive(socket, hub, topic, None)
+                await _receive(socket, hub, topic, None, None)
 
         return websocket(path, **options)(follow)
 
@@ -111,44 +136,63 @@ def generated_handlers(
     return [handler(base + name, name) for name in sorted(names)]
 
 
-def _joined(channels: Channels, topic: str, history: int, since: Position | None) -> Subscription:
-    try:
-        return channels.subscribe(topic, history or None, since=since)
-    except ChannelsException as error:
-        raise NotFoundException(error.detail) from error
+def _joined(
+    channels: Channels,
+    topic: str,
+    history: int,
+    since: Position | None,
+    max_backlog: int | None = None,
+    backlog_strategy: Policy | None = None,
+) -> Subscription:
+    if not channels.has(topic):
+        raise NotFoundException(f"there is no channel {topic!r:.80}")
+    return channels.subscribe(
+        topic, history or None, since=since, max_backlog=max_backlog, backlog_strategy=backlog_strategy
+    )
 
 
-def _since(socket: Socket) -> Position | None:
+def _since(socket: Socket, channels: Channels, topic: str) -> Position | None:
     text = socket.query_params.get("since")
     if not text:
         return None
+    if channels.has(topic) and channels.keep_for(topic) is None:
+        raise ClientException(f"nothing is kept of {topic!r:.80}: leave ?since= out")
     try:
         return Position.parse(text)
     except ChannelsException as error:
         raise ClientException(error.detail) from error
 
 
-def _filler(channel: str, path: str) -> Callable[[Mapping[str, Any]], str]:
-    """The function that puts the path's parameters into the channel's name.
+def _filler(channel: str, path: str) -> Callable[..., str]:
+    """The provider of the channel's name, with the path's parameters in it.
 
-    :raises ImproperlyConfiguredException: the name has a parameter that the path has not.
+    It asks for them as dependencies do: so one that the whole path, routers included, has not is found when the app is
+    built.
     """
-    wanted = set(re.findall(r"\{(\w+)\}", channel))
-    missing = wanted - set(re.findall(r"\{(\w+)[:}]", path))
-    if missing:
-        raise ImproperlyConfiguredException(f"channel={channel!r} needs {', '.join(sorted(missing))}: not in {path!r}")
+    wanted = _PARAMETER.findall(channel)
+    if set(_PARAMETER.sub("", channel)) & set("{}"):
+        raise ImproperlyConfiguredException(
+            f"channel={channel!r}: braces hold the name of a parameter alone, as in channel='room:{{room}}'"
+        )
 
-    def fill(parameters: Mapping[str, Any]) -> str:
+    def fill(**values: object) -> str:
         def value(found: re.Match[str]) -> str:
-            text = str(parameters[found[1]])
+            text = str(values[found[1]])
             if ":" in text:
                 # It separates the parts of names: "room:{room}" must not reach "room:1:staff".
                 raise NotFoundException(f"{text!r:.80} names no channel")
             return text
 
-        return re.sub(r"\{(\w+)\}", value, channel)
+        return _PARAMETER.sub(value, channel)
 
-    return fill
+    name = f"channel_listener({path!r}, channel={channel!r})"
+    return with_parameters(fill, dict.fromkeys(wanted, Annotated[Any, In("path")]), name)
+
+
+async def _identified(presence: Identify, socket: Socket) -> tuple[str, object]:
+    found = presence(socket)
+    who = await found if isinstance(found, Awaitable) else found
+    return who if isinstance(who, tuple) else (who, None)
 
 
 def _beside(socket: Socket, work: Coroutine[Any, Any, None]) -> None:
@@ -162,7 +206,9 @@ async def _show_presence(socket: Socket, watch: Watch) -> None:
         await socket.send_text(write_change(change))
 
 
-async def _receive(socket: Socket, channels: Channels, topic: str, read: Reader | None) -> None:
+async def _receive(
+    socket: Socket, channels: Channels, topic: str, read: Reader | None, on_publish: OnPublish | None
+) -> None:
     """Publish what the client sends, or ignore it, until it leaves."""
     invalid_in_a_row = 0
     while (event := await socket.receive())["type"] != "websocket.disconnect":
@@ -172,15 +218,25 @@ async def _receive(socket: Socket, channels: Channels, topic: str, read: Reader 
         try:
             value = read(event["bytes"] if raw is None else raw)
         except Exception as error:
-            invalid = codecs.as_validation_error(error)
-            if invalid is None:
-                raise
             invalid_in_a_row += 1
-            await socket.send_json(
-                {"error": {"code": "invalid_message", "message": invalid.detail, "path": invalid.path}}
-            )
-            if invalid_in_a_row == MAX_INVALID:
-                raise WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail) from error
+            await _refuse(socket, error, last=invalid_in_a_row == MAX_INVALID)
             continue
         invalid_in_a_row = 0
-        await channels.publish(topic, value)
+        if on_publish is not None:
+            given = on_publish(socket, value)
+            value = await given if isinstance(given, Awaitable) else given
+        if on_publish is None or value is not None:
+            await channels.publish(topic, value)
+
+
+async def _refuse(socket: Socket, error: Exception, *, last: bool) -> None:
+    """Answer a message that does not fit.
+
+    :raises WebSocketException: 1007, it is the last that is answered.
+    """
+    invalid = codecs.as_validation_error(error)
+    if invalid is None:
+        raise error
+    await socket.send_json({"error": {"code": "invalid_message", "message": invalid.detail, "path": invalid.path}})
+    if last:
+        raise WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail) from error

@@ -14,7 +14,7 @@ from telex.channels.history import Event, Gap, Item, Position
 from telex.channels.mailbox import Mailbox, Policy
 from telex.channels.rooms import Room
 from telex.connection import WebSocket
-from telex.exceptions import ChannelsException, ConcurrencyError
+from telex.exceptions import ChannelsException, ConcurrencyError, WebSocketException
 from telex.streams import Streams
 
 __all__ = ("EventCallback", "Subscriber", "Subscription", "streams_of")
@@ -69,6 +69,11 @@ class Subscriber:
     def note_sent(self, count: int) -> None:
         """So many events were sent without the mailbox."""
         self._mailbox.delivered += count
+
+    def fail(self, error: WebSocketException) -> None:
+        """Take nothing more, drop what waits, and raise ``error`` at whoever reads."""
+        self._queue_up()
+        self._mailbox.fail(error)
 
     def _queue_up(self) -> None:
         """From here on events take the mailbox."""
@@ -129,15 +134,22 @@ class Subscriber:
             self._worker = None
 
     async def stop(self, join: bool = False) -> None:
-        """Stop what :meth:`run_in_background` started; if ``join``, after what waits now is handled."""
+        """Stop what :meth:`run_in_background` started; if ``join``, after what waits now is handled.
+
+        :raises ConcurrencyError: ``on_event`` itself would wait for its own end; it may stop without ``join``.
+        """
         worker = self._worker
         if worker is None:
             return
+        inside = asyncio.current_task() is worker
+        if inside and join:
+            raise ConcurrencyError("on_event cannot wait for its own end: stop(join=False)")
         if join and not self._mailbox.is_awaited:
             self._left = len(self._mailbox)
         else:
             worker.cancel()
-        await asyncio.wait([worker])
+        if not inside:
+            await asyncio.wait([worker])
 
     async def _work(self, on_event: EventCallback) -> None:
         with suppress(StopAsyncIteration):
@@ -194,7 +206,7 @@ class Subscriber:
 class Subscription:
     """What :meth:`Channels.subscribe` returns: ``async with`` it, or ``await`` it and unsubscribe yourself."""
 
-    __slots__ = ("_close", "_open", "_socket", "_subscriber")
+    __slots__ = ("_close", "_open", "_socket", "_subscriber", "_used")
 
     def __init__(
         self,
@@ -206,8 +218,12 @@ class Subscription:
         self._close = close
         self._socket = socket
         self._subscriber: Subscriber | None = None
+        self._used = False
 
     def __await__(self) -> Generator[object, None, Subscriber]:
+        if self._used:
+            raise ChannelsException("this subscription is used up: call subscribe() once for each subscriber")
+        self._used = True
         return (self._open() if self._socket is None else self._open_for(self._socket)).__await__()
 
     async def _open_for(self, socket: WebSocket[Any, Any, Any]) -> Subscriber:

@@ -156,8 +156,17 @@ class OnDemand(Generic[L]):
         self._attempts = 0
         self._failure: BackendUnavailable | None = None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether there is no open connection, and nobody waits for one."""
+        return not self._lock.locked() and (self._link is None or self._link.is_closed)
+
     async def close(self) -> None:
-        """Close the connection, if there is one."""
+        """Close the connection, if there is one. The next may be opened on another event loop."""
+        self._lock = asyncio.Lock()
+        await self._drop()
+
+    async def _drop(self) -> None:
         link, self._link = self._link, None
         if link is not None:
             await link.close()
@@ -173,7 +182,7 @@ class OnDemand(Generic[L]):
         async with self._lock:
             if self._link is not None and not self._link.is_closed:
                 return self._link
-            await self.close()
+            await self._drop()
             if self._failure is not None and self._attempts != seen:
                 raise BackendUnavailable(self._failure.detail) from self._failure
             self._failure = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections import deque
@@ -12,12 +11,10 @@ from itertools import islice
 from typing import Final
 
 from telex.channels.backends.base import ChannelsBackend, Listener, Sink, Target, Topic
+from telex.channels.breath import Breath
 from telex.channels.history import Event, Keep, Past, Position
 
 __all__ = ("MemoryBackend",)
-
-BREATH: Final = 16
-"""After so many publishes in a row the event loop gets a turn: a publisher in a loop must not starve the readers."""
 
 SWEEP_SECONDS: Final = 10.0
 """How often histories that nobody publishes to any more are looked for."""
@@ -87,7 +84,7 @@ class MemoryBackend(ChannelsBackend):
         self._clock = clock
         self._listeners: list[_MemoryListener] = []
         self._logs: dict[str, _Log] = {}
-        self._published = 0
+        self._breath = Breath()
         self._swept = clock()
 
     async def open(self) -> None:
@@ -101,9 +98,8 @@ class MemoryBackend(ChannelsBackend):
             event = Event(channel, data) if keep is None else self._log(channel, keep, data)
             for listener in self._listeners:
                 listener.hear(event)
-        self._published += 1
-        if self._published % BREATH == 0:
-            await asyncio.sleep(0)
+        if self._breath.is_due():
+            await self._breath.take()
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
@@ -115,13 +111,13 @@ class MemoryBackend(ChannelsBackend):
             self._listeners.remove(listener)
 
     async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
-        return {channel: self._head(self._known(channel, keep)) for channel, keep in targets}
+        return {channel: self._head(self._known(channel, keep, self._clock())) for channel, keep in targets}
 
     async def history(
         self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
     ) -> Past:
-        log = self._known(channel, keep)
-        log.trim(self._clock())
+        log = self._known(channel, keep, now := self._clock())
+        log.trim(now)
         head = self._head(log)
         if since is not None:
             first = log.offset - len(log.kept)
@@ -134,14 +130,14 @@ class MemoryBackend(ChannelsBackend):
 
     def _log(self, channel: str, keep: Keep, data: bytes) -> Event:
         now = self._clock()
+        return self._known(channel, keep, now).append(channel, data, keep, now)
+
+    def _known(self, channel: str, keep: Keep, now: float) -> _Log:
         if now - self._swept > SWEEP_SECONDS:
             self._sweep(now)
-        return self._known(channel, keep).append(channel, data, keep, now)
-
-    def _known(self, channel: str, keep: Keep) -> _Log:
         log = self._logs.get(channel)
         if log is None:
-            log = self._logs[channel] = _Log(keep, self._clock())
+            log = self._logs[channel] = _Log(keep, now)
         return log
 
     def _sweep(self, now: float) -> None:
