@@ -62,7 +62,7 @@ async def test_a_key_that_fails_ends_its_own_reader_alone() -> None:
 def test_an_unknown_policy_and_an_empty_mailbox_are_errors_of_the_description() -> None:
     with pytest.raises(ImproperlyConfiguredException, match=r"unknown policy 'drop'.*drop_oldest"):
         Mailbox(1, "drop")  # type: ignore[arg-type]
-    with pytest.raises(ImproperlyConfiguredException, match="at least 1"):
+    with pytest.raises(ImproperlyConfiguredException, match="from 1 to so many items"):
         Mailbox(0)
 
 

@@ -13,7 +13,7 @@ from telex.exceptions import WebSocketException
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA, WS_1012_SERVICE_RESTART
 from telex.types import BINARY_OPCODE, TEXT_OPCODE, Mode
 
-__all__ = ("ENVELOPE", "Frame", "as_bytes", "as_envelope", "as_text", "data_of")
+__all__ = ("ENVELOPE", "Frame", "as_bytes", "as_envelope", "as_text", "data_of", "lost")
 
 ENVELOPE: Final = "telex.channels.v1"
 """The subprotocol of a client that wants positions, gaps and presence beside the data."""
@@ -46,7 +46,12 @@ def data_of(item: Item) -> bytes:
     """
     if isinstance(item, Event):
         return item.data
-    raise WebSocketException(WS_1012_SERVICE_RESTART, f"events of {item.channel!r} were lost: {item.reason}")
+    raise lost(item)
+
+
+def lost(gap: Gap) -> WebSocketException:
+    """The end of whoever cannot show a gap: the client comes back, and begins anew."""
+    return WebSocketException(WS_1012_SERVICE_RESTART, f"events of {gap.channel!r} were lost: {gap.reason}")
 
 
 def _text_of(item: Item) -> str:

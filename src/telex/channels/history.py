@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 
-__all__ = ("Event", "Gap", "Item", "Keep", "Past", "Position")
+__all__ = ("Event", "Gap", "Item", "Keep", "OnGap", "Past", "Position")
 
 
 LONGEST: Final = 18
@@ -78,6 +78,10 @@ Item: TypeAlias = Event | Gap
 
 YEARS: Final = 10 * 365 * 86_400.0
 """Seconds after which even the longest history ends."""
+
+
+OnGap: TypeAlias = Literal["event", "close"]
+"""How a subscriber is told that events were lost: by a :class:`Gap`, or by the end of its stream with 1012."""
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import INTERNAL, ChannelsBackend, Topic
 from telex.channels.feed import Feed
-from telex.channels.history import Event, Keep, Position
+from telex.channels.history import Event, Keep, OnGap, Position
 from telex.channels.mailbox import Policy
 from telex.channels.naming import Names, Since, encoder, starting_points
 from telex.channels.outbox import Outbox
@@ -23,7 +23,7 @@ from telex.channels.statistics import Audience, Statistics
 from telex.channels.subscriber import Subscriber, Subscription
 from telex.connection import WebSocket
 from telex.di import Provide
-from telex.exceptions import BackendUnavailable, ChannelsException
+from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 from telex.handlers import WebsocketHandler
 from telex.layers import LayerOptions
 from telex.types import Mode, TypeEncoders
@@ -61,6 +61,8 @@ class Channels:
     ``backend`` is a URL or a :class:`ChannelsBackend`. ``channels`` declares the names that may be used, unless
     ``arbitrary_channels_allowed``. ``subscriber_max_backlog`` events may wait for a slow reader, and
     ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.mailbox.Policy`).
+    ``subscriber_on_gap`` says how a subscriber is told of lost events: ``event`` puts a :class:`Gap` into its stream,
+    ``close`` ends it with 1012.
     ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
     for all that begin so and the first that fits counts. All publishers to a channel must agree on it. ``presence``
     has the nodes tell each other who is where. ``subscribe_timeout`` (seconds) bounds the wait for the broker.
@@ -86,6 +88,7 @@ class Channels:
         ws_handler_options: LayerOptions | None = None,
         subscriber_max_backlog: int = 1000,
         subscriber_backlog_strategy: Policy = "close",
+        subscriber_on_gap: OnGap = "event",
         subscriber_class: type[Subscriber] = Subscriber,
         type_encoders: TypeEncoders | None = None,
         history: Keep | Mapping[str, Keep] | None = None,
@@ -106,6 +109,7 @@ class Channels:
             )
         self._max_backlog = subscriber_max_backlog
         self._strategy: Policy = subscriber_backlog_strategy
+        self._on_gap = _checked_on_gap(subscriber_on_gap)
         self._subscriber_class = subscriber_class
         # A wrong policy or limit is an error of the app's description: find it now.
         subscriber_class(subscriber_max_backlog, subscriber_backlog_strategy)
@@ -243,6 +247,7 @@ class Channels:
         pattern: bool = False,
         max_backlog: int | None = None,
         backlog_strategy: Policy | None = None,
+        on_gap: OnGap | None = None,
         socket: WebSocket[Any, Any, Any] | None = None,
     ) -> Subscription:
         """Follow ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
@@ -272,6 +277,7 @@ class Channels:
             self._names.kept(topic.name)
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
+        subscriber.on_gap = self._on_gap if on_gap is None else _checked_on_gap(on_gap)
         return Subscription(lambda: self._open(subscriber, topics, history, starts), self._dismiss, socket)
 
     def start_subscription(self, channels: str | Iterable[str], history: int | None = None) -> Subscription:
@@ -397,6 +403,12 @@ class Channels:
             gaps=feed.gaps if feed else 0,
             backlog=audience.backlog,
         )
+
+
+def _checked_on_gap(given: OnGap) -> OnGap:
+    if given not in get_args(OnGap):
+        raise ImproperlyConfiguredException(f"on_gap={given!r}: write 'event' or 'close'")
+    return given
 
 
 async def _supervised(work: Callable[[], Awaitable[None]]) -> None:

@@ -88,8 +88,10 @@ class Mailbox(Generic[T]):
     )
 
     def __init__(self, limit: int, policy: Policy = "close") -> None:
-        if limit < 1:
-            raise ImproperlyConfiguredException(f"a mailbox holds at least 1 item, not {limit}")
+        if not isinstance(limit, int) or limit < 1:
+            raise ImproperlyConfiguredException(
+                f"a mailbox holds from 1 to so many items, not {limit!r}: it is bounded"
+            )
         self._limit = limit
         self._key = policy.key if isinstance(policy, Conflate) else None
         # What does not fit beside the newest of each key makes room as the oldest.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Unpack
 
 from telex import codecs
 from telex.channels.frames import ENVELOPE, as_bytes, as_envelope, as_text, write_change
-from telex.channels.history import Position
+from telex.channels.history import OnGap, Position
 from telex.channels.mailbox import Policy
 from telex.channels.presence import Watch
 from telex.channels.subscriber import Subscription, streams_of
@@ -60,6 +60,7 @@ def channel_listener(
     presence: Identify | None = None,
     max_backlog: int | None = None,
     backlog_strategy: Policy | None = None,
+    on_gap: OnGap | None = None,
     send_mode: Mode = "text",
     name: str | None = None,
     **options: Unpack[LayerOptions],
@@ -81,6 +82,8 @@ def channel_listener(
         tracked in the channel, and changes go to envelopes. Sync or async.
     :param max_backlog: events that may wait for a slow client; the hub's own by default.
     :param backlog_strategy: what happens to more; the hub's own by default.
+    :param on_gap: whether clients with an envelope see a gap in it (``event``), or are closed with 1012 (``close``) as
+        those without one always are; the hub's own by default.
     :param send_mode: the kind of message that events are sent as; envelopes are text.
     :param options: any layered option.
     :raises ImproperlyConfiguredException: ``channel`` has braces that are no parameter, or ``on_publish`` is given
@@ -95,7 +98,7 @@ def channel_listener(
         frame = as_envelope if ENVELOPE in socket.scope.get("subprotocols", ()) else plain
         since = _since(socket, channels, channel_topic)
         async with AsyncExitStack() as stack:
-            subscription = _joined(channels, channel_topic, history, since, max_backlog, backlog_strategy)
+            subscription = _joined(channels, channel_topic, history, since, max_backlog, backlog_strategy, on_gap)
             subscriber = await stack.enter_async_context(subscription)
             if subscriber.recovered is False and frame is not as_envelope:
                 raise HTTPException("the events since then are not kept any more", status_code=GONE)
@@ -143,11 +146,17 @@ def _joined(
     since: Position | None,
     max_backlog: int | None = None,
     backlog_strategy: Policy | None = None,
+    on_gap: OnGap | None = None,
 ) -> Subscription:
     if not channels.has(topic):
         raise NotFoundException(f"there is no channel {topic!r:.80}")
     return channels.subscribe(
-        topic, history or None, since=since, max_backlog=max_backlog, backlog_strategy=backlog_strategy
+        topic,
+        history or None,
+        since=since,
+        max_backlog=max_backlog,
+        backlog_strategy=backlog_strategy,
+        on_gap=on_gap,
     )
 
 

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from telex.channels.forwarding import Forwarder, forwarder
-from telex.channels.frames import Frame, data_of
-from telex.channels.history import Event, Gap, Item, Position
+from telex.channels.frames import Frame, data_of, lost
+from telex.channels.history import Event, Gap, Item, OnGap, Position
 from telex.channels.mailbox import Mailbox, Policy
 from telex.channels.rooms import Room
 from telex.connection import WebSocket
@@ -32,6 +32,7 @@ class Subscriber:
 
     ``max_backlog`` events may wait; ``backlog_strategy`` says what happens to more. ``recovered`` is ``None`` when the
     subscription did not ask for ``since``, and else says whether all that was missed is in the stream.
+    ``on_gap`` says how a loss shows: as the event :class:`Gap`, or as the end with 1012 for every way of reading.
     ``positions`` holds, for each channel with history, where this stream began.
     """
 
@@ -44,6 +45,7 @@ class Subscriber:
         self._left: int | None = None
         self._bond: asyncio.Task[None] | None = None
         self.rooms: dict[str, Room] = {}
+        self.on_gap: OnGap = "event"
         self.recovered: bool | None = None
         self.positions: dict[str, Position] = {}
 
@@ -51,6 +53,9 @@ class Subscriber:
 
     def put_gap(self, gap: Gap) -> None:
         """Take the mark of a loss, whatever the backlog is."""
+        if self.on_gap == "close":
+            self.fail(lost(gap))
+            return
         self._queue_up()
         self._mailbox.put_mark(gap)
 

@@ -138,19 +138,19 @@ class Outbox(WSListener):
             return True
         if self._credit and self._turn < _TURN_BYTES:
             return True
+        if self._sender is None and self._said < _TALKATIVE:
+            self._said += 1
+            return True
         self._renew_credit()
         return False
 
     def _renew_credit(self) -> None:
         self._turn = 0
         usual = self._open and self._writable and self._cork is None and not self._wire.is_closing()
-        if usual and self._sender is None:
-            self._said += 1
-            usual = self._said > _TALKATIVE
-            if usual:
-                self._sender = new_sender(self._wire)
-                self._send_small = self._sender.send
-        self._credit = _CREDIT if usual else 0
+        if usual and self._sender is None and self._said >= _TALKATIVE:
+            self._sender = new_sender(self._wire)
+            self._send_small = self._sender.send
+        self._credit = _CREDIT if usual and self._sender is not None else 0
 
     def _rest(self) -> None:
         """Nothing was said for a while: give back what only the talkative need."""
@@ -161,6 +161,7 @@ class Outbox(WSListener):
     def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
         """The sender itself, while nothing is unusual. See :class:`telex.types.Transport`."""
         if not self._credit:
+            self._said += 1
             self._renew_credit()
         if not self._credit or self._send_small is None:
             return None
