@@ -75,6 +75,11 @@ class Broker(ABC):
         except OSError:
             return False
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not killed since."""
+        return self._process is not None
+
     def kill(self) -> None:
         """End it as a crash would."""
         self._signal(signal.SIGKILL)

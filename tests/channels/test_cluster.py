@@ -4,72 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
-from telex.channels import Channels, Event, Gap, Item, Keep, backend_from_url, publisher
+from telex.channels import Channels, Event, Gap, Keep, backend_from_url, publisher
 from telex.channels.backends.redis_cluster import RedisClusterBackend
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 from tests.channels.brokers import Broker, free_port
-from tests.channels.cluster import Cluster, Node
+from tests.channels.cluster import Cluster
+from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
 from tests.channels.conftest import take, take_data, until, within
-from tests.channels.load import Load, read_until, undeclared
-
-KEEP = Keep(size=100_000, seconds=600)
-LAST = 999_999
+from tests.channels.load import read_until
 
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "telex.channels")
-
-
-@asynccontextmanager
-async def hub_on(cluster: Cluster, keep: Keep | None) -> AsyncIterator[Channels]:
-    options = {"history": keep, "subscriber_max_backlog": 100_000}
-    async with Channels(cluster.url, arbitrary_channels_allowed=True, **options) as hub:  # type: ignore[arg-type]
-        yield hub
-
-
-def channel_on(cluster: Cluster, node: Node, name: str) -> str:
-    """A channel of its own whose slot ``node`` has."""
-    return next(each for each in (f"{name}:{number}" for number in range(1000)) if cluster.owner(each) is node)
-
-
-class Followed:
-    """A channel under load, and what its subscriber on another hub got."""
-
-    def __init__(self, here: Channels, there: Channels, channel: str) -> None:
-        self._here, self._there, self._channel = here, there, channel
-        self.load = Load(here, channel)
-        self.items: list[Item] = []
-
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
-        async with self._there.subscribe(self._channel) as events:
-            async with asyncio.TaskGroup() as group:
-                loading = group.create_task(self.load.run())
-                try:
-                    yield
-                    await self.load.has_taken(100)
-                    await self.load.stop()
-                except BaseException:
-                    loading.cancel()
-                    raise
-            await self._here.publish(self._channel, str(LAST))
-            self.items = await read_until(events, str(LAST))
-
-    @property
-    def gaps(self) -> int:
-        return sum(isinstance(item, Gap) for item in self.items)
-
-    def check(self) -> None:
-        """In order, nothing twice, nothing missing without a gap in its place."""
-        delivered = [int(item.text) for item in self.items if isinstance(item, Event)]
-        assert delivered == sorted(set(delivered))
-        assert undeclared(self.items[:-1], self.load.taken) == []
 
 
 @pytest.mark.parametrize("keep", [KEEP, None], ids=["history", "live"])
@@ -120,6 +71,60 @@ async def test_a_slot_that_moves_under_load_is_followed(running_cluster: Cluster
         async with hub_on(running_cluster, keep) as late, late.subscribe(moved.load.channel) as events:
             await here.publish(moved.load.channel, "late")
             assert await take_data(events, 1) == ["late"]
+
+
+@pytest.mark.parametrize(("answer", "keys"), [("ASK", 10), ("TRYAGAIN", 1)])
+async def test_a_publish_waits_for_a_slot_that_is_on_its_way(
+    running_cluster: Cluster, answer: str, keys: int, name: str
+) -> None:
+    source, target, _ = running_cluster.nodes
+    channel = channel_on(running_cluster, source, name)
+    async with hub_on(running_cluster, KEEP) as hub, hub.subscribe(channel) as events:
+        await hub.publish(channel, "1")
+        running_cluster.begin_move(channel, target, keys)
+        before = source.errors(answer)
+        publishing = asyncio.create_task(hub.publish(channel, "2"))
+        await until(lambda: source.errors(answer) > before)
+        assert not publishing.done()
+        running_cluster.end_move(channel, target)
+        await within(publishing)
+        await until(lambda: hub.statistics().reconnects == 1)
+        await hub.publish(channel, "3")
+        items = await read_until(events, "3")
+        assert [type(item) for item in items if not isinstance(item, Event) or item.text != "2"] == [Event, Gap, Event]
+        # What is kept moves along.
+        async with hub.subscribe(channel, history=-1) as past:
+            assert await take_data(past, 3) == ["1", "2", "3"]
+
+
+async def test_a_slot_that_does_not_arrive_is_an_error_in_time(running_cluster: Cluster, name: str) -> None:
+    source, target, _ = running_cluster.nodes
+    channel = channel_on(running_cluster, source, name)
+    backend = RedisClusterBackend(running_cluster.url, timeout=0.2)
+    async with Channels(backend, arbitrary_channels_allowed=True, history=KEEP) as hub:
+        running_cluster.begin_move(channel, target)
+        with pytest.raises(BackendUnavailable, match=r"no node of the cluster for 0\.4 s"):
+            await within(hub.publish(channel, "1"))
+        running_cluster.end_move(channel, target)
+        await within(hub.publish(channel, "2"))
+        assert (await hub.position(channel)).offset == 1
+
+
+@pytest.mark.parametrize("keep", [KEEP, None], ids=["history", "live"])
+async def test_a_publisher_with_an_old_map_finds_the_new_node(
+    running_cluster: Cluster, keep: Keep | None, name: str
+) -> None:
+    source, target, _ = running_cluster.nodes
+    channel = channel_on(running_cluster, source, name)
+    async with publisher(running_cluster.url, history=keep) as old:
+        await old.publish(channel, "there")
+        running_cluster.move(channel, target)
+        # What publishes live is a script without a key: it is told by the command inside, and says so in its own words.
+        before = source.errors("MOVED") + source.errors("TRYAGAIN")
+        async with hub_on(running_cluster, keep) as hub, hub.subscribe(channel) as events:
+            await old.publish(channel, "here")
+            assert await take_data(events, 1) == ["here"]
+        assert source.errors("MOVED") + source.errors("TRYAGAIN") > before
 
 
 async def test_a_frozen_node_is_noticed_by_publisher_and_reader(

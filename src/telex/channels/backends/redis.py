@@ -1,8 +1,20 @@
 """Channels over Redis 6.2 and newer, and Valkey: pub/sub for what is live, a stream for each channel with history.
 
-An event of a channel with history is numbered, kept and published by one script, so that all three agree. The epoch of
-a history belongs to one run of one server (``run_id``): a server that was restarted, or whose place a replica took, may
-have lost the newest events, and nobody could tell. Such a server starts new epochs, and subscribers are told.
+An event of a channel with history is numbered, kept and published by one script, so that all three agree.
+
+The epoch of a history belongs to one reign of one server. Servers save and replicate after they have answered, so one
+that was restarted, and a replica that takes the place of its primary, may lack the newest events: those that publishers
+were told are kept, and that subscribers have seen. It would give their numbers to other events. And nobody can tell
+whether it lacks any, as who knew is gone. So the first script that finds a channel's head written in another reign
+begins a new epoch, and subscribers are told. What is there of the log stays, and goes on being counted: it is a true
+beginning of the old one, and a position of the new epoch never meant anything else.
+
+A reign is known by ``master_replid``, which a server makes anew when it starts and when it is promoted. Its ``run_id``
+would not do: a primary that was replaced, and later takes its place back, is the same process, with what its successor
+had; if nobody used the channel in between, its head bears that ``run_id`` still, and its numbers start again from
+before those that were lost. And the script itself has to ask: a connection outlives both changes, so what a client once
+asked would be of another reign. The price, beside some microseconds, is an epoch that ends early when a server gets its
+first replica, or has been without one for an hour: then it changes the id as well.
 """
 
 from __future__ import annotations
@@ -20,7 +32,7 @@ from typing import ClassVar, Final, TypeAlias, cast
 
 from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
 from telex.channels.history import Event, Keep, Past, Position
-from telex.exceptions import BackendUnavailable, MissingDependencyException
+from telex.exceptions import ChannelsException, MissingDependencyException
 
 try:
     from redis.asyncio import Connection, ConnectionPool
@@ -40,13 +52,17 @@ META_SECONDS: Final = 86_400
 """A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
 
 _OPEN_LOG: Final = """
-local meta = redis.call('HMGET', KEYS[2], 'run', 'epoch', 'offset')
-if meta[1] ~= ARGV[1] then
+local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
+local meta = redis.call('HMGET', KEYS[2], 'reign', 'epoch', 'offset')
+if not meta[3] then
   redis.call('DEL', KEYS[1])
-  redis.call('HSET', KEYS[2], 'run', ARGV[1], 'epoch', ARGV[2], 'offset', '0')
-  meta = {ARGV[1], ARGV[2], '0'}
+  meta[3] = '0'
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[3])
+if meta[1] ~= reign then
+  meta[2] = ARGV[1]
+  redis.call('HSET', KEYS[2], 'reign', reign, 'epoch', meta[2], 'offset', meta[3])
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local now = redis.call('TIME')[1]
 """
 
@@ -54,9 +70,9 @@ PUBLISH: Final = (
     _OPEN_LOG
     + """
 local offset = redis.call('HINCRBY', KEYS[2], 'offset', 1)
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], offset .. '-0', 't', now, 'd', ARGV[5])
-redis.call('PEXPIRE', KEYS[1], ARGV[6])
-redis.call('PUBLISH', ARGV[7], meta[2] .. ':' .. offset .. ' ' .. ARGV[5])
+redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], offset .. '-0', 't', now, 'd', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PUBLISH', ARGV[6], meta[2] .. ':' .. offset .. ' ' .. ARGV[4])
 return offset
 """
 )
@@ -65,10 +81,10 @@ HISTORY: Final = (
     _OPEN_LOG
     + """
 local events = {}
-if ARGV[4] ~= '' then
-  events = redis.call('XRANGE', KEYS[1], '(' .. ARGV[4] .. '-0', '+')
-elseif ARGV[5] ~= '0' then
-  events = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[5])
+if ARGV[3] ~= '' then
+  events = redis.call('XRANGE', KEYS[1], '(' .. ARGV[3] .. '-0', '+')
+elseif ARGV[4] ~= '0' then
+  events = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[4])
 end
 return {meta[2], meta[3], now, events}
 """
@@ -107,8 +123,8 @@ class RedisBackend(ChannelsBackend):
 
     supports_patterns = True
 
-    publish_command: ClassVar[bytes] = b"PUBLISH"
     publish_script: ClassVar[str] = PUBLISH
+    scripts: ClassVar[tuple[str, ...]] = (PUBLISH, HISTORY)
 
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
         self._prefix = prefix.encode()
@@ -136,7 +152,7 @@ class RedisBackend(ChannelsBackend):
         link = await self._publishing.get()
         futures: list[asyncio.Future[object]] = []
         for target in targets:
-            futures += await link.send(*self._publication(link, target, data))
+            futures += await link.send(*self._publication(target, data))
         try:
             await link.answers(futures)
         except NoScriptError:
@@ -153,7 +169,8 @@ class RedisBackend(ChannelsBackend):
             if reply[0] not in {b"message", b"pmessage"}:
                 return False
             pattern = None if len(reply) == 3 else _pattern(reply[1])[start:].decode()
-            sink.deliver(read_event(reply[-2][start:].decode(), reply[-1]), pattern)
+            channel = reply[-2][start:].decode(errors="replace")
+            sink.deliver(read_event(channel, reply[-1]), pattern)
             return True
 
         link = Link(self._new_connection(), self._timeout, hear, sink.lost)
@@ -164,11 +181,10 @@ class RedisBackend(ChannelsBackend):
             await link.close()
 
     async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
-        found: dict[str, Position] = {}
-        for channel, keep in targets:
-            epoch, offset, _, _ = await self._read(channel, keep, "", 0)
-            found[channel] = Position(epoch, offset)
-        return found
+        heads = await asyncio.gather(*(self._read(channel, keep, "", 0) for channel, keep in targets))
+        return {
+            channel: Position(epoch, offset) for (channel, _), (epoch, offset, _, _) in zip(targets, heads, strict=True)
+        }
 
     async def history(
         self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
@@ -196,8 +212,6 @@ class RedisBackend(ChannelsBackend):
         link = Link(connection, self._timeout)
         await link.open()
         try:
-            [info] = await link.call(b"INFO", b"server")
-            link.run_id = _run_id(cast("bytes", info))
             await self._load_scripts(link)
         except BaseException:
             await link.close()
@@ -205,30 +219,34 @@ class RedisBackend(ChannelsBackend):
         return link
 
     async def _load_scripts(self, link: Link) -> None:
-        for script in (self.publish_script, HISTORY):
+        for script in self.scripts:
             await link.call(b"SCRIPT", b"LOAD", script)
 
-    async def _ask(self, channel: str, command: Callable[[Link], Command]) -> object:
-        """The answer of the server that ``channel`` is on; ``command`` is made for the connection that it goes by.
+    async def _ask(self, channel: str, command: Command) -> object:
+        """The answer of the server that ``channel`` is on.
 
         :raises BackendUnavailable: there is none.
         """
         link = await self._publishing.get()
         try:
-            [answer] = await link.call(*command(link))
+            [answer] = await link.call(*command)
         except NoScriptError:
             await self._load_scripts(link)
-            [answer] = await link.call(*command(link))
+            [answer] = await link.call(*command)
         return answer
 
-    def _publication(self, link: Link, target: Target, data: bytes) -> Command:
+    def _publication(self, target: Target, data: bytes) -> Command:
         """The command that publishes ``data``, and keeps it if that is asked for."""
         channel, keep = target
         topic = self._topic_name(channel)
         if keep is None:
-            return self.publish_command, topic, b" " + data
+            return (*self._published_live(), topic, b" " + data)
         arguments = (keep.size, data, math.ceil(keep.seconds * 1000), topic)
-        return (*_evaluated(self.publish_script), *self._log_of(link, channel, keep), *arguments)
+        return (*evaluated(self.publish_script, 2), *self._log_of(channel, keep), *arguments)
+
+    def _published_live(self) -> Command:
+        """What comes before the name and the data of an event that is not kept."""
+        return (b"PUBLISH",)
 
     def _topic_name(self, channel: str) -> bytes:
         return _broker_name(self._prefix, Topic(channel))
@@ -237,17 +255,15 @@ class RedisBackend(ChannelsBackend):
         self, channel: str, keep: Keep, since: str, limit: int
     ) -> tuple[str, int, int, list[tuple[bytes, list[bytes]]]]:
         """Epoch, offset, the server's time in seconds, and entries of the log."""
-        answer = await self._ask(
-            channel, lambda link: (*_evaluated(HISTORY), *self._log_of(link, channel, keep), since, limit)
-        )
+        answer = await self._ask(channel, (*evaluated(HISTORY, 2), *self._log_of(channel, keep), since, limit))
         epoch, offset, now, entries = cast("tuple[bytes, bytes, bytes, list[tuple[bytes, list[bytes]]]]", answer)
         return epoch.decode(), int(offset), int(now), entries
 
-    def _log_of(self, link: Link, channel: str, keep: Keep) -> Command:
+    def _log_of(self, channel: str, keep: Keep) -> Command:
         """The keys and arguments that both scripts begin with."""
         key = tagged(self._prefix, channel)
         milliseconds = round((keep.seconds + META_SECONDS) * 1000)
-        return key + b":log", key + b":meta", link.run_id, secrets.token_hex(6), milliseconds
+        return key + b":log", key + b":meta", secrets.token_hex(6), milliseconds
 
 
 def tagged(prefix: bytes, channel: str) -> bytes:
@@ -259,8 +275,9 @@ def tagged(prefix: bytes, channel: str) -> bytes:
 
 
 @cache
-def _evaluated(script: str) -> tuple[bytes, str, int]:
-    return b"EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), 2
+def evaluated(script: str, keys: int) -> Command:
+    """The beginning of the command that runs a script, to which so many keys follow and then the arguments."""
+    return b"EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), keys
 
 
 def _broker_name(prefix: bytes, topic: Topic) -> bytes:
@@ -276,16 +293,15 @@ def _pattern(glob: bytes) -> bytes:
 
 
 def read_event(channel: str, message: bytes) -> Event:
-    """What was published: ``epoch:offset data`` on a channel with history, a space and the data without."""
+    """What was published: ``epoch:offset data`` on a channel with history, a space and the data without.
+
+    Anything else is somebody else's publication, by hand perhaps: an event too, of which nothing is kept.
+    """
     stands, _, data = message.partition(b" ")
     if not stands:
         return Event(channel, data)
-    position = Position.parse(stands.decode())
+    try:
+        position = Position.parse(stands.decode())
+    except (ChannelsException, UnicodeDecodeError):
+        return Event(channel, message)
     return Event(channel, data, position, position.offset - 1)
-
-
-def _run_id(info: bytes) -> str:
-    found = re.search(rb"^run_id:(\w+)", info, re.MULTILINE)
-    if found is None:
-        raise BackendUnavailable("Redis does not tell its run_id: INFO server must be allowed")
-    return found[1].decode()

@@ -11,6 +11,7 @@ from typing import Final
 from redis.asyncio import Connection
 from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
 
+from telex.channels.breath import Breath
 from telex.exceptions import BackendUnavailable
 
 __all__ = ("REDIRECTED", "Link")
@@ -18,8 +19,9 @@ __all__ = ("REDIRECTED", "Link")
 REDIRECTED: Final = (AskError, TryAgainError, ClusterDownError)
 """What a node of a cluster answers when it did nothing: the channel is elsewhere (MOVED and ASK), or nowhere yet."""
 
-BREATH: Final = 64
-"""After so many replies in a row the event loop gets a turn: reading what has arrived already never waits."""
+
+SMALL: Final = 16_384
+"""Bytes of a command that the socket takes at once, unless something waits before it."""
 
 
 class Link:
@@ -42,7 +44,7 @@ class Link:
         self._waiting: deque[asyncio.Future[object]] = deque()
         self._failure: BackendUnavailable | None = None
         self._reader: asyncio.Task[None] | None = None
-        self.run_id = ""
+        self._writers: set[asyncio.Task[None]] = set()
 
     @property
     def is_closed(self) -> bool:
@@ -66,10 +68,22 @@ class Link:
 
     async def close(self) -> None:
         """Disconnect."""
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
-        await self._connection.disconnect(nowait=True)
+        try:
+            tasks = [*self._writers] if self._reader is None else [self._reader, *self._writers]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            # Also for whoever is cancelled while it waits: nobody else would.
+            self._abort()
+            await self._connection.disconnect(nowait=True)
+
+    def _abort(self) -> None:
+        """Forget what a server that is lost did not take: closing would wait for that, maybe for ever."""
+        writer = getattr(self._connection, "_writer", None)
+        if self._failure is not None and writer is not None:
+            writer.transport.abort()
 
     async def send(self, *command: str | bytes | int, replies: int = 1) -> list[asyncio.Future[object]]:
         """Send one command; gives a future for each of its replies.
@@ -81,12 +95,38 @@ class Link:
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in range(replies)]
         self._waiting.extend(futures)
+        packed = self._connection.pack_command(*command)
         try:
-            await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+            async with asyncio.timeout(self._timeout):
+                if self._writers or sum(map(len, packed)) > SMALL:
+                    await asyncio.shield(self._writer_of(packed))
+                else:
+                    await self._write(packed)
+        except TimeoutError as error:
+            self._fail(TimeoutError(f"it has taken no data for {self._timeout:g} s"))
+            raise BackendUnavailable(f"Redis has taken no data for {self._timeout:g} s") from error
         except (RedisError, OSError) as error:
             self._fail(error)
             raise BackendUnavailable(f"Redis is lost: {error}") from error
         return futures
+
+    async def _write(self, packed: list[bytes]) -> None:
+        await self._connection.send_packed_command(packed, check_health=False)
+
+    def _writer_of(self, packed: list[bytes]) -> asyncio.Task[None]:
+        """What has to wait is written by a task of the link's: a caller that is cancelled takes nothing with it.
+
+        Else the client library would end the connection that others publish by.
+        """
+        writer = asyncio.create_task(self._write(packed), name="telex.channels.redis.write")
+        self._writers.add(writer)
+        writer.add_done_callback(self._written)
+        return writer
+
+    def _written(self, writer: asyncio.Task[None]) -> None:
+        self._writers.discard(writer)
+        if not writer.cancelled() and (error := writer.exception()) is not None:
+            self._fail(error)
 
     async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
         """Wait for replies.
@@ -113,7 +153,7 @@ class Link:
         return await self.answers(await self.send(*command, replies=replies))
 
     async def _read(self) -> None:
-        taken = 0
+        breath = Breath()
         try:
             while True:
                 try:
@@ -123,9 +163,9 @@ class Link:
                 except ResponseError as error:
                     reply = error
                 self._take(reply)
-                taken += 1
-                if taken % BREATH == 0:
-                    await asyncio.sleep(0)
+                if breath.is_due():
+                    # Reading what has arrived already never waits.
+                    await breath.take()
         except asyncio.CancelledError:
             self._fail(ConnectionError("the connection was closed"))
             raise
@@ -145,7 +185,7 @@ class Link:
         else:
             future.set_result(reply)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self._failure is not None:
             return
         self._failure = BackendUnavailable(f"Redis is lost: {error}")

@@ -1,0 +1,223 @@
+"""A primary whose place its replica takes: killed, in order, cut off, or ahead of the replica."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from telex.channels import Channels, Event, Gap, Item, Keep, Position, publisher
+from telex.channels.backends import redis_cluster
+from telex.exceptions import BackendUnavailable
+from tests.channels.cluster import Pair, ReplicatedCluster, poll
+from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
+from tests.channels.conftest import WAIT, take, take_data, until, within
+from tests.channels.load import read_until
+
+keeps = pytest.mark.parametrize("keep", [KEEP, None], ids=["history", "live"])
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "telex.channels")
+
+
+@pytest.fixture(scope="module")
+def replicated() -> Iterator[ReplicatedCluster]:
+    cluster = ReplicatedCluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def pair(replicated: ReplicatedCluster) -> Pair:
+    replicated.mend()
+    return replicated.pair
+
+
+@pytest.fixture
+def channel(replicated: ReplicatedCluster, name: str) -> str:
+    """One that is on the pair."""
+    return channel_on(replicated, replicated.nodes[0], name)
+
+
+async def publish_at_last(hub: Channels, channel: str, data: str) -> None:
+    """Publish as soon as somebody takes it."""
+    async with asyncio.timeout(WAIT):
+        while True:
+            try:
+                return await hub.publish(channel, data)
+            except BackendUnavailable:
+                await asyncio.sleep(0.01)
+
+
+async def publish_all(hub: Channels, channel: str, values: Iterable[str]) -> None:
+    for value in values:
+        await hub.publish(channel, value)
+
+
+def connections_to(port: int) -> list[str]:
+    """The sockets that somebody holds and whose other end is, or was, a local port."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return [fields[1] for fields in sockets if fields[2] == f"0100007F:{port:04X}" and fields[9] != "0"]
+
+
+def positions(items: Iterable[Item]) -> list[Position]:
+    """Those of events; each event has one."""
+    found = [item.position for item in items if isinstance(item, Event)]
+    assert None not in found
+    return [position for position in found if position is not None]
+
+
+async def assert_not_whole_since(hub: Channels, channel: str, position: Position) -> None:
+    """A client that comes back with ``position`` learns that it missed something."""
+    async with hub.subscribe(channel, since=position) as back:
+        assert back.recovered is False
+        assert isinstance((await take(back, 1))[0], Gap)
+
+
+@keeps
+async def test_a_killed_primary_is_replaced_under_load(
+    replicated: ReplicatedCluster, pair: Pair, keep: Keep | None, channel: str, name: str
+) -> None:
+    primary, replica, healthy = pair.primary, pair.replica, replicated.nodes[1]
+    async with hub_on(replicated, keep) as here, hub_on(replicated, keep) as there:
+        struck = Followed(here, there, channel)
+        spared = Followed(here, there, channel_on(replicated, healthy, name))
+        async with struck.running(), spared.running():
+            await struck.load.has_taken(100)
+            primary.kill()
+            await until(lambda: not there.is_ready)
+            await until(lambda: there.is_ready)
+            assert replica.is_primary
+        struck.check()
+        assert struck.gaps == there.statistics().gaps == 1
+        assert struck.load.refused
+        spared.check()
+        assert (spared.gaps, spared.load.refused) == (0, [])
+        # All of the cluster was down meanwhile: who published elsewhere had to wait.
+        assert healthy.errors("CLUSTERDOWN") > 0
+
+
+@keeps
+async def test_a_replica_that_takes_over_in_order_costs_no_publish(
+    replicated: ReplicatedCluster,
+    pair: Pair,
+    keep: Keep | None,
+    channel: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(redis_cluster, "MAP_SECONDS", 0.1)
+    replica = pair.replica
+    async with hub_on(replicated, keep) as here, hub_on(replicated, keep) as there:
+        struck = Followed(here, there, channel)
+        spared = Followed(here, there, channel_on(replicated, replicated.nodes[1], name))
+        async with struck.running(), spared.running():
+            await struck.load.has_taken(100)
+            taken = replica.calls("spublish")
+            await asyncio.to_thread(pair.swap)
+            await until(lambda: there.statistics().reconnects > 0)
+            # Not only its subscribers come over: the old one, a replica now, would pass on what has no history.
+            await until(lambda: replica.calls("spublish") > taken)
+        for followed, gaps in ((struck, 1), (spared, 0)):
+            followed.check()
+            assert (followed.gaps, followed.load.refused) == (gaps, [])
+
+
+async def test_a_replica_that_was_behind_gives_no_position_again(
+    replicated: ReplicatedCluster, pair: Pair, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_cluster, "MAP_SECONDS", 0.1)
+    async with hub_on(replicated, KEEP) as hub, hub.subscribe(channel) as events:
+        await publish_all(hub, channel, "123")
+        await asyncio.to_thread(poll, pair.agrees)
+        pair.part()
+        await publish_all(hub, channel, "456")
+        before = await take(events, 6)
+        primary, replica = pair.primary, pair.replica
+        primary.kill()
+        replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
+        await publish_at_last(hub, channel, "7")
+        gap, seventh = await take(events, 2)
+        assert isinstance(gap, Gap)
+        assert isinstance(seventh, Event)
+        # The fourth number again, but of another epoch.
+        assert [position.offset for position in positions([seventh])] == [4]
+        assert len({*positions(before), *positions([seventh])}) == 7
+        # What the replica had is kept, and what was lost is not passed over in silence.
+        async with hub.subscribe(channel, history=-1) as past:
+            assert await take_data(past, 4) == ["1", "2", "3", "7"]
+        for position in positions(before):
+            await assert_not_whole_since(hub, channel, position)
+        async with hub.subscribe(channel, since=positions([seventh])[0]) as whole:
+            assert whole.recovered
+        # The dead one leaves nothing behind in this process.
+        await until(lambda: not connections_to(primary.port))
+
+
+async def test_a_primary_that_takes_its_place_back_gives_no_position_again(
+    replicated: ReplicatedCluster, pair: Pair, channel: str
+) -> None:
+    """It is the same process with an older state, and nobody used the channel while another one had its place."""
+    async with hub_on(replicated, KEEP) as hub:
+        async with hub.subscribe(channel) as events:
+            await publish_all(hub, channel, "123")
+            await asyncio.to_thread(poll, pair.agrees)
+            pair.part()
+            await publish_all(hub, channel, "456")
+            before = await take(events, 6)
+        primary = pair.primary
+        await asyncio.to_thread(pair.swap, "TAKEOVER")
+        await asyncio.to_thread(pair.mend)
+        await asyncio.to_thread(pair.swap)
+        assert primary.is_primary
+        async with hub.subscribe(channel) as events:
+            await publish_all(hub, channel, "ABC")
+            after = await take(events, 3)
+        assert len({*positions(before), *positions(after)}) == 9
+        for position in positions(before):
+            await assert_not_whole_since(hub, channel, position)
+
+
+@keeps
+async def test_who_is_at_a_primary_that_is_cut_off_goes_over_to_the_new_one(
+    replicated: ReplicatedCluster, pair: Pair, keep: Keep | None, channel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_cluster, "MAP_SECONDS", 0.1)
+    primary, replica = pair.primary, pair.replica
+    async with (
+        publisher(replicated.url, history=keep) as outside,
+        hub_on(replicated, keep) as hub,
+        hub.subscribe(channel) as events,
+    ):
+        await outside.publish(channel, "before")
+        assert await take_data(events, 1) == ["before"]
+        primary.isolate()
+        try:
+            await until(lambda: "cluster_state:fail" in primary.ask("CLUSTER", "INFO"))
+            # As a script says it, or as the server says it of a script.
+            answer = "CLUSTERDOWN" if keep else "TRYAGAIN"
+            refused = primary.errors(answer)
+            publishing = asyncio.create_task(outside.publish(channel, "meanwhile"))
+            await until(lambda: replica.is_primary)
+            assert primary.is_primary
+            await within(publishing)
+            assert primary.errors(answer) > refused
+            await until(lambda: hub.statistics().reconnects == 1)
+            await outside.publish(channel, "after")
+            items = await read_until(events, "after")
+            assert isinstance(items[0], Gap)
+            assert sum(isinstance(item, Gap) for item in items) == 1
+        finally:
+            replicated.rejoin()
+        # It ends the subscriptions that it still has, which are nobody's any more.
+        await until(lambda: not primary.is_primary)
+        await outside.publish(channel, "at rest")
+        assert await take_data(events, 1) == ["at rest"]
