@@ -1,0 +1,80 @@
+"""What users have in their hands when they are in a transaction: psycopg's connections, or SQLAlchemy's over them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, Protocol
+
+from telex.exceptions import ChannelsException, MissingDependencyException
+
+try:
+    import psycopg
+except ImportError as _missing:
+    raise MissingDependencyException("psycopg", "postgres") from _missing
+
+__all__ = ("execute_in",)
+
+_PSYCOPG: Final = (psycopg.Connection, psycopg.AsyncConnection, psycopg.Cursor, psycopg.AsyncCursor)
+
+
+class _Dialect(Protocol):
+    @property
+    def driver(self) -> str: ...
+
+
+class _SqlalchemyConnection(Protocol):
+    """SQLAlchemy is not imported: who uses it has done so."""
+
+    @property
+    def dialect(self) -> _Dialect: ...
+
+    def exec_driver_sql(self, statement: str, parameters: tuple[object, ...], /) -> object: ...
+
+
+async def execute_in(transaction: object, statement: str, parameters: Sequence[object]) -> None:
+    """Run ``statement`` in the transaction of ``transaction``, sync or async.
+
+    :raises ChannelsException: it is no connection of psycopg's, and none is behind it.
+    """
+    done: object
+    if isinstance(transaction, _PSYCOPG):
+        done = transaction.execute(statement.encode(), parameters)
+    else:
+        connection = await _sqlalchemy_connection(transaction)
+        # By SQLAlchemy itself, so that it knows of the transaction that this may begin.
+        done = connection.exec_driver_sql(statement, tuple(parameters))
+    await _result(done)
+
+
+async def _sqlalchemy_connection(transaction: object) -> _SqlalchemyConnection:
+    found: Any = transaction
+    if _is_of_sqlalchemy(found) and not hasattr(found, "exec_driver_sql") and hasattr(found, "connection"):
+        found = await _result(found.connection())
+    if not _is_of_sqlalchemy(found) or not hasattr(found, "exec_driver_sql"):
+        raise _refusal(_name_of(transaction))
+    connection: _SqlalchemyConnection = found
+    if connection.dialect.driver != "psycopg":
+        raise _refusal(f"{_name_of(transaction)} over {connection.dialect.driver}")
+    return connection
+
+
+async def _result(done: object | Awaitable[object]) -> object:
+    return await done if inspect.isawaitable(done) else done
+
+
+def _is_of_sqlalchemy(value: object) -> bool:
+    return any(each.__module__.partition(".")[0] == "sqlalchemy" for each in type(value).__mro__)
+
+
+def _refusal(what: str) -> ChannelsException:
+    return ChannelsException(
+        f"transaction= takes a psycopg connection, not {what}. A session or a connection of SQLAlchemy's will do if its"
+        " engine is of postgresql+psycopg://; with any other library execute"
+        " SELECT telex_publish(channel, data, size, seconds) in the transaction yourself"
+    )
+
+
+def _name_of(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
