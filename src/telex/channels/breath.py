@@ -20,7 +20,7 @@ class Breath:
 
     __slots__ = ("_done", "_pieces", "_taken_at")
 
-    def __init__(self, pieces: int = 16) -> None:
+    def __init__(self, pieces: int = 64) -> None:
         self._pieces = pieces
         self._done = 0
         self._taken_at = time.monotonic()

@@ -8,13 +8,18 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from telex.channels.backends.base import ChannelsBackend, Listener, Sink, Target, Topic
 from telex.channels.breath import Breath
 from telex.channels.history import Event, Keep, Past, Position
+from telex.channels.renamed import litestars_names
 
 __all__ = ("MemoryBackend",)
+
+if not TYPE_CHECKING:
+    # Type checkers would take any name of this module for granted.
+    __getattr__ = litestars_names(__name__)
 
 SWEEP_SECONDS: Final = 10.0
 """How often histories that nobody publishes to any more are looked for."""
@@ -84,7 +89,7 @@ class MemoryBackend(ChannelsBackend):
         self._clock = clock
         self._listeners: list[_MemoryListener] = []
         self._logs: dict[str, _Log] = {}
-        self._breath = Breath()
+        self._breath = Breath(pieces=16)
         self._swept = clock()
 
     async def open(self) -> None:
