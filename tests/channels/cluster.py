@@ -53,6 +53,10 @@ class Node(Valkey):
         """How often a client has sent a command, or a script has."""
         return int(self.ask("INFO", "commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])
 
+    def hearers(self, channel: str) -> int:
+        """How many connections hear a channel here."""
+        return int(self.ask("PUBSUB", "SHARDNUMSUB", b"telex:" + name_of(channel))[1])
+
     def isolate(self) -> None:
         """Let it hear nothing more of the other nodes; clients, and its replicas, still reach it."""
         self._is_isolated = True
@@ -167,22 +171,22 @@ class Pair:
         """Let the replica hear no more of what is published."""
         replica = self.replica
         # It has to log in again, which it cannot: nobody has a password here.
-        replica.ask("CONFIG", "SET", "primaryauth", "wrong")
-        replica.ask("CLIENT", "KILL", "TYPE", "primary")
+        replica.ask("CONFIG", "SET", "masterauth", "wrong")
+        replica.ask("CLIENT", "KILL", "TYPE", "master")
 
     def mend(self) -> None:
         """Undo whatever was done to either of them, and wait until they have the same."""
         for node in self._nodes:
             if not node.is_running:
                 node.start()
-            node.ask("CONFIG", "SET", "primaryauth", "")
+            node.ask("CONFIG", "SET", "masterauth", "")
         poll(self.agrees)
 
     def swap(self, how: str = "") -> None:
         """Let the replica take over in order, or by ``TAKEOVER`` as if the primary was not there."""
-        replica = self.replica
+        primary, replica = self.primary, self.replica
         replica.ask("CLUSTER", "FAILOVER", *how.split())
-        poll(lambda: replica.is_primary)
+        poll(lambda: replica.is_primary and not primary.is_primary)
 
 
 class ReplicatedCluster(Cluster):

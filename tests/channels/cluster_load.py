@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from telex.channels import Channels, Event, Gap, Item, Keep
@@ -15,7 +15,7 @@ LAST = 999_999
 
 
 @asynccontextmanager
-async def hub_on(cluster: Cluster, keep: Keep | None) -> AsyncIterator[Channels]:
+async def hub_on(cluster: Cluster, keep: Keep | Mapping[str, Keep] | None) -> AsyncIterator[Channels]:
     options = {"history": keep, "subscriber_max_backlog": 100_000}
     async with Channels(cluster.url, arbitrary_channels_allowed=True, **options) as hub:  # type: ignore[arg-type]
         yield hub

@@ -9,15 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from telex.channels import Channels, Event, Gap, Item, Keep, Position, publisher
+from telex.channels import Channels, Event, Gap, Item, Position, publisher
 from telex.channels.backends import redis_cluster
-from telex.exceptions import BackendUnavailable
-from tests.channels.cluster import Pair, ReplicatedCluster, poll
+from tests.channels.cluster import Node, Pair, ReplicatedCluster, poll
 from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
-from tests.channels.conftest import WAIT, take, take_data, until, within
+from tests.channels.conftest import take, take_data, until, within
 from tests.channels.load import read_until
 
-keeps = pytest.mark.parametrize("keep", [KEEP, None], ids=["history", "live"])
+SOME_KEPT = {"kept:*": KEEP}
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +46,9 @@ def channel(replicated: ReplicatedCluster, name: str) -> str:
     return channel_on(replicated, replicated.nodes[0], name)
 
 
-async def publish_at_last(hub: Channels, channel: str, data: str) -> None:
-    """Publish as soon as somebody takes it."""
-    async with asyncio.timeout(WAIT):
-        while True:
-            try:
-                return await hub.publish(channel, data)
-            except BackendUnavailable:
-                await asyncio.sleep(0.01)
+def channels_on(cluster: ReplicatedCluster, node: Node, name: str) -> list[str]:
+    """One that is not kept and one that is, if some are."""
+    return [channel_on(cluster, node, name), channel_on(cluster, node, f"kept:{name}")]
 
 
 async def publish_all(hub: Channels, channel: str, values: Iterable[str]) -> None:
@@ -82,53 +76,62 @@ async def assert_not_whole_since(hub: Channels, channel: str, position: Position
         assert isinstance((await take(back, 1))[0], Gap)
 
 
-@keeps
-async def test_a_killed_primary_is_replaced_under_load(
-    replicated: ReplicatedCluster, pair: Pair, keep: Keep | None, channel: str, name: str
-) -> None:
+async def test_a_killed_primary_is_replaced_under_load(replicated: ReplicatedCluster, pair: Pair, name: str) -> None:
     primary, replica, healthy = pair.primary, pair.replica, replicated.nodes[1]
-    async with hub_on(replicated, keep) as here, hub_on(replicated, keep) as there:
-        struck = Followed(here, there, channel)
-        spared = Followed(here, there, channel_on(replicated, healthy, name))
-        async with struck.running(), spared.running():
-            await struck.load.has_taken(100)
+    async with hub_on(replicated, SOME_KEPT) as here, hub_on(replicated, SOME_KEPT) as there:
+        live, kept = (Followed(here, there, channel) for channel in channels_on(replicated, replicated.nodes[0], name))
+        spared = [Followed(here, there, channel) for channel in channels_on(replicated, healthy, name)]
+        async with live.running(), kept.running(), spared[0].running(), spared[1].running():
+            await live.load.has_taken(100)
+            await kept.load.has_taken(100)
             primary.kill()
             await until(lambda: not there.is_ready)
             await until(lambda: there.is_ready)
             assert replica.is_primary
-        struck.check()
-        assert struck.gaps == there.statistics().gaps == 1
-        assert struck.load.refused
-        spared.check()
-        assert (spared.gaps, spared.load.refused) == (0, [])
+        for struck in (live, kept):
+            struck.check()
+            assert struck.gaps == 1
+            assert struck.load.refused
+        for each in spared:
+            each.check()
+            assert (each.gaps, each.load.refused) == (0, [])
+        assert there.statistics().gaps == 2
         # All of the cluster was down meanwhile: who published elsewhere had to wait.
         assert healthy.errors("CLUSTERDOWN") > 0
 
 
-@keeps
 async def test_a_replica_that_takes_over_in_order_costs_no_publish(
-    replicated: ReplicatedCluster,
-    pair: Pair,
-    keep: Keep | None,
-    channel: str,
-    name: str,
-    monkeypatch: pytest.MonkeyPatch,
+    replicated: ReplicatedCluster, pair: Pair, name: str
 ) -> None:
-    monkeypatch.setattr(redis_cluster, "MAP_SECONDS", 0.1)
-    replica = pair.replica
-    async with hub_on(replicated, keep) as here, hub_on(replicated, keep) as there:
-        struck = Followed(here, there, channel)
-        spared = Followed(here, there, channel_on(replicated, replicated.nodes[1], name))
-        async with struck.running(), spared.running():
-            await struck.load.has_taken(100)
-            taken = replica.calls("spublish")
+    async with hub_on(replicated, SOME_KEPT) as here, hub_on(replicated, SOME_KEPT) as there:
+        live, kept = (Followed(here, there, channel) for channel in channels_on(replicated, replicated.nodes[0], name))
+        spared = Followed(here, there, channels_on(replicated, replicated.nodes[1], name)[0])
+        async with live.running(), kept.running(), spared.running():
+            await live.load.has_taken(100)
+            await kept.load.has_taken(100)
             await asyncio.to_thread(pair.swap)
             await until(lambda: there.statistics().reconnects > 0)
-            # Not only its subscribers come over: the old one, a replica now, would pass on what has no history.
-            await until(lambda: replica.calls("spublish") > taken)
-        for followed, gaps in ((struck, 1), (spared, 0)):
+        for followed, gaps in ((live, 1), (kept, 1), (spared, 0)):
             followed.check()
             assert (followed.gaps, followed.load.refused) == (gaps, [])
+
+
+async def test_a_replica_is_not_taken_for_a_primary_though_it_answers_like_one(
+    replicated: ReplicatedCluster, pair: Pair, name: str
+) -> None:
+    old, new = pair.primary, pair.replica
+    live = channel_on(replicated, replicated.nodes[0], name)
+    async with publisher(replicated.url) as outside, hub_on(replicated, None) as hub:
+        await outside.publish(live, "before")
+        await asyncio.to_thread(pair.swap)
+        # Both have the map of before, and nobody has told them.
+        async with hub.subscribe(live) as events:
+            # The old one confirmed first, and is told that it is left.
+            await until(lambda: (old.hearers(live), new.hearers(live)) == (0, 1))
+            published = new.calls("spublish")
+            await outside.publish(live, "after")
+            assert new.calls("spublish") == published + 1
+            assert await take_data(events, 1) == ["after"]
 
 
 async def test_a_replica_that_was_behind_gives_no_position_again(
@@ -144,7 +147,8 @@ async def test_a_replica_that_was_behind_gives_no_position_again(
         primary, replica = pair.primary, pair.replica
         primary.kill()
         replica.ask("CLUSTER", "FAILOVER", "TAKEOVER")
-        await publish_at_last(hub, channel, "7")
+        await until(lambda: hub.statistics().reconnects == 1)
+        await hub.publish(channel, "7")
         gap, seventh = await take(events, 2)
         assert isinstance(gap, Gap)
         assert isinstance(seventh, Event)
@@ -186,38 +190,41 @@ async def test_a_primary_that_takes_its_place_back_gives_no_position_again(
             await assert_not_whole_since(hub, channel, position)
 
 
-@keeps
 async def test_who_is_at_a_primary_that_is_cut_off_goes_over_to_the_new_one(
-    replicated: ReplicatedCluster, pair: Pair, keep: Keep | None, channel: str, monkeypatch: pytest.MonkeyPatch
+    replicated: ReplicatedCluster, pair: Pair, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_cluster, "MAP_SECONDS", 0.1)
     primary, replica = pair.primary, pair.replica
+    live, kept = both = channels_on(replicated, replicated.nodes[0], name)
     async with (
-        publisher(replicated.url, history=keep) as outside,
-        hub_on(replicated, keep) as hub,
-        hub.subscribe(channel) as events,
+        publisher(replicated.url, history=SOME_KEPT) as outside,
+        hub_on(replicated, SOME_KEPT) as hub,
+        hub.subscribe(live) as of_live,
+        hub.subscribe(kept) as of_kept,
     ):
-        await outside.publish(channel, "before")
-        assert await take_data(events, 1) == ["before"]
+        await outside.publish(both, "before")
+        assert await take_data(of_live, 1) == await take_data(of_kept, 1) == ["before"]
         primary.isolate()
         try:
             await until(lambda: "cluster_state:fail" in primary.ask("CLUSTER", "INFO"))
-            # As a script says it, or as the server says it of a script.
-            answer = "CLUSTERDOWN" if keep else "TRYAGAIN"
-            refused = primary.errors(answer)
-            publishing = asyncio.create_task(outside.publish(channel, "meanwhile"))
+            # As the server says it of a script with keys, and as the script without any says it.
+            refused = [primary.errors(answer) for answer in ("CLUSTERDOWN", "TRYAGAIN")]
+            publishing = asyncio.create_task(outside.publish(both, "meanwhile"))
             await until(lambda: replica.is_primary)
             assert primary.is_primary
             await within(publishing)
-            assert primary.errors(answer) > refused
-            await until(lambda: hub.statistics().reconnects == 1)
-            await outside.publish(channel, "after")
-            items = await read_until(events, "after")
-            assert isinstance(items[0], Gap)
-            assert sum(isinstance(item, Gap) for item in items) == 1
+            assert all(
+                primary.errors(each) > seen for each, seen in zip(("CLUSTERDOWN", "TRYAGAIN"), refused, strict=True)
+            )
+            await until(lambda: hub.statistics().reconnects > 0 and hub.is_ready)
+            await outside.publish(both, "after")
+            for events in (of_live, of_kept):
+                items = await read_until(events, "after")
+                assert isinstance(items[0], Gap)
+                assert sum(isinstance(item, Gap) for item in items) == 1
         finally:
             replicated.rejoin()
         # It ends the subscriptions that it still has, which are nobody's any more.
         await until(lambda: not primary.is_primary)
-        await outside.publish(channel, "at rest")
-        assert await take_data(events, 1) == ["at rest"]
+        await outside.publish(both, "at rest")
+        assert await take_data(of_live, 1) == await take_data(of_kept, 1) == ["at rest"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import cast
 
 import pytest
@@ -38,6 +39,7 @@ class Nodes(dict[Address, Told]):
 
     async def link_to(self, address: Address) -> Link:
         self.asked.append(address)
+        await asyncio.sleep(0)
         if address not in self:
             raise BackendUnavailable(f"{address[0]} is away")
         return cast("Link", self[address])
@@ -85,12 +87,12 @@ async def test_one_node_at_two_addresses_is_one(nodes: Nodes) -> None:
     nodes[A] = Told(1, A)
     home = await slots.owner(b"any")
     assert home is not None
-    assert not slots.has_left(b"any", home._replace(address=C))
+    assert slots.successor(b"any", home._replace(address=C)) is None
     nodes[A] = Told(2, B)
     await slots.refresh()
-    assert slots.has_left(b"any", home)
+    assert slots.successor(b"any", home) == (B, b"node b")
     slots.forget()
-    assert not slots.has_left(b"any", home)
+    assert slots.successor(b"any", home) is None
 
 
 async def test_a_map_that_is_asked_for_again_serves_until_the_answer(nodes: Nodes) -> None:
@@ -103,3 +105,16 @@ async def test_a_map_that_is_asked_for_again_serves_until_the_answer(nodes: Node
     owner = await slots.owner(b"any")
     assert owner is not None
     assert owner.address == A
+
+
+def test_a_map_that_was_closed_serves_another_event_loop(nodes: Nodes) -> None:
+    slots = Slots([A], nodes.link_to)
+    nodes[A] = Told(1, A)
+
+    async def use() -> None:
+        await asyncio.gather(slots.load(), slots.load())
+        slots.close()
+
+    for _ in range(2):
+        asyncio.run(use())
+    assert nodes.asked == [A, A]

@@ -185,10 +185,14 @@ async def test_a_channel_that_an_open_transaction_begins_has_a_position(
     assert hub.statistics().reconnects == hub.statistics().gaps == 0
 
 
-async def test_an_app_starts_while_a_transaction_is_open(hub: Channels, url: str, user: AsyncConnection) -> None:
-    await hub.publish("kept:start", LARGE, transaction=user)
+async def test_an_app_starts_while_a_transaction_holds_what_is_to_be_swept(
+    hub: Channels, url: str, user: AsyncConnection, name: str
+) -> None:
+    await hub.publish(f"kept:{name}", "x")
+    await user.execute("UPDATE telex_channels SET expires = '2000-01-01' WHERE channel = %s", (f"kept:{name}",))
+    await user.commit()
+    await hub.publish([f"kept:{name}", name], LARGE, transaction=user)
     await user.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    await user.execute("UPDATE telex_channels SET expires = '2000-01-01' WHERE channel = 'kept:start'")
     async with asyncio.timeout(4), hub_on(PostgresBackend(url)) as another:
         assert another.is_ready
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import importlib
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 from urllib.parse import urlsplit
 
 from telex.channels.backends.base import ChannelsBackend
 from telex.channels.backends.memory import MemoryBackend
+from telex.channels.renamed import litestars_names
 from telex.exceptions import ImproperlyConfiguredException
 
 __all__ = ("ChannelsBackend", "MemoryBackend", "backend_from_url")
+
+if not TYPE_CHECKING:
+    # Type checkers would take any name of this module for granted.
+    __getattr__ = litestars_names(__name__)
 
 _SCHEMES: Final = {
     "redis": ("redis", "RedisBackend"),

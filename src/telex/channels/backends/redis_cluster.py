@@ -20,6 +20,7 @@ channel's first event there, and that moves back. Then the channel's head is as 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -36,6 +37,8 @@ from telex.channels.backends.redis_slots import Address, Node, Slots
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
 __all__ = ("RedisClusterBackend",)
+
+logger: Final = logging.getLogger("telex.channels")
 
 DEFAULT_PORT: Final = 6379
 
@@ -116,7 +119,10 @@ class _ClusterListener(Listener):
         heard = [name for name, answer in answers.items() if _is_confirmed(answer)]
         # A replica confirms as well, but hears of what its primary gets only by the way. Asked afterwards, as whoever
         # stops being a primary ends the subscriptions that it has by then.
-        return heard if heard and await self._backend.is_primary(address) else []
+        if heard and not await self._backend.is_primary(address):
+            await self._leave(address, heard)
+            return []
+        return heard
 
     async def unsubscribe(self, topics: Collection[Topic]) -> None:
         leaving: dict[Address, list[bytes]] = {}
@@ -126,23 +132,27 @@ class _ClusterListener(Listener):
             if home is not None:
                 leaving.setdefault(home.address, []).append(name)
         for address, names in leaving.items():
-            self._leaving.update(names)
-            # A node that is gone has taken the subscriptions with it; what else it had is dropped by its link.
-            with suppress(BackendUnavailable, *REDIRECTED):
-                await self._leave(self._links[address], names)
-            self._leaving.difference_update(names)
+            await self._leave(address, names)
 
-    async def _leave(self, link: Link, names: Iterable[bytes]) -> None:
-        await link.answers([future for name in names for future in await link.send(b"SUNSUBSCRIBE", name)])
+    async def _leave(self, address: Address, names: Collection[bytes]) -> None:
+        link = self._links[address]
+        self._leaving.update(names)
+        # A node that is gone has taken the subscriptions with it; what else it had is dropped by its link.
+        with suppress(BackendUnavailable, *REDIRECTED):
+            await link.answers([future for name in names for future in await link.send(b"SUNSUBSCRIBE", name)])
+        self._leaving.difference_update(names)
 
     async def ping(self) -> None:
         # A node that does not answer drops its own channels.
         await asyncio.gather(*(link.call(b"PING") for link in self._links.values()), return_exceptions=True)
 
-    def leave_old_homes(self) -> None:
+    async def leave_old_homes(self) -> None:
         """Go over to the new nodes of slots whose old node has not said that they have moved."""
-        slots = self._backend.slots
-        self._drop([name for name, home in self._homes.items() if slots.has_left(name, home)])
+        successor = self._backend.slots.successor
+        owners = {successor(name, home) for name, home in self._homes.items()}
+        # Just after a failover some maps still show the primary of before, which knows that it is none any more.
+        sure = {owner for owner in owners if owner and await self._backend.is_primary(owner.address)}
+        self._drop([name for name, home in self._homes.items() if successor(name, home) in sure])
 
     async def close(self) -> None:
         """End all connections."""
@@ -174,12 +184,16 @@ class _ClusterListener(Listener):
             if self._is_heard_at(address, reply[1]):
                 self._sink.deliver(read_event(self._backend.channel_name(reply[1]), reply[2]))
             return True
-        if reply[0] == b"sunsubscribe" and reply[1] not in self._leaving:
-            # Nobody asked for it: the slot has moved.
-            if self._is_heard_at(address, reply[1]):
-                self._drop([reply[1]])
-            return True
-        return False
+        if reply[0] != b"sunsubscribe":
+            return False
+        if reply[1] in self._leaving:
+            # One counts as the answer: where the slot moves at the same time there are two.
+            self._leaving.discard(reply[1])
+            return False
+        # Nobody asked for it: the slot has moved.
+        if self._is_heard_at(address, reply[1]):
+            self._drop([reply[1]])
+        return True
 
     def _lose(self, address: Address, _: BackendUnavailable) -> None:
         self._drop([name for name in self._homes if self._is_heard_at(address, name)])
@@ -231,11 +245,19 @@ class RedisClusterBackend(RedisBackend):
         # Asked each time, as a cancellation may get lost in a client library.
         while self._watcher is not None:
             await asyncio.sleep(MAP_SECONDS)
-            with suppress(BackendUnavailable):
-                await self.slots.refresh()
-            await self._clear_away()
-            for listener in self._listeners:
-                listener.leave_old_homes()
+            try:
+                await self._look_around()
+            except BackendUnavailable:
+                # Whoever needs a node now is told by itself.
+                pass
+            except Exception:
+                logger.exception("the map of the cluster's slots cannot be read")
+
+    async def _look_around(self) -> None:
+        await self._clear_away()
+        await self.slots.refresh()
+        for listener in tuple(self._listeners):
+            await listener.leave_old_homes()
 
     async def _reach_a_node(self) -> None:
         """Find out at the start whether nodes answer where the cluster says that they are, not only where the URL does.
@@ -262,6 +284,7 @@ class RedisClusterBackend(RedisBackend):
         if watcher is not None:
             watcher.cancel()
             await asyncio.wait([watcher])
+        self.slots.close()
         nodes, self._nodes = self._nodes, {}
         for node in nodes.values():
             await node.close()

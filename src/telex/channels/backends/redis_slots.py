@@ -56,6 +56,11 @@ class Slots:
         """The map is wrong: ask again before the next use."""
         self._owners = None
 
+    def close(self) -> None:
+        """Forget the map; the next may be asked for on another event loop."""
+        self.forget()
+        self._lock = asyncio.Lock()
+
     async def owner(self, name: bytes) -> Node | None:
         """The primary node of the slot of ``name``, if there is one now.
 
@@ -83,10 +88,10 @@ class Slots:
         async with self._lock:
             self._owners = await self._ask()
 
-    def has_left(self, name: bytes, home: Node) -> bool:
-        """Whether the slot of ``name`` is known to be at another node than ``home``."""
+    def successor(self, name: bytes, home: Node) -> Node | None:
+        """The node that has the slot of ``name`` instead of ``home``, if it is known that there is one."""
         owner = None if self._owners is None else self._owners[key_slot(name)]
-        return owner is not None and owner.name != home.name
+        return None if owner is None or owner.name == home.name else owner
 
     async def _ask(self) -> list[Node | None]:
         failure = BackendUnavailable("no node of the cluster is known")
