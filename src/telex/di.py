@@ -235,8 +235,9 @@ class Graph:
             return None
         if marked is not None and marked.default is not Empty:
             return self._constant_slot(marked.default)
+        plugin = " plugins=[Channels(...)] to the app, or" if parameter.name == "channels" else ""
         raise ImproperlyConfiguredException(
-            f"nothing provides parameter {parameter.name!r} of {signature.where}: add"
+            f"nothing provides parameter {parameter.name!r} of {signature.where}: add{plugin}"
             f" dependencies={{{parameter.name!r}: Provide(...)}} on the handler or a layer above it,"
             f" or annotate it FromQuery[...], FromHeader[...] or FromCookie[...]"
             f" (path parameters here: {', '.join(sorted(self._path_names)) or 'none'})"

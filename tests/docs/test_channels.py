@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from examples.channels.shared import Progress
 from examples.docs import (
+    channels_authors,
     channels_basics,
     channels_dashboard,
     channels_health,
@@ -15,7 +17,10 @@ from examples.docs import (
     channels_rooms,
     channels_snapshot,
 )
-from telex.testing import AsyncTestClient, WebSocketDenied
+from telex import WebSocket, WebsocketListener, receives
+from telex.channels import Channels, Heartbeat, Joined, Left
+from telex.testing import AsyncTestClient, WebSocketDenied, create_async_test_client
+from tests.channels.conftest import until
 
 
 async def test_basics() -> None:
@@ -66,6 +71,25 @@ async def test_rooms() -> None:
             assert await ada.receive_json() == {"text": "the next"}
 
 
+async def test_authors() -> None:
+    path, envelope = "/rooms/lobby", ["telex.channels.v1"]
+    async with (
+        AsyncTestClient(channels_authors.app) as client,
+        client.websocket_connect(path, cookies={"user": "ada"}) as ada,
+        client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=envelope) as bo,
+    ):
+        members = (await bo.receive_json())["members"]
+        while len(members) < 2:
+            members.append((await bo.receive_json())["member"])
+        faces = {member["key"]: member["meta"] for member in members}
+        assert faces == {"ada": {"colour": "teal"}, "bo": {"colour": "plum"}}
+        for text in (" ", "hello "):
+            await ada.send_json({"text": text, "author": "bo"})
+        assert await ada.receive_json() == {"author": "ada", "text": "hello"}
+        event = await bo.receive_json()
+        assert (event["type"], event["data"]) == ("event", {"author": "ada", "text": "hello"})
+
+
 async def test_dashboard() -> None:
     async with (
         AsyncTestClient(channels_dashboard.app) as client,
@@ -93,3 +117,79 @@ async def test_health() -> None:
             figures = (await client.get("/channels")).json()
     assert (figures["connected"], figures["subscribers"], figures["gaps"]) == (True, 1, 0)
     assert not channels_health.channels.is_ready
+
+
+# -- topics/from-socketio-or-phoenix.md
+
+
+class Enter(Struct, tag="enter"):
+    room: str
+
+
+class Leave(Struct, tag="leave"):
+    room: str
+
+
+class Tell(Struct, tag="tell"):
+    room: str
+    text: str
+
+
+class Rooms(WebsocketListener):
+    """Socket.IO's calls, as the table has them."""
+
+    path = "/"
+
+    async def on_accept(self, socket: WebSocket, channels: Channels) -> None:
+        socket.state.rooms = {}
+        await self.follow("all", socket, channels)
+
+    @receives
+    async def enter(self, data: Enter, socket: WebSocket, channels: Channels) -> None:
+        await self.follow(data.room, socket, channels)
+
+    @receives
+    async def leave(self, data: Leave, socket: WebSocket, channels: Channels) -> None:
+        await channels.unsubscribe(socket.state.rooms.pop(data.room))
+
+    @receives
+    async def tell(self, data: Tell, channels: Channels) -> None:
+        await channels.publish(data.room, data.text)
+
+    async def follow(self, room: str, socket: WebSocket, channels: Channels) -> None:
+        events = await channels.subscribe(room, socket=socket)
+        socket.start_stream(events.iter_events())
+        socket.state.rooms[room] = events
+
+
+async def test_rooms_as_in_socketio() -> None:
+    hub = Channels("memory://", arbitrary_channels_allowed=True)
+    async with create_async_test_client(Rooms, plugins=[hub]) as client:
+        async with client.websocket_connect("/") as one, client.websocket_connect("/") as two:
+            for session in (one, two):
+                await session.send_json({"type": "enter", "room": "red"})
+                await session.send_json({"type": "tell", "room": "mine", "text": "nobody"})
+            await until(lambda: hub.statistics().subscribers == 4)
+            await one.send_json({"type": "tell", "room": "red", "text": "hello"})
+            for session in (one, two):
+                await session.expect("hello")
+            await two.send_json({"type": "leave", "room": "red"})
+            await until(lambda: hub.statistics().subscribers == 3)
+            await one.send_json({"type": "tell", "room": "red", "text": "again"})
+            await one.expect("again")
+            await hub.publish("all", "everybody")
+            await two.expect("everybody")
+        await until(lambda: hub.statistics().subscribers == 0)
+
+
+async def test_presence_as_in_phoenix() -> None:
+    async with (
+        Channels("memory://", arbitrary_channels_allowed=True, presence=Heartbeat()) as hub,
+        hub.presence.watch("topic") as watch,
+    ):
+        async with hub.presence.track("topic", "ada", {"colour": "teal"}), hub.subscribe(["topic", "other"]) as events:
+            (member,) = hub.presence.members("topic")
+            assert (member.key, member.meta, await anext(watch)) == ("ada", {"colour": "teal"}, Joined(member))
+            await hub.publish(["other", "topic"], "both")
+            assert {item.channel for item in [await anext(events), await anext(events)]} == {"other", "topic"}
+        assert await anext(watch) == Left(member)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
 
 import click
+import msgspec
 import pytest
 
 from telex import Telex, exceptions, paths, status_codes, watchdog
+from telex.channels import Channels, Heartbeat, Keep, Statistics, feed, history, naming, outbox, presence, rooms, routes
+from telex.channels.mailbox import Mailbox
 from telex.cli.commands import telex
 from telex.exceptions import HTTPException
 from telex.handlers.listener import ListenerHandler
@@ -70,6 +74,44 @@ def test_command_line(name: str) -> None:
     options = [option for option in telex.commands[name].params if isinstance(option, click.Option)]
     said = {row[0] for row in table("reference/command-line.md", f"telex {name}")}
     assert said == {" ".join([*option.opts, *option.secondary_opts]) for option in options}
+
+
+def test_limits_of_channels() -> None:
+    hub = inspect.signature(Channels).parameters
+    limits = {
+        "the name of a channel": f"1 to {naming.NAME_BYTES} bytes of UTF-8, without NUL and US (31)",
+        "what `Keep` keeps": f"from 1 event on, for at most {history.YEARS / 365 / 86_400:g} years",
+        "a value": "what the broker takes: 1 MiB with NATS unless configured otherwise, 512 MiB with Redis",
+        "values that wait in `publish_nowait": f"{outbox.LIMIT:,}; one more raises `BackendUnavailable",
+        "the wait for them when the app ends": (
+            f"{outbox.DRAIN_SECONDS:g} s; what is left is logged, and counts as `failed"
+        ),
+        "events that wait for a reader": f"max_backlog`, {hub['subscriber_max_backlog'].default}",
+        "events of a channel that wait while it catches up": (
+            f"{rooms.HELD_LIMIT:,}; more are fetched again, or show as a `Gap"
+        ),
+        "messages to a ready handler that do not fit, in a row": f"{routes.MAX_INVALID}; then it closes with 1007",
+        "a member of presence, with its metadata": f"{size(presence.MEMBER_BYTES)} as JSON; more is an error of `track",
+        "changes of presence that wait for a watcher": f"{presence.WATCH_BACKLOG:,}; then it ends with 1013",
+        "the wait for a confirmed subscription": f"subscribe_timeout`, {hub['subscribe_timeout'].default:g} s",
+    }
+    assert dict(table("topics/channels.md", "Limits")) == limits
+    with pytest.raises(exceptions.ImproperlyConfiguredException):
+        Keep(0)
+    with pytest.raises(exceptions.ImproperlyConfiguredException):
+        Mailbox(0)
+
+
+def test_numbers_of_channels_that_pages_name() -> None:
+    """Prose says: 15 s until a crashed node's members leave, 300 s for Keep(20), pauses of 50 ms to five seconds."""
+    assert Heartbeat().lost_after == 15
+    assert Keep(20).seconds == 300
+    assert feed.BACKOFF_SECONDS == (0.05, 5.0)
+
+
+def test_figures_of_channels() -> None:
+    said = {name.strip(" `") for row in table("how-to/operate-channels.md", "Health") for name in row[0].split(",")}
+    assert said == {field.name for field in msgspec.structs.fields(Statistics)}
 
 
 def test_numbers_that_pages_name() -> None:

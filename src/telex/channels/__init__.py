@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from telex.channels.backends import ChannelsBackend, MemoryBackend, backend_from_url
 from telex.channels.history import Event, Gap, Item, Keep, Position
 from telex.channels.hub import Channels
 from telex.channels.mailbox import Policy, conflate
 from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
 from telex.channels.publisher import publisher
+from telex.channels.renamed import litestars_names
 from telex.channels.routes import channel_listener
 from telex.channels.statistics import Statistics
 from telex.channels.subscriber import Subscriber, Subscription
@@ -35,3 +38,7 @@ __all__ = (
     "conflate",
     "publisher",
 )
+
+if not TYPE_CHECKING:
+    # Type checkers would take any name of this module for granted.
+    __getattr__ = litestars_names(__name__)

@@ -1,0 +1,47 @@
+import os
+
+from msgspec import Struct
+
+from examples.docs.channels_rooms import Say, may_join, user_of
+from telex import Telex, WebSocket
+from telex.channels import Channels, Heartbeat, Keep, channel_listener
+
+COLOURS = {"ada": "teal", "bo": "plum"}
+
+
+class Said(Struct):
+    author: str
+    text: str
+
+
+def stamp(socket: WebSocket, said: Say) -> Said | None:
+    """The author is whom the server knows. ``None`` is published to nobody."""
+    text = said.text.strip()
+    return Said(user_of(socket), text) if text else None
+
+
+async def face_of(socket: WebSocket) -> tuple[str, object]:
+    """Who is here, and what the others are told about it: a database could be asked."""
+    name = user_of(socket)
+    return name, {"colour": COLOURS.get(name, "grey")}
+
+
+room = channel_listener(
+    "/rooms/{room:str}",
+    channel="room:{room}",
+    guards=[may_join],
+    publish=Say,
+    on_publish=stamp,
+    presence=face_of,
+    max_backlog=200,
+    backlog_strategy="drop_oldest",
+    on_gap="close",
+)
+
+channels = Channels(
+    os.environ.get("CHANNELS_URL", "memory://"),
+    arbitrary_channels_allowed=True,
+    history={"room:*": Keep(size=200, seconds=3600)},
+    presence=Heartbeat(),
+)
+app = Telex([room], plugins=[channels])

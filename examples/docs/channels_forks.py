@@ -1,0 +1,21 @@
+import os
+from functools import cache
+
+from examples.channels.shared import HISTORY, URL, Progress
+from telex.channels import publisher
+from telex.channels.publisher import SyncPublisher
+
+
+@cache
+def news() -> SyncPublisher:
+    """The publisher of this process: opened when it is first needed, closed by the end of the process."""
+    return publisher(URL, history=HISTORY).__enter__()
+
+
+# A child has its parent's memory, but not its connections: it opens its own.
+os.register_at_fork(after_in_child=news.cache_clear)
+
+
+def resize(picture: str) -> None:
+    """A task, in whichever process of a pool it runs."""
+    news().publish(f"job:{picture}", Progress(picture, 1, 1))
