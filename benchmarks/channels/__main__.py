@@ -15,9 +15,9 @@ from benchmarks import processes
 from benchmarks.channels import cycles, fanout, nodes
 from benchmarks.machine import machine
 from benchmarks.report import as_table
-from tests.channels.brokers import Broker, Nats, Valkey
+from tests.channels.brokers import Broker, Nats, Postgres, Valkey
 
-BROKERS: Mapping[str, type[Broker]] = {"Valkey": Valkey, "NATS": Nats}
+BROKERS: Mapping[str, type[Broker]] = {"Valkey": Valkey, "NATS": Nats, "PostgreSQL": Postgres}
 READERS = 10
 RATE = 500.0
 """Publishes a second for the latency."""
