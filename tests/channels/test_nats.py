@@ -330,6 +330,24 @@ async def test_thousands_of_channels_with_history_subscribe_at_once(url: str, na
         assert (hub.statistics().reconnects, hub.statistics().gaps) == (0, 0)
 
 
+async def test_others_get_their_turns_while_many_subscribe(url: str, name: str) -> None:
+    backend = NatsBackend(url)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with backend.listen(FailingSink(None)) as listener:
+        counting = asyncio.create_task(count())
+        await listener.subscribe([Topic(f"{name}:{number}") for number in range(1000)])
+        counting.cancel()
+        await asyncio.wait([counting])
+    assert turns >= 20
+
+
 async def test_a_thousand_readers_of_the_past_come_at_once(url: str, name: str) -> None:
     names = [f"{name}:{number}" for number in range(1000)]
     backend = NatsBackend(url, timeout=2.0)

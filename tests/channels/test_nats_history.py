@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from telex.channels import ChannelsBackend, Keep, Position
-from telex.channels.backends.jetstream import BATCH, Ask, Store, Subjects
+from telex.channels.backends.jetstream import BATCH, READERS, Ask, Store, Subjects
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.history import Past
 from tests.channels.brokers import Broker
@@ -262,6 +262,17 @@ async def test_history_is_read_beside_a_publisher_without_a_hole(nats_backend: N
     await publishing
 
 
+async def test_not_too_many_are_read_at_the_same_time(
+    nats_backend: NatsBackend, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between = Between(monkeypatch)
+    await nats_backend.publish([(name, LONG)], b"x")
+    since = await position(nats_backend, f"{name}:other", LONG)
+    reading = [nats_backend.history(name, LONG, since=each) for each in [None, since] * 50]
+    assert [texts(past) for past in await asyncio.gather(*reading)] == [["x"], []] * 50
+    assert between.most_asking == READERS
+
+
 # -- servers that differ: the real one answers, and its answers are made to look like theirs
 
 
@@ -277,18 +288,25 @@ class Between:
         info: Callable[[Msg], None] = lambda _: None,
     ) -> None:
         self.batches = 0
+        self.asking = 0
+        self.most_asking = 0
 
         def store(ask: Ask, names: Subjects, replicas: int) -> Store:
             async def changed(
                 subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = lambda _: True
             ) -> list[Msg]:
-                if ".DIRECT.GET." not in subject:
-                    told = await ask(subject, payload, until)
-                    if ".STREAM.INFO." in subject:
-                        info(told[0])
-                    return told
-                self.batches += 1
-                return answer(await ask(subject, question(payload), until))
+                self.asking += 1
+                self.most_asking = max(self.asking, self.most_asking)
+                try:
+                    if ".DIRECT.GET." not in subject:
+                        told = await ask(subject, payload, until)
+                        if ".STREAM.INFO." in subject:
+                            info(told[0])
+                        return told
+                    self.batches += 1
+                    return answer(await ask(subject, question(payload), until))
+                finally:
+                    self.asking -= 1
 
             return Store(changed, names, replicas)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 
 import psycopg
@@ -64,6 +64,30 @@ async def until_true(connection: AsyncConnection, query: str, *parameters: objec
     async with asyncio.timeout(WAIT):
         while not await value(connection, query, *parameters):
             pass
+
+
+WAITING = "SELECT count(*) >= %s FROM pg_locks WHERE NOT granted"
+
+GATE = """
+CREATE OR REPLACE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(4711);
+    RETURN NEW;
+END $$;
+CREATE OR REPLACE TRIGGER gate BEFORE INSERT ON telex_events FOR EACH ROW EXECUTE FUNCTION wait_at_gate();
+SELECT pg_advisory_lock(4711)
+"""
+
+
+@asynccontextmanager
+async def gate(admin: AsyncConnection) -> AsyncIterator[Callable[[], Awaitable[object]]]:
+    """In the body publishes to channels with history stand still in their middle, until what it gives is called."""
+    await admin.execute(GATE)
+    try:
+        yield lambda: admin.execute("SELECT pg_advisory_unlock_all()")
+    finally:
+        await admin.execute("SELECT pg_advisory_unlock_all()")
+        await admin.execute("DROP FUNCTION wait_at_gate CASCADE")
 
 
 # -- the reader
@@ -217,17 +241,42 @@ async def test_what_is_rolled_back_to_a_savepoint_never_leaves(hub: Channels, us
 
 
 async def test_transactions_that_publish_in_different_orders_both_commit(
-    hub: Channels, user: AsyncConnection, url: str, name: str
+    hub: Channels, user: AsyncConnection, admin: AsyncConnection, url: str, name: str
 ) -> None:
     names = [f"kept:{name}:Z", f"kept:{name}:a"]
-    async with await AsyncConnection.connect(url) as another, hub.subscribe(names) as events:
-        async with asyncio.timeout(5):
-            for connection, order in ((user, names), (another, names[::-1])):
-                await hub.publish(order[0], "x", transaction=connection)
-            for connection, order in ((user, names), (another, names[::-1])):
-                await hub.publish(order[1], "x", transaction=connection)
-            await asyncio.gather(user.commit(), another.commit())
+    async with (
+        await AsyncConnection.connect(url) as another,
+        await AsyncConnection.connect(url, autocommit=True) as observer,
+        hub.subscribe(names) as events,
+        asyncio.timeout(5),
+    ):
+        for connection, order in ((user, names), (another, names[::-1])):
+            await hub.publish(order[0], "x", transaction=connection)
+        for connection, order in ((user, names), (another, names[::-1])):
+            await hub.publish(order[1], "x", transaction=connection)
+        async with gate(admin) as open_gate:
+            commits = []
+            for count, connection in enumerate((user, another), start=1):
+                commits.append(asyncio.create_task(connection.commit()))
+                await until_true(observer, WAITING, count)
+            await open_gate()
+            await asyncio.gather(*commits)
         assert await take_data(events, 4) == ["x"] * 4
+
+
+async def test_reading_does_not_wait_for_a_publish(
+    hub: Channels, admin: AsyncConnection, user: AsyncConnection, name: str
+) -> None:
+    async with gate(admin) as open_gate:
+        publishing = asyncio.create_task(hub.publish(f"kept:{name}", "x"))
+        await until_true(user, WAITING, 1)
+        start = await within(hub.position(f"kept:{name}"), 2)
+        async with asyncio.timeout(2), hub.subscribe(f"kept:{name}", since=start, history=-1) as events:
+            assert events.recovered is True
+            assert not publishing.done()
+            await open_gate()
+            await publishing
+            assert await take_data(events, 1) == ["x"]
 
 
 async def test_a_transaction_may_have_another_search_path(hub: Channels, user: AsyncConnection, name: str) -> None:
@@ -270,18 +319,22 @@ async def test_only_publishers_to_a_locked_channel_wait(
         assert hub.statistics().reconnects == hub.statistics().gaps == 0
 
 
-async def test_a_publisher_goes_on_when_the_lock_is_gone(hub: Channels, user: AsyncConnection, name: str) -> None:
+async def test_a_publisher_goes_on_when_the_lock_is_gone(
+    hub: Channels, user: AsyncConnection, admin: AsyncConnection, name: str
+) -> None:
     held = f"kept:{name}"
     async with hub.subscribe(held) as events:
         await hub.publish(held, "in time", transaction=user)
         await user.execute("SET CONSTRAINTS ALL IMMEDIATE")
         given_up = asyncio.create_task(hub.publish(held, "given up"))
         waiting = asyncio.create_task(hub.publish(held, "patient"))
-        async with await AsyncConnection.connect(user.info.dsn, autocommit=True) as admin:
-            await until_true(admin, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        await until_true(admin, WAITING, 1)
         given_up.cancel()
         await asyncio.wait([given_up])
         assert given_up.cancelled()
+        # It waits, lets others go first, and waits again.
+        for sign in ("", "NOT", ""):
+            await until_true(admin, f"SELECT {sign} EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
         await user.commit()
         await within(waiting)
         assert await take_data(events, 2) == ["in time", "patient"]
@@ -370,31 +423,35 @@ async def test_what_has_aged_is_swept_and_its_channel_forgotten_later(
     url: str, admin: AsyncConnection, user: AsyncConnection, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "SWEEP_EVERY", 1)
-    aged, held, young = f"kept:{name}:aged", f"kept:{name}:held", f"kept:{name}:young"
+    aged, busy, held, last = (f"kept:{name}:{each}" for each in ("aged", "busy", "held", "last"))
     age = "UPDATE telex_channels SET expires = expires - interval '1 minute' - %s::interval WHERE channel = ANY(%s)"
 
-    async def rows() -> list[tuple[str, int]]:
+    async def rows() -> dict[str, int]:
         query = (
-            "SELECT right(c.channel, 4), count(e.id) FROM telex_channels AS c LEFT JOIN telex_events AS e"
-            " USING (channel) WHERE c.channel LIKE %s GROUP BY 1 ORDER BY 1"
+            "SELECT right(c.channel, 4), count(e.id)::int FROM telex_channels AS c LEFT JOIN telex_events AS e"
+            " USING (channel) WHERE c.channel LIKE %s GROUP BY 1"
         )
-        return await (await admin.execute(query, (f"kept:{name}:%",))).fetchall()
+        found = await (await admin.execute(query, (f"kept:{name}:%",))).fetchall()
+        return {str(channel): int(events) for channel, events in found}
 
     async with hub_on(url) as hub:
-        await hub.publish([aged, held, young], "x")
-        assert await rows() == [("aged", 1), ("held", 1), ("oung", 1)]
-        await admin.execute(age, ("0 s", [aged, held]))
-        await user.execute("SELECT FROM telex_events WHERE channel = %s FOR UPDATE", (held,))
+        await hub.publish([aged, busy, held, last], "x")
+        await admin.execute(age, ("0 s", [aged, busy, held]))
+        await user.execute("SELECT FROM telex_events WHERE channel = %s FOR UPDATE", (busy,))
+        await user.execute(HOLD, (held,))
         await within(hub.publish(name, "sweep"), 2)
-        assert await rows() == [("aged", 0), ("held", 1), ("oung", 1)]
-        last = await hub.position(aged)
-        async with hub.subscribe(aged, since=last) as events:
+        assert await rows() == {"aged": 0, "busy": 1, "held": 0, "last": 1}
+        await user.rollback()
+        await within(hub.publish(name, "sweep"), 2)
+        assert await rows() == {"aged": 0, "busy": 0, "held": 0, "last": 1}
+        stands = await hub.position(aged)
+        async with hub.subscribe(aged, since=stands) as events:
             assert events.recovered is True
-        await admin.execute(age, ("2 days", [aged]))
+        await admin.execute(age, ("2 days", [aged, held]))
         await user.execute(HOLD, (held,))
         await within(hub.publish(name, "sweep", transaction=user), 2)
-        assert await rows() == [("held", 1), ("oung", 1)]
-        async with hub.subscribe(aged, since=last) as events:
+        assert await rows() == {"busy": 0, "held": 0, "last": 1}
+        async with hub.subscribe(aged, since=stands) as events:
             assert events.recovered is False
 
 

@@ -289,8 +289,13 @@ async def test_what_is_not_kept_is_said_before_accept(kind: ServerKind) -> None:
         assert (refused.status, refused.json()["detail"]) == (400, "nothing is kept of 'live-1': leave ?since= out")
         assert (await denied(running, "/present/1")).status == 500
         assert (await denied(running, "/live/1?since=x:99999999999999999999")).status == 400
+    options: dict[str, Any] = {"create_ws_route_handlers": True, "ws_handler_send_history": 3}
+    with pytest.raises(ImproperlyConfiguredException, match=r"ws_handler_send_history needs history=Keep"):
+        Channels(MemoryBackend(), arbitrary_channels_allowed=True, **options)
     with pytest.raises(ImproperlyConfiguredException, match="ws_handler_send_history needs what is kept of 'a'"):
-        Channels(MemoryBackend(), channels=["a"], create_ws_route_handlers=True, ws_handler_send_history=3)
+        Channels(MemoryBackend(), channels=["a"], history={"b": Keep(1)}, **options)
+    with pytest.raises(ImproperlyConfiguredException, match="is no ChannelsBackend: give one, or a URL"):
+        Channels(object(), channels=["a"])  # type: ignore[arg-type]
 
 
 class Said(msgspec.Struct):

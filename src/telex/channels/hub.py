@@ -97,10 +97,14 @@ class Channels:
     ) -> None:
         self._names = Names(channels, arbitrary_channels_allowed, history)
         self.backend: ChannelsBackend = backend_from_url(backend) if isinstance(backend, str) else backend
+        if not isinstance(self.backend, ChannelsBackend):
+            raise ImproperlyConfiguredException(f"{backend!r:.80} is no ChannelsBackend: give one, or a URL")
         self.encode_data: Callable[[object], bytes] = encoder(type_encoders)
         self._handlers: list[WebsocketHandler] = []
         if create_ws_route_handlers:
             names = None if arbitrary_channels_allowed else self._names.declared
+            if ws_handler_send_history and history is None:
+                raise ImproperlyConfiguredException("ws_handler_send_history needs history=Keep(...): nothing is kept")
             if ws_handler_send_history:
                 for channel in names or ():
                     self._names.require_history(channel, "ws_handler_send_history")

@@ -24,7 +24,7 @@ import logging
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from redis.asyncio import Connection
@@ -222,7 +222,7 @@ class RedisClusterBackend(RedisBackend):
     supports_patterns = False
     is_sharded = True
     publish_script = PUBLISH.replace("'PUBLISH'", "'SPUBLISH'")
-    scripts = (publish_script, PUBLISH_LIVE, HISTORY)
+    scripts: ClassVar[tuple[str, ...]] = (publish_script, PUBLISH_LIVE, HISTORY)
 
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
         first, seeds = _read_url(url)
