@@ -66,7 +66,7 @@ async def until_true(connection: AsyncConnection, query: str, *parameters: objec
             pass
 
 
-WAITING = "SELECT count(*) >= %s FROM pg_locks WHERE NOT granted"
+WAITING = "SELECT count(*) = %s FROM pg_locks WHERE NOT granted"
 
 GATE = """
 CREATE OR REPLACE FUNCTION wait_at_gate() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS $$
@@ -333,8 +333,8 @@ async def test_a_publisher_goes_on_when_the_lock_is_gone(
         await asyncio.wait([given_up])
         assert given_up.cancelled()
         # It waits, lets others go first, and waits again.
-        for sign in ("", "NOT", ""):
-            await until_true(admin, f"SELECT {sign} EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
+        for count in (1, 0, 1):
+            await until_true(admin, WAITING, count)
         await user.commit()
         await within(waiting)
         assert await take_data(events, 2) == ["in time", "patient"]
@@ -455,18 +455,30 @@ async def test_what_has_aged_is_swept_and_its_channel_forgotten_later(
             assert events.recovered is False
 
 
+async def test_a_large_value_waits_for_no_older_one(
+    hub: Channels, admin: AsyncConnection, user: AsyncConnection, name: str
+) -> None:
+    await admin.execute("INSERT INTO telex_values VALUES (-1, 'old', '2000-01-01'), (-2, 'old', '2000-01-01')")
+    await user.execute("SELECT FROM telex_values WHERE id = -1 FOR UPDATE")
+    async with hub.subscribe(name) as events:
+        await within(hub.publish(name, LARGE), 2)
+        assert await take_data(events, 1) == [LARGE]
+    assert await value(admin, "SELECT array_agg(id) FROM telex_values WHERE id < 0") == [-1]
+
+
 # -- roles and prefixes
+
+
+TELLING = "EXECUTE ON FUNCTION pg_control_system(), pg_walfile_name(pg_lsn)"
+"""What tells servers apart."""
 
 
 @pytest.fixture
 async def poor(admin: AsyncConnection, url: str) -> AsyncIterator[str]:
-    """The URL of a role of its own database, in which it may create nothing."""
-    await admin.execute("DROP DATABASE IF EXISTS elsewhere")
-    await admin.execute("CREATE DATABASE elsewhere")
-    await admin.execute("CREATE ROLE poor LOGIN")
-    yield url.replace("telex@", "poor@").replace("/postgres", "/elsewhere")
-    await admin.execute("DROP DATABASE elsewhere WITH (FORCE)")
-    await admin.execute("DROP ROLE poor")
+    """The URL of a role that may create nothing, in a schema of its own."""
+    await admin.execute("CREATE ROLE poor LOGIN; CREATE SCHEMA elsewhere; GRANT USAGE ON SCHEMA elsewhere TO poor")
+    yield f"{url.replace('telex@', 'poor@')}?options=-csearch_path%3Delsewhere"
+    await admin.execute(f"DROP SCHEMA elsewhere CASCADE; DROP ROLE poor; GRANT {TELLING} TO PUBLIC")
 
 
 async def set_up(url: str, prefix: str, rights: str) -> None:
@@ -476,17 +488,18 @@ async def set_up(url: str, prefix: str, rights: str) -> None:
 
 
 RIGHTS = (
-    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO poor;"
-    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO poor"
+    "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA elsewhere TO poor;"
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA elsewhere TO poor;"
 )
 
 
 @pytest.mark.parametrize("create_schema", [True, False])
-async def test_who_may_not_create_is_told_what_to_do(poor: str, create_schema: bool) -> None:
+async def test_who_may_not_create_is_told_what_to_do(poor: str, admin: AsyncConnection, create_schema: bool) -> None:
     backend = PostgresBackend(poor, create_schema=create_schema)
     with pytest.raises(BackendUnavailable, match=r"postgres\.SCHEMA once .* create_schema=False") as raised:
         await within(Channels(backend, channels=["a"]).__aenter__())
     assert ("permission denied" if create_schema else "does not exist") in raised.value.detail
+    await until_true(admin, "SELECT count(*) = 0 FROM pg_stat_activity WHERE usename = 'poor'")
 
 
 async def test_who_may_not_use_the_tables_is_told_what_to_do(poor: str) -> None:
@@ -495,16 +508,9 @@ async def test_who_may_not_use_the_tables_is_told_what_to_do(poor: str) -> None:
         await within(PostgresBackend(poor, create_schema=False).open())
 
 
-@pytest.mark.parametrize("prefix", ["telex_", "shop_"])
-@pytest.mark.parametrize("revoked", [False, True], ids=["", "no control data"])
-async def test_a_role_without_create_uses_what_is_there(poor: str, prefix: str, revoked: bool) -> None:
-    await set_up(poor, prefix, RIGHTS)
-    if revoked:
-        await set_up(
-            poor,
-            prefix,
-            "REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_walfile_name(pg_lsn) FROM PUBLIC",
-        )
+@pytest.mark.parametrize(("prefix", "more"), [("telex_", ""), ("shop_", f"REVOKE {TELLING} FROM PUBLIC")])
+async def test_a_role_without_create_uses_what_is_there(poor: str, prefix: str, more: str) -> None:
+    await set_up(poor, prefix, RIGHTS + more)
     backend = PostgresBackend(poor, prefix=prefix, create_schema=False)
     async with hub_on(backend) as hub, await AsyncConnection.connect(poor) as user:
         start = await hub.position("kept:1")
@@ -519,12 +525,8 @@ async def test_a_role_without_create_uses_what_is_there(poor: str, prefix: str, 
 
 
 async def test_a_server_that_tells_nothing_of_itself_carries_channels(poor: str) -> None:
-    await set_up(
-        poor,
-        "telex_",
-        f"{RIGHTS};REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_walfile_name(pg_lsn) FROM PUBLIC;"
-        "ALTER FUNCTION telex_epoch(oid) OWNER TO poor",
-    )
+    owned = "GRANT CREATE ON SCHEMA elsewhere TO poor; ALTER FUNCTION telex_epoch(oid) OWNER TO poor;"
+    await set_up(poor, "telex_", f"{RIGHTS}{owned}REVOKE {TELLING} FROM PUBLIC")
     async with hub_on(PostgresBackend(poor, create_schema=False)) as hub:
         start = await hub.position("kept:1")
         await hub.publish("kept:1", "x")

@@ -19,6 +19,7 @@ The epoch is of the tables, the server's timeline and its system identifier: it 
 a backup is recovered to a point in time, and when the data moves to another server. The function runs as its owner, so
 that all who publish and read say the same, whatever each of them may read; where even the owner may not, the numbers
 alone have to do. They fail when newest events are lost *and* the clock is set back behind them, on the same timeline.
+Who wants to begin anew drops the tables: after ``TRUNCATE`` the epoch is the old one.
 """
 
 from __future__ import annotations
