@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -255,6 +256,44 @@ async def test_who_subscribes_to_more_than_a_frozen_server_takes_gives_up_in_tim
     _, listener = frozen
     with pytest.raises(BackendUnavailable, match="NATS did not answer"):
         await within(listener.subscribe([Topic(f"{number}:{'é' * 100}") for number in range(20_000)]))
+
+
+async def test_the_end_of_the_connection_ends_the_wait_for_an_answer() -> None:
+    server = Nats()
+    backend = NatsBackend(server.url, timeout=60)
+    try:
+        server.start()
+        await backend.publish([("kept", KEEP)], b"x")
+        server.freeze()
+        waiting = [
+            asyncio.create_task(backend.publish([("kept", KEEP)], b"x")),
+            asyncio.create_task(backend.publish([("live", None)], b"x")),
+            asyncio.create_task(backend.history("kept", KEEP)),
+        ]
+        await asyncio.wait(waiting, timeout=0.05)
+        server.kill()
+        outcomes = await within(asyncio.gather(*waiting, return_exceptions=True))
+        assert [type(outcome) for outcome in outcomes] == [BackendUnavailable] * 3
+        assert all("NATS is lost" in str(outcome) for outcome in outcomes)
+    finally:
+        await backend.close()
+        server.remove()
+
+
+async def test_a_loss_is_told_although_somebody_waits_in_vain_just_then(frozen: tuple[NatsBackend, Listener]) -> None:
+    """The time of one who waits is over, and it has not noticed yet."""
+    _, listener = frozen
+    sink = FailingSink(None)
+    link = listener._link  # type: ignore[attr-defined]
+    link._on_lost = sink.lost
+    waiting = asyncio.create_task(listener.ping())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_later(0.31, link.fail, "just now")
+    # Both are due when the loop goes on.
+    time.sleep(0.4)  # noqa: ASYNC251
+    with pytest.raises(BackendUnavailable):
+        await within(waiting)
+    assert [loss.detail for loss in sink.losses] == ["NATS is lost: just now"]
 
 
 # -- others on the same server

@@ -17,7 +17,7 @@ from telex.channels.backends.jetstream import BATCH, READERS, Ask, Store, Subjec
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.history import Past
 from tests.channels.brokers import Broker
-from tests.channels.conftest import WAIT, Engine
+from tests.channels.conftest import WAIT, Engine, within
 
 LONG = Keep(size=1000, seconds=3600)
 
@@ -207,6 +207,14 @@ async def test_a_stream_without_room_to_spare_knows_what_it_has_dropped(
         await backend.close()
 
 
+@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64, 10**20 - 1])
+async def test_a_position_that_no_stream_has_is_answered(nats_backend: NatsBackend, name: str, offset: int) -> None:
+    """Clients send positions."""
+    now = await position(nats_backend, name, LONG)
+    past = await nats_backend.history(name, LONG, since=Position(now.epoch, offset))
+    assert (past.events, past.complete, past.head) == ((), False, now)
+
+
 # -- how it is read
 
 
@@ -287,6 +295,7 @@ class Between:
         answer: Callable[[list[Msg]], list[Msg]] = lambda told: told,
         info: Callable[[Msg], None] = lambda _: None,
     ) -> None:
+        self.before_batch: Callable[[], Awaitable[None]] | None = None
         self.batches = 0
         self.asking = 0
         self.most_asking = 0
@@ -304,6 +313,8 @@ class Between:
                             info(told[0])
                         return told
                     self.batches += 1
+                    if self.before_batch is not None:
+                        await self.before_batch()
                     return answer(await ask(subject, question(payload), until))
                 finally:
                     self.asking -= 1
@@ -312,9 +323,19 @@ class Between:
 
         monkeypatch.setattr("telex.channels.backends.nats.Store", store)
 
+    @property
+    def is_pending(self) -> bool:
+        """Whether something is still to happen before a batch."""
+        return self.before_batch is not None
+
 
 def is_event(message: Msg) -> bool:
     return "Nats-Sequence" in (message.headers or {})
+
+
+def without_batch(asked: bytes) -> bytes:
+    """The question as a server without batches understands it."""
+    return json.dumps({key: value for key, value in json.loads(asked).items() if key != "batch"}).encode()
 
 
 async def test_what_a_replica_behind_the_leader_has_not_yet_is_read_too(
@@ -335,15 +356,47 @@ async def test_a_server_that_knows_no_batches_tells_one_event_at_a_time(
     nats_backend: NatsBackend, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """NATS 2.10."""
-
-    def without_batch(asked: bytes) -> bytes:
-        return json.dumps({key: value for key, value in json.loads(asked).items() if "batch" not in key}).encode()
-
     between = Between(monkeypatch, question=without_batch)
     start, *_ = await fill(nats_backend, name, LONG, 5)
     past = await nats_backend.history(name, LONG, since=start)
     assert (texts(past), past.complete) == ([*"01234"], True)
-    assert between.batches == 5
+    assert between.batches == 4
+
+
+@pytest.mark.parametrize("is_recovery", [True, False])
+async def test_reading_ends_although_somebody_publishes_as_fast(
+    nats_backend: NatsBackend, name: str, monkeypatch: pytest.MonkeyPatch, is_recovery: bool
+) -> None:
+    between = Between(monkeypatch, question=without_batch)
+    start, *_ = await fill(nats_backend, name, LONG, 3)
+    between.before_batch = lambda: nats_backend.publish([(name, LONG)], b"more")
+    past = await within(nats_backend.history(name, LONG, since=start if is_recovery else None))
+    assert (texts(past), past.complete) == (["0", "1", "2"], True)
+
+
+@pytest.mark.parametrize("is_recovery", [True, False])
+async def test_what_goes_while_it_is_read_makes_no_hole(
+    running_broker: Callable[[str], Broker], monkeypatch: pytest.MonkeyPatch, is_recovery: bool
+) -> None:
+    between = Between(monkeypatch, question=without_batch)
+    backend, keep = NatsBackend(running_broker("nats").url, prefix=f"going{is_recovery}"), Keep(size=5, seconds=60)
+
+    async def push_out() -> None:
+        between.before_batch = push_out_more
+
+    async def push_out_more() -> None:
+        between.before_batch = None
+        await fill(backend, "busy", keep, 5)
+
+    try:
+        await backend.publish([("quiet", keep)], b"holds the stream's beginning")
+        start, *_ = await fill(backend, "busy", keep, 4)
+        between.before_batch = push_out_more if is_recovery else push_out
+        past = await backend.history("busy", keep, since=start if is_recovery else None)
+        assert not between.is_pending
+        assert (texts(past), past.complete) == (([], False) if is_recovery else (["3"], True))
+    finally:
+        await backend.close()
 
 
 async def test_a_replica_that_has_removed_more_than_the_leader_makes_no_hole(

@@ -8,7 +8,7 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -25,6 +25,9 @@ READERS: Final = 16
 BATCH: Final = 256
 BATCH_BYTES: Final = 1_048_576
 """An answer has at most so many events, and bytes and one event: the server sends without asking whether we follow."""
+
+MOST_EVENTS: Final = 2**63
+"""No stream has more, and the server takes no larger number for a question."""
 
 LEAST_SECONDS: Final = 1.0
 """What a stream keeps for less than 0.1 s the server refuses to keep at all."""
@@ -166,11 +169,6 @@ class _Found(msgspec.Struct):
     message: _Stored
 
 
-class _Batch(NamedTuple):
-    events: list[_Stored]
-    has_more: bool
-
-
 T = TypeVar("T")
 
 
@@ -214,76 +212,77 @@ class Store:
     async def _last(self, name: str, channel: str, keep: Keep, limit: int | None) -> Past:
         subject = self._names.live(channel)
         most = keep.size if limit is None else min(max(limit, 0), keep.size)
-        stored = await self._read(name, subject, 0, await self._newest(name, subject), most)
+        newest = await self._message(name, {"last_by_subj": subject})
+        read = await self._read(name, subject, 0, newest, most)
+        stored = await self._still_there(name, subject, read)
         stream = await self._info(name, keep)
         events = _events(name, channel, _young(stored, keep, stream.ts))
         return Past(events, _head(events) or stream.end, complete=True)
 
     async def _after(self, name: str, channel: str, keep: Keep, since: Position) -> Past:
         subject = self._names.live(channel)
-        newest = await self._newest(name, subject) if since.epoch == name else 0
-        if newest and newest == since.offset:
-            return Past((), since, complete=True)
-        stored = await self._missed(name, subject, since.offset, newest, keep.size + 1)
+        is_ours = since.epoch == name and since.offset < MOST_EVENTS
+        read = await self._missed(name, subject, since.offset, keep.size + 1) if is_ours else ()
+        stored = await self._still_there(name, subject, read)
         # Asked after reading, so that what it shows holds for all that was read.
         stream = await self._info(name, keep)
         # The oldest go first, so nothing was too old if anything from then is there, of any channel. And the stream has
         # one event more of a channel than is kept: if one was too much, then there are too many.
         is_whole = (
-            since.epoch == name
+            is_ours
             and stream.state.first_seq - 1 <= since.offset <= stream.state.last_seq
-            and len(stored) <= keep.size
-            and len(_young(stored, keep, stream.ts)) == len(stored)
+            and len(read) <= keep.size
+            and len(read) == len(stored) == len(_young(stored, keep, stream.ts))
         )
         if not is_whole:
             return Past((), stream.end, complete=False)
         events = _events(name, channel, stored)
         return Past(events, _head(events) or since, complete=True)
 
-    async def _missed(self, name: str, subject: str, after: int, newest: int, most: int) -> Sequence[_Stored]:
+    async def _missed(self, name: str, subject: str, after: int, most: int) -> Sequence[_Stored]:
         """The events after ``after``; if there are more than ``most``, as many of them."""
         # A replica may have removed what is too old before the leader, whose word the stream's first event is. Then the
         # leader's first one is too old as well, and tells.
-        first = await self._next(name, subject, after + 1) if newest > after else None
+        first = await self._next(name, subject, after + 1)
         if first is None:
             return ()
+        newest = await self._message(name, {"last_by_subj": subject})
         return [first, *await self._read(name, subject, first.seq, newest, most - 1)]
 
-    async def _read(self, name: str, subject: str, after: int, newest: int, most: int) -> Sequence[_Stored]:
-        """The last ``most`` events after ``after``, to the end, which is ``newest`` at least."""
+    async def _read(self, name: str, subject: str, after: int, newest: _Stored | None, most: int) -> Sequence[_Stored]:
+        """The last ``most`` events after ``after``, to ``newest`` at least, which is the leader's."""
         stored: deque[_Stored] = deque(maxlen=most)
-        has_more = newest > after
-        while has_more:
-            batch, has_more = await self._batch(name, subject, after + 1)
-            stored.extend(batch)
-            after = batch[-1].seq if batch else after
-        # Any replica may have answered, and one may be behind the leader, who knows what is newest.
-        while newest > after:
-            event = await self._next(name, subject, after + 1)
-            if event is None:
+        while newest is not None and newest.seq > after:
+            # Any replica may answer, and one may be behind the leader.
+            events = await self._batch(name, subject, after + 1) or await self._leaders(name, subject, after + 1)
+            if not events:
                 break
-            stored.append(event)
-            after = event.seq
+            stored.extend(events)
+            after = events[-1].seq
         return stored
 
-    async def _batch(self, name: str, subject: str, start: int) -> _Batch:
+    async def _still_there(self, name: str, subject: str, stored: Sequence[_Stored]) -> Sequence[_Stored]:
+        """Those of which all that followed was there to be read: the oldest may have gone meanwhile."""
+        if len(stored) < 2:
+            return stored
+        oldest = await self._next(name, subject, stored[0].seq)
+        return [] if oldest is None else [event for event in stored if event.seq >= oldest.seq]
+
+    async def _batch(self, name: str, subject: str, start: int) -> list[_Stored]:
+        """The first events from ``start`` on. A server before 2.11 knows no batches, and tells one."""
         question = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         answer = await self._ask(f"$JS.API.DIRECT.GET.{name}", msgspec.json.encode(question), until=_ends_batch)
-        end = answer[-1].headers or {}
-        if end.get(STATUS) == "503":
+        if _is_unanswered(answer[-1]):
             raise StreamGone(f"the stream {name!r} is gone")
-        events = [_Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data) for headers, data in _kept(answer)]
-        # A server before 2.11 knows no batches: it answers with one event, and with none after the last.
-        return _Batch(events, bool(events) and end.get(PENDING) != "0")
+        return [_Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data) for headers, data in _kept(answer)]
+
+    async def _leaders(self, name: str, subject: str, start: int) -> list[_Stored]:
+        event = await self._next(name, subject, start)
+        return [] if event is None else [event]
 
     async def _next(self, name: str, subject: str, start: int) -> _Stored | None:
         """The leader's first event from ``start`` on."""
         return await self._message(name, {"seq": start, "next_by_subj": subject})
-
-    async def _newest(self, name: str, subject: str) -> int:
-        """The leader's newest event of a subject, 0 if there is none."""
-        found = await self._message(name, {"last_by_subj": subject})
-        return 0 if found is None else found.seq
 
     async def _message(self, name: str, question: object) -> _Stored | None:
         try:

@@ -261,7 +261,8 @@ class _Link:
         self._failure = BackendUnavailable(f"NATS is lost: {reason}")
         now = asyncio.get_running_loop().time()
         for scope in self._waiting:
-            scope.reschedule(now)
+            if not scope.expired():
+                scope.reschedule(now)
         if self._on_lost is not None:
             self._on_lost(self._failure)
 
