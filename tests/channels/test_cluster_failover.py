@@ -138,8 +138,14 @@ async def test_a_replica_that_was_behind_gives_no_position_again(
     replicated: ReplicatedCluster, pair: Pair, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(redis_cluster, "MAP_SECONDS", 0.1)
-    async with hub_on(replicated, KEEP) as hub, hub.subscribe(channel) as events:
-        await publish_all(hub, channel, "123")
+    of_another = f"redis+cluster://127.0.0.1:{replicated.nodes[1].port}"
+    async with (
+        publisher(of_another, history=KEEP) as idle,
+        hub_on(replicated, KEEP) as hub,
+        hub.subscribe(channel) as events,
+    ):
+        await idle.publish(channel, "1")
+        await publish_all(hub, channel, "23")
         await asyncio.to_thread(poll, pair.agrees)
         pair.part()
         await publish_all(hub, channel, "456")
@@ -162,7 +168,7 @@ async def test_a_replica_that_was_behind_gives_no_position_again(
             await assert_not_whole_since(hub, channel, position)
         async with hub.subscribe(channel, since=positions([seventh])[0]) as whole:
             assert whole.recovered
-        # The dead one leaves nothing behind in this process.
+        # The dead one leaves nothing behind in this process, nor where nobody ever asks for it again.
         await until(lambda: not connections_to(primary.port))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -276,6 +276,26 @@ async def test_the_end_of_the_connection_ends_the_wait_for_an_answer() -> None:
         assert [type(outcome) for outcome in outcomes] == [BackendUnavailable] * 3
         assert all("NATS is lost" in str(outcome) for outcome in outcomes)
     finally:
+        await backend.close()
+        server.remove()
+
+
+async def test_a_frozen_server_costs_all_who_wait_one_time_out_together() -> None:
+    server = Nats()
+    backend = NatsBackend(server.url, timeout=0.3)
+    try:
+        server.start()
+        await backend.open()
+        server.freeze()
+        for _ in range(2):
+            waiting: list[Awaitable[object]] = [backend.publish([("kept", KEEP)], b"x") for _ in range(20)]
+            waiting += [backend.history("kept", KEEP) for _ in range(100)]
+            outcomes = await within(asyncio.gather(*waiting, return_exceptions=True), 2)
+            assert {type(outcome) for outcome in outcomes} == {BackendUnavailable}
+        server.thaw()
+        await backend.publish([("kept", KEEP)], b"x")
+    finally:
+        server.thaw()
         await backend.close()
         server.remove()
 

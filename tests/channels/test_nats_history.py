@@ -15,7 +15,7 @@ from nats.js import JetStreamContext
 from telex.channels import ChannelsBackend, Keep, Position
 from telex.channels.backends.jetstream import BATCH, READERS, Ask, Store, Subjects
 from telex.channels.backends.nats import NatsBackend
-from telex.channels.history import Past
+from telex.channels.history import LONGEST, Past
 from tests.channels.brokers import Broker
 from tests.channels.conftest import WAIT, Engine, within
 
@@ -207,11 +207,10 @@ async def test_a_stream_without_room_to_spare_knows_what_it_has_dropped(
         await backend.close()
 
 
-@pytest.mark.parametrize("offset", [2**63 - 1, 2**63, 2**64, 10**20 - 1])
-async def test_a_position_that_no_stream_has_is_answered(nats_backend: NatsBackend, name: str, offset: int) -> None:
+async def test_a_position_that_no_stream_has_is_answered(nats_backend: NatsBackend, name: str) -> None:
     """Clients send positions."""
     now = await position(nats_backend, name, LONG)
-    past = await nats_backend.history(name, LONG, since=Position(now.epoch, offset))
+    past = await nats_backend.history(name, LONG, since=Position.parse(f"{now.epoch}:{'9' * LONGEST}"))
     assert (past.events, past.complete, past.head) == ((), False, now)
 
 
@@ -284,6 +283,10 @@ async def test_not_too_many_are_read_at_the_same_time(
 # -- servers that differ: the real one answers, and its answers are made to look like theirs
 
 
+async def nothing() -> None:
+    """By default."""
+
+
 class Between:
     """Stands between a store and the server."""
 
@@ -294,8 +297,8 @@ class Between:
         question: Callable[[bytes], bytes] = lambda asked: asked,
         answer: Callable[[list[Msg]], list[Msg]] = lambda told: told,
         info: Callable[[Msg], None] = lambda _: None,
+        before_batch: Callable[[], Awaitable[None]] = nothing,
     ) -> None:
-        self.before_batch: Callable[[], Awaitable[None]] | None = None
         self.batches = 0
         self.asking = 0
         self.most_asking = 0
@@ -307,26 +310,20 @@ class Between:
                 self.asking += 1
                 self.most_asking = max(self.asking, self.most_asking)
                 try:
-                    if ".DIRECT.GET." not in subject:
-                        told = await ask(subject, payload, until)
-                        if ".STREAM.INFO." in subject:
-                            info(told[0])
-                        return told
-                    self.batches += 1
-                    if self.before_batch is not None:
-                        await self.before_batch()
-                    return answer(await ask(subject, question(payload), until))
+                    if ".DIRECT.GET." in subject:
+                        self.batches += 1
+                        await before_batch()
+                        return answer(await ask(subject, question(payload), until))
+                    told = await ask(subject, payload, until)
+                    if ".STREAM.INFO." in subject:
+                        info(told[0])
+                    return told
                 finally:
                     self.asking -= 1
 
             return Store(changed, names, replicas)
 
         monkeypatch.setattr("telex.channels.backends.nats.Store", store)
-
-    @property
-    def is_pending(self) -> bool:
-        """Whether something is still to happen before a batch."""
-        return self.before_batch is not None
 
 
 def is_event(message: Msg) -> bool:
@@ -367,33 +364,45 @@ async def test_a_server_that_knows_no_batches_tells_one_event_at_a_time(
 async def test_reading_ends_although_somebody_publishes_as_fast(
     nats_backend: NatsBackend, name: str, monkeypatch: pytest.MonkeyPatch, is_recovery: bool
 ) -> None:
-    between = Between(monkeypatch, question=without_batch)
+    async def publish_one_more() -> None:
+        await nats_backend.publish([(name, LONG)], b"more")
+
+    Between(monkeypatch, question=without_batch, before_batch=publish_one_more)
     start, *_ = await fill(nats_backend, name, LONG, 3)
-    between.before_batch = lambda: nats_backend.publish([(name, LONG)], b"more")
     past = await within(nats_backend.history(name, LONG, since=start if is_recovery else None))
     assert (texts(past), past.complete) == (["0", "1", "2"], True)
+
+
+async def test_a_stream_that_is_deleted_while_it_is_read_is_no_past(
+    nats_backend: NatsBackend, js: JetStreamContext, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def delete() -> None:
+        await js.delete_stream(await js.find_stream_name_by_subject("telex.c.>"))
+
+    between = Between(monkeypatch, before_batch=delete)
+    start, *_ = await fill(nats_backend, name, LONG, 3)
+    past = await nats_backend.history(name, LONG, since=start)
+    assert between.batches == 1
+    assert (past.events, past.complete, past.head.offset) == ((), False, 0)
+    assert past.head.epoch != start.epoch
 
 
 @pytest.mark.parametrize("is_recovery", [True, False])
 async def test_what_goes_while_it_is_read_makes_no_hole(
     running_broker: Callable[[str], Broker], monkeypatch: pytest.MonkeyPatch, is_recovery: bool
 ) -> None:
-    between = Between(monkeypatch, question=without_batch)
     backend, keep = NatsBackend(running_broker("nats").url, prefix=f"going{is_recovery}"), Keep(size=5, seconds=60)
+    pushes = iter([5] if is_recovery else [0, 5])
 
     async def push_out() -> None:
-        between.before_batch = push_out_more
+        await fill(backend, "busy", keep, next(pushes))
 
-    async def push_out_more() -> None:
-        between.before_batch = None
-        await fill(backend, "busy", keep, 5)
-
+    Between(monkeypatch, question=without_batch, before_batch=push_out)
     try:
         await backend.publish([("quiet", keep)], b"holds the stream's beginning")
         start, *_ = await fill(backend, "busy", keep, 4)
-        between.before_batch = push_out_more if is_recovery else push_out
         past = await backend.history("busy", keep, since=start if is_recovery else None)
-        assert not between.is_pending
+        assert list(pushes) == []
         assert (texts(past), past.complete) == (([], False) if is_recovery else (["3"], True))
     finally:
         await backend.close()

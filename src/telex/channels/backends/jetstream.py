@@ -6,7 +6,8 @@ import asyncio
 import re
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol, TypeVar
 
@@ -25,9 +26,6 @@ READERS: Final = 16
 BATCH: Final = 256
 BATCH_BYTES: Final = 1_048_576
 """An answer has at most so many events, and bytes and one event: the server sends without asking whether we follow."""
-
-MOST_EVENTS: Final = 2**63
-"""No stream has more, and the server takes no larger number for a question."""
 
 LEAST_SECONDS: Final = 1.0
 """What a stream keeps for less than 0.1 s the server refuses to keep at all."""
@@ -186,6 +184,8 @@ class Store:
         self._config: dict[str, Any] | None = None
         self._lock = asyncio.Lock()
         self._places = asyncio.Semaphore(READERS)
+        self._failures = 0
+        self._failure = BackendUnavailable()
 
     async def publish(self, channel: str, keep: Keep, data: bytes) -> None:
         """Store one event; the stream publishes it then."""
@@ -199,13 +199,30 @@ class Store:
 
     async def last(self, channel: str, keep: Keep, limit: int | None) -> Past:
         """The last ``limit`` events, all that are kept by default."""
-        async with self._places:
+        async with self._in_turn(self._places):
             return await self._on_stream(keep, lambda name: self._last(name, channel, keep, limit))
 
     async def after(self, channel: str, keep: Keep, since: Position) -> Past:
         """All events after ``since``, or none when one of them may be gone."""
-        async with self._places:
+        async with self._in_turn(self._places):
             return await self._on_stream(keep, lambda name: self._after(name, channel, keep, since))
+
+    @asynccontextmanager
+    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+        """Wait for a turn, or for the failure of somebody who has one.
+
+        So a server that stands still costs all who wait for each other one time-out, and not each of them one more.
+        """
+        failures = self._failures
+        async with turn:
+            if self._failures != failures:
+                raise BackendUnavailable(self._failure.detail) from self._failure
+            try:
+                yield
+            except BackendUnavailable as failure:
+                self._failures += 1
+                self._failure = failure
+                raise
 
     # -- the past
 
@@ -221,18 +238,17 @@ class Store:
 
     async def _after(self, name: str, channel: str, keep: Keep, since: Position) -> Past:
         subject = self._names.live(channel)
-        is_ours = since.epoch == name and since.offset < MOST_EVENTS
-        read = await self._missed(name, subject, since.offset, keep.size + 1) if is_ours else ()
+        read = await self._missed(name, subject, since.offset, keep.size + 1) if since.epoch == name else ()
         stored = await self._still_there(name, subject, read)
         # Asked after reading, so that what it shows holds for all that was read.
         stream = await self._info(name, keep)
         # The oldest go first, so nothing was too old if anything from then is there, of any channel. And the stream has
         # one event more of a channel than is kept: if one was too much, then there are too many.
         is_whole = (
-            is_ours
+            since.epoch == name
             and stream.state.first_seq - 1 <= since.offset <= stream.state.last_seq
             and len(read) <= keep.size
-            and len(read) == len(stored) == len(_young(stored, keep, stream.ts))
+            and len(read) == len(_young(stored, keep, stream.ts))
         )
         if not is_whole:
             return Past((), stream.end, complete=False)
@@ -272,8 +288,6 @@ class Store:
         """The first events from ``start`` on. A server before 2.11 knows no batches, and tells one."""
         question = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         answer = await self._ask(f"$JS.API.DIRECT.GET.{name}", msgspec.json.encode(question), until=_ends_batch)
-        if _is_unanswered(answer[-1]):
-            raise StreamGone(f"the stream {name!r} is gone")
         return [_Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data) for headers, data in _kept(answer)]
 
     async def _leaders(self, name: str, subject: str, start: int) -> list[_Stored]:
@@ -318,7 +332,7 @@ class Store:
 
     async def _stream_for(self, keep: Keep) -> str:
         """The name of the stream, which is wide enough for ``keep`` then."""
-        async with self._lock:
+        async with self._in_turn(self._lock):
             if self._config is None or not _is_wide_enough(self._config, keep):
                 self._config = await self._widened(keep)
             name: str = self._config["name"]

@@ -192,10 +192,12 @@ class _ClusterListener(Listener):
             return False
         # Nobody asked for it: the slot has moved.
         if self._is_heard_at(address, reply[1]):
+            self._backend.slots.forget()
             self._drop([reply[1]])
         return True
 
     def _lose(self, address: Address, _: BackendUnavailable) -> None:
+        self._backend.slots.forget()
         self._drop([name for name in self._homes if self._is_heard_at(address, name)])
 
     def _is_heard_at(self, address: Address, name: bytes) -> bool:
@@ -205,7 +207,6 @@ class _ClusterListener(Listener):
     def _drop(self, names: Iterable[bytes]) -> None:
         gone = [name for name in names if self._homes.pop(name, None) is not None]
         if gone:
-            self._backend.slots.forget()
             self._sink.dropped([Topic(self._backend.channel_name(name)) for name in gone])
 
 
