@@ -243,6 +243,7 @@ class Feed:
         self._hurried.clear()
 
     async def _serve(self, listener: Listener) -> None:
+        beat_at = time.monotonic() + HEARTBEAT_SECONDS
         while True:
             self._wake.clear()
             _heed_cancellation()
@@ -251,11 +252,13 @@ class Feed:
             await self._reconcile(listener)
             if not self.connected.is_set() and not self._deaf:
                 self._note_return()
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(beat_at - time.monotonic()):
                     await self._wake.wait()
-            except TimeoutError:
+            # By the clock, for who comes and goes wakes us all the time.
+            if time.monotonic() >= beat_at:
                 await listener.ping()
+                beat_at = time.monotonic() + HEARTBEAT_SECONDS
 
     async def _reconcile(self, listener: Listener) -> None:
         dirty, self._dirty = self._dirty, set()
@@ -317,7 +320,15 @@ class Feed:
         keep = None if room.topic.is_pattern else self.keep_for(room.topic.name)
         past: Past | None = None
         if keep is not None and room.last is not None:
-            past = await self._backend.history(room.topic.name, keep, since=room.last)
+            try:
+                past = await self._backend.history(room.topic.name, keep, since=room.last)
+            except BackendUnavailable as error:
+                if not self._backend.is_sharded:
+                    raise
+                # Its server alone may be away: the others go on being heard.
+                self._note_deaf(room.topic, error.detail)
+                await asyncio.sleep(BACKOFF_SECONDS[0])
+                return
             if room.topic not in self._active:
                 # Dropped meanwhile: what was published since is not heard, and this past does not have it.
                 return

@@ -35,7 +35,6 @@ PRESENCE: Final = f"{INTERNAL}presence"
 
 PRESENCE_BACKLOG: Final = 10_000
 
-
 RESTART_SECONDS: Final = 1.0
 """The pause before a part of the hub that failed begins again."""
 
@@ -422,4 +421,4 @@ async def _supervised(work: Callable[[], Awaitable[None]]) -> None:
             await work()
         except Exception:
             logger.exception("a part of the channels failed; it begins again in %g s", RESTART_SECONDS)
-            await asyncio.sleep(RESTART_SECONDS)
+        await asyncio.sleep(RESTART_SECONDS)

@@ -1,0 +1,84 @@
+"""The one reader of a hub: what arrives all the time hides no frozen broker, and one shard's trouble is its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+import pytest
+
+from telex.channels import Channels, Gap, Keep, MemoryBackend, Position, feed
+from telex.channels.backends.base import Listener, Sink, Topic
+from telex.channels.history import Past
+from telex.exceptions import BackendUnavailable
+from tests.channels.conftest import take_data, until, within
+
+
+class Counting(MemoryBackend):
+    """Counts connections and signs of life; the history of some channels is away."""
+
+    is_sharded = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = self.pings = self.refused = 0
+        self.away: set[str] = set()
+        self.sink: Sink | None = None
+
+    @asynccontextmanager
+    async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
+        self.connections += 1
+        self.sink = sink
+        async with super().listen(sink) as listener:
+            listener.ping = self._ping  # type: ignore[method-assign]
+            yield listener
+
+    async def _ping(self) -> None:
+        self.pings += 1
+
+    async def history(
+        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+    ) -> Past:
+        if channel in self.away:
+            self.refused += 1
+            raise BackendUnavailable(f"the node of {channel} is away")
+        return await super().history(channel, keep, since=since, limit=limit)
+
+    def drop(self, topics: Collection[str]) -> None:
+        assert self.sink is not None
+        self.sink.dropped([Topic(name) for name in topics])
+
+
+async def test_a_broker_is_asked_for_a_sign_of_life_also_while_many_come_and_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.02)
+    backend = Counting()
+    async with Channels(backend, arbitrary_channels_allowed=True) as hub, asyncio.timeout(5):
+        number = 0
+        while backend.pings < 3:
+            number += 1
+            async with hub.subscribe(f"c{number}"):
+                pass
+
+
+async def test_a_past_that_one_node_cannot_tell_costs_the_others_nothing() -> None:
+    backend = Counting()
+    async with Channels(backend, arbitrary_channels_allowed=True, history={"kept:*": Keep(10)}) as hub:
+        lost, live = await hub.subscribe("kept:1"), await hub.subscribe("live")
+        await hub.publish("kept:1", "a")
+        backend.away.add("kept:1")
+        backend.drop(["kept:1"])
+        await hub.publish("kept:1", "b")
+        await until(lambda: backend.refused > 2)
+        assert not hub.is_ready
+        await hub.publish("live", "undisturbed")
+        assert await take_data(live, 1) == ["undisturbed"]
+        backend.away.clear()
+        await until(lambda: hub.is_ready)
+        await hub.publish("kept:1", "c")
+        assert await take_data(lost, 3) == ["a", "b", "c"]
+        assert (backend.connections, hub.statistics().gaps) == (1, 0)
+        await hub.publish("live", "still")
+        assert not isinstance(await within(anext(live)), Gap)
