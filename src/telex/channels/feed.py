@@ -253,7 +253,7 @@ class Feed:
             if not self.connected.is_set() and not self._deaf:
                 self._note_return()
             with suppress(TimeoutError):
-                async with asyncio.timeout(beat_at - time.monotonic()):
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._wake.wait()
             # By the clock, for who comes and goes wakes us all the time.
             if time.monotonic() >= beat_at:
