@@ -19,15 +19,9 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.ports import free_port
+
 READY_SECONDS = 20.0
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wheel(package: str) -> Path:

@@ -10,7 +10,8 @@ from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from tests.channels.brokers import READY_SECONDS, Valkey, free_port
+from tests.channels.brokers import READY_SECONDS, Valkey
+from tests.support.ports import free_port
 
 SLOTS = 16_384
 NODE_TIMEOUT_MILLISECONDS = 500

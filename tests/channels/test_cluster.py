@@ -11,11 +11,12 @@ import pytest
 from telex.channels import Channels, Event, Gap, Keep, backend_from_url, publisher
 from telex.channels.backends.redis_cluster import RedisClusterBackend
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
-from tests.channels.brokers import Broker, free_port
+from tests.channels.brokers import Broker
 from tests.channels.cluster import Cluster
 from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
 from tests.channels.conftest import take, take_data, until, within
 from tests.channels.load import read_until
+from tests.support.ports import free_port
 
 
 @pytest.fixture(autouse=True)

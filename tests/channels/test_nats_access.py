@@ -13,9 +13,10 @@ import pytest
 from telex.channels import Channels, ChannelsBackend, Keep, publisher
 from telex.channels.backends.nats import NatsBackend
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
-from tests.channels.brokers import Nats, free_port
+from tests.channels.brokers import Nats
 from tests.channels.conftest import take_data, until, within
 from tests.channels.tls import Certificate, make_certificate
+from tests.support.ports import free_port
 
 
 class GuardedNats(Nats):

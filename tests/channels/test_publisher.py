@@ -13,8 +13,9 @@ import redis.asyncio
 
 from telex.channels import Channels, Event, Gap, publisher
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
-from tests.channels.brokers import Broker, free_port
+from tests.channels.brokers import Broker
 from tests.channels.conftest import KEEP, Engine, MakeHub, take, take_data, within
+from tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect, unix_connect
 
 from telex.server import Settings
+from tests.support.ports import free_port
 from tests.support.programs import TELEX, program
 
 APP = """
@@ -71,10 +72,7 @@ def test_it_serves_until_a_signal_and_closes_what_is_open(folder: Path, by: sign
 
 
 def test_it_serves_on_the_port_it_is_given(folder: Path) -> None:
-    with socket.socket() as free:
-        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with program(TELEX, "run", "service:app", "--host", "127.0.0.1", "--port", str(port), cwd=folder) as running:
         assert running.port == port
         echoes(f"ws://127.0.0.1:{port}/")

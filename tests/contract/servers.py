@@ -31,6 +31,7 @@ from hypercorn.config import Config as HypercornConfig
 from telex.types import ASGIApp
 from tests.contract.launch import UVICORN
 from tests.support.limits import limit_memory
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
@@ -156,7 +157,7 @@ def bound_socket() -> socket.socket:
     """A socket on a free port of the loopback, bound and not yet listening."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind((HOST, 0))
+    bound.bind((HOST, free_port()))
     return bound
 
 

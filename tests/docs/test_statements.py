@@ -85,7 +85,7 @@ async def own(data: int, socket: WebSocket) -> str:
         (status, "418", 4418),
         (own, "3000", 3000),
     ],
-    ids=lambda value: getattr(value, "name", None) or str(value),
+    ids=lambda value: "".join(getattr(value, "paths", ())) or str(value),
 )
 async def test_close_codes(handler: Any, message: str | bytes | None, code: int) -> None:
     client = create_async_test_client(handler, raise_server_exceptions=False)

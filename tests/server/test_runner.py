@@ -27,6 +27,7 @@ from telex.types import Receive, Scope, Send
 from tests.server.apps import echo, transport_of
 from tests.server.conftest import connected, echoes, running
 from tests.server.process import ROOT, announced_ports, process
+from tests.support.ports import free_port
 from tests.support.raw import TEXT, RawClient, close_frame, frame
 
 
@@ -141,13 +142,6 @@ async def script(code: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, P
             if started.returncode is None:
                 started.kill()
             await started.wait()
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def opened(port: int) -> None:
