@@ -28,9 +28,9 @@ from telex import (
     websocket_listener,
     websocket_stream,
 )
+from telex.calls import Cache
 from telex.datastructures import Headers, QueryParams
 from telex.layers import LayerOptions
-from telex.steps import Cache
 from tests.support.live import asked, asked_json, connected, denied, ending, serving, soon, talking
 
 

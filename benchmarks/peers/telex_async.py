@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks.messages import READY, Move, Moved, moved
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, MemoryBackend
-from telex.channels.frames import as_text
+from telex.channels.delivery.encoding import as_text
 
 
 def text() -> Telex:

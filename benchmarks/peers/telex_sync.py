@@ -8,7 +8,7 @@ from benchmarks.messages import READY, Move, Moved, moved
 from benchmarks.peers import ROUTE, ROUTE_COUNTS
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, MemoryBackend
-from telex.channels.frames import as_text
+from telex.channels.delivery.encoding import as_text
 
 
 def text() -> Telex:

@@ -10,18 +10,18 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack, runtime_checkable
 from starlette.datastructures import URLPath
 from starlette.responses import JSONResponse, Response
 
+from telex.calls import Cache
 from telex.connection import WebSocket
 from telex.datastructures import State
-from telex.errors import Errors
+from telex.exception_handling import Errors
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException
 from telex.layers import Layer, LayerOptions
 from telex.middleware import without_fast_path
 from telex.paths import PathTemplate, RouteTable
 from telex.plans import Build, HandlerPlan, compile_plan
 from telex.registry import Registry
-from telex.routing import Names, RouteHandler, Row, flatten
+from telex.routing import RouteHandler, RouteNames, Row, flatten
 from telex.signatures import describe, positional_count
-from telex.steps import Cache
 from telex.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ("AppConfig", "Plugin", "Telex")
@@ -110,7 +110,7 @@ class Telex:
         self._on_shutdown = tuple(config.on_shutdown)
         self._layer = Layer.read(config.options, "Telex(...)")
         self._errors = Errors(self._layer.exception_handlers, "Telex", debug=config.debug)
-        self._names = Names()
+        self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = tuple(self._compile(config.route_handlers))
         """Every handler on every path, compiled, in the order of registration."""

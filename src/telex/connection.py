@@ -21,13 +21,13 @@ from starlette.requests import HTTPConnection
 
 from telex import codecs, events
 from telex.datastructures import State
+from telex.event_reader import EventReader
 from telex.exceptions import (
     ConnectionStateError,
     ImproperlyConfiguredException,
     WebSocketDisconnect,
     WebSocketException,
 )
-from telex.inbox import Inbox
 from telex.sessions import ReadOnlySession
 from telex.streams import SendHandler, Streams, send_stream
 from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
@@ -115,7 +115,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     ) -> None:
         super().__init__(scope)
         self.options: ConnectionOptions = _DEFAULT_OPTIONS
-        self.inbox: Inbox = Inbox(receive or _no_channel)
+        self.inbox: EventReader = EventReader(receive or _no_channel)
         self.streams: Streams | None = None
         self.transport: Transport | None = None
         """The server's fast path, once the connection is accepted; ``None`` on servers that have none."""

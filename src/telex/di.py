@@ -15,14 +15,14 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 import msgspec
 
 from telex import codecs
+from telex.calls import Cache, Call, Slots, Step, provider_step
 from telex.connection import WebSocket
 from telex.datastructures import Empty, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, read_signature
-from telex.steps import Cache, Call, Slots, Step, provider_step
+from telex.slow_callbacks import report_blocking
 from telex.types import TypeDecoder
-from telex.watchdog import report_blocking
 
 __all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from telex import codecs
+from telex.calls import Cache
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, WebSocket
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
-from telex.errors import Errors, leaf
+from telex.exception_handling import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
 from telex.middleware import without_fast_path, wrap_in_middleware
@@ -28,10 +29,9 @@ from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
 from telex.registry import Registry
 from telex.signatures import describe, positional_count
-from telex.steps import Cache
+from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
-from telex.watchdog import report_blocking
 
 if TYPE_CHECKING:
     from telex.handlers.base import Handler

@@ -13,7 +13,7 @@ from telex.layers import Layer, LayerOptions
 from telex.paths import PathTemplate
 from telex.signatures import describe
 
-__all__ = ("Controller", "Names", "Router", "Row", "flatten")
+__all__ = ("Controller", "RouteNames", "Router", "Row", "flatten")
 
 RouteHandler: TypeAlias = "Handler | Router | type[Controller] | type[WebsocketListener]"
 
@@ -108,7 +108,7 @@ def _join(prefix: str, path: str) -> str:
     return "/" + "/".join(part for part in parts if part)
 
 
-class Names:
+class RouteNames:
     """Finds paths by a handler's name, or by the handler itself."""
 
     def __init__(self) -> None:

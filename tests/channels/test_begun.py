@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from telex.channels.begun import Begun, begin
+from telex.channels.delivery.begun import Begun, begin
 from tests.channels.conftest import within
 
 who: ContextVar[str] = ContextVar("who", default="nobody")

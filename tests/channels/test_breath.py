@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
-from telex.channels import Event, breath
-from telex.channels.breath import Breath
+from telex.channels import Event
+from telex.channels.delivery import yield_budget as breath
+from telex.channels.delivery.yield_budget import Breath
 from tests.channels.conftest import Engine, MakeHub, until, within
 
 FLOOD = 300

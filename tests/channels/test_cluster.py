@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from telex.channels import Channels, Event, Gap, Keep, backend_from_url, publisher
-from telex.channels.backends.redis_cluster import RedisClusterBackend
+from telex.channels.backends.redis import RedisClusterBackend
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 from tests.channels.brokers import Broker
 from tests.channels.cluster import Cluster
@@ -131,7 +131,7 @@ async def test_a_publisher_with_an_old_map_finds_the_new_node(
 async def test_a_frozen_node_is_noticed_by_publisher_and_reader(
     running_cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("telex.channels.feed.HEARTBEAT_SECONDS", 0.1)
+    monkeypatch.setattr("telex.channels.recovery.reader.HEARTBEAT_SECONDS", 0.1)
     node = running_cluster.nodes[2]
     channel = channel_on(running_cluster, node, name)
     backend = RedisClusterBackend(running_cluster.url, timeout=0.5)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Position, publisher
-from telex.channels.backends import redis_cluster
+from telex.channels.backends.redis import cluster as redis_cluster
 from tests.channels.cluster import Node, Pair, ReplicatedCluster, poll
 from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
 from tests.channels.conftest import take, take_data, until, within

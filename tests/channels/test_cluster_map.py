@@ -7,8 +7,8 @@ from typing import cast
 
 import pytest
 
-from telex.channels.backends.redis_link import Link
-from telex.channels.backends.redis_slots import Address, Slots
+from telex.channels.backends.redis.connection import Link
+from telex.channels.backends.redis.slots import Address, Slots
 from telex.exceptions import BackendUnavailable
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)

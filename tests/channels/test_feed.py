@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from telex.channels import Channels, Gap, Keep, MemoryBackend, Position, feed
+from telex.channels import Channels, Gap, Keep, MemoryBackend, Position
 from telex.channels.backends.base import Listener, Sink, Topic
-from telex.channels.history import Past
+from telex.channels.events import Past
+from telex.channels.recovery import reader as feed
 from telex.exceptions import BackendUnavailable
 from tests.channels.conftest import take_data, until, within
 

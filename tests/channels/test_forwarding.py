@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, Subscriber
-from telex.channels.frames import as_bytes, as_text
+from telex.channels.delivery.encoding import as_bytes, as_text
 from telex.exceptions import ConcurrencyError
 from telex.types import ASGIApp, Message, Mode, Receive, Scope, Send
 from tests.channels.conftest import until, within

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from telex.channels import Channels, ChannelsBackend, Event, Gap, Keep, feed
+from telex.channels import Channels, ChannelsBackend, Event, Gap, Keep
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
 from telex.channels.backends.redis import RedisBackend
+from telex.channels.recovery import reader as feed
 from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
 from tests.channels.conftest import take, take_data, until, within

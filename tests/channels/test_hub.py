@@ -25,7 +25,7 @@ from telex.channels import (
     backend_from_url,
     conflate,
 )
-from telex.channels.history import Gap
+from telex.channels.events import Gap
 from telex.exceptions import (
     BackendUnavailable,
     ChannelsException,
@@ -261,7 +261,7 @@ async def test_the_end_of_the_hub_publishes_what_waits_and_ends_its_readers() ->
 
 
 async def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("telex.channels.outbox.LIMIT", 3)
+    monkeypatch.setattr("telex.channels.publish_queue.LIMIT", 3)
     async with Channels("memory://", channels=["c"]) as hub:
         for _ in range(3):
             hub.publish_nowait("c", "x")

@@ -10,11 +10,11 @@ import pytest
 
 from telex.channels import Event
 from telex.channels.backends.base import Topic
-from telex.channels.begun import Begun
-from telex.channels.frames import Frame, as_bytes, as_text
-from telex.channels.history import Gap
-from telex.channels.lanes import EventSend, Listed
-from telex.channels.rooms import Room
+from telex.channels.delivery.begun import Begun
+from telex.channels.delivery.broadcast import EventSend, Listed
+from telex.channels.delivery.encoding import Frame, as_bytes, as_text
+from telex.channels.delivery.topic import Room
+from telex.channels.events import Gap
 from telex.exceptions import WebSocketException
 from telex.types import DirectSend
 

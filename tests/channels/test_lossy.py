@@ -9,10 +9,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from telex.channels import Channels, Event, Gap, Item, Keep, MemoryBackend, Position, Subscriber, feed, rooms
+from telex.channels import Channels, Event, Gap, Item, Keep, MemoryBackend, Position, Subscriber
 from telex.channels.backends.base import Listener, Sink, Topic
-from telex.channels.history import Past
-from telex.channels.rooms import Room
+from telex.channels.delivery import topic as rooms
+from telex.channels.delivery.topic import Room
+from telex.channels.events import Past
+from telex.channels.recovery import reader as feed
 from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.conftest import until, within
 

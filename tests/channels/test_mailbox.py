@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telex.channels.mailbox import Mailbox, Policy, conflate
+from telex.channels.delivery.queue import DeliveryQueue, Policy, conflate
 from telex.exceptions import ConcurrencyError, ImproperlyConfiguredException, WebSocketException
 
 
-def drained(mailbox: Mailbox[int]) -> list[int]:
+def drained(mailbox: DeliveryQueue[int]) -> list[int]:
     return [mailbox.get_nowait() for _ in range(len(mailbox))]
 
 
@@ -23,7 +23,7 @@ def drained(mailbox: Mailbox[int]) -> list[int]:
     [("drop_oldest", [3, 4]), ("dropleft", [3, 4]), ("drop_newest", [0, 1]), ("backoff", [0, 1])],
 )
 def test_a_full_mailbox_drops_by_its_policy_and_counts(policy: Policy, kept: list[int]) -> None:
-    mailbox: Mailbox[int] = Mailbox(2, policy)
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, policy)
     assert [mailbox.put(number) for number in range(5)] == [True, True, False, False, False]
     assert mailbox.dropped == 3
     assert drained(mailbox) == kept
@@ -31,7 +31,7 @@ def test_a_full_mailbox_drops_by_its_policy_and_counts(policy: Policy, kept: lis
 
 
 async def test_the_policy_close_ends_the_reader_with_1013() -> None:
-    mailbox: Mailbox[int] = Mailbox(2, "close")
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, "close")
     for number in range(3):
         mailbox.put(number)
     with pytest.raises(WebSocketException, match="too slow: 2 events wait") as raised:
@@ -41,7 +41,7 @@ async def test_the_policy_close_ends_the_reader_with_1013() -> None:
 
 
 def test_conflation_keeps_the_newest_of_each_key_in_the_order_of_the_keys() -> None:
-    mailbox: Mailbox[int] = Mailbox(2, conflate(lambda number: number % 10))
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, conflate(lambda number: number % 10))
     assert [mailbox.put(number) for number in (1, 2, 11, 21)] == [True, True, False, False]
     assert mailbox.conflated == 2
     assert mailbox.put(3) is False
@@ -52,7 +52,7 @@ def test_conflation_keeps_the_newest_of_each_key_in_the_order_of_the_keys() -> N
 async def test_a_key_that_fails_ends_its_own_reader_alone() -> None:
     keys: list[Callable[..., Any]] = [lambda number: 1 / number, lambda number: [number]]
     for key in keys:
-        mailbox: Mailbox[int] = Mailbox(2, conflate(key))
+        mailbox: DeliveryQueue[int] = DeliveryQueue(2, conflate(key))
         assert mailbox.put(0) is False
         with pytest.raises(WebSocketException, match=r"conflate\(key\) failed") as raised:
             await mailbox.get()
@@ -61,13 +61,13 @@ async def test_a_key_that_fails_ends_its_own_reader_alone() -> None:
 
 def test_an_unknown_policy_and_an_empty_mailbox_are_errors_of_the_description() -> None:
     with pytest.raises(ImproperlyConfiguredException, match=r"unknown policy 'drop'.*drop_oldest"):
-        Mailbox(1, "drop")  # type: ignore[arg-type]
+        DeliveryQueue(1, "drop")  # type: ignore[arg-type]
     with pytest.raises(ImproperlyConfiguredException, match="from 1 to so many items"):
-        Mailbox(0)
+        DeliveryQueue(0)
 
 
 async def test_the_reader_waits_for_an_item_and_a_cancelled_reader_loses_none() -> None:
-    mailbox: Mailbox[int] = Mailbox(2)
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2)
     reader = asyncio.create_task(mailbox.get())
     await asyncio.sleep(0)
     assert mailbox.is_awaited
@@ -79,7 +79,7 @@ async def test_the_reader_waits_for_an_item_and_a_cancelled_reader_loses_none() 
 
 
 async def test_two_readers_are_refused() -> None:
-    mailbox: Mailbox[int] = Mailbox(2)
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2)
     first = asyncio.create_task(mailbox.get())
     await asyncio.sleep(0)
     with pytest.raises(ConcurrencyError, match="two tasks read one subscriber"):
@@ -89,7 +89,7 @@ async def test_two_readers_are_refused() -> None:
 
 
 async def test_a_closed_mailbox_gives_what_waits_and_then_its_end() -> None:
-    mailbox: Mailbox[int] = Mailbox(2)
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2)
     mailbox.put(1)
     mailbox.close()
     assert mailbox.put(2) is False
@@ -99,7 +99,7 @@ async def test_a_closed_mailbox_gives_what_waits_and_then_its_end() -> None:
 
 
 async def test_closing_wakes_the_reader() -> None:
-    mailbox: Mailbox[int] = Mailbox(2)
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2)
 
     async def read() -> str:
         try:
@@ -115,7 +115,7 @@ async def test_closing_wakes_the_reader() -> None:
 
 
 def test_marks_stay_in_their_place_and_no_policy_drops_them() -> None:
-    mailbox: Mailbox[int] = Mailbox(2, "drop_oldest")
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, "drop_oldest")
     mailbox.put_mark(-1)
     mailbox.put(1)
     mailbox.put_mark(-2)
@@ -126,7 +126,7 @@ def test_marks_stay_in_their_place_and_no_policy_drops_them() -> None:
 
 
 def test_conflated_items_go_before_a_later_mark() -> None:
-    mailbox: Mailbox[int] = Mailbox(2, conflate(lambda number: number))
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, conflate(lambda number: number))
     mailbox.put(1)
     mailbox.put_mark(-1)
     mailbox.put(2)
@@ -134,7 +134,7 @@ def test_conflated_items_go_before_a_later_mark() -> None:
 
 
 async def test_even_marks_are_bounded() -> None:
-    mailbox: Mailbox[int] = Mailbox(2, "drop_oldest")
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, "drop_oldest")
     for _ in range(3):
         mailbox.put_mark(-1)
     with pytest.raises(WebSocketException, match="too slow"):
@@ -142,7 +142,7 @@ async def test_even_marks_are_bounded() -> None:
 
 
 def test_a_replay_comes_first_whole_and_beside_the_limit() -> None:
-    mailbox: Mailbox[int] = Mailbox(2, "drop_oldest")
+    mailbox: DeliveryQueue[int] = DeliveryQueue(2, "drop_oldest")
     mailbox.put(10)
     mailbox.preload(range(5))
     for number in (11, 12):
@@ -156,7 +156,7 @@ def test_a_replay_comes_first_whole_and_beside_the_limit() -> None:
 )
 def test_nothing_is_lost_uncounted(policy: str, steps: list[str]) -> None:
     chosen = conflate(lambda number: number % 3) if policy == "conflate" else policy
-    mailbox: Mailbox[int] = Mailbox(3, chosen)  # type: ignore[arg-type]
+    mailbox: DeliveryQueue[int] = DeliveryQueue(3, chosen)  # type: ignore[arg-type]
     offered = 0
     for number, step in enumerate(steps):
         if step == "put":

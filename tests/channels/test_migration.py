@@ -74,7 +74,7 @@ def test_other_names_are_missing_as_anywhere() -> None:
     assert not hasattr(telex.channels, "Chanels")
     with pytest.raises(ImportError, match=r"cannot import name 'Chanels' from 'telex\.channels'"):
         exec("from telex.channels import Chanels")  # noqa: S102
-    assert importlib.util.find_spec("telex.channels.backends.redis")
+    assert importlib.util.find_spec("telex.channels.backends.redis.single")
     assert set(telex.channels.__all__) <= set(dir(telex.channels))
 
 

@@ -18,7 +18,7 @@ from nats.js.api import StreamConfig
 from telex.channels import Channels, Event, Gap, Keep
 from telex.channels.backends.base import Listener, Topic
 from telex.channels.backends.nats import NatsBackend
-from telex.channels.feed import Feed
+from telex.channels.recovery.reader import Feed
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 from tests.channels.brokers import Broker, Nats
 from tests.channels.conftest import KEEP, take, take_data, until, within

@@ -13,9 +13,9 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from telex.channels import ChannelsBackend, Keep, Position
-from telex.channels.backends.jetstream import BATCH, READERS, Ask, Store, Subjects
 from telex.channels.backends.nats import NatsBackend
-from telex.channels.history import LONGEST, Past
+from telex.channels.backends.nats.jetstream import BATCH, READERS, Ask, Store, Subjects
+from telex.channels.events import LONGEST, Past
 from tests.channels.brokers import Broker
 from tests.channels.conftest import WAIT, Engine, within
 
@@ -323,7 +323,7 @@ class Between:
 
             return Store(changed, names, replicas)
 
-        monkeypatch.setattr("telex.channels.backends.nats.Store", store)
+        monkeypatch.setattr("telex.channels.backends.nats.core.Store", store)
 
 
 def is_event(message: Msg) -> bool:

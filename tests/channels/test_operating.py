@@ -14,11 +14,11 @@ from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
 from telex import Telex
-from telex.channels import Channels, ChannelsBackend, Event, Heartbeat, Keep, channel_listener, feed, publisher
+from telex.channels import Channels, ChannelsBackend, Event, Heartbeat, Keep, channel_listener, publisher
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
-from telex.channels.backends.redis import RedisBackend
-from telex.channels.backends.redis_cluster import RedisClusterBackend
+from telex.channels.backends.redis import RedisBackend, RedisClusterBackend
+from telex.channels.recovery import reader as feed
 from telex.exceptions import BackendUnavailable
 from tests.channels.brokers import Broker, Redis6, Valkey
 from tests.channels.cluster import Cluster

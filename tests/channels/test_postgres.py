@@ -14,6 +14,7 @@ from telex.channels import Channels, Event, Gap, Keep, Position
 from telex.channels.backends import postgres
 from telex.channels.backends.base import Listener, Sink, Topic
 from telex.channels.backends.postgres import PostgresBackend
+from telex.channels.backends.postgres import backend as module
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 from tests.channels.brokers import Broker
 from tests.channels.conftest import KEEP, WAIT, take, take_data, until, within
@@ -348,7 +349,7 @@ async def test_nodes_that_start_together_wait_for_each_other(
     opening = asyncio.create_task(backend.open())
     await until_true(admin, "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
     # Longer than publishers hold the connection for a lock.
-    await asyncio.wait([opening], timeout=4 * postgres.PATIENCE)
+    await asyncio.wait([opening], timeout=4 * module.PATIENCE)
     await user.commit()
     await within(opening)
     await backend.close()
@@ -422,7 +423,7 @@ async def test_other_programs_may_keep_for_ever(hub: Channels, admin: AsyncConne
 async def test_what_has_aged_is_swept_and_its_channel_forgotten_later(
     url: str, admin: AsyncConnection, user: AsyncConnection, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "SWEEP_EVERY", 1)
+    monkeypatch.setattr(module, "SWEEP_EVERY", 1)
     aged, busy, held, last = (f"kept:{name}:{each}" for each in ("aged", "busy", "held", "last"))
     age = "UPDATE telex_channels SET expires = expires - interval '1 minute' - %s::interval WHERE channel = ANY(%s)"
 
@@ -483,7 +484,7 @@ async def poor(admin: AsyncConnection, url: str) -> AsyncIterator[str]:
 
 async def set_up(url: str, prefix: str, rights: str) -> None:
     async with await AsyncConnection.connect(url.replace("poor@", "telex@"), autocommit=True) as admin:
-        await admin.execute(postgres.schema(prefix).encode())
+        await admin.execute(postgres.schema_with(prefix).encode())
         await admin.execute(rights.encode())
 
 
@@ -555,7 +556,7 @@ def test_a_prefix_that_cannot_begin_a_name_is_refused(prefix: str) -> None:
     with pytest.raises(ImproperlyConfiguredException, match="cannot begin the names of tables"):
         PostgresBackend("postgresql://", prefix=prefix)
     with pytest.raises(ImproperlyConfiguredException, match="cannot begin the names of tables"):
-        postgres.schema(prefix)
+        postgres.schema_with(prefix)
 
 
 def test_positions_of_channels_without_events_are_texts_like_others() -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Keep, Position
-from telex.channels.backends.postgres_history import past_of
+from telex.channels.backends.postgres.replay import past_of
 from tests.channels.brokers import Postgres
 from tests.channels.conftest import take, take_data, until
 

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from telex import Telex
 from telex.channels import Channels, Event, Gap, Policy, channel_listener, conflate
-from telex.channels.frames import ENVELOPE
+from telex.channels.delivery.encoding import ENVELOPE
 from telex.exceptions import ImproperlyConfiguredException, WebSocketException
 from tests.channels.brokers import Broker, Valkey
 from tests.channels.conftest import until, within

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 
 from telex import NotAuthorizedException, PermissionDeniedException, Router, Telex, WebSocket, websocket
 from telex.channels import Channels, Heartbeat, Keep, MemoryBackend, Position, channel_listener
-from telex.channels.frames import ENVELOPE
+from telex.channels.delivery.encoding import ENVELOPE
 from telex.exceptions import ImproperlyConfiguredException
 from tests.channels.conftest import until, within
 from tests.contract.servers import Running, ServerKind

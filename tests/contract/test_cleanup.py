@@ -189,7 +189,7 @@ async def test_a_thousand_clients_that_vanish_leave_nothing(site: Site) -> None:
     after = await vanish_all(count)
     more = {kind: number - before["kinds"].get(kind, 0) for kind, number in after["kinds"].items()}
     # Cancelled timers, which refer to nothing, lie until their moment has come: asyncio's, and those of our server.
-    for kind in ("asyncio.events.TimerHandle", "_contextvars.Context", "telex.server.clock.Timer"):
+    for kind in ("asyncio.events.TimerHandle", "_contextvars.Context", "telex.server.timer_wheel.Timer"):
         more.pop(kind, None)
     assert {kind: number for kind, number in more.items() if number > count // 20} == {}
     assert after["kinds"]["telex.connection.WebSocket"] == before["kinds"]["telex.connection.WebSocket"]

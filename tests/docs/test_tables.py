@@ -11,9 +11,12 @@ import click
 import msgspec
 import pytest
 
-from telex import Telex, exceptions, paths, status_codes, watchdog
-from telex.channels import Channels, Heartbeat, Keep, Statistics, feed, history, naming, outbox, presence, rooms, routes
-from telex.channels.mailbox import Mailbox
+from telex import Telex, exceptions, paths, slow_callbacks, status_codes
+from telex.channels import Channels, Heartbeat, Keep, Statistics, names, presence, publish_queue, routes
+from telex.channels import events as channel_events
+from telex.channels.delivery import topic
+from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.recovery import reader as feed
 from telex.cli.commands import telex
 from telex.exceptions import HTTPException
 from telex.handlers.listener import ListenerHandler
@@ -79,16 +82,16 @@ def test_command_line(name: str) -> None:
 def test_limits_of_channels() -> None:
     hub = inspect.signature(Channels).parameters
     limits = {
-        "the name of a channel": f"1 to {naming.NAME_BYTES} bytes of UTF-8, without NUL and US (31)",
-        "what `Keep` keeps": f"from 1 event on, for at most {history.YEARS / 365 / 86_400:g} years",
+        "the name of a channel": f"1 to {names.NAME_BYTES} bytes of UTF-8, without NUL and US (31)",
+        "what `Keep` keeps": f"from 1 event on, for at most {channel_events.YEARS / 365 / 86_400:g} years",
         "a value": "what the broker takes: 1 MiB with NATS unless configured otherwise, 512 MiB with Redis",
-        "values that wait in `publish_nowait": f"{outbox.LIMIT:,}; one more raises `BackendUnavailable",
+        "values that wait in `publish_nowait": f"{publish_queue.LIMIT:,}; one more raises `BackendUnavailable",
         "the wait for them when the app ends": (
-            f"{outbox.DRAIN_SECONDS:g} s; what is left is logged, and counts as `failed"
+            f"{publish_queue.DRAIN_SECONDS:g} s; what is left is logged, and counts as `failed"
         ),
         "events that wait for a reader": f"max_backlog`, {hub['subscriber_max_backlog'].default}",
         "events of a channel that wait while it catches up": (
-            f"{rooms.HELD_LIMIT:,}; more are fetched again, or show as a `Gap"
+            f"{topic.HELD_LIMIT:,}; more are fetched again, or show as a `Gap"
         ),
         "messages to a ready handler that do not fit, in a row": f"{routes.MAX_INVALID}; then it closes with 1007",
         "a member of presence, with its metadata": f"{size(presence.MEMBER_BYTES)} as JSON; more is an error of `track",
@@ -99,7 +102,7 @@ def test_limits_of_channels() -> None:
     with pytest.raises(exceptions.ImproperlyConfiguredException):
         Keep(0)
     with pytest.raises(exceptions.ImproperlyConfiguredException):
-        Mailbox(0)
+        DeliveryQueue(0)
 
 
 def test_numbers_of_channels_that_pages_name() -> None:
@@ -117,7 +120,7 @@ def test_figures_of_channels() -> None:
 def test_numbers_that_pages_name() -> None:
     """Prose says: 5 s for a wait in a test, 50 ms for a sync callable, 123 bytes for a reason, 4300 digits."""
     assert AsyncTestClient(Telex()).timeout == 5.0
-    assert watchdog.BLOCKING_AFTER == 0.05
+    assert slow_callbacks.BLOCKING_AFTER == 0.05
     assert status_codes.MAX_CLOSE_REASON_BYTES == 123
     assert sys.int_info.default_max_str_digits == 4300
 

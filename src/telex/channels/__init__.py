@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from telex.channels.backends import ChannelsBackend, MemoryBackend, backend_from_url
-from telex.channels.history import Event, Gap, Item, Keep, Position
+from telex.channels.delivery.queue import Policy, conflate
+from telex.channels.delivery.subscriber import Subscriber, Subscription
+from telex.channels.events import Event, Gap, Item, Keep, Position
 from telex.channels.hub import Channels
-from telex.channels.mailbox import Policy, conflate
 from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
 from telex.channels.publisher import publisher
 from telex.channels.renamed import litestars_names
 from telex.channels.routes import channel_listener
 from telex.channels.statistics import Statistics
-from telex.channels.subscriber import Subscriber, Subscription
 
 __all__ = (
     "Channels",

@@ -12,15 +12,15 @@ from typing import Any, Final, Protocol, get_args
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import INTERNAL, ChannelsBackend, Topic
-from telex.channels.feed import Feed
-from telex.channels.history import Event, Keep, OnGap, Position
-from telex.channels.mailbox import Policy
-from telex.channels.naming import Names, Since, encoder, starting_points
-from telex.channels.outbox import Outbox
+from telex.channels.delivery.queue import Policy
+from telex.channels.delivery.subscriber import Subscriber, Subscription
+from telex.channels.events import Event, Keep, OnGap, Position
+from telex.channels.names import ChannelNames, Since, encoder, starting_points
 from telex.channels.presence import Heartbeat, Presence
+from telex.channels.publish_queue import PublishQueue
+from telex.channels.recovery.reader import Feed
 from telex.channels.routes import generated_handlers
 from telex.channels.statistics import Audience, Statistics
-from telex.channels.subscriber import Subscriber, Subscription
 from telex.connection import WebSocket
 from telex.di import Provide
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
@@ -59,7 +59,7 @@ class Channels:
 
     ``backend`` is a URL or a :class:`ChannelsBackend`. ``channels`` declares the names that may be used, unless
     ``arbitrary_channels_allowed``. ``subscriber_max_backlog`` events may wait for a slow reader, and
-    ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.mailbox.Policy`).
+    ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.delivery.queue.Policy`).
     ``subscriber_on_gap`` says how a subscriber is told of lost events: ``event`` puts a :class:`Gap` into its stream,
     ``close`` ends it with 1012.
     ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
@@ -94,7 +94,7 @@ class Channels:
         presence: Heartbeat | None = None,
         subscribe_timeout: float = 10.0,
     ) -> None:
-        self._names = Names(channels, arbitrary_channels_allowed, history)
+        self._names = ChannelNames(channels, arbitrary_channels_allowed, history)
         self.backend: ChannelsBackend = backend_from_url(backend) if isinstance(backend, str) else backend
         if not isinstance(self.backend, ChannelsBackend):
             raise ImproperlyConfiguredException(f"{backend!r:.80} is no ChannelsBackend: give one, or a URL")
@@ -120,7 +120,7 @@ class Channels:
         self._heartbeat = presence
         self._presence: Presence | None = None
         self._audience = Audience()
-        self._outbox = Outbox(self.backend.publish)
+        self._outbox = PublishQueue(self.backend.publish)
         self._feed: Feed | None = None
         self._main: asyncio.Task[None] | None = None
         self._published = 0

@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from telex.channels.mailbox import Mailbox
+from telex.channels.delivery.queue import DeliveryQueue
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
 __all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch")
@@ -127,7 +127,7 @@ class _Node:
 class Watch:
     """The members of a channel when the watching began, and then each change."""
 
-    def __init__(self, members: Sequence[Member], changes: Mailbox[Change]) -> None:
+    def __init__(self, members: Sequence[Member], changes: DeliveryQueue[Change]) -> None:
         self.members = members
         self._changes = changes
 
@@ -154,7 +154,7 @@ class Presence:
         self._own = _Node()
         self._others: dict[str, _Node] = {}
         self._channels: dict[str, dict[str, Member]] = {}
-        self._watchers: dict[str, set[Mailbox[Change]]] = {}
+        self._watchers: dict[str, set[DeliveryQueue[Change]]] = {}
         self._joined: list[Member] = []
         self._left: list[str] = []
         self._asking: set[str | None] = {None}
@@ -190,7 +190,7 @@ class Presence:
     @asynccontextmanager
     async def watch(self, channel: str) -> AsyncIterator[Watch]:
         """See who is in ``channel``, and then every :class:`Joined` and :class:`Left`, with no gap between the two."""
-        changes: Mailbox[Change] = Mailbox(WATCH_BACKLOG, "close")
+        changes: DeliveryQueue[Change] = DeliveryQueue(WATCH_BACKLOG, "close")
         watchers = self._watchers.setdefault(channel, set())
         watchers.add(changes)
         try:

@@ -11,8 +11,8 @@ from types import TracebackType
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import ChannelsBackend
-from telex.channels.history import Keep
-from telex.channels.naming import Names, encoder
+from telex.channels.events import Keep
+from telex.channels.names import ChannelNames, encoder
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 from telex.types import TypeEncoders
 
@@ -26,7 +26,7 @@ class AsyncPublisher:
         self, backend: ChannelsBackend, history: Keep | Mapping[str, Keep] | None, type_encoders: TypeEncoders | None
     ) -> None:
         self._backend = backend
-        self._names = Names(None, True, history)
+        self._names = ChannelNames(None, True, history)
         self._encode = encoder(type_encoders)
 
     async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:

@@ -8,11 +8,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Unpack
 
 from telex import codecs
-from telex.channels.frames import ENVELOPE, as_bytes, as_envelope, as_text, write_change
-from telex.channels.history import OnGap, Position
-from telex.channels.mailbox import Policy
+from telex.channels.delivery.encoding import ENVELOPE, as_bytes, as_envelope, as_text, write_change
+from telex.channels.delivery.queue import Policy
+from telex.channels.delivery.subscriber import Subscription, streams_of
+from telex.channels.events import OnGap, Position
 from telex.channels.presence import Watch
-from telex.channels.subscriber import Subscription, streams_of
 from telex.codecs import Reader
 from telex.connection import WebSocket
 from telex.di import Provide

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from telex.channels.subscriber import Subscriber
+from telex.channels.delivery.subscriber import Subscriber
 
 __all__ = ("Audience", "Statistics")
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, ge
 from telex.dto.code import Code
 from telex.dto.containers import is_container, transfer_container
 from telex.dto.data import DTOData
+from telex.dto.field_paths import Place
 from telex.dto.hints import model_class, substitute, unalias, union_members
 from telex.dto.kinds import kind_of
 from telex.dto.models import compile_model, node_of
 from telex.dto.nodes import ModelNode, Shape
-from telex.dto.places import Place
 from telex.dto.unions import compile_union
 from telex.signatures import split_annotated
 

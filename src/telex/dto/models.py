@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ForwardRef
 import msgspec
 
 from telex.dto.config import Mark, renamer
+from telex.dto.field_paths import Place
 from telex.dto.fields import DTOFieldDefinition
 from telex.dto.hints import model_class
 from telex.dto.nodes import WIRE_NAMES, Absent, Field, ModelNode, Shape
-from telex.dto.places import Place
 from telex.dto.reading import generate_reader
 from telex.dto.writing import generate_writer
 

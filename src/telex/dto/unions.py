@@ -10,10 +10,10 @@ import msgspec
 
 from telex.datastructures import Empty
 from telex.dto.containers import is_container
+from telex.dto.field_paths import Place
 from telex.dto.hints import field_hints, model_class, unalias, union_members, union_of, without_qualifiers
 from telex.dto.models import compile_model
 from telex.dto.nodes import Shape
-from telex.dto.places import Place
 from telex.signatures import split_annotated
 
 if TYPE_CHECKING:

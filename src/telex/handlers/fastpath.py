@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, TypeAlias, cast
 
+from telex.busy_monitor import DONE, FRESH, running_watch
 from telex.codecs import Raw, as_is, is_raw_writer
 from telex.connection import WebSocket
+from telex.event_reader import IDLE, READING, as_disconnect
 from telex.exceptions import WebSocketDisconnect
-from telex.handlers.exchange import KEYS, NATIVE, Exchange, Handle, Slots
-from telex.inbox import IDLE, READING, as_disconnect
+from telex.handlers.message_loop import KEYS, NATIVE, Exchange, Handle, Slots
 from telex.types import Message, Transport
-from telex.watch import DONE, FRESH, running_watch
 
 __all__ = ("compile_callback", "serve_by_transport")
 

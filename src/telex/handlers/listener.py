@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
 from telex.connection import WebSocket
+from telex.event_reader import supervised
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
-from telex.handlers.exchange import Exchange
 from telex.handlers.fastpath import compile_callback, serve_by_transport
+from telex.handlers.message_loop import Exchange
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
-from telex.inbox import supervised
 from telex.layers import Layer, LayerOptions, nearest
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count

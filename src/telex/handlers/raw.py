@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, Unpack
 
 from telex.connection import WebSocket
+from telex.event_reader import supervised
 from telex.handlers.base import Handler, Paths, check_function, read_paths
-from telex.inbox import supervised
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, Run
 from telex.signatures import Kind, describe, read_signature

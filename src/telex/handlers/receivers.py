@@ -12,12 +12,12 @@ from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, ge
 
 from starlette.concurrency import run_in_threadpool
 
+from telex.calls import Call
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import WebSocket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.plans import Build
 from telex.signatures import AnyCallable, Kind, describe, read_signature, split_annotated
-from telex.steps import Call
 from telex.types import Mode
 
 __all__ = ("Receivers", "compile_receivers", "declared_receivers", "receives")

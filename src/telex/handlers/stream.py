@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast, get_args, get_
 
 from telex.codecs import Writer
 from telex.connection import WebSocket
+from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
-from telex.inbox import supervised
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import describe, read_signature

@@ -41,11 +41,11 @@ from telex.server.frames import (
     frame_header,
     read_close,
 )
-from telex.server.inbox import Hold, Inbox
 from telex.server.keepalive import Keepalive
 from telex.server.limits import KIB, Limits
 from telex.server.messages import Assembler, not_utf8
 from telex.server.parser import READ_AT_MOST, Throttle, feed, new_parser
+from telex.server.receive_queue import Hold, ReceiveQueue
 from telex.types import Activity
 
 __all__ = ("Connection", "Stage")
@@ -73,7 +73,7 @@ class Stage(IntEnum):
     CLOSED = 4
 
 
-class Connection(Inbox):
+class Connection(ReceiveQueue):
     """The frames of one client, and the :class:`telex.types.Transport` of the application."""
 
     __slots__ = (

@@ -7,9 +7,9 @@ import secrets
 from typing import Protocol
 
 from telex import status_codes
-from telex.server.clock import Clock, Timer
 from telex.server.frames import CloseReason
 from telex.server.limits import Limits
+from telex.server.timer_wheel import Timer, TimerWheel
 
 __all__ = ("Keepalive", "Peer")
 
@@ -55,7 +55,7 @@ class Keepalive:
         self._peer = peer
         self._limits = limits
         self._loop = loop
-        self._clock = Clock.of(loop)
+        self._clock = TimerWheel.of(loop)
         self._quiet_since = loop.time()
         self._pinged_at = 0.0
         self._awaits_pong = False

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from telex.errors import REPORT_EXTENSION
+from telex.exception_handling import REPORT_EXTENSION
 from telex.exceptions import WebSocketDisconnect
 from telex.signatures import describe
 from telex.status_codes import WS_1006_ABNORMAL_CLOSURE

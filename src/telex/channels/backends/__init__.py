@@ -20,8 +20,8 @@ if not TYPE_CHECKING:
 _SCHEMES: Final = {
     "redis": ("redis", "RedisBackend"),
     "rediss": ("redis", "RedisBackend"),
-    "redis+cluster": ("redis_cluster", "RedisClusterBackend"),
-    "rediss+cluster": ("redis_cluster", "RedisClusterBackend"),
+    "redis+cluster": ("redis", "RedisClusterBackend"),
+    "rediss+cluster": ("redis", "RedisClusterBackend"),
     "nats": ("nats", "NatsBackend"),
     "tls": ("nats", "NatsBackend"),
     "postgresql": ("postgres", "PostgresBackend"),

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from telex.channels.history import Event, Keep, Past, Position
+from telex.channels.events import Event, Keep, Past, Position
 from telex.exceptions import BackendUnavailable, ChannelsException
 
 __all__ = ("INTERNAL", "ChannelsBackend", "Listener", "OnDemand", "Sink", "Target", "Topic")

@@ -11,8 +11,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from telex.channels.backends.base import ChannelsBackend, Listener, Sink, Target, Topic
-from telex.channels.breath import Breath
-from telex.channels.history import Event, Keep, Past, Position
+from telex.channels.delivery.yield_budget import Breath
+from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.renamed import litestars_names
 
 __all__ = ("MemoryBackend",)

@@ -1,0 +1,443 @@
+"""What NATS keeps: the stream of all channels with history, and the names of channels as subjects."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+from typing import Any, Final, Protocol, TypeVar
+
+import msgspec
+from nats.aio.msg import Msg
+
+from telex.channels.backends.base import INTERNAL
+from telex.channels.events import Event, Keep, Past, Position
+from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
+
+__all__ = ("Ask", "Store", "Subjects")
+
+READERS: Final = 16
+"""So many channels are read at the same time: what is on its way to them fits into the buffers of one connection."""
+
+BATCH: Final = 256
+BATCH_BYTES: Final = 1_048_576
+"""An answer has at most so many events, and bytes and one event: the server sends without asking whether we follow."""
+
+LEAST_SECONDS: Final = 1.0
+"""What a stream keeps for less than 0.1 s the server refuses to keep at all."""
+
+SEQUENCE: Final = "Nats-Sequence"
+PENDING: Final = "Nats-Num-Pending"
+STATUS: Final = "Status"
+
+NO_JETSTREAM: Final = (
+    "NATS keeps no history: start the server with JetStream (-js) and enable it for this account, or drop history="
+)
+STREAM_GONE: Final = 10059
+NOT_FOUND: Final = 10037
+WITHOUT_JETSTREAM: Final = {10039, 10076}
+TAKEN: Final = {10058, 10065}
+"""JetStream's numbers for: no such stream; no such event; JetStream is off; the name or the subjects have a stream."""
+
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9_/-]")
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class Subjects:
+    """Names of channels as subjects: ``:`` separates tokens, and what a token may not have is ``=`` and two digits."""
+
+    def __init__(self, prefix: str) -> None:
+        if not _PREFIX.fullmatch(prefix):
+            raise ImproperlyConfiguredException(
+                f"prefix={prefix!r} begins no subject of NATS: write letters, digits, - and _, with dots between words"
+            )
+        self._prefix = prefix
+        self.stream_prefix: str = re.sub(r"\W", "_", prefix).upper() + "_"
+        self.all_live: str = f"{prefix}.c.>"
+        self.all_stored: str = f"{prefix}.h.>"
+
+    def live(self, channel: str) -> str:
+        """Where a channel is published. The hub's own channels stand apart, so that no stream captures them."""
+        return f"{self._prefix}.{'i' if channel.startswith(INTERNAL) else 'c'}.{_subject(channel)}"
+
+    def stored(self, channel: str) -> str:
+        """Where the stream republishes a channel."""
+        return f"{self._prefix}.h.{_subject(channel)}"
+
+    def beneath(self, prefix: str) -> str:
+        """The narrowest subject with all channels that begin with ``prefix``."""
+        parent, separator, _ = prefix.rpartition(":")
+        return f"{self._prefix}.c.{_subject(parent)}.>" if separator else self.all_live
+
+    def channel(self, subject: str) -> str | None:
+        """The channel that a subject stands for; ``None`` if it is somebody else's."""
+        try:
+            return ":".join(_text(token) for token in subject[len(self._prefix) + 3 :].split("."))
+        except ValueError:
+            return None
+
+
+def _subject(channel: str) -> str:
+    return ".".join(_token(part) for part in channel.split(":"))
+
+
+def _token(part: str) -> str:
+    """A subject's token may not be empty: a single ``=`` stands for that."""
+    raw = (bytes([byte]) for byte in part.encode())
+    return "".join(byte.decode() if _PLAIN.match(byte) else f"={byte[0]:02X}" for byte in raw) or "="
+
+
+def _text(part: str) -> str:
+    if part == "=":
+        return ""
+    return re.sub(rb"=(..)", lambda found: bytes.fromhex(found[1].decode()), part.encode()).decode()
+
+
+class Ask(Protocol):
+    """Asks a question over a connection."""
+
+    async def __call__(self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = ...) -> list[Msg]:
+        """Send ``payload`` to ``subject``; returns the answer when ``until`` says that a message of it is its last.
+
+        :raises BackendUnavailable: the connection is lost, or the answer did not come in time.
+        """
+
+
+class Refused(BackendUnavailable):
+    """JetStream has answered that it will not; ``code`` is its number for the reason, 0 if nobody has answered."""
+
+    def __init__(self, detail: str, code: int = 0) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class StreamGone(Refused):
+    """There is no such stream any more."""
+
+
+class _Reason(msgspec.Struct):
+    code: int
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    error: _Reason | None = None
+
+
+class _Names(msgspec.Struct):
+    streams: list[str] | None = None
+
+
+class _Extent(msgspec.Struct):
+    first_seq: int
+    last_seq: int
+
+
+class _Stream(msgspec.Struct):
+    """A stream, and the time (``ts``) by the clock that its events have their times from."""
+
+    config: dict[str, Any]
+    state: _Extent
+    ts: datetime
+
+    @property
+    def name(self) -> str:
+        name: str = self.config["name"]
+        return name
+
+    @property
+    def end(self) -> Position:
+        return Position(self.name, self.state.last_seq)
+
+
+class _Stored(msgspec.Struct):
+    """An event as it is kept; ``time`` is in the form of RFC 3339."""
+
+    seq: int
+    time: str
+    data: bytes = b""
+
+
+class _Found(msgspec.Struct):
+    message: _Stored
+
+
+T = TypeVar("T")
+
+
+class Store:
+    """The stream, over one connection.
+
+    Whatever it is asked raises :class:`BackendUnavailable` when the connection is lost, when an answer does not come in
+    time, and when JetStream refuses.
+    """
+
+    def __init__(self, ask: Ask, names: Subjects, replicas: int) -> None:
+        self._ask = ask
+        self._names = names
+        self._replicas = replicas
+        self._config: dict[str, Any] | None = None
+        self._lock = asyncio.Lock()
+        self._places = asyncio.Semaphore(READERS)
+        self._failures = 0
+        self._failure = BackendUnavailable()
+
+    async def publish(self, channel: str, keep: Keep, data: bytes) -> None:
+        """Store one event; the stream publishes it then."""
+        subject = self._names.live(channel)
+        # When the stream is gone nobody has stored the event: it is not there twice.
+        await self._on_stream(keep, lambda _: self._put(subject, data))
+
+    async def end(self, keep: Keep) -> Position:
+        """Where the stream ends: all channels stand there, for nothing is after it, and all that comes will be."""
+        return (await self._on_stream(keep, lambda name: self._info(name, keep))).end
+
+    async def last(self, channel: str, keep: Keep, limit: int | None) -> Past:
+        """The last ``limit`` events, all that are kept by default."""
+        async with self._in_turn(self._places):
+            return await self._on_stream(keep, lambda name: self._last(name, channel, keep, limit))
+
+    async def after(self, channel: str, keep: Keep, since: Position) -> Past:
+        """All events after ``since``, or none when one of them may be gone."""
+        async with self._in_turn(self._places):
+            return await self._on_stream(keep, lambda name: self._after(name, channel, keep, since))
+
+    @asynccontextmanager
+    async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
+        """Wait for a turn, or for the failure of somebody who has one.
+
+        So a server that stands still costs all who wait for each other one time-out, and not each of them one more.
+        """
+        failures = self._failures
+        async with turn:
+            if self._failures != failures:
+                raise BackendUnavailable(self._failure.detail) from self._failure
+            try:
+                yield
+            except BackendUnavailable as failure:
+                self._failures += 1
+                self._failure = failure
+                raise
+
+    # -- the past
+
+    async def _last(self, name: str, channel: str, keep: Keep, limit: int | None) -> Past:
+        subject = self._names.live(channel)
+        most = keep.size if limit is None else min(max(limit, 0), keep.size)
+        newest = await self._message(name, {"last_by_subj": subject})
+        read = await self._read(name, subject, 0, newest, most)
+        stored = await self._still_there(name, subject, read)
+        stream = await self._info(name, keep)
+        events = _events(name, channel, _young(stored, keep, stream.ts))
+        return Past(events, _head(events) or stream.end, complete=True)
+
+    async def _after(self, name: str, channel: str, keep: Keep, since: Position) -> Past:
+        subject = self._names.live(channel)
+        read = await self._missed(name, subject, since.offset, keep.size + 1) if since.epoch == name else ()
+        stored = await self._still_there(name, subject, read)
+        # Asked after reading, so that what it shows holds for all that was read.
+        stream = await self._info(name, keep)
+        # The oldest go first, so nothing was too old if anything from then is there, of any channel. And the stream has
+        # one event more of a channel than is kept: if one was too much, then there are too many.
+        is_whole = (
+            since.epoch == name
+            and stream.state.first_seq - 1 <= since.offset <= stream.state.last_seq
+            and len(read) <= keep.size
+            and len(read) == len(_young(stored, keep, stream.ts))
+        )
+        if not is_whole:
+            return Past((), stream.end, complete=False)
+        events = _events(name, channel, stored)
+        return Past(events, _head(events) or since, complete=True)
+
+    async def _missed(self, name: str, subject: str, after: int, most: int) -> Sequence[_Stored]:
+        """The events after ``after``; if there are more than ``most``, as many of them."""
+        # A replica may have removed what is too old before the leader, whose word the stream's first event is. Then the
+        # leader's first one is too old as well, and tells.
+        first = await self._next(name, subject, after + 1)
+        if first is None:
+            return ()
+        newest = await self._message(name, {"last_by_subj": subject})
+        return [first, *await self._read(name, subject, first.seq, newest, most - 1)]
+
+    async def _read(self, name: str, subject: str, after: int, newest: _Stored | None, most: int) -> Sequence[_Stored]:
+        """The last ``most`` events after ``after``, to ``newest`` at least, which is the leader's."""
+        stored: deque[_Stored] = deque(maxlen=most)
+        while newest is not None and newest.seq > after:
+            # Any replica may answer, and one may be behind the leader.
+            events = await self._batch(name, subject, after + 1) or await self._leaders(name, subject, after + 1)
+            if not events:
+                break
+            stored.extend(events)
+            after = events[-1].seq
+        return stored
+
+    async def _still_there(self, name: str, subject: str, stored: Sequence[_Stored]) -> Sequence[_Stored]:
+        """Those of which all that followed was there to be read: the oldest may have gone meanwhile."""
+        if len(stored) < 2:
+            return stored
+        oldest = await self._next(name, subject, stored[0].seq)
+        return [] if oldest is None else [event for event in stored if event.seq >= oldest.seq]
+
+    async def _batch(self, name: str, subject: str, start: int) -> list[_Stored]:
+        """The first events from ``start`` on. A server before 2.11 knows no batches, and tells one."""
+        question = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
+        answer = await self._ask(f"$JS.API.DIRECT.GET.{name}", msgspec.json.encode(question), until=_ends_batch)
+        return [_Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data) for headers, data in _kept(answer)]
+
+    async def _leaders(self, name: str, subject: str, start: int) -> list[_Stored]:
+        event = await self._next(name, subject, start)
+        return [] if event is None else [event]
+
+    async def _next(self, name: str, subject: str, start: int) -> _Stored | None:
+        """The leader's first event from ``start`` on."""
+        return await self._message(name, {"seq": start, "next_by_subj": subject})
+
+    async def _message(self, name: str, question: object) -> _Stored | None:
+        try:
+            return (await self._call(f"STREAM.MSG.GET.{name}", question, _Found)).message
+        except Refused as refusal:
+            if refusal.code == NOT_FOUND:
+                return None
+            raise
+
+    # -- the stream itself
+
+    async def _on_stream(self, keep: Keep, work: Callable[[str], Awaitable[T]]) -> T:
+        """What ``work`` makes of the stream's name; once more if somebody has deleted it."""
+        try:
+            return await work(await self._stream_for(keep))
+        except StreamGone:
+            self._config = None
+            return await work(await self._stream_for(keep))
+
+    async def _put(self, subject: str, data: bytes) -> None:
+        [receipt] = await self._ask(subject, data)
+        if _is_unanswered(receipt):
+            raise StreamGone("no stream takes what is published")
+        _raise_refusal(receipt)
+
+    async def _info(self, name: str, keep: Keep) -> _Stream:
+        stream = await self._call(f"STREAM.INFO.{name}", {}, _Stream)
+        if not _is_wide_enough(stream.config, keep):
+            # Somebody else has changed it, from what it was before we did.
+            self._config = None
+            await self._stream_for(keep)
+        return stream
+
+    async def _stream_for(self, keep: Keep) -> str:
+        """The name of the stream, which is wide enough for ``keep`` then."""
+        async with self._in_turn(self._lock):
+            if self._config is None or not _is_wide_enough(self._config, keep):
+                self._config = await self._widened(keep)
+            name: str = self._config["name"]
+            return name
+
+    async def _widened(self, keep: Keep) -> dict[str, Any]:
+        name = await self._find() or await self._create(keep)
+        config = (await self._call(f"STREAM.INFO.{name}", {}, _Stream)).config
+        if not name.startswith(self._names.stream_prefix) or config["subjects"] != [self._names.all_live]:
+            raise BackendUnavailable(f"the stream {name!r} has the subjects of the channels: choose another prefix")
+        if not _is_wide_enough(config, keep):
+            config |= _widths(keep, config)
+            await self._call(f"STREAM.UPDATE.{name}", config, _Answer)
+        return config
+
+    async def _find(self) -> str | None:
+        found = (await self._call("STREAM.NAMES", {"subject": self._names.all_live}, _Names)).streams
+        return found[0] if found else None
+
+    async def _create(self, keep: Keep) -> str:
+        name = self._names.stream_prefix + secrets.token_hex(6)
+        config = {
+            "name": name,
+            "subjects": [self._names.all_live],
+            "retention": "limits",
+            "discard": "old",
+            "storage": "file",
+            "num_replicas": self._replicas,
+            "republish": {"src": self._names.all_live, "dest": self._names.all_stored},
+            **_widths(keep),
+        }
+        try:
+            await self._call(f"STREAM.CREATE.{name}", config, _Answer)
+        except Refused as refusal:
+            if refusal.code in TAKEN and (other := await self._find()):
+                # Another node was faster.
+                return other
+            raise Refused(f"{refusal.detail}, when it was to make a stream with replicas={self._replicas}") from refusal
+        return name
+
+    async def _call(self, verb: str, question: object, answer: type[T]) -> T:
+        [message] = await self._ask(f"$JS.API.{verb}", msgspec.json.encode(question))
+        if _is_unanswered(message):
+            raise Refused(NO_JETSTREAM)
+        _raise_refusal(message)
+        return msgspec.json.decode(message.data, type=answer)
+
+
+def _is_unanswered(message: Msg) -> bool:
+    """Whether this is the server's word that nobody is there to answer."""
+    return not message.data and (message.headers or {}).get(STATUS) == "503"
+
+
+def _raise_refusal(message: Msg) -> None:
+    reason = msgspec.json.decode(message.data, type=_Answer).error
+    if reason is None:
+        return
+    if reason.err_code in WITHOUT_JETSTREAM:
+        raise Refused(NO_JETSTREAM, reason.err_code)
+    kind = StreamGone if reason.err_code == STREAM_GONE else Refused
+    raise kind(f"JetStream refused: {reason.description} ({reason.err_code})", reason.err_code)
+
+
+def _ends_batch(message: Msg) -> bool:
+    headers = message.headers or {}
+    return SEQUENCE not in headers or PENDING not in headers
+
+
+def _kept(answer: Iterable[Msg]) -> Iterable[tuple[dict[str, str], bytes]]:
+    for message in answer:
+        if message.headers and SEQUENCE in message.headers:
+            yield message.headers, message.data
+
+
+def _widths(keep: Keep, config: dict[str, Any] | None = None) -> dict[str, Any]:
+    """What a stream for ``keep`` has to be, and for all for whom it was made as it is."""
+    size, age = keep.size + 1, int(max(keep.seconds, LEAST_SECONDS) * 1e9)
+    if config is not None:
+        # Somebody may have lifted a limit by hand, for which there is another number than for the other.
+        old_size, old_age = config["max_msgs_per_subject"], config.get("max_age", 0)
+        size, age = max(size, old_size) if old_size > 0 else old_size, max(age, old_age) if old_age > 0 else old_age
+    return {"max_msgs_per_subject": size, "max_age": age, "allow_direct": True}
+
+
+def _is_wide_enough(config: dict[str, Any], keep: Keep) -> bool:
+    return config.items() >= _widths(keep, config).items()
+
+
+def _young(stored: Sequence[_Stored], keep: Keep, now: datetime) -> Sequence[_Stored]:
+    """Those that are not older than is kept: the stream may have been made for more."""
+    since = now - timedelta(seconds=keep.seconds)
+    old = 0
+    while old < len(stored) and datetime.fromisoformat(stored[old].time) <= since:
+        old += 1
+    return [*stored][old:]
+
+
+def _events(name: str, channel: str, stored: Iterable[_Stored]) -> tuple[Event, ...]:
+    events: list[Event] = []
+    previous: int | None = None
+    for each in stored:
+        events.append(Event(channel, each.data, Position(name, each.seq), previous))
+        previous = each.seq
+    return tuple(events)
+
+
+def _head(events: Sequence[Event]) -> Position | None:
+    return events[-1].position if events else None

@@ -1,0 +1,355 @@
+"""Channels over PostgreSQL 12 and newer: LISTEN and NOTIFY for what is live, tables for history and large values.
+
+Any program in any language can publish inside its own transaction: ``SELECT telex_publish('room:1', 'text', 50, 60)``
+keeps the last 50 events, none older than 60 seconds; with ``NULL, NULL`` nothing is kept. The event leaves when that
+transaction commits. Only while it commits it holds the channel's row, if the channel has history: events are numbered
+in the order of the commits, and nobody waits for a transaction that is merely open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import logging
+import math
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Final, TypeAlias
+from weakref import WeakValueDictionary
+
+from psycopg import AsyncConnection, Error, Notify
+
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
+from telex.channels.backends.postgres.connection import Connection, Link, LockHeld, answering
+from telex.channels.backends.postgres.replay import past_of
+from telex.channels.backends.postgres.schema import PREFIX, Statements
+from telex.channels.backends.postgres.transaction import execute_in
+from telex.channels.delivery.yield_budget import Breath
+from telex.channels.events import Event, Keep, Past, Position
+from telex.exceptions import BackendUnavailable
+
+__all__ = ("PostgresBackend",)
+
+logger: logging.Logger = logging.getLogger("telex.channels")
+
+SWEEP_EVERY: Final = 500
+"""After so many events of this process what nobody can replay any more is deleted."""
+
+PATIENCE: Final = 0.05
+"""Seconds for which a publisher waits for a channel's row while others wait for the connection behind it."""
+
+PAUSE: Final = 0.1
+"""Seconds after which it tries again. A row is held for as long as a commit takes, unless somebody locks it by hand."""
+
+_LARGEST: Final = 2**31 - 1
+"""More events than a table can hold."""
+
+
+class _PostgresListener(Listener):
+    """Listens on one connection, and reads it only when something is there: statements and notices share it."""
+
+    def __init__(self, connection: Connection, timeout: float, prefix: str, sink: Sink, fetch: _Fetch) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        self._prefix = prefix
+        self._sink = sink
+        self._fetch = fetch
+        self._channels: dict[str, str] = {}
+        self._lock = asyncio.Lock()
+        self._readable = asyncio.Event()
+        self._heard: deque[tuple[str, str]] = deque()
+        self._breath = Breath()
+        connection.add_notify_handler(self._note)
+
+    async def subscribe(self, topics: Collection[Topic]) -> None:
+        for topic in topics:
+            self._channels[_notice(self._prefix, topic.name)] = topic.name
+        await self._run("LISTEN", topics)
+
+    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+        await self._run("UNLISTEN", topics)
+        for topic in topics:
+            self._channels.pop(_notice(self._prefix, topic.name), None)
+
+    async def ping(self) -> None:
+        await self._execute("SELECT 1")
+
+    async def _run(self, command: str, topics: Collection[Topic]) -> None:
+        await self._execute("; ".join(f"{command} {_notice(self._prefix, topic.name)}" for topic in topics))
+
+    async def _execute(self, statement: str) -> None:
+        async with self._lock, answering(self._connection, self._timeout):
+            try:
+                # Names are a checked prefix and hexadecimal digests: nothing in the statement comes from outside.
+                await self._connection.execute(statement.encode())
+            finally:
+                # psycopg took the socket's reader away, and may have read notices.
+                self._readable.set()
+
+    async def read(self) -> None:
+        """Deliver until the connection is lost, or anything else goes wrong, and say so."""
+        try:
+            while True:
+                await self._wait_readable()
+                async with self._lock:
+                    self._consume()
+                while self._heard:
+                    await self._deliver(*self._heard.popleft())
+                    if self._breath.is_due():
+                        await self._breath.take()
+        except BackendUnavailable as error:
+            self._sink.lost(error)
+        except (Error, OSError) as error:
+            self._sink.lost(BackendUnavailable(f"PostgreSQL is lost: {error}"))
+        except Exception as error:
+            # A reader that died would be silence.
+            logger.exception("an event from PostgreSQL could not be delivered")
+            self._sink.lost(BackendUnavailable(f"the reader of PostgreSQL failed: {error!r}"))
+
+    async def _wait_readable(self) -> None:
+        loop, descriptor = asyncio.get_running_loop(), self._connection.fileno()
+        if not self._lock.locked():
+            loop.add_reader(descriptor, self._readable.set)
+        try:
+            await self._readable.wait()
+        finally:
+            self._readable.clear()
+            if not self._lock.locked():
+                loop.remove_reader(descriptor)
+
+    def _consume(self) -> None:
+        pgconn = self._connection.pgconn
+        pgconn.consume_input()
+        while (found := pgconn.notifies()) is not None:
+            self._heard.append((found.relname.decode(), found.extra.decode()))
+
+    def _note(self, notice: Notify) -> None:
+        self._heard.append((notice.channel, notice.payload))
+
+    async def _deliver(self, notice: str, payload: str) -> None:
+        channel = self._channels.get(notice)
+        if channel is None:
+            return
+        try:
+            number, position, previous, data = _read(payload)
+        except ValueError:
+            logger.warning("ignored what is no event, and was notified for channel %r by somebody else", channel)
+            return
+        if data is None:
+            data = await self._fetch(channel, number, position is not None)
+        if data is not None:
+            self._sink.deliver(Event(channel, data, position, previous))
+        elif position is None:
+            # The value was deleted before we came to it: without history only a new connection marks the gap.
+            raise BackendUnavailable("a large value was gone before it could be read")
+
+
+_Fetch: TypeAlias = Callable[[str, int, bool], Awaitable[bytes | None]]
+
+
+class PostgresBackend(ChannelsBackend):
+    """Channels over one PostgreSQL database.
+
+    ``url`` is as libpq takes it. ``prefix`` begins the name of every table, function and notice: at most twenty of
+    ``a-z``, ``0-9`` and ``_``. The tables and functions are created at the start (see :data:`SCHEMA`, and
+    :func:`schema_with` for another prefix) unless ``create_schema`` is false. ``timeout`` (seconds) bounds connecting, each
+    statement, and the wait for a channel that somebody else has locked.
+
+    :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL.
+    """
+
+    def __init__(self, url: str, *, prefix: str = PREFIX, create_schema: bool = True, timeout: float = 5.0) -> None:
+        self._url = url
+        self._prefix = prefix
+        self._statements = Statements.named(prefix)
+        self._create_schema = create_schema
+        self._timeout = timeout
+        self._published = 0
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._publishing = OnDemand(self._connect_to_publish)
+        # Readers must not wait for publishers, who may wait for a lock.
+        self._reading = OnDemand(self._connect_to_read)
+
+    async def open(self) -> None:
+        try:
+            link = await self._publishing.get()
+            if self._create_schema:
+                await self._create(link)
+            await link.ask(self._statements.sweep)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        await self._publishing.close()
+        await self._reading.close()
+
+    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+        """Hand ``data`` to the database for each target.
+
+        Each channel with history has a row, which is locked while a publish to it commits. Who finds it locked for
+        longer tries again, and others go first.
+
+        :raises BackendUnavailable: the broker is gone, or somebody else holds a row for longer than the time-out.
+        """
+        ends = asyncio.get_running_loop().time() + self._timeout
+        kept = sorted({channel for channel, keep in targets if keep is not None})
+        try:
+            async with self._in_turn(kept, ends):
+                await self._publish_when_free(_parameters(targets, data), ends)
+        except LockHeld as error:
+            raise BackendUnavailable(self._held(kept)) from error
+        await self._sweep_after(len(targets))
+
+    async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes) -> None:
+        """Publish when ``transaction`` commits: psycopg's connection, or SQLAlchemy's over psycopg, sync or async.
+
+        With any other library run ``SELECT telex_publish(...)`` yourself.
+
+        :raises ChannelsException: there is no connection of psycopg's behind it.
+        """
+        await execute_in(transaction, self._statements.publish_at_commit, _parameters(targets, data))
+        await self._sweep_after(len(targets))
+
+    @asynccontextmanager
+    async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
+        connection = await self._connect()
+        listener = _PostgresListener(connection, self._timeout, self._prefix, sink, self._fetch)
+        reader = asyncio.create_task(listener.read(), name="telex.channels.postgres")
+        try:
+            yield listener
+        finally:
+            reader.cancel()
+            await asyncio.wait([reader])
+            await connection.close()
+
+    async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
+        link = await self._reading.get()
+        rows = await link.ask(self._statements.positions, ([channel for channel, _ in targets],))
+        return {channel: Position(epoch, last) for channel, epoch, last in rows}
+
+    async def history(
+        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+    ) -> Past:
+        after = since.offset if since is not None else 0
+        most = _size(keep) if limit is None or since is not None else min(limit, _size(keep))
+        link = await self._reading.get()
+        rows = await link.ask(self._statements.history, (channel, min(after, 2**63 - 1), keep.seconds, most))
+        return past_of(channel, rows, since)
+
+    # -- connections
+
+    async def _connect(self) -> Connection:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await AsyncConnection.connect(self._url, autocommit=True)
+        except (Error, OSError, TimeoutError) as error:
+            raise BackendUnavailable(f"PostgreSQL does not answer: {error}") from error
+
+    async def _connect_to_read(self) -> Link:
+        return Link(await self._connect(), self._timeout)
+
+    async def _connect_to_publish(self) -> Link:
+        link = await self._connect_to_read()
+        milliseconds = math.ceil(1000 * min(PATIENCE, self._timeout / 2))
+        try:
+            await link.ask(f"SET lock_timeout = {milliseconds}")
+        except BaseException:
+            await link.close()
+            raise
+        return link
+
+    async def _create(self, link: Link) -> None:
+        async with link.turn() as connection, connection.transaction():
+            await connection.execute("SET LOCAL lock_timeout = 0")
+            # Nodes that start together must not create the same things at the same time.
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._prefix,))
+            await connection.execute(self._statements.schema.encode())
+
+    async def _fetch(self, channel: str, number: int, is_kept: bool) -> bytes | None:
+        """A value that was too large for a notice; ``None`` when it is gone."""
+        link = await self._reading.get()
+        if is_kept:
+            rows = await link.ask(self._statements.kept_value, (channel, number))
+        else:
+            rows = await link.ask(self._statements.value, (number,))
+        return bytes(rows[0][0]) if rows else None
+
+    # -- publishing
+
+    @asynccontextmanager
+    async def _in_turn(self, channels: Iterable[str], ends: float) -> AsyncIterator[None]:
+        """One publisher to a channel at a time: those that wait for the same row must not all try to get it."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout_at(ends):
+                    for channel in channels:
+                        await stack.enter_async_context(self._turns.setdefault(channel, asyncio.Lock()))
+            except TimeoutError:
+                raise LockHeld("others waited before") from None
+            yield
+
+    async def _publish_when_free(self, parameters: Sequence[object], ends: float) -> None:
+        while True:
+            link = await self._publishing.get()
+            try:
+                await link.ask(self._statements.publish, parameters)
+            except LockHeld:
+                if asyncio.get_running_loop().time() > ends:
+                    raise
+                await asyncio.sleep(PAUSE)
+            else:
+                return
+
+    def _held(self, kept: Sequence[str]) -> str:
+        names = " or ".join(repr(channel) for channel in kept[:3]) + (" or others" if len(kept) > 3 else "")
+        return (
+            f"another transaction holds the lock on the row of {names} in {self._prefix}channels, and did not end in"
+            f" {self._timeout:g} s"
+        )
+
+    async def _sweep_after(self, published: int) -> None:
+        before, self._published = self._published, self._published + published
+        if before // SWEEP_EVERY == self._published // SWEEP_EVERY:
+            return
+        # What was published is there: whatever fails now fails for the next one, who is told.
+        with suppress(BackendUnavailable):
+            link = await self._publishing.get()
+            await link.ask(self._statements.sweep)
+
+
+def _notice(prefix: str, channel: str) -> str:
+    """The name that PostgreSQL knows a channel by: its own may be no longer than 63 bytes."""
+    return prefix + hashlib.sha256(channel.encode()).hexdigest()[:40]
+
+
+def _read(payload: str) -> tuple[int, Position | None, int | None, bytes | None]:
+    """The number of an event, with history also its position and what was before, and the data if they are in it.
+
+    :raises ValueError: ``telex_send`` did not write this.
+    """
+    head, in_full, packed = payload.partition(" ")
+    epoch, text, previous = head.split(":")
+    number = int(text)
+    position = Position(epoch, number) if epoch else None
+    return number, position, int(previous) if epoch else None, base64.b64decode(packed) if in_full else None
+
+
+def _size(keep: Keep) -> int:
+    return min(keep.size, _LARGEST)
+
+
+def _parameters(
+    targets: Sequence[Target], data: bytes
+) -> tuple[bytes, list[str], list[int | None], list[float | None]]:
+    # In one order for all, as each channel's row is held until the end: two publishers must not wait for each other.
+    ordered = sorted(targets, key=lambda target: target[0])
+    keeps = [keep for _, keep in ordered]
+    return (
+        data,
+        [channel for channel, _ in ordered],
+        [_size(keep) if keep else None for keep in keeps],
+        [keep.seconds if keep else None for keep in keeps],
+    )

@@ -1,0 +1,233 @@
+"""The tables and the functions that carry channels in a PostgreSQL database, and the statements that use them.
+
+How events are numbered. The number of an event is the microsecond at which it was published, by the database's clock,
+and at least one more than the channel's last. So a database that lacks its newest events, because it was restored from
+a backup or a replica took over, does not give their numbers to others, and whoever asks for what came after one of them
+is told that nobody knows. A number says when: history ages by it. Each event also names the one before it (0 for the
+first that is known), which shows holes; and its ordinal, by which the newest ``size`` are kept.
+
+A channel of which nothing is known stands at an hour: the number of hours since 1970, which is far below any event. So
+to read where it stands writes nothing and waits for nobody, also while a transaction that will begin it is open. Such a
+position is good as long as nothing can have come and been forgotten since: a channel is forgotten two days after its
+last event has aged, and hours are good for one day.
+
+How transactions publish. What ``telex_publish`` is given waits in a table that only its own transaction sees, until
+that commits; then it is numbered, kept and notified. Only then the channel's row is locked: a transaction may stay open
+as long as it likes. Rows are locked in one order by all, that of their bytes, so that two do not wait for each other.
+
+The epoch is of the tables, the server's timeline and its system identifier: it changes when a replica is promoted, when
+a backup is recovered to a point in time, and when the data moves to another server. The function runs as its owner, so
+that all who publish and read say the same, whatever each of them may read; where even the owner may not, the numbers
+alone have to do. They fail when newest events are lost *and* the clock is set back behind them, on the same timeline.
+Who wants to begin anew drops the tables: after ``TRUNCATE`` the epoch is the old one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from typing import Final
+
+from telex.exceptions import ImproperlyConfiguredException
+
+__all__ = ("PREFIX", "SCHEMA", "Statements", "schema_with")
+
+PREFIX: Final = "telex_"
+
+_MAX_PREFIX: Final = 20
+"""With it the longest name that is made of it has less than the 63 bytes that PostgreSQL allows."""
+
+SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS telex_channels (
+    channel text PRIMARY KEY, previous bigint NOT NULL, last bigint NOT NULL, count bigint NOT NULL,
+    is_empty boolean NOT NULL, expires timestamptz NOT NULL
+);
+CREATE TABLE IF NOT EXISTS telex_events (
+    channel text NOT NULL REFERENCES telex_channels ON DELETE CASCADE, id bigint NOT NULL, previous bigint NOT NULL,
+    ordinal bigint NOT NULL, data bytea NOT NULL, PRIMARY KEY (channel, id)
+);
+CREATE TABLE IF NOT EXISTS telex_values (
+    id bigint PRIMARY KEY, data bytea NOT NULL, at timestamptz NOT NULL
+);
+CREATE UNLOGGED TABLE IF NOT EXISTS telex_staged (
+    transaction bigint NOT NULL, id bigint NOT NULL, is_first boolean NOT NULL, channel text NOT NULL,
+    data bytea NOT NULL, size integer, seconds float8, PRIMARY KEY (transaction, id)
+);
+CREATE SEQUENCE IF NOT EXISTS telex_ids;
+
+CREATE OR REPLACE FUNCTION telex_epoch(of_table oid) RETURNS text
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    timeline text := '';
+    system text := '';
+BEGIN
+    -- Some providers refuse the one or the other, each with an error of its own.
+    BEGIN
+        timeline := left(pg_walfile_name(pg_current_wal_lsn()), 8);
+    EXCEPTION WHEN OTHERS THEN
+        timeline := '';
+    END;
+    BEGIN
+        system := system_identifier FROM pg_control_system();
+    EXCEPTION WHEN OTHERS THEN
+        system := '';
+    END;
+    RETURN left(encode(sha256(convert_to(concat_ws(' ', timeline, system, of_table), 'UTF8')), 'hex'), 12);
+END $$;
+
+CREATE OR REPLACE FUNCTION telex_send(of_channel text, of_data bytea, size integer, seconds float8) RETURNS void
+-- Plans are made while the tables are small, and must go by the index when they are large.
+LANGUAGE plpgsql SET enable_sort = off AS $$
+DECLARE
+    now timestamptz := clock_timestamp();
+    number bigint := extract(epoch FROM now) * 1000000;
+    age float8 := least(seconds, 3e9);  -- 95 years: the calendar ends some day
+    stands telex_channels;
+    outdated bigint;
+    packed text := encode(of_data, 'base64');
+    in_full boolean := length(packed) < 7500;
+    head text;
+BEGIN
+    IF size IS NULL THEN
+        -- The number keeps equal values of one transaction apart: the server would fold them into one.
+        number := nextval('telex_ids');
+        head := ':' || number || ':';
+        IF NOT in_full THEN
+            DELETE FROM telex_values WHERE id IN (
+                SELECT id FROM telex_values WHERE at < now - interval '1 minute' LIMIT 100 FOR UPDATE SKIP LOCKED
+            );
+            INSERT INTO telex_values VALUES (number, of_data, now);
+        END IF;
+    ELSE
+        INSERT INTO telex_channels AS c VALUES (of_channel, 0, number, 1, false, now + make_interval(secs => age))
+        ON CONFLICT (channel) DO UPDATE SET
+            previous = c.last, last = greatest(c.last + 1, excluded.last), count = c.count + 1,
+            is_empty = false, expires = excluded.expires
+        RETURNING * INTO stands;
+        INSERT INTO telex_events VALUES (of_channel, stands.last, stands.previous, stands.count, of_data);
+        -- From the oldest on, and more than one at a time, so that it ends also where less is kept than before.
+        SELECT max(id) INTO outdated
+        FROM (SELECT id, ordinal FROM telex_events WHERE channel = of_channel ORDER BY id LIMIT 16) AS oldest
+        WHERE ordinal <= stands.count - size OR id < number - age * 1000000;
+        DELETE FROM telex_events WHERE channel = of_channel AND id <= outdated;
+        head := telex_epoch('telex_channels'::regclass) || ':' || stands.last || ':' || stands.previous;
+    END IF;
+    PERFORM pg_notify(
+        'telex_' || left(encode(sha256(convert_to(of_channel, 'UTF8')), 'hex'), 40),
+        head || CASE WHEN in_full THEN ' ' || packed ELSE '' END
+    );
+END $$;
+
+CREATE OR REPLACE FUNCTION telex_send_staged() RETURNS trigger
+LANGUAGE plpgsql AS $$
+DECLARE
+    staged telex_staged;
+BEGIN
+    FOR staged IN
+        WITH taken AS (DELETE FROM telex_staged WHERE transaction = txid_current() RETURNING *)
+        SELECT * FROM taken ORDER BY channel COLLATE "C", id
+    LOOP
+        PERFORM telex_send(staged.channel, staged.data, staged.size, staged.seconds);
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data bytea, size integer, seconds float8) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO telex_staged VALUES (
+        txid_current(), nextval('telex_ids'),
+        NOT EXISTS (SELECT FROM telex_staged WHERE transaction = txid_current()),
+        of_channel, of_data, size, seconds
+    );
+END $$;
+
+CREATE OR REPLACE FUNCTION telex_sweep() RETURNS void
+LANGUAGE sql AS $$
+    -- What a publisher holds just now is not old, or will be found the next time.
+    DELETE FROM telex_events WHERE (channel, id) IN (
+        SELECT e.channel, e.id FROM telex_channels AS c JOIN telex_events AS e USING (channel)
+        WHERE NOT c.is_empty AND c.expires < clock_timestamp() LIMIT 10000 FOR UPDATE OF e SKIP LOCKED
+    );
+    UPDATE telex_channels SET is_empty = true, expires = expires + interval '2 days' WHERE channel IN (
+        SELECT channel FROM telex_channels AS c WHERE NOT is_empty AND expires < clock_timestamp()
+        AND NOT EXISTS (SELECT FROM telex_events AS e WHERE e.channel = c.channel) LIMIT 1000 FOR UPDATE SKIP LOCKED
+    );
+    DELETE FROM telex_channels WHERE channel IN (
+        SELECT channel FROM telex_channels WHERE is_empty AND expires < clock_timestamp() LIMIT 1000
+        FOR UPDATE SKIP LOCKED
+    );
+$$;
+
+DO $$
+DECLARE
+    made regprocedure;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = 'telex_staged'::regclass AND tgname = 'telex_at_commit') THEN
+        CREATE CONSTRAINT TRIGGER telex_at_commit AFTER INSERT ON telex_staged DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.is_first) EXECUTE FUNCTION telex_send_staged();
+    END IF;
+    -- Whoever calls them, and whatever its search path is when it commits.
+    FOREACH made IN ARRAY ARRAY[
+        'telex_send(text, bytea, integer, float8)', 'telex_publish(text, bytea, integer, float8)',
+        'telex_send_staged()', 'telex_sweep()'
+    ]::regprocedure[] LOOP
+        EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', made, current_schema());
+    END LOOP;
+END $$;
+"""
+"""What the backend creates at its start, if its user may. Else run this once as somebody who may.
+
+For a backend with another prefix it is :func:`schema`.
+"""
+
+_TARGETS: Final = "FROM unnest(%s::text[], %s::int[], %s::float8[]) AS target (channel, size, seconds)"
+
+_STANDS: Final = (
+    "(SELECT telex_epoch('telex_channels'::regclass)),"
+    " coalesce(c.last, floor(extract(epoch FROM clock_timestamp()) / 3600)::bigint)"
+)
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What is asked of the database. Each reads one moment, so that a head and its events agree."""
+
+    schema: str = SCHEMA
+    publish: str = f"SELECT telex_send(channel, %s, size, seconds) {_TARGETS}"
+    publish_at_commit: str = f"SELECT telex_publish(channel, %s, size, seconds) {_TARGETS}"
+    positions: str = (
+        f"SELECT asked.channel, {_STANDS} FROM unnest(%s::text[]) AS asked (channel)"  # noqa: S608 - of constants
+        " LEFT JOIN telex_channels AS c USING (channel)"
+    )
+    history: str = (
+        f"SELECT {_STANDS}, e.id, e.previous, e.data FROM (SELECT %s::text AS channel) AS asked"  # noqa: S608 - of constants
+        " LEFT JOIN telex_channels AS c USING (channel) LEFT JOIN LATERAL ("
+        " SELECT id, previous, data FROM telex_events WHERE channel = asked.channel AND id > %s::bigint"
+        " AND id > (greatest(extract(epoch FROM now()) - %s::float8, 0) * 1000000)::bigint ORDER BY id DESC LIMIT %s"
+        ") AS e ON true ORDER BY e.id"
+    )
+    sweep: str = "SELECT telex_sweep()"
+    value: str = "SELECT data FROM telex_values WHERE id = %s"
+    kept_value: str = "SELECT data FROM telex_events WHERE channel = %s AND id = %s"
+
+    @classmethod
+    def named(cls, prefix: str) -> Statements:
+        """Those for names that begin with ``prefix``.
+
+        :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL.
+        """
+        if not re.fullmatch(r"[a-z_][a-z0-9_]*", prefix, re.ASCII) or len(prefix) > _MAX_PREFIX:
+            raise ImproperlyConfiguredException(
+                f"prefix={prefix!r} cannot begin the names of tables: write at most {_MAX_PREFIX} of a-z, 0-9 and _,"
+                " and no digit first"
+            )
+        return cls(*(str(field.default).replace(PREFIX, prefix) for field in fields(cls)))
+
+
+def schema_with(prefix: str) -> str:
+    """:data:`SCHEMA` for ``PostgresBackend(url, prefix=prefix)``.
+
+    :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL.
+    """
+    return Statements.named(prefix).schema

@@ -1,0 +1,409 @@
+"""Channels over a cluster of Redis 7 and newer, or Valkey: sharded pub/sub, each channel on the node of its slot.
+
+A channel's shard channel, its log and the log's head share one hash tag, and so one slot, one node and one script. A
+listener holds a connection to each node that has a channel of its subscribers. When a slot moves, the node says so by
+unsubscribing; when a node dies, its connection ends: then the channels that were there are subscribed to again, where
+they are by then, while the others go on.
+
+So a failover needs nothing of its own here. While a slot has no primary its subscriptions are tried again, and
+publishes raise; once a replica is in the place, the map says so. The replica may lack what its primary had confirmed:
+its reign is another one, so each history begins a new epoch there, and all subscribers get a gap (see :mod:`.redis`).
+The same holds for a slot that moves, though nothing is lost then: a node cannot tell the two cases apart.
+
+``ASK`` is not followed but waited out, as is ``TRYAGAIN``. What a script published at the node that a slot is moving to
+would reach nobody: subscribers are at the old node until the slot has arrived.
+
+What this cannot see: a slot that moves away, whose new node is replaced by a replica which had not even heard of a
+channel's first event there, and that moves back. Then the channel's head is as it was left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import ClassVar, Final, cast
+from urllib.parse import urlsplit, urlunsplit
+
+from redis.asyncio import Connection
+from redis.exceptions import NoScriptError
+
+from telex.channels.backends.base import Listener, OnDemand, Sink, Target, Topic
+from telex.channels.backends.redis.connection import REDIRECTED, Link
+from telex.channels.backends.redis.single import HISTORY, PUBLISH, Command, RedisBackend, evaluated, read_event, tagged
+from telex.channels.backends.redis.slots import Address, Node, Slots
+from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
+
+__all__ = ("RedisClusterBackend",)
+
+logger: Final = logging.getLogger("telex.channels")
+
+DEFAULT_PORT: Final = 6379
+
+PAUSE_SECONDS: Final = 0.05
+"""Between two attempts to find the node of a slot that is on its way."""
+
+MAP_SECONDS: Final = 5.0
+"""The map of slots gets no older, though nobody complains of it: nodes whose place is taken do not always say so.
+
+One that is cut off from the others does not know it, while it keeps its subscribers and may go on taking publishes.
+"""
+
+PUBLISH_LIVE: Final = """
+if not string.find(redis.call('INFO', 'replication'), 'role:master', 1, true) then
+  return redis.error_reply('TRYAGAIN elsewhere: this is a replica')
+end
+local heard = redis.pcall('SPUBLISH', ARGV[1], ARGV[2])
+if type(heard) == 'table' and string.find(heard.err, 'cluster', 1, true) then
+  return redis.error_reply('TRYAGAIN elsewhere: ' .. heard.err)
+end
+return heard
+"""
+"""Publishes at a primary only: a replica would take it as well, as one that was just a primary would for long.
+
+It passes such events on to its primary without confirmation, and later than others that were sent there meanwhile: in
+another order, and for a second time to whoever comes over. A script with a key would find out by itself, but is also
+refused while the slot is on its way, or a slot that it has nothing to do with is not served.
+"""
+
+
+class _ClusterListener(Listener):
+    """Connections to the nodes that have what is subscribed to. ``_homes`` says where each shard channel is heard."""
+
+    def __init__(self, backend: RedisClusterBackend, sink: Sink) -> None:
+        self._backend = backend
+        self._sink = sink
+        self._links: dict[Address, Link] = {}
+        self._homes: dict[bytes, Node] = {}
+        self._leaving: set[bytes] = set()
+
+    async def subscribe(self, topics: Collection[Topic]) -> None:
+        names = [self._backend.shard_name(topic.name) for topic in topics]
+        heard: set[bytes] = set()
+        for address, answers in (await self._ask_for(names)).items():
+            heard.update(await self._confirmed(address, answers))
+        refused = [name for name in names if name not in heard]
+        if refused:
+            # Their slot is on its way, or its node away. The others are heard; these come again.
+            for name in refused:
+                self._homes.pop(name, None)
+            self._backend.slots.forget()
+            await asyncio.sleep(PAUSE_SECONDS)
+            self._sink.dropped([Topic(self._backend.channel_name(name)) for name in refused])
+
+    async def _ask_for(self, names: Iterable[bytes]) -> dict[Address, dict[bytes, asyncio.Future[object]]]:
+        """Ask the node of each name to be heard there; gives the answers to come, without those of nodes away."""
+        asked: dict[Address, dict[bytes, asyncio.Future[object]]] = {}
+        away: set[Node] = set()
+        for name in names:
+            node = await self._backend.slots.owner(name)
+            if node is None or node in away:
+                continue
+            try:
+                link = await self._link_to(node.address)
+                # From here on the node may end the subscription: it has to be known by then.
+                self._homes[name] = node
+                [answer] = await link.send(b"SSUBSCRIBE", name)
+            except BackendUnavailable:
+                away.add(node)
+            else:
+                asked.setdefault(node.address, {})[name] = answer
+        return asked
+
+    async def _confirmed(self, address: Address, answers: Mapping[bytes, asyncio.Future[object]]) -> list[bytes]:
+        """Wait for the answers of one node; gives the names that are heard there."""
+        with suppress(BackendUnavailable, *REDIRECTED):
+            await self._links[address].answers(answers.values())
+        heard = [name for name, answer in answers.items() if _is_confirmed(answer)]
+        # A replica confirms as well, but hears of what its primary gets only by the way. Asked afterwards, as whoever
+        # stops being a primary ends the subscriptions that it has by then.
+        if heard and not await self._backend.is_primary(address):
+            await self._leave(address, heard)
+            return []
+        return heard
+
+    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+        leaving: dict[Address, list[bytes]] = {}
+        for topic in topics:
+            name = self._backend.shard_name(topic.name)
+            home = self._homes.pop(name, None)
+            if home is not None:
+                leaving.setdefault(home.address, []).append(name)
+        for address, names in leaving.items():
+            await self._leave(address, names)
+
+    async def _leave(self, address: Address, names: Collection[bytes]) -> None:
+        link = self._links[address]
+        self._leaving.update(names)
+        # A node that is gone has taken the subscriptions with it; what else it had is dropped by its link.
+        with suppress(BackendUnavailable, *REDIRECTED):
+            await link.answers([future for name in names for future in await link.send(b"SUNSUBSCRIBE", name)])
+        self._leaving.difference_update(names)
+
+    async def ping(self) -> None:
+        # A node that does not answer drops its own channels.
+        await asyncio.gather(*(link.call(b"PING") for link in self._links.values()), return_exceptions=True)
+
+    async def leave_old_homes(self) -> None:
+        """Go over to the new nodes of slots whose old node has not said that they have moved."""
+        successor = self._backend.slots.successor
+        owners = {successor(name, home) for name, home in self._homes.items()}
+        # Just after a failover some maps still show the primary of before, which knows that it is none any more.
+        sure = {owner for owner in owners if owner and await self._backend.is_primary(owner.address)}
+        self._drop([name for name, home in self._homes.items() if successor(name, home) in sure])
+
+    async def close(self) -> None:
+        """End all connections."""
+        self._homes.clear()
+        for link in self._links.values():
+            await link.close()
+
+    async def _clear_away(self) -> None:
+        """Give up what is left of lost connections: their nodes may never come back."""
+        for address, link in tuple(self._links.items()):
+            if link.is_closed:
+                del self._links[address]
+                await link.close()
+
+    async def _link_to(self, address: Address) -> Link:
+        link = self._links.get(address)
+        if link is not None and not link.is_closed:
+            return link
+        await self._clear_away()
+        connection, hear, lose = self._backend.connection_to(address), self._hear, self._lose
+        link = Link(connection, self._backend.timeout, partial(hear, address), partial(lose, address))
+        await link.open()
+        self._links[address] = link
+        return link
+
+    def _hear(self, address: Address, reply: list[bytes]) -> bool:
+        if reply[0] == b"smessage":
+            # A node that was left because its place is taken may not have noticed, and have publishers of its own.
+            if self._is_heard_at(address, reply[1]):
+                self._sink.deliver(read_event(self._backend.channel_name(reply[1]), reply[2]))
+            return True
+        if reply[0] != b"sunsubscribe":
+            return False
+        if reply[1] in self._leaving:
+            # One counts as the answer: where the slot moves at the same time there are two.
+            self._leaving.discard(reply[1])
+            return False
+        # Nobody asked for it: the slot has moved.
+        if self._is_heard_at(address, reply[1]):
+            self._backend.slots.forget()
+            self._drop([reply[1]])
+        return True
+
+    def _lose(self, address: Address, _: BackendUnavailable) -> None:
+        self._backend.slots.forget()
+        self._drop([name for name in self._homes if self._is_heard_at(address, name)])
+
+    def _is_heard_at(self, address: Address, name: bytes) -> bool:
+        home = self._homes.get(name)
+        return home is not None and home.address == address
+
+    def _drop(self, names: Iterable[bytes]) -> None:
+        gone = [name for name in names if self._homes.pop(name, None) is not None]
+        if gone:
+            self._sink.dropped([Topic(self._backend.channel_name(name)) for name in gone])
+
+
+class RedisClusterBackend(RedisBackend):
+    """Channels over a cluster.
+
+    ``url`` is ``redis+cluster://host:port``, or ``rediss+cluster://`` with TLS; several nodes may be named, with commas
+    between them, of which one must answer. User, password and options are as with ``redis://``. There are no patterns:
+    no node knows all channels. A channel whose slot moves, or whose node is replaced by a replica, begins a new epoch.
+    A slot that is on its way is waited for twice the ``timeout``. With TLS the certificates must name the nodes as the
+    cluster itself does (``cluster-announce-hostname`` with ``cluster-preferred-endpoint-type hostname``).
+    """
+
+    supports_patterns = False
+    is_sharded = True
+    publish_script = PUBLISH.replace("'PUBLISH'", "'SPUBLISH'")
+    scripts: ClassVar[tuple[str, ...]] = (publish_script, PUBLISH_LIVE, HISTORY)
+
+    def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
+        first, seeds = _read_url(url)
+        super().__init__(first, prefix=prefix, timeout=timeout)
+        self.timeout = timeout
+        self.slots: Slots = Slots(seeds, self._link_to)
+        self._nodes: dict[Address, OnDemand[Link]] = {}
+        self._listeners: set[_ClusterListener] = set()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        try:
+            await self._reach_a_node()
+        except BaseException:
+            await self.close()
+            raise
+        self._watcher = asyncio.create_task(self._watch(), name="telex.channels.redis.slots")
+
+    async def _watch(self) -> None:
+        # Asked each time, as a cancellation may get lost in a client library.
+        while self._watcher is not None:
+            await asyncio.sleep(MAP_SECONDS)
+            try:
+                await self._look_around()
+            except BackendUnavailable:
+                # Whoever needs a node now is told by itself.
+                pass
+            except Exception:
+                logger.exception("the map of the cluster's slots cannot be read")
+
+    async def _look_around(self) -> None:
+        await self._clear_away()
+        await self.slots.refresh()
+        for listener in tuple(self._listeners):
+            await listener.leave_old_homes()
+
+    async def _reach_a_node(self) -> None:
+        """Find out at the start whether nodes answer where the cluster says that they are, not only where the URL does.
+
+        :raises BackendUnavailable: none does: it has names for them that lead nowhere, or that no certificate has.
+        """
+        failure: BackendUnavailable | None = None
+        for owner in dict.fromkeys(await self.slots.load()):
+            if owner is None:
+                continue
+            try:
+                await self._link_to(owner.address)
+            except BackendUnavailable as error:
+                failure = error
+            else:
+                return
+        if failure is not None:
+            raise BackendUnavailable(
+                f"no node answers where the cluster says that it is: {failure.detail}"
+            ) from failure
+
+    async def close(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.cancel()
+            await asyncio.wait([watcher])
+        self.slots.close()
+        nodes, self._nodes = self._nodes, {}
+        for node in nodes.values():
+            await node.close()
+
+    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+        asked = [self._ask(target[0], self._publication(target, data)) for target in targets]
+        if len(asked) == 1:
+            await asked[0]
+            return
+        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    @asynccontextmanager
+    async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
+        await self.slots.load()
+        listener = _ClusterListener(self, sink)
+        self._listeners.add(listener)
+        try:
+            yield listener
+        finally:
+            self._listeners.discard(listener)
+            await listener.close()
+
+    # -- names
+
+    def shard_name(self, channel: str) -> bytes:
+        """The shard channel of ``channel``."""
+        return tagged(self._prefix, channel)
+
+    def channel_name(self, shard: bytes) -> str:
+        """The channel of the shard channel ``shard``."""
+        return shard[len(self._prefix) + 2 : -1].decode()
+
+    def _topic_name(self, channel: str) -> bytes:
+        return self.shard_name(channel)
+
+    def _published_live(self) -> Command:
+        return evaluated(PUBLISH_LIVE, 0)
+
+    # -- nodes
+
+    async def is_primary(self, address: Address) -> bool:
+        """Whether a node has slots of its own, as far as it knows; no if it does not answer."""
+        try:
+            link = await self._link_to(address)
+            [info] = await link.call(b"INFO", b"replication")
+        except BackendUnavailable:
+            return False
+        return b"role:master" in cast("bytes", info)
+
+    def connection_to(self, address: Address) -> Connection:
+        """A connection to one node, not opened yet."""
+        connection = self._new_connection()
+        connection.host, connection.port = address
+        return connection
+
+    async def _link_to(self, address: Address) -> Link:
+        if address not in self._nodes:
+            self._nodes[address] = OnDemand(lambda: self._connect(self.connection_to(address)))
+        return await self._nodes[address].get()
+
+    async def _clear_away(self) -> None:
+        """Give up what is left of lost connections: where nodes come back at other addresses they would pile up."""
+        for address in tuple(self._nodes):
+            if self._nodes[address].is_idle:
+                await self._nodes.pop(address).close()
+
+    async def _ask(self, channel: str, command: Command) -> object:
+        name = self.shard_name(channel)
+        async with self._patience():
+            while True:
+                owner = await self.slots.owner(name)
+                if owner is None:
+                    raise BackendUnavailable(f"no node of the cluster has the slot of {channel!r}")
+                link = await self._link_to(owner.address)
+                try:
+                    [answer] = await link.call(*command)
+                except NoScriptError:
+                    await self._load_scripts(link)
+                except REDIRECTED:
+                    self.slots.forget()
+                    await asyncio.sleep(PAUSE_SECONDS)
+                else:
+                    return answer
+
+    @asynccontextmanager
+    async def _patience(self) -> AsyncIterator[None]:
+        """Let the body find the node of a slot: longer than one node may take to answer, so that it is found out.
+
+        What fails makes the map of slots doubtful: another node may be in the place of a dead one.
+
+        :raises BackendUnavailable: it took too long.
+        """
+        try:
+            async with asyncio.timeout(2 * self.timeout):
+                yield
+        except BackendUnavailable:
+            self.slots.forget()
+            raise
+        except TimeoutError as error:
+            self.slots.forget()
+            raise BackendUnavailable(f"a channel had no node of the cluster for {2 * self.timeout:g} s") from error
+
+
+def _is_confirmed(answer: asyncio.Future[object]) -> bool:
+    return answer.done() and not answer.cancelled() and answer.exception() is None
+
+
+def _read_url(url: str) -> tuple[str, list[Address]]:
+    """The URL of the first node as redis-py takes it, and the addresses of all that are named."""
+    parts = urlsplit(url)
+    user, at, hosts = parts.netloc.rpartition("@")
+    seeds: list[Address] = []
+    for host in hosts.split(","):
+        one = urlsplit(f"//{host}")
+        if not one.hostname:
+            raise ImproperlyConfiguredException(f"{url!r} names no node: write redis+cluster://host:port")
+        seeds.append((one.hostname, one.port or DEFAULT_PORT))
+    scheme = parts.scheme.removesuffix("+cluster")
+    return urlunsplit(parts._replace(scheme=scheme, netloc=user + at + hosts.split(",")[0])), seeds

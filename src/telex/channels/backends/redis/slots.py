@@ -1,0 +1,149 @@
+"""Which node of a cluster has which of its 16,384 slots."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, NamedTuple, TypeAlias, cast
+
+from redis.crc import key_slot
+
+from telex.channels.backends.redis.connection import Link
+from telex.exceptions import BackendUnavailable
+
+__all__ = ("Address", "Node", "Slots")
+
+Address: TypeAlias = tuple[str, int]
+"""The host and the port of a node."""
+
+SLOTS: Final = 16_384
+
+
+class Node(NamedTuple):
+    """Where a node is, and its name in the cluster: a node that was asked at two addresses is still the same."""
+
+    address: Address
+    name: bytes
+
+
+class _Map(NamedTuple):
+    """What one node believes. ``epoch`` is the newest term of the cluster that it has heard of."""
+
+    epoch: int
+    owners: list[Node | None]
+    replicas: frozenset[Address]
+
+
+class Slots:
+    """The cluster's map, asked for when it is needed and forgotten when it was wrong.
+
+    A node that is cut off from the others, or has stood still, goes on telling the map of its time, in which it may own
+    what others have long taken over. Each failover and each move of a slot begins a new term, so an answer of an older
+    term than one that was seen is believed only when no node has a newer one.
+    """
+
+    def __init__(self, seeds: Sequence[Address], link_to: Callable[[Address], Awaitable[Link]]) -> None:
+        self._seeds = frozenset(seeds)
+        self._link_to = link_to
+        self._primaries: list[Address] = list(seeds)
+        self._replicas: frozenset[Address] = frozenset()
+        self._owners: list[Node | None] | None = None
+        self._epoch = 0
+        self._lock = asyncio.Lock()
+
+    def forget(self) -> None:
+        """The map is wrong: ask again before the next use."""
+        self._owners = None
+
+    def close(self) -> None:
+        """Forget the map; the next may be asked for on another event loop."""
+        self.forget()
+        self._lock = asyncio.Lock()
+
+    async def owner(self, name: bytes) -> Node | None:
+        """The primary node of the slot of ``name``, if there is one now.
+
+        :raises BackendUnavailable: no node answers.
+        """
+        return (await self.load())[key_slot(name)]
+
+    async def load(self) -> list[Node | None]:
+        """The owner of each slot.
+
+        :raises BackendUnavailable: no node answers.
+        """
+        if self._owners is not None:
+            return self._owners
+        async with self._lock:
+            if self._owners is None:
+                self._owners = await self._ask()
+            return self._owners
+
+    async def refresh(self) -> None:
+        """Ask again though nothing seems wrong; who uses the map meanwhile has the old one.
+
+        :raises BackendUnavailable: no node answers.
+        """
+        async with self._lock:
+            self._owners = await self._ask()
+
+    def successor(self, name: bytes, home: Node) -> Node | None:
+        """The node that has the slot of ``name`` instead of ``home``, if it is known that there is one."""
+        owner = None if self._owners is None else self._owners[key_slot(name)]
+        return None if owner is None or owner.name == home.name else owner
+
+    async def _ask(self) -> list[Node | None]:
+        failure = BackendUnavailable("no node of the cluster is known")
+        stale: _Map | None = None
+        # Replicas last, but they are asked: they alone may be left of what this process knew.
+        for address in (*self._primaries, *self._replicas.difference(self._primaries)):
+            try:
+                told = await self._map_of(address)
+            except BackendUnavailable as error:
+                failure = error
+                continue
+            if told.epoch >= self._epoch:
+                return self._believe(told)
+            if stale is None or told.epoch > stale.epoch:
+                stale = told
+        if stale is not None:
+            return self._believe(stale)
+        raise BackendUnavailable(f"no node of the cluster answers: {failure.detail}") from failure
+
+    async def _map_of(self, address: Address) -> _Map:
+        if address in self._primaries:
+            # Next time another one is asked first: this one may keep us waiting, or have an old map.
+            self._primaries.remove(address)
+            self._primaries.append(address)
+        link = await self._link_to(address)
+        asked = [*await link.send(b"CLUSTER", b"INFO"), *await link.send(b"CLUSTER", b"SLOTS")]
+        info, slots = await link.answers(asked)
+        return _read(cast("bytes", info), cast("list[list[object]]", slots), address)
+
+    def _believe(self, told: _Map) -> list[Node | None]:
+        current = {owner.address for owner in told.owners if owner is not None}.union(self._seeds)
+        known = [address for address in self._primaries if address in current]
+        self._primaries = [*current.difference(known), *known]
+        self._replicas = told.replicas
+        self._epoch = told.epoch
+        return told.owners
+
+
+def _read(info: bytes, ranges: list[list[object]], asked: Address) -> _Map:
+    """The answers to ``CLUSTER INFO``, and to ``CLUSTER SLOTS``: ranges of slots, each with a primary and replicas."""
+    found = re.search(rb"^cluster_current_epoch:(\d+)", info, re.MULTILINE)
+    owners: list[Node | None] = [None] * SLOTS
+    replicas: set[Address] = set()
+    for first, last, *nodes in ranges:
+        primary, *others = (_node(cast("list[object]", node), asked) for node in nodes)
+        replicas.update(node.address for node in others)
+        slots = range(cast("int", first), cast("int", last) + 1)
+        owners[slots.start : slots.stop] = [primary] * len(slots)
+    return _Map(int(found[1]) if found else 0, owners, frozenset(replicas))
+
+
+def _node(told: list[object], asked: Address) -> Node:
+    host, port, name, *_ = cast("tuple[bytes | None, int, bytes]", told)
+    # A node that was not told its host leaves it out: it is where it was asked.
+    return Node((host.decode() if host else asked[0], port), name)

@@ -1,0 +1,162 @@
+"""Which channels may be used, what is kept of them, and how values become bytes: what hubs and publishers share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, cast
+
+from telex.channels.backends.base import INTERNAL, Target, Topic
+from telex.channels.events import Keep, Position
+from telex.codecs import value_writer
+from telex.exceptions import ChannelsException, ImproperlyConfiguredException
+from telex.types import TypeEncoders
+
+__all__ = ("ChannelNames", "Since", "encoder", "starting_points")
+
+Since: TypeAlias = Position | str | Mapping[str, Position | str]
+"""A position, its text, or one for each channel."""
+
+NAME_BYTES: Final = 255
+"""The longest channel name, in UTF-8."""
+
+_NAME: Final = re.compile(f"[^\0{INTERNAL}\ud800-\udfff]+")
+
+CACHED_NAMES: Final = 4096
+
+
+class ChannelNames:
+    """The declared channels, or any, and the history of each."""
+
+    def __init__(
+        self, declared: Iterable[str] | None, arbitrary: bool, history: Keep | Mapping[str, Keep] | None
+    ) -> None:
+        self.declared: frozenset[str] = frozenset(declared or ())
+        self.arbitrary = arbitrary
+        if not self.declared and not arbitrary:
+            raise ImproperlyConfiguredException(
+                "which channels are there? Declare them with channels=[...] or write arbitrary_channels_allowed=True"
+            )
+        self._history = history
+        # Looked up for each publish and subscription; bounded, as names may come from clients.
+        self.keep_for: Callable[[str], Keep | None] = lru_cache(CACHED_NAMES)(self._find_keep)
+
+    def listed(self, channels: str | Iterable[str]) -> list[str]:
+        """The names, each once.
+
+        :raises ChannelsException: one is not declared, or cannot be a name.
+        """
+        names = [channels] if isinstance(channels, str) else list(self._iterable(channels))
+        for name in names:
+            self._check(name)
+        return list(dict.fromkeys(names))
+
+    def targets(self, channels: str | Iterable[str]) -> list[Target]:
+        """The names with what is to be kept of each."""
+        return [(name, self.keep_for(name)) for name in self.listed(channels)]
+
+    def topics(self, names: str | Iterable[str], *, pattern: bool) -> list[Topic]:
+        """The names, or patterns, as topics."""
+        if not pattern:
+            topics = [Topic(name) for name in self.listed(names)]
+        else:
+            patterns = [names] if isinstance(names, str) else self._iterable(names)
+            topics = [Topic(name, True) for name in dict.fromkeys(map(_checked_pattern, patterns))]
+        if not topics:
+            raise ChannelsException("no channel is given to subscribe to")
+        return topics
+
+    def kept(self, name: str) -> Keep:
+        """What is kept of a channel.
+
+        :raises ChannelsException: nothing is.
+        """
+        self._check(name)
+        keep = self.keep_for(name)
+        if keep is None:
+            raise ChannelsException(f"nothing is kept of {name!r}: write Channels(..., history=Keep(...))")
+        return keep
+
+    def has(self, name: str) -> bool:
+        """Whether ``name`` may be used."""
+        try:
+            self._check(name)
+        except ChannelsException:
+            return False
+        return True
+
+    def require_history(self, name: str, option: str) -> None:
+        """See that something is kept of ``name``, as ``option`` needs.
+
+        :raises ImproperlyConfiguredException: nothing is.
+        """
+        if self.keep_for(name) is None:
+            raise ImproperlyConfiguredException(
+                f"{option} needs what is kept of {name!r}, which is nothing: write Channels(..., history=Keep(...))"
+            )
+
+    def _iterable(self, channels: object) -> Iterable[str]:
+        if isinstance(channels, (bytes, Mapping)) or not isinstance(channels, Iterable):
+            raise ChannelsException(
+                f"{channels!r:.80} names no channel: publish(channels, data) takes the channel first"
+            )
+        return cast("Iterable[str]", channels)
+
+    def _check(self, name: object) -> None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name.encode(errors="replace")) > NAME_BYTES:
+            raise ChannelsException(f"{name!r:.80} is no channel: a name has 1 to {NAME_BYTES} bytes, none NUL or US")
+        if not self.arbitrary and name not in self.declared:
+            raise ChannelsException(
+                f"unknown channel {name!r:.80}: declare it in channels=[...] or allow arbitrary ones; "
+                "publish(channels, data) takes the channel first"
+            )
+
+    def _find_keep(self, name: str) -> Keep | None:
+        if self._history is None or isinstance(self._history, Keep):
+            return self._history
+        for pattern, keep in self._history.items():
+            if name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1])):
+                return keep
+        return None
+
+
+def encoder(type_encoders: TypeEncoders | None) -> Callable[[object], bytes]:
+    """The function that makes the published bytes: bytes as they are, text as UTF-8, everything else JSON."""
+    write = cast("Callable[[object], bytes]", value_writer(Any, "binary", type_encoders))
+
+    def encode(data: object) -> bytes:
+        return bytes(data) if isinstance(data, (bytearray, memoryview)) else write(data)
+
+    return encode
+
+
+def _checked_pattern(pattern: object) -> str:
+    if not isinstance(pattern, str) or not pattern.endswith("*") or "*" in pattern[:-1] or "\0" in pattern:
+        raise ChannelsException(f"{pattern!r:.80} is no pattern: write a prefix followed by one '*'")
+    return pattern
+
+
+def starting_points(topics: Sequence[Topic], since: Since | None) -> dict[str, Position]:
+    """Where each channel's replay begins.
+
+    :raises ChannelsException: one position for several channels, something that is no position, or one of a channel
+        that is not subscribed to.
+    """
+    if since is None:
+        return {}
+    if not isinstance(since, Mapping) and len(topics) != 1:
+        raise ChannelsException("several channels: give since= a position for each, as a mapping")
+    given = since if isinstance(since, Mapping) else {topics[0].name: since}
+    strangers = set(given) - {topic.name for topic in topics}
+    if strangers:
+        raise ChannelsException(f"since= has {', '.join(sorted(map(repr, strangers)))}, which is not subscribed to")
+    return {name: _position(value) for name, value in given.items()}
+
+
+def _position(value: object) -> Position:
+    if isinstance(value, str):
+        return Position.parse(value)
+    if not isinstance(value, Position):
+        raise ChannelsException(f"since={value!r:.80} is no position: give what channels.position() or an event has")
+    return value

@@ -1,0 +1,1 @@
+"""How a hub reads from its broker, and catches up after a loss."""

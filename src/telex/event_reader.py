@@ -1,0 +1,268 @@
+"""The only reader of a connection.
+
+A handler that awaits something else than the client cannot see that the client has left. Two readers on one connection
+would lose frames between them. So one ``EventReader`` reads, and everybody listens to it: ``get`` hands out events in
+order, and while a handler is busy for longer than a few hundredths of a second (:mod:`telex.busy_monitor`) it reads
+ahead into a bounded queue, so that a disconnect interrupts the handler. When the queue is full it stops reading and
+TCP pushes back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+from telex.busy_monitor import DONE, FRESH, running_watch
+from telex.exceptions import ConcurrencyError, WebSocketDisconnect
+from telex.types import Message, Receive
+
+__all__ = ("AHEAD", "IDLE", "READING", "EventReader", "supervised")
+
+T = TypeVar("T")
+
+IDLE: Final = 0
+READING: Final = 1
+"""A task waits in ``receive`` itself."""
+AHEAD: Final = 2
+"""The inbox reads, or has read, ahead: events are in its queue."""
+
+GRACE: Final = 0.5
+"""Seconds that a handler has to end by itself when one of its own child tasks has received the disconnect."""
+
+
+class EventReader:
+    """Events of one connection, in order; at most ``max_messages`` and ``max_bytes`` are read ahead."""
+
+    __slots__ = (
+        "_bytes",
+        "_interrupt",
+        "_pump",
+        "_queue",
+        "_waiter",
+        "disconnect",
+        "listed",
+        "max_bytes",
+        "max_messages",
+        "on_unread",
+        "owner",
+        "receive",
+        "state",
+        "work",
+    )
+
+    def __init__(self, receive: Receive, max_messages: int = 16, max_bytes: int = 1024 * 1024) -> None:
+        self.receive: Receive = receive
+        self.max_messages: int = max_messages
+        self.max_bytes: int = max_bytes
+        self._queue: list[Message] = []  # short, and a tenth of an empty deque's memory
+        self._bytes = 0
+        self._pump: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Future[Message] | None = None
+        self.owner: asyncio.Task[object] | None = None
+        self._interrupt: Exception | None = None
+        self.work: int = DONE
+        """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
+        self.listed: bool = False
+        self.state: int = IDLE
+        """Who reads. A loop may do as ``get`` does: when ``IDLE``, set ``READING``, await ``receive``, set it back."""
+        self.disconnect: WebSocketDisconnect | None = None
+        """How the client left, once it has."""
+        self.on_unread: Callable[[bool], Exception | bool] | None = None
+        """Decides about data that nobody waits for, given whether the queue is full: keep it, drop it, or end the
+        handler with an exception. Without it, reading stops while the queue is full."""
+
+    async def get(self) -> Message:
+        """The next event.
+
+        :raises ConcurrencyError: another task waits already.
+        """
+        if self.state == READING or self._waiter is not None:
+            raise ConcurrencyError(
+                "receive() called while another task waits in receive(): let one task read, and hand messages on"
+            )
+        if self.state == IDLE:
+            return await self._get_directly()
+        return self._take() if self._queue else await self._get_from_pump()
+
+    async def _get_from_pump(self) -> Message:
+        waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiter = waiter
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self._requeue(waiter.result())
+            raise
+        finally:
+            self._waiter = None
+
+    def _requeue(self, event: Message) -> None:
+        """Put back what a cancelled ``get`` had already been given: nothing is lost."""
+        self._queue.insert(0, event)
+        self._bytes += _size(event)
+        self.state = AHEAD
+
+    async def _get_directly(self) -> Message:
+        self.state = READING
+        try:
+            event = await self.receive()
+        finally:
+            self.state = IDLE
+        if event["type"] == "websocket.disconnect":
+            self._note_end(event, child=asyncio.current_task() is not self.owner)
+        self._watch_again()
+        return event
+
+    def _take(self) -> Message:
+        event = self._queue.pop(0)
+        self._bytes -= _size(event)
+        if self._pump is None:
+            self.state = AHEAD if self._queue else IDLE
+            self._watch_again()
+        return event
+
+    # -- watching
+
+    def begin(self, owner: asyncio.Task[object]) -> None:
+        """``owner`` begins work: interrupt it when the client leaves."""
+        self.owner = owner
+        self.mark_busy()
+
+    def mark_busy(self) -> None:
+        """The owner begins to wait for something else than the client. ``work = DONE`` takes it back."""
+        self.work = FRESH
+        if not self.listed:
+            running_watch().list(self)
+
+    def end(self) -> Exception | None:
+        """The work has ended, however it did; what has interrupted it, if something has."""
+        self.work = DONE
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None and self.owner is not None:
+            self.owner.uncancel()
+        return interrupt
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether it reads to notice that the client leaves."""
+        return self._pump is not None
+
+    @property
+    def busy(self) -> bool:
+        """Whether work runs that does not itself wait for the client."""
+        return self.work != DONE and self.state != READING and self._waiter is None
+
+    def _watch_again(self) -> None:
+        """Somebody has stopped waiting in ``receive``: if that was a handler, it may be busy for long from here on."""
+        if self.work != DONE:
+            self.mark_busy()
+
+    def watch_now(self) -> None:
+        """Read ahead from now on, without waiting for the timer."""
+        may_read = self.on_unread is not None or self._has_room()
+        if self._pump is None and self.state != READING and self.disconnect is None and may_read:
+            self.state = AHEAD
+            self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
+
+    async def stop_reading(self) -> None:
+        """Read ahead no longer, unless somebody waits for what comes: before a close it is of no use.
+
+        granian does not send the close while its ``receive`` is awaited.
+        """
+        if self._waiter is None:
+            await self._cancel_pump()
+
+    async def _cancel_pump(self) -> None:
+        pump = self._pump
+        if pump is not None:
+            pump.cancel()
+            await asyncio.wait((pump,))
+
+    async def aclose(self) -> None:
+        """Stop reading and forget what is queued."""
+        self.work = DONE
+        self._queue.clear()
+        if self.disconnect is not None:
+            self.disconnect.__traceback__ = None  # its frames refer to the connection, which refers to it
+        await self._cancel_pump()
+
+    def fail(self, interrupt: Exception) -> None:
+        """End the work that runs with ``interrupt``."""
+        if self.work != DONE and self.owner is not None and self._interrupt is None:
+            self._interrupt = interrupt
+            self.owner.cancel()
+
+    def _has_room(self) -> bool:
+        return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
+
+    async def _read_ahead(self) -> None:
+        try:
+            while self.on_unread is not None or self._has_room():
+                event = await self.receive()
+                waiter = self._waiter
+                if waiter is not None and not waiter.done():
+                    if event["type"] == "websocket.disconnect":
+                        self._note_end(event)
+                    waiter.set_result(event)
+                    return
+                self._keep(event)
+                if self.disconnect is not None:
+                    self.fail(self.disconnect)
+                    return
+        except Exception as exc:
+            self._pump_failed(exc)
+        finally:
+            self._pump = None
+            self.state = AHEAD if self._queue else IDLE
+
+    def _pump_failed(self, exc: Exception) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(exc)
+        else:
+            self.fail(exc)
+
+    def _keep(self, event: Message) -> None:
+        if event["type"] == "websocket.disconnect":
+            self._note_end(event)
+        elif self.on_unread is not None:
+            verdict = self.on_unread(not self._has_room())
+            if isinstance(verdict, Exception):
+                self.fail(verdict)
+            if verdict is not True:
+                return
+        self._queue.append(event)
+        self._bytes += _size(event)
+
+    def _note_end(self, event: Message, *, child: bool = False) -> None:
+        """The client has left. If a child task of the handler is who hears it, the handler is told after a while."""
+        self.disconnect = as_disconnect(event)
+        if child and self.work != DONE:
+            asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
+
+
+def as_disconnect(event: Message) -> WebSocketDisconnect:
+    """The exception that a ``websocket.disconnect`` event stands for; 1005 is ASGI's default code."""
+    return WebSocketDisconnect(event.get("code", 1005), event.get("reason") or "")
+
+
+async def supervised(work: Coroutine[Any, Any, T], inbox: EventReader) -> T:
+    """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``."""
+    owner, outer, outer_work = asyncio.current_task(), inbox.owner, inbox.work
+    if owner is None:  # pragma: no cover - there is always one under asyncio
+        raise RuntimeError("supervised() needs an asyncio task")
+    inbox.begin(owner)
+    try:
+        return await work
+    except asyncio.CancelledError as cancelled:
+        interrupt = inbox.end()
+        if interrupt is None or owner.cancelling():
+            raise
+        raise interrupt from cancelled
+    finally:
+        inbox.end()
+        inbox.owner, inbox.work = outer, outer_work
+
+
+def _size(event: Message) -> int:
+    return len(event.get("text") or event.get("bytes") or b"")

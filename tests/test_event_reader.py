@@ -1,0 +1,377 @@
+"""The only reader of a connection: nothing is lost, nothing is unbounded, and a client that leaves is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from telex import event_reader as module
+from telex.event_reader import AHEAD, IDLE, EventReader, as_disconnect, supervised
+from telex.exceptions import ConcurrencyError, WebSocketDisconnect
+from tests.support.live import soon
+from tests.support.peer import Peer
+
+LONG = 0.06
+"""Seconds after which a handler counts as busy, and the inbox has begun to read ahead (three looks of the watch)."""
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until ``condition`` holds."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 as it is about turns of the loop
+            await asyncio.sleep(0)
+
+
+async def texts(inbox: EventReader, count: int) -> list[Any]:
+    return [(await soon(inbox.get()))["text"] for _ in range(count)]
+
+
+async def test_events_come_in_order_straight_from_the_server() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    peer.tell("a", "b")
+    assert await texts(inbox, 2) == ["a", "b"]
+    assert inbox.state == IDLE
+
+
+async def test_two_readers_are_refused() -> None:
+    inbox = EventReader(Peer(connect=False).receive)
+    first = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    with pytest.raises(ConcurrencyError, match="another task waits in receive"):
+        await inbox.get()
+    first.cancel()
+    inbox.watch_now()
+    second = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    with pytest.raises(ConcurrencyError):
+        await inbox.get()
+    second.cancel()
+    await asyncio.wait((first, second))
+    await inbox.aclose()
+
+
+async def test_it_reads_ahead_up_to_its_bounds_and_loses_nothing() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive, max_messages=3)
+    inbox.watch_now()
+    peer.tell(*"abcdef")
+    await until(lambda: peer.received == 3)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert peer.received == 3
+    assert inbox.state == AHEAD
+    inbox.watch_now()  # the queue is full: it does not start
+    assert await texts(inbox, 6) == list("abcdef")
+    assert inbox.state == IDLE
+
+
+async def test_bytes_are_bounded_too() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive, max_bytes=10)
+    inbox.watch_now()
+    peer.tell(b"x" * 8, b"y" * 8, b"z")
+    await until(lambda: peer.received == 2)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert peer.received == 2
+    assert [(await inbox.get())["bytes"][:1] for _ in range(3)] == [b"x", b"y", b"z"]
+
+
+async def test_a_waiter_gets_the_message_that_the_pump_reads() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    inbox.watch_now()
+    waiting = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    peer.tell("a")
+    assert (await soon(waiting))["text"] == "a"
+
+
+async def test_a_cancelled_waiter_loses_nothing() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    inbox.watch_now()
+    waiting = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    peer.tell("a", "b")
+    await until(lambda: peer.received == 1)
+    waiting.cancel()  # it had been given the message in the same turn of the loop
+    await asyncio.wait((waiting,))
+    assert waiting.cancelled()
+    assert await texts(inbox, 2) == ["a", "b"]
+
+
+async def test_a_waiter_cancelled_before_loses_nothing_either() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    inbox.watch_now()
+    waiting = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait((waiting,))
+    peer.tell("a")
+    assert await texts(inbox, 1) == ["a"]
+    await inbox.aclose()
+
+
+async def test_an_error_of_the_server_reaches_the_waiter() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    inbox.watch_now()
+    waiting = asyncio.create_task(inbox.get())
+    await asyncio.sleep(0)
+    peer.fail(KeyError("server"))
+    with pytest.raises(KeyError):
+        await soon(waiting)
+
+
+# -- supervision
+
+
+async def handle(inbox: EventReader, *steps: Awaitable[Any]) -> str:
+    for step in steps:
+        await step
+    return "done"
+
+
+async def test_work_that_never_suspends_costs_nothing() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    peer.tell("unread")
+
+    async def work() -> int:
+        return 5
+
+    assert await supervised(work(), inbox) == 5
+    await asyncio.sleep(LONG)
+    assert peer.received == 0
+
+
+async def test_the_result_and_the_exception_of_work_that_suspends() -> None:
+    inbox = EventReader(Peer(connect=False).receive)
+
+    async def work(fail: bool) -> int:
+        await asyncio.sleep(0)
+        if fail:
+            raise KeyError
+        return 5
+
+    assert await supervised(work(False), inbox) == 5
+    with pytest.raises(KeyError):
+        await supervised(work(True), inbox)
+    await inbox.aclose()
+
+
+async def test_a_client_that_leaves_interrupts_the_work() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    peer.leave(4000, "gone")
+    cleaned: list[str] = []
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append("up")
+
+    with pytest.raises(WebSocketDisconnect) as caught:
+        await soon(supervised(work(), inbox))
+    assert (caught.value.code, caught.value.reason) == (4000, "gone")
+    assert cleaned == ["up"]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_work_that_ends_well_in_spite_of_the_interrupt_counts() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    peer.leave()
+
+    async def work(fail: bool) -> str:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if fail:
+                raise KeyError from None
+        return "finished"
+
+    assert await soon(supervised(work(False), inbox)) == "finished"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+    other = EventReader(peer.receive)
+    peer.leave()
+    with pytest.raises(KeyError):
+        await soon(supervised(work(True), other))
+    assert task.cancelling() == 0
+
+
+async def test_a_cancellation_from_outside_stays_one() -> None:
+    inbox = EventReader(Peer(connect=False).receive)
+    started = asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(supervised(work(), inbox))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await inbox.aclose()
+
+
+async def test_both_cancellations_at_once_count_as_the_one_from_outside() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    started = asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(supervised(work(), inbox))
+    await started.wait()
+    inbox.fail(WebSocketDisconnect(1001))
+    inbox.fail(WebSocketDisconnect(1002))  # only the first counts
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await inbox.aclose()
+
+
+async def test_nobody_is_interrupted_when_nobody_works() -> None:
+    inbox = EventReader(Peer(connect=False).receive)
+    inbox.fail(WebSocketDisconnect(1001))
+    assert await supervised(handle(inbox, asyncio.sleep(0)), inbox) == "done"
+
+
+async def test_an_error_of_the_server_interrupts_the_work() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    peer.fail(KeyError("server"))
+    with pytest.raises(KeyError):
+        await soon(supervised(handle(inbox, asyncio.Event().wait()), inbox))
+
+
+async def test_messages_that_came_meanwhile_are_kept_in_order() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    proceed = asyncio.Event()
+    peer.tell("a", "b")
+    task = asyncio.create_task(supervised(handle(inbox, proceed.wait()), inbox))
+    await until(lambda: peer.received == 2)
+    proceed.set()
+    assert await soon(task) == "done"
+    assert await texts(inbox, 2) == ["a", "b"]
+    await inbox.aclose()
+
+
+async def test_work_that_reads_is_watched_again_afterwards() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    peer.tell("a", "b")
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        assert (await inbox.get())["text"] == "a"
+        await asyncio.sleep(LONG)  # the inbox has read ahead
+        assert (await inbox.get())["text"] == "b"
+        peer.leave(4003)
+        await asyncio.Event().wait()
+
+    with pytest.raises(WebSocketDisconnect) as caught:
+        await soon(supervised(work(), inbox))
+    assert caught.value.code == 4003
+
+
+async def test_a_timer_that_fires_between_two_handlers_does_nothing() -> None:
+    inbox = EventReader(Peer(connect=False).receive)
+    await supervised(handle(inbox, asyncio.sleep(0)), inbox)
+    await asyncio.sleep(LONG)
+    assert inbox.state == IDLE
+    assert await supervised(handle(inbox, asyncio.sleep(0)), inbox) == "done"
+    await inbox.aclose()
+
+
+async def test_a_child_task_that_receives_the_disconnect_leaves_the_handler_time_to_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "GRACE", 0.05)
+    for stubborn in (False, True):
+        peer = Peer(connect=False)
+        inbox = EventReader(peer.receive)
+        peer.leave()
+
+        async def work(inbox: EventReader = inbox, stubborn: bool = stubborn) -> str:
+            event = await asyncio.create_task(inbox.get())
+            if stubborn:
+                await asyncio.Event().wait()
+            return str(event["type"])
+
+        if stubborn:
+            with pytest.raises(WebSocketDisconnect):
+                await soon(supervised(work(), inbox))
+        else:
+            assert await soon(supervised(work(), inbox)) == "websocket.disconnect"
+
+
+async def test_on_unread_decides_about_data_that_nobody_waits_for() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive, max_messages=1)
+    seen: list[bool] = []
+    verdicts: list[Exception | bool] = [True, False, KeyError()]
+
+    def decide(full: bool) -> Exception | bool:
+        seen.append(full)
+        return verdicts[len(seen) - 1]
+
+    inbox.on_unread = decide
+    peer.tell("kept", "dropped", "fatal")
+    with pytest.raises(KeyError):
+        await soon(supervised(handle(inbox, asyncio.Event().wait()), inbox))
+    assert seen == [False, True, True]
+    assert await texts(inbox, 1) == ["kept"]
+
+
+async def test_aclose_stops_the_reading() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    inbox.watch_now()
+    await asyncio.sleep(0)
+    await inbox.aclose()
+    await inbox.aclose()
+    peer.tell("nobody's")
+    await asyncio.sleep(LONG)
+    assert peer.received == 0
+    assert inbox.state == IDLE
+
+
+def test_a_disconnect_without_a_code_is_1005() -> None:
+    assert as_disconnect({"type": "websocket.disconnect"}).code == 1005
+    assert as_disconnect({"type": "websocket.disconnect", "code": 1001, "reason": None}).reason == ""
+
+
+async def test_it_says_whether_it_reads_ahead_and_whether_work_runs() -> None:
+    peer = Peer(connect=False)
+    inbox = EventReader(peer.receive)
+    states: list[tuple[bool, bool]] = [(inbox.reads_ahead, inbox.busy)]
+
+    async def work() -> None:
+        states.append((inbox.reads_ahead, inbox.busy))
+        inbox.watch_now()
+        states.append((inbox.reads_ahead, inbox.busy))
+        peer.tell("a")
+        await inbox.get()
+
+    await soon(supervised(work(), inbox))
+    states.append((inbox.reads_ahead, inbox.busy))
+    assert states == [(False, False), (False, True), (True, True), (False, False)]
+    await inbox.aclose()
