@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from telex.channels import Channels, Gap, Keep, MemoryBackend, Position
-from telex.channels.backends.base import Listener, Sink, Topic
+from telex.channels.backends.base import Listener, Sink
 from telex.channels.events import Past
+from telex.channels.names import TopicName
 from telex.channels.recovery import reader as feed
 from telex.exceptions import BackendUnavailable
 from tests.channels.conftest import take_data, until, within
@@ -48,7 +49,7 @@ class Counting(MemoryBackend):
 
     def drop(self, topics: Collection[str]) -> None:
         assert self.sink is not None
-        self.sink.dropped([Topic(name) for name in topics])
+        self.sink.dropped([TopicName(name) for name in topics])
 
 
 async def test_a_broker_is_asked_for_a_sign_of_life_also_while_many_come_and_go(

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from telex.channels import Event
-from telex.channels.backends.base import Topic
 from telex.channels.delivery.begun import Begun
 from telex.channels.delivery.broadcast import EventSend, Listed
 from telex.channels.delivery.encoding import Frame, as_bytes, as_text
 from telex.channels.delivery.topic import Room
 from telex.channels.events import Gap
+from telex.channels.names import TopicName
 from telex.exceptions import WebSocketException
 from telex.types import DirectSend
 
@@ -60,7 +60,7 @@ class Member:
 
 @pytest.fixture
 def room() -> Room:
-    return Room(Topic("c"))
+    return Room(TopicName("c"))
 
 
 def deliver(room: Room, *values: bytes) -> None:

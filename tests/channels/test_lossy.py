@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Keep, MemoryBackend, Position, Subscriber
-from telex.channels.backends.base import Listener, Sink, Topic
+from telex.channels.backends.base import Listener, Sink
 from telex.channels.delivery import topic as rooms
 from telex.channels.delivery.topic import Room
 from telex.channels.events import Past
+from telex.channels.names import TopicName
 from telex.channels.recovery import reader as feed
 from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.conftest import until, within
@@ -43,7 +44,7 @@ class LossySink:
     def lost(self, error: BackendUnavailable) -> None:
         self._sink.lost(error)
 
-    def dropped(self, topics: Collection[Topic]) -> None:
+    def dropped(self, topics: Collection[TopicName]) -> None:
         self._sink.dropped(topics)
 
 
@@ -181,7 +182,7 @@ def taker() -> Taker:
 
 @pytest.fixture
 def room(taker: Taker) -> Room:
-    room = Room(Topic("c"))
+    room = Room(TopicName("c"))
     room.seat(taker)
     room.last = Position("e", 3)
     return room

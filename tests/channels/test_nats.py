@@ -16,8 +16,9 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 
 from telex.channels import Channels, Event, Gap, Keep
-from telex.channels.backends.base import Listener, Topic
+from telex.channels.backends.base import Listener
 from telex.channels.backends.nats import NatsBackend
+from telex.channels.names import TopicName
 from telex.channels.recovery.reader import Feed
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 from tests.channels.brokers import Broker, Nats
@@ -70,7 +71,7 @@ class FailingSink:
         self.losses.append(error)
         self.lost_one.set()
 
-    def dropped(self, topics: Collection[Topic]) -> None:
+    def dropped(self, topics: Collection[TopicName]) -> None:
         raise AssertionError
 
 
@@ -79,7 +80,7 @@ async def test_an_event_that_cannot_be_delivered_is_a_loss_and_the_end(
     url: str, name: str, way: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     keep = KEEP if way == "kept" else None
-    topic = Topic(f"{name}:*", is_pattern=True) if way == "pattern" else Topic(f"{name}:1")
+    topic = TopicName(f"{name}:*", is_pattern=True) if way == "pattern" else TopicName(f"{name}:1")
     backend = NatsBackend(url)
     sink = FailingSink(keep, good=1)
     try:
@@ -226,7 +227,7 @@ async def frozen() -> AsyncIterator[tuple[NatsBackend, Listener]]:
         files = open_files()
         await backend.publish([("kept", KEEP)], b"x")
         async with backend.listen(FailingSink(None)) as listener:
-            await listener.subscribe([Topic("before")])
+            await listener.subscribe([TopicName("before")])
             server.freeze()
             yield backend, listener
         await within(backend.close())
@@ -255,7 +256,7 @@ async def test_who_subscribes_to_more_than_a_frozen_server_takes_gives_up_in_tim
 ) -> None:
     _, listener = frozen
     with pytest.raises(BackendUnavailable, match="NATS did not answer"):
-        await within(listener.subscribe([Topic(f"{number}:{'é' * 100}") for number in range(20_000)]))
+        await within(listener.subscribe([TopicName(f"{number}:{'é' * 100}") for number in range(20_000)]))
 
 
 async def test_the_end_of_the_connection_ends_the_wait_for_an_answer() -> None:
@@ -401,7 +402,7 @@ async def test_others_get_their_turns_while_many_subscribe(url: str, name: str) 
 
     async with backend.listen(FailingSink(None)) as listener:
         counting = asyncio.create_task(count())
-        await listener.subscribe([Topic(f"{name}:{number}") for number in range(1000)])
+        await listener.subscribe([TopicName(f"{name}:{number}") for number in range(1000)])
         counting.cancel()
         await asyncio.wait([counting])
     assert turns >= 20

@@ -12,9 +12,10 @@ from psycopg import AsyncConnection
 
 from telex.channels import Channels, Event, Gap, Keep, Position
 from telex.channels.backends import postgres
-from telex.channels.backends.base import Listener, Sink, Topic
+from telex.channels.backends.base import Listener, Sink
 from telex.channels.backends.postgres import PostgresBackend
 from telex.channels.backends.postgres import backend as module
+from telex.channels.names import TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 from tests.channels.brokers import Broker
 from tests.channels.conftest import KEEP, WAIT, take, take_data, until, within
@@ -112,7 +113,7 @@ class Recorder:
     def lost(self, error: BackendUnavailable) -> None:
         self.loss.set_result(error)
 
-    def dropped(self, topics: Collection[Topic]) -> None:
+    def dropped(self, topics: Collection[TopicName]) -> None:
         raise AssertionError
 
 
@@ -120,7 +121,7 @@ async def test_a_reader_that_fails_says_that_it_is_lost(url: str, name: str, cap
     backend, sink = PostgresBackend(url), Recorder()
     await backend.open()
     async with backend.listen(sink) as listener:
-        await listener.subscribe([Topic(name)])
+        await listener.subscribe([TopicName(name)])
         await backend.publish([(name, None)], b"poison")
         error = await within(sink.loss)
     assert "a writer failed" in error.detail

@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Any, Final, Protocol, get_args
 
 from telex.channels.backends import backend_from_url
-from telex.channels.backends.base import INTERNAL, ChannelsBackend, Topic
+from telex.channels.backends.base import ChannelsBackend
 from telex.channels.delivery.queue import Policy
 from telex.channels.delivery.subscriber import Subscriber, Subscription
 from telex.channels.events import Event, Keep, OnGap, Position
-from telex.channels.names import ChannelNames, Since, encoder, starting_points
+from telex.channels.names import INTERNAL, ChannelNames, Since, TopicName, encoder, starting_points
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.publish_queue import PublishQueue
 from telex.channels.recovery.reader import Feed
@@ -330,7 +330,7 @@ class Channels:
         return (await self.backend.positions([(channel, self._names.kept(channel))]))[channel]
 
     async def _open(
-        self, subscriber: Subscriber, topics: list[Topic], history: int | None, starts: dict[str, Position]
+        self, subscriber: Subscriber, topics: list[TopicName], history: int | None, starts: dict[str, Position]
     ) -> Subscriber:
         feed = self._running()
         try:
@@ -370,7 +370,7 @@ class Channels:
 
     async def _hear_presence(self, feed: Feed, presence: Presence) -> None:
         subscriber = Subscriber(PRESENCE_BACKLOG, "drop_oldest")
-        await feed.join(subscriber, [Topic(PRESENCE)], None, {})
+        await feed.join(subscriber, [TopicName(PRESENCE)], None, {})
         try:
             presence.resume()
             async for item in subscriber:

@@ -5,15 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
-from telex.channels.backends.base import INTERNAL, Target, Topic
 from telex.channels.events import Keep, Position
 from telex.codecs import value_writer
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 from telex.types import TypeEncoders
 
-__all__ = ("ChannelNames", "Since", "encoder", "starting_points")
+__all__ = ("INTERNAL", "ChannelNames", "Since", "Target", "TopicName", "encoder", "starting_points")
+
+INTERNAL: Final = "\x1f"
+"""Begins the names of the hub's own channels; users' names may not have it. Nothing is kept of them."""
+
+Target: TypeAlias = tuple[str, Keep | None]
+"""A channel, and what is to be kept of it."""
+
+
+class TopicName(NamedTuple):
+    """What one subscribes to: a channel, or a pattern (a prefix followed by ``*``)."""
+
+    name: str
+    is_pattern: bool = False
+
 
 Since: TypeAlias = Position | str | Mapping[str, Position | str]
 """A position, its text, or one for each channel."""
@@ -56,13 +69,13 @@ class ChannelNames:
         """The names with what is to be kept of each."""
         return [(name, self.keep_for(name)) for name in self.listed(channels)]
 
-    def topics(self, names: str | Iterable[str], *, pattern: bool) -> list[Topic]:
+    def topics(self, names: str | Iterable[str], *, pattern: bool) -> list[TopicName]:
         """The names, or patterns, as topics."""
         if not pattern:
-            topics = [Topic(name) for name in self.listed(names)]
+            topics = [TopicName(name) for name in self.listed(names)]
         else:
             patterns = [names] if isinstance(names, str) else self._iterable(names)
-            topics = [Topic(name, True) for name in dict.fromkeys(map(_checked_pattern, patterns))]
+            topics = [TopicName(name, True) for name in dict.fromkeys(map(_checked_pattern, patterns))]
         if not topics:
             raise ChannelsException("no channel is given to subscribe to")
         return topics
@@ -137,7 +150,7 @@ def _checked_pattern(pattern: object) -> str:
     return pattern
 
 
-def starting_points(topics: Sequence[Topic], since: Since | None) -> dict[str, Position]:
+def starting_points(topics: Sequence[TopicName], since: Since | None) -> dict[str, Position]:
     """Where each channel's replay begins.
 
     :raises ChannelsException: one position for several channels, something that is no position, or one of a channel

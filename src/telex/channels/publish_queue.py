@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from telex.channels.backends.base import Target
+from telex.channels.names import Target
 from telex.exceptions import BackendUnavailable, ChannelsException
 
 __all__ = ("PublishQueue",)

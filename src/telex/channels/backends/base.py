@@ -10,25 +10,13 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException
 
-__all__ = ("INTERNAL", "ChannelsBackend", "Listener", "OnDemand", "Sink", "Target", "Topic")
-
-INTERNAL: Final = "\x1f"
-"""Begins the names of the hub's own channels; users' names may not have it. Nothing is kept of them."""
-
-Target: TypeAlias = tuple[str, Keep | None]
-"""A channel, and what is to be kept of it."""
-
-
-class Topic(NamedTuple):
-    """What one subscribes to: a channel, or a pattern (a prefix followed by ``*``)."""
-
-    name: str
-    is_pattern: bool = False
+__all__ = ("ChannelsBackend", "Listener", "OnDemand", "Sink")
 
 
 class Sink(Protocol):
@@ -43,7 +31,7 @@ class Sink(Protocol):
     def lost(self, error: BackendUnavailable) -> None:
         """The connection is gone: nothing more comes from this listener."""
 
-    def dropped(self, topics: Collection[Topic]) -> None:
+    def dropped(self, topics: Collection[TopicName]) -> None:
         """The listener does not hear ``topics`` any more, or could not subscribe to them, while it hears others.
 
         They are subscribed to again.
@@ -54,14 +42,14 @@ class Listener(ABC):
     """One live connection that hears what is published."""
 
     @abstractmethod
-    async def subscribe(self, topics: Collection[Topic]) -> None:
+    async def subscribe(self, topics: Collection[TopicName]) -> None:
         """Hear ``topics``; returns when the broker has confirmed: whatever is published from now on is heard.
 
         :raises BackendUnavailable: the connection is lost, or the answer did not come in time.
         """
 
     @abstractmethod
-    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+    async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         """Hear ``topics`` no more.
 
         :raises BackendUnavailable: as above.

@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from telex.channels.backends.base import ChannelsBackend, Listener, Sink, Target, Topic
-from telex.channels.delivery.yield_budget import Breath
+from telex.channels.backends.base import ChannelsBackend, Listener, Sink
+from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import Target, TopicName
 from telex.channels.renamed import litestars_names
 
 __all__ = ("MemoryBackend",)
@@ -57,11 +58,11 @@ class _MemoryListener(Listener):
         self.channels: set[str] = set()
         self.patterns: set[str] = set()
 
-    async def subscribe(self, topics: Collection[Topic]) -> None:
+    async def subscribe(self, topics: Collection[TopicName]) -> None:
         for topic in topics:
             (self.patterns if topic.is_pattern else self.channels).add(topic.name)
 
-    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+    async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         for topic in topics:
             (self.patterns if topic.is_pattern else self.channels).discard(topic.name)
 
@@ -89,7 +90,7 @@ class MemoryBackend(ChannelsBackend):
         self._clock = clock
         self._listeners: list[_MemoryListener] = []
         self._logs: dict[str, _Log] = {}
-        self._breath = Breath(pieces=16)
+        self._budget = YieldBudget(pieces=16)
         self._swept = clock()
 
     async def open(self) -> None:
@@ -103,8 +104,8 @@ class MemoryBackend(ChannelsBackend):
             event = Event(channel, data) if keep is None else self._log(channel, keep, data)
             for listener in self._listeners:
                 listener.hear(event)
-        if self._breath.is_due():
-            await self._breath.take()
+        if self._budget.is_spent():
+            await self._budget.renew()
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from telex.channels.backends.base import Topic
 from telex.channels.delivery.broadcast import Lane, Listed, Rider, Way, give, lane_for
 from telex.channels.delivery.encoding import Frame
 from telex.channels.events import Event, Gap, Item, Past, Position
+from telex.channels.names import TopicName
 
 __all__ = ("Arrival", "Member", "Room")
 
@@ -69,8 +69,8 @@ class Room:
         "topic",
     )
 
-    def __init__(self, topic: Topic) -> None:
-        self.topic: Topic = topic
+    def __init__(self, topic: TopicName) -> None:
+        self.topic: TopicName = topic
         self.members: dict[Member, None] = {}
         self._standing: Listed[Member, Member] = Listed()
         self._aboard: dict[Rider, Lane[Any, Any]] = {}

@@ -1,4 +1,4 @@
-"""Turns for the event loop between pieces of work that never wait by themselves."""
+"""Turns for the event loop within loops that rarely wait by themselves."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import asyncio
 import time
 from typing import Final
 
-__all__ = ("Breath",)
+__all__ = ("YieldBudget",)
 
-AT_A_STRETCH: Final = 0.005
-"""Seconds for which everybody else may be kept waiting: an event that goes to thousands takes longer by itself."""
+SECONDS: Final = 0.005
+"""How long a loop may run without yielding. One event that goes to thousands takes longer by itself."""
 
 
-class Breath:
-    """Whoever works in a loop that need not wait asks after each piece: ``if breath.is_due(): await breath.take()``.
+class YieldBudget:
+    """The work that a loop may do before it yields: ``if budget.is_spent(): await budget.renew()`` after each piece.
 
-    At most ``pieces`` are done at a stretch: those who read what they make have backlogs, and need their turns too.
+    At most ``pieces`` are done in one turn: the readers of what the loop makes have bounded queues.
     """
 
-    __slots__ = ("_done", "_pieces", "_taken_at")
+    __slots__ = ("_done", "_pieces", "_renewed_at")
 
     def __init__(self, pieces: int = 64) -> None:
         self._pieces = pieces
         self._done = 0
-        self._taken_at = time.monotonic()
+        self._renewed_at = time.monotonic()
 
-    def is_due(self) -> bool:
-        """Count a piece; whether the event loop has had no turn for too long, or may not have had one."""
+    def is_spent(self) -> bool:
+        """Count a piece of work; true when the loop must yield."""
         self._done += 1
-        return self._done >= self._pieces or time.monotonic() - self._taken_at > AT_A_STRETCH
+        return self._done >= self._pieces or time.monotonic() - self._renewed_at > SECONDS
 
-    async def take(self) -> None:
-        """Let the event loop go on."""
+    async def renew(self) -> None:
+        """Give the event loop a turn."""
         await asyncio.sleep(0)
         self._done = 0
-        self._taken_at = time.monotonic()
+        self._renewed_at = time.monotonic()

@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from telex.channels.backends.base import INTERNAL, ChannelsBackend, Listener, Topic
+from telex.channels.backends.base import ChannelsBackend, Listener
 from telex.channels.delivery.subscriber import Subscriber
 from telex.channels.delivery.topic import Arrival, Member, Room
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import INTERNAL, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException
 
 __all__ = ("Feed",)
@@ -43,10 +44,10 @@ class Feed:
     def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None]) -> None:
         self._backend = backend
         self.keep_for = keep_for
-        self.rooms: dict[Topic, Room] = {}
-        self._active: set[Topic] = set()
-        self._dirty: set[Topic] = set()
-        self._deaf: set[Topic] = set()
+        self.rooms: dict[TopicName, Room] = {}
+        self._active: set[TopicName] = set()
+        self._dirty: set[TopicName] = set()
+        self._deaf: set[TopicName] = set()
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
         self._loss: BackendUnavailable | None = None
@@ -67,7 +68,7 @@ class Feed:
         if pattern is not None and event.channel.startswith(INTERNAL):
             return
         self.received += 1
-        room = self.rooms.get(Topic(event.channel) if pattern is None else Topic(pattern, True))
+        room = self.rooms.get(TopicName(event.channel) if pattern is None else TopicName(pattern, True))
         if room is not None and not room.deliver(event):
             self._touch(room.topic)
 
@@ -76,7 +77,7 @@ class Feed:
         self._loss = error
         self._wake.set()
 
-    def dropped(self, topics: Iterable[Topic]) -> None:
+    def dropped(self, topics: Iterable[TopicName]) -> None:
         """Some of the listener's topics are gone: they alone are subscribed to again, and catch up."""
         # Whoever arrives just now cannot know whether its past and its present meet.
         self._generation += 1
@@ -95,7 +96,7 @@ class Feed:
     # -- the subscribers' side
 
     async def join(
-        self, subscriber: Subscriber, topics: Iterable[Topic], history: int | None, starts: Mapping[str, Position]
+        self, subscriber: Subscriber, topics: Iterable[TopicName], history: int | None, starts: Mapping[str, Position]
     ) -> None:
         """Take ``subscriber`` into the rooms of ``topics``; returns when they are confirmed and the past is in.
 
@@ -154,7 +155,7 @@ class Feed:
             del self.rooms[room.topic]
             self._touch(room.topic)
 
-    def _enter(self, topic: Topic, member: Member, *, arriving: bool) -> Room:
+    def _enter(self, topic: TopicName, member: Member, *, arriving: bool) -> Room:
         room = self.rooms.get(topic)
         if room is None:
             room = self.rooms[topic] = Room(topic)
@@ -165,7 +166,7 @@ class Feed:
             room.seat(member)
         return room
 
-    def _touch(self, topic: Topic) -> None:
+    def _touch(self, topic: TopicName) -> None:
         self._dirty.add(topic)
         self._wake.set()
 
@@ -212,7 +213,7 @@ class Feed:
             self._down_since = time.monotonic()
             logger.warning("channels lost %s: %s; reconnecting", type(self._backend).__name__, detail)
 
-    def _note_deaf(self, topic: Topic, detail: str) -> None:
+    def _note_deaf(self, topic: TopicName, detail: str) -> None:
         """One topic is not heard while others are: try it again."""
         self._deaf.add(topic)
         self._touch(topic)
@@ -285,7 +286,7 @@ class Feed:
         for start in range(0, len(waiting), BATCH):
             await _all(map(self._catch_up, waiting[start : start + BATCH]))
 
-    async def _note_positions(self, topics: Iterable[Topic]) -> None:
+    async def _note_positions(self, topics: Iterable[TopicName]) -> None:
         """Note where new rooms with history stand *before* subscribing, so that a loss before the first event shows.
 
         Those whose server alone is away are to be tried again.
@@ -307,12 +308,12 @@ class Feed:
         try:
             self._take_positions(await self._backend.positions([target]))
         except BackendUnavailable as error:
-            self._note_deaf(Topic(target[0]), error.detail)
+            self._note_deaf(TopicName(target[0]), error.detail)
             await asyncio.sleep(BACKOFF_SECONDS[0])
 
     def _take_positions(self, positions: Mapping[str, Position]) -> None:
         for channel, position in positions.items():
-            room = self.rooms.get(Topic(channel))
+            room = self.rooms.get(TopicName(channel))
             if room is not None and room.last is None:
                 room.last = position
 

@@ -24,10 +24,11 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error, MaxPayloadError, SlowConsumerError
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.nats.jetstream import Store, Subjects
-from telex.channels.delivery.yield_budget import Breath
+from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import Target, TopicName
 from telex.exceptions import (
     BackendUnavailable,
     ChannelsException,
@@ -285,17 +286,17 @@ class _NatsListener(Listener):
         self._link = link
         self._names = names
         self._sink = sink
-        self._subscriptions: dict[Topic, Subscription] = {}
-        self._breath = Breath()
+        self._subscriptions: dict[TopicName, Subscription] = {}
+        self._budget = YieldBudget()
 
-    async def subscribe(self, topics: Collection[Topic]) -> None:
+    async def subscribe(self, topics: Collection[TopicName]) -> None:
         for batch in _batches(topics):
             async with self._link.answering():
                 for topic in batch:
                     self._subscriptions[topic] = await self._subscribe(topic)
                 await self._link.confirm()
 
-    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+    async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         for batch in _batches(topics):
             async with self._link.answering():
                 for topic in batch:
@@ -308,7 +309,7 @@ class _NatsListener(Listener):
         async with self._link.answering():
             await self._link.confirm()
 
-    async def _subscribe(self, topic: Topic) -> Subscription:
+    async def _subscribe(self, topic: TopicName) -> Subscription:
         subject, read = self._way(topic)
         pattern = topic.name if topic.is_pattern else None
 
@@ -319,13 +320,13 @@ class _NatsListener(Listener):
                 # The library would only call for the next one, and who has not had this one would never know.
                 logger.exception("an event of %r could not be delivered", topic.name)
                 self._link.fail(f"an event of {topic.name!r} could not be delivered: {error!r}")
-            if self._breath.is_due():
+            if self._budget.is_spent():
                 # The client library calls us for all that has arrived without waiting in between.
-                await self._breath.take()
+                await self._budget.renew()
 
         return await _heeding(self._link.client.subscribe(subject, cb=hear))
 
-    def _way(self, topic: Topic) -> tuple[str, Callable[[Msg], Event | None]]:
+    def _way(self, topic: TopicName) -> tuple[str, Callable[[Msg], Event | None]]:
         """The subject to hear, and what makes an event of a message there; ``None`` of what is no event of ours."""
         channel = topic.name
         if topic.is_pattern:
@@ -433,7 +434,7 @@ class NatsBackend(ChannelsBackend):
         return link
 
 
-def _batches(topics: Collection[Topic]) -> Iterator[Sequence[Topic]]:
+def _batches(topics: Collection[TopicName]) -> Iterator[Sequence[TopicName]]:
     listed = list(topics)
     for start in range(0, len(listed), BATCH):
         yield listed[start : start + BATCH]

@@ -14,8 +14,8 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 from nats.aio.msg import Msg
 
-from telex.channels.backends.base import INTERNAL
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import INTERNAL
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
 __all__ = ("Ask", "Store", "Subjects")

@@ -21,13 +21,14 @@ from weakref import WeakValueDictionary
 
 from psycopg import AsyncConnection, Error, Notify
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.postgres.connection import Connection, Link, LockHeld, answering
 from telex.channels.backends.postgres.replay import past_of
 from telex.channels.backends.postgres.schema import PREFIX, Statements
 from telex.channels.backends.postgres.transaction import execute_in
-from telex.channels.delivery.yield_budget import Breath
+from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable
 
 __all__ = ("PostgresBackend",)
@@ -60,15 +61,15 @@ class _PostgresListener(Listener):
         self._lock = asyncio.Lock()
         self._readable = asyncio.Event()
         self._heard: deque[tuple[str, str]] = deque()
-        self._breath = Breath()
+        self._budget = YieldBudget()
         connection.add_notify_handler(self._note)
 
-    async def subscribe(self, topics: Collection[Topic]) -> None:
+    async def subscribe(self, topics: Collection[TopicName]) -> None:
         for topic in topics:
             self._channels[_notice(self._prefix, topic.name)] = topic.name
         await self._run("LISTEN", topics)
 
-    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+    async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         await self._run("UNLISTEN", topics)
         for topic in topics:
             self._channels.pop(_notice(self._prefix, topic.name), None)
@@ -76,7 +77,7 @@ class _PostgresListener(Listener):
     async def ping(self) -> None:
         await self._execute("SELECT 1")
 
-    async def _run(self, command: str, topics: Collection[Topic]) -> None:
+    async def _run(self, command: str, topics: Collection[TopicName]) -> None:
         await self._execute("; ".join(f"{command} {_notice(self._prefix, topic.name)}" for topic in topics))
 
     async def _execute(self, statement: str) -> None:
@@ -97,8 +98,8 @@ class _PostgresListener(Listener):
                     self._consume()
                 while self._heard:
                     await self._deliver(*self._heard.popleft())
-                    if self._breath.is_due():
-                        await self._breath.take()
+                    if self._budget.is_spent():
+                        await self._budget.renew()
         except BackendUnavailable as error:
             self._sink.lost(error)
         except (Error, OSError) as error:

@@ -30,10 +30,11 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Connection
 from redis.exceptions import NoScriptError
 
-from telex.channels.backends.base import Listener, OnDemand, Sink, Target, Topic
+from telex.channels.backends.base import Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import REDIRECTED, Link
 from telex.channels.backends.redis.single import HISTORY, PUBLISH, Command, RedisBackend, evaluated, read_event, tagged
 from telex.channels.backends.redis.slots import Address, Node, Slots
+from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
 __all__ = ("RedisClusterBackend",)
@@ -79,7 +80,7 @@ class _ClusterListener(Listener):
         self._homes: dict[bytes, Node] = {}
         self._leaving: set[bytes] = set()
 
-    async def subscribe(self, topics: Collection[Topic]) -> None:
+    async def subscribe(self, topics: Collection[TopicName]) -> None:
         names = [self._backend.shard_name(topic.name) for topic in topics]
         heard: set[bytes] = set()
         for address, answers in (await self._ask_for(names)).items():
@@ -91,7 +92,7 @@ class _ClusterListener(Listener):
                 self._homes.pop(name, None)
             self._backend.slots.forget()
             await asyncio.sleep(PAUSE_SECONDS)
-            self._sink.dropped([Topic(self._backend.channel_name(name)) for name in refused])
+            self._sink.dropped([TopicName(self._backend.channel_name(name)) for name in refused])
 
     async def _ask_for(self, names: Iterable[bytes]) -> dict[Address, dict[bytes, asyncio.Future[object]]]:
         """Ask the node of each name to be heard there; gives the answers to come, without those of nodes away."""
@@ -124,7 +125,7 @@ class _ClusterListener(Listener):
             return []
         return heard
 
-    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+    async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         leaving: dict[Address, list[bytes]] = {}
         for topic in topics:
             name = self._backend.shard_name(topic.name)
@@ -207,7 +208,7 @@ class _ClusterListener(Listener):
     def _drop(self, names: Iterable[bytes]) -> None:
         gone = [name for name in names if self._homes.pop(name, None) is not None]
         if gone:
-            self._sink.dropped([Topic(self._backend.channel_name(name)) for name in gone])
+            self._sink.dropped([TopicName(self._backend.channel_name(name)) for name in gone])
 
 
 class RedisClusterBackend(RedisBackend):

@@ -11,7 +11,7 @@ from typing import Final
 from redis.asyncio import Connection
 from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
 
-from telex.channels.delivery.yield_budget import Breath
+from telex.channels.delivery.yield_budget import YieldBudget
 from telex.exceptions import BackendUnavailable
 
 __all__ = ("REDIRECTED", "Link")
@@ -153,7 +153,7 @@ class Link:
         return await self.answers(await self.send(*command, replies=replies))
 
     async def _read(self) -> None:
-        breath = Breath()
+        budget = YieldBudget()
         try:
             while True:
                 try:
@@ -163,9 +163,9 @@ class Link:
                 except ResponseError as error:
                     reply = error
                 self._take(reply)
-                if breath.is_due():
+                if budget.is_spent():
                     # Reading what has arrived already never waits.
-                    await breath.take()
+                    await budget.renew()
         except asyncio.CancelledError:
             self._fail(ConnectionError("the connection was closed"))
             raise

@@ -35,9 +35,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink, Target, Topic
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import Link
 from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.names import Target, TopicName
 from telex.exceptions import ChannelsException
 
 __all__ = ("RedisBackend",)
@@ -92,16 +93,16 @@ class _RedisListener(Listener):
         self._link = link
         self._prefix = prefix
 
-    async def subscribe(self, topics: Collection[Topic]) -> None:
+    async def subscribe(self, topics: Collection[TopicName]) -> None:
         await self._all(b"SUBSCRIBE", b"PSUBSCRIBE", topics)
 
-    async def unsubscribe(self, topics: Collection[Topic]) -> None:
+    async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         await self._all(b"UNSUBSCRIBE", b"PUNSUBSCRIBE", topics)
 
     async def ping(self) -> None:
         await self._link.call(b"PING")
 
-    async def _all(self, for_channels: bytes, for_patterns: bytes, topics: Collection[Topic]) -> None:
+    async def _all(self, for_channels: bytes, for_patterns: bytes, topics: Collection[TopicName]) -> None:
         for command, wanted in ((for_channels, False), (for_patterns, True)):
             names = [_broker_name(self._prefix, topic) for topic in topics if topic.is_pattern is wanted]
             if names:
@@ -245,7 +246,7 @@ class RedisBackend(ChannelsBackend):
         return (b"PUBLISH",)
 
     def _topic_name(self, channel: str) -> bytes:
-        return _broker_name(self._prefix, Topic(channel))
+        return _broker_name(self._prefix, TopicName(channel))
 
     async def _read(
         self, channel: str, keep: Keep, since: str, limit: int
@@ -276,7 +277,7 @@ def evaluated(script: str, keys: int) -> Command:
     return b"EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), keys
 
 
-def _broker_name(prefix: bytes, topic: Topic) -> bytes:
+def _broker_name(prefix: bytes, topic: TopicName) -> bytes:
     """The channel, or the glob, as Redis knows it."""
     if not topic.is_pattern:
         return prefix + topic.name.encode()

@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from telex.channels import Event
-from telex.channels.delivery import yield_budget as breath
-from telex.channels.delivery.yield_budget import Breath
+from telex.channels.delivery import yield_budget
+from telex.channels.delivery.yield_budget import YieldBudget
 from tests.channels.conftest import Engine, MakeHub, until, within
 
 FLOOD = 300
@@ -19,17 +19,17 @@ FLOOD = 300
 async def test_it_is_due_after_a_stretch_of_work_and_lets_others_run() -> None:
     turns: list[str] = []
     asyncio.get_running_loop().call_soon(turns.append, "other")
-    one, limit = Breath(pieces=10**9), time.monotonic() + 5
-    while not one.is_due():
+    budget, limit = YieldBudget(pieces=10**9), time.monotonic() + 5
+    while not budget.is_spent():
         assert time.monotonic() < limit
     assert turns == []
-    await one.take()
+    await budget.renew()
     assert turns == ["other"]
 
 
 def test_it_is_due_after_so_many_pieces() -> None:
-    one = Breath(pieces=3)
-    assert [one.is_due() for _ in range(3)] == [False, False, True]
+    budget = YieldBudget(pieces=3)
+    assert [budget.is_spent() for _ in range(3)] == [False, False, True]
 
 
 async def test_a_flood_has_turns_between_its_events(
@@ -52,7 +52,7 @@ async def test_a_flood_has_turns_between_its_events(
     events = await reader.subscribe(name)
     events.put_nowait = note
     # Each event now takes as long as a fan-out to thousands.
-    monkeypatch.setattr(breath, "AT_A_STRETCH", -1)
+    monkeypatch.setattr(yield_budget, "SECONDS", -1)
     counting = asyncio.create_task(count_turns())
     if engine.kind == "memory":
         for number in range(FLOOD):
