@@ -1,4 +1,4 @@
-"""BEHAVIOUR.md section 1, row by row: each over a real socket, on stock uvicorn and on Telex's own server."""
+"""What Telex promises to handlers and clients: over a real socket, on stock uvicorn and on the Telex server."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class PydanticPoint(pydantic.BaseModel):
 
 
 @pytest.mark.parametrize("model", [StructPoint, DataPoint, TypedPoint, PydanticPoint])
-async def test_row_01_json_is_decoded_and_validated(kind: ServerKind, model: type) -> None:
+async def test_json_is_decoded_and_validated(kind: ServerKind, model: type) -> None:
     got: list[object] = []
 
     async def listen(data: Any) -> str:
@@ -107,7 +107,7 @@ async def test_row_01_json_is_decoded_and_validated(kind: ServerKind, model: typ
 # -- 2: a bad message gets an error frame, and the connection stays
 
 
-async def test_row_02_an_invalid_message_is_answered_and_ten_in_a_row_close(kind: ServerKind) -> None:
+async def test_an_invalid_message_is_answered_and_ten_in_a_row_close(kind: ServerKind) -> None:
     @websocket_listener("/")
     async def listen(data: StructPoint) -> int:
         return data.x
@@ -126,7 +126,7 @@ async def test_row_02_an_invalid_message_is_answered_and_ten_in_a_row_close(kind
 # -- 3: a listener does not respond to the other mode
 
 
-async def test_row_03_the_other_mode_is_ignored_warned_of_once_and_counted(
+async def test_the_other_mode_is_ignored_warned_of_once_and_counted(
     kind: ServerKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     @websocket_listener("/")
@@ -144,7 +144,7 @@ async def test_row_03_the_other_mode_is_ignored_warned_of_once_and_counted(
     assert "receive_mode" in warnings[0]
 
 
-async def test_row_03_binary_listeners_ignore_text(kind: ServerKind) -> None:
+async def test_binary_listeners_ignore_text(kind: ServerKind) -> None:
     @websocket_listener("/", receive_mode="binary", send_mode="binary")
     async def listen(data: bytes) -> bytes:
         return data
@@ -163,7 +163,7 @@ UserId = NewType("UserId", str)
     "annotation",
     [str, bytes, str | bytes, str | None, bytes | None, UserId, Annotated[str, "note"], Annotated[UserId | None, "n"]],
 )
-async def test_row_04_text_and_bytes_come_as_they_are(kind: ServerKind, annotation: Any) -> None:
+async def test_text_and_bytes_come_as_they_are(kind: ServerKind, annotation: Any) -> None:
     async def listen(data: Any) -> str:
         return repr(data)
 
@@ -174,7 +174,7 @@ async def test_row_04_text_and_bytes_come_as_they_are(kind: ServerKind, annotati
 
 
 @pytest.mark.parametrize("annotation", [dict, list[str], str | int, Any])
-async def test_row_04_everything_else_is_json(kind: ServerKind, annotation: Any) -> None:
+async def test_everything_else_is_json(kind: ServerKind, annotation: Any) -> None:
     async def listen(data: Any) -> str:
         return type(data).__name__
 
@@ -193,9 +193,7 @@ async def endless() -> AsyncGenerator[str, None]:
     await asyncio.Event().wait()
 
 
-async def test_row_05_data_that_nobody_could_read_closes_1003(
-    kind: ServerKind, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_data_that_nobody_could_read_closes_1003(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
     async with talking(Telex([endless]), kind=kind) as client:
         assert await heard(client) == "first"
         await client.send("unwanted")
@@ -205,7 +203,7 @@ async def test_row_05_data_that_nobody_could_read_closes_1003(
     assert "allow_data_discard" in message
 
 
-async def test_row_05_a_stream_that_takes_socket_reads_what_was_kept(kind: ServerKind) -> None:
+async def test_a_stream_that_takes_socket_reads_what_was_kept(kind: ServerKind) -> None:
     @websocket_stream("/")
     async def replies(socket: Socket) -> AsyncGenerator[str, None]:
         yield "first"
@@ -220,7 +218,7 @@ async def test_row_05_a_stream_that_takes_socket_reads_what_was_kept(kind: Serve
         assert [await heard(client), await heard(client)] == ["A", "B"]
 
 
-async def test_row_05_a_stream_that_takes_socket_and_does_not_read_raises_on_overflow(kind: ServerKind) -> None:
+async def test_a_stream_that_takes_socket_and_does_not_read_raises_on_overflow(kind: ServerKind) -> None:
     @websocket_stream("/", max_queued_messages=4)
     async def deaf(socket: Socket) -> AsyncGenerator[str, None]:
         yield "first"
@@ -236,7 +234,7 @@ async def test_row_05_a_stream_that_takes_socket_and_does_not_read_raises_on_ove
 # -- 6: accept
 
 
-async def test_row_06_a_listener_and_a_stream_accept_before_they_start(kind: ServerKind) -> None:
+async def test_a_listener_and_a_stream_accept_before_they_start(kind: ServerKind) -> None:
     states: list[str] = []
 
     def on_accept(socket: Socket) -> None:
@@ -258,7 +256,7 @@ async def test_row_06_a_listener_and_a_stream_accept_before_they_start(kind: Ser
     assert states == ["receive"]
 
 
-async def test_row_06_accept_is_single_and_two_tasks_do_not_race(kind: ServerKind) -> None:
+async def test_accept_is_single_and_two_tasks_do_not_race(kind: ServerKind) -> None:
     errors: list[Exception] = []
 
     @websocket("/")
@@ -276,7 +274,7 @@ async def test_row_06_accept_is_single_and_two_tasks_do_not_race(kind: ServerKin
     assert "'receive'" in str(errors[0])
 
 
-async def test_row_06_a_handler_that_never_accepts_gives_a_403_denial(kind: ServerKind) -> None:
+async def test_a_handler_that_never_accepts_gives_a_403_denial(kind: ServerKind) -> None:
     @websocket("/")
     async def handle(socket: Socket) -> None:
         return
@@ -290,7 +288,7 @@ async def test_row_06_a_handler_that_never_accepts_gives_a_403_denial(kind: Serv
 # -- 7: the end of a handler is the end of the connection
 
 
-async def test_row_07_returning_closes_with_1000(kind: ServerKind) -> None:
+async def test_returning_closes_with_1000(kind: ServerKind) -> None:
     @websocket("/")
     async def handle(socket: Socket) -> None:
         await socket.accept()
@@ -303,7 +301,7 @@ async def test_row_07_returning_closes_with_1000(kind: ServerKind) -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}], ids=["in turn", "concurrent"])
-async def test_row_08_close_is_idempotent_and_a_reply_after_it_is_dropped(
+async def test_close_is_idempotent_and_a_reply_after_it_is_dropped(
     kind: ServerKind, options: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     ended = asyncio.Event()
@@ -324,7 +322,7 @@ async def test_row_08_close_is_idempotent_and_a_reply_after_it_is_dropped(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-async def test_row_08_an_explicit_send_after_close_raises(kind: ServerKind) -> None:
+async def test_an_explicit_send_after_close_raises(kind: ServerKind) -> None:
     errors: list[Exception] = []
 
     @websocket("/")
@@ -348,7 +346,7 @@ class Quarrel(Exception):
     pass
 
 
-async def test_row_09_the_nearest_layers_handler_answers(kind: ServerKind) -> None:
+async def test_the_nearest_layers_handler_answers(kind: ServerKind) -> None:
     def of(layer: str) -> Any:
         def handle(socket: Socket, exc: Exception) -> dict[str, str]:
             return {"handled by": layer, "exception": type(exc).__name__}
@@ -372,7 +370,7 @@ async def test_row_09_the_nearest_layers_handler_answers(kind: ServerKind) -> No
                 assert await asked_json(client, "again") == {"handled by": layer, "exception": name}
 
 
-async def test_row_09_a_status_denies_before_accept_and_closes_4000_plus_it_after(kind: ServerKind) -> None:
+async def test_a_status_denies_before_accept_and_closes_4000_plus_it_after(kind: ServerKind) -> None:
     def refuse() -> None:
         raise NotAuthorizedException("who are you?")
 
@@ -391,9 +389,7 @@ async def test_row_09_a_status_denies_before_accept_and_closes_4000_plus_it_afte
             assert await ending(client) == (4401, "who are you?")
 
 
-async def test_row_09_the_unexpected_closes_1011_and_tells_nothing(
-    kind: ServerKind, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_unexpected_closes_1011_and_tells_nothing(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
     @websocket_listener("/")
     async def listen(data: str) -> None:
         raise Quarrel("SECRET")
@@ -409,7 +405,7 @@ async def test_row_09_the_unexpected_closes_1011_and_tells_nothing(
     assert "listen" in tracebacks[0].getMessage()
 
 
-async def test_row_09_groups_are_unwrapped(kind: ServerKind) -> None:
+async def test_groups_are_unwrapped(kind: ServerKind) -> None:
     async def fail() -> None:
         raise WebSocketException(4009, "from a task")
 
@@ -427,7 +423,7 @@ async def test_row_09_groups_are_unwrapped(kind: ServerKind) -> None:
 # -- 10: close reasons
 
 
-async def test_row_10_a_long_reason_is_cut_at_a_character_boundary(kind: ServerKind) -> None:
+async def test_a_long_reason_is_cut_at_a_character_boundary(kind: ServerKind) -> None:
     @websocket("/")
     async def handle(socket: Socket) -> None:
         await socket.accept()
@@ -440,7 +436,7 @@ async def test_row_10_a_long_reason_is_cut_at_a_character_boundary(kind: ServerK
 # -- 11: subprotocols
 
 
-async def test_row_11_a_subprotocol_that_was_not_offered_is_an_error_that_names_the_offered(
+async def test_a_subprotocol_that_was_not_offered_is_an_error_that_names_the_offered(
     kind: ServerKind, caplog: pytest.LogCaptureFixture
 ) -> None:
     @websocket("/")
@@ -454,7 +450,7 @@ async def test_row_11_a_subprotocol_that_was_not_offered_is_an_error_that_names_
     assert "['v1', 'v2']" in str(error)
 
 
-async def test_row_11_of_a_list_the_first_that_was_offered_is_taken(kind: ServerKind) -> None:
+async def test_of_a_list_the_first_that_was_offered_is_taken(kind: ServerKind) -> None:
     @websocket("/")
     async def handle(socket: Socket) -> None:
         await socket.accept(["v3", "v2", "v1"])
@@ -469,7 +465,7 @@ async def test_row_11_of_a_list_the_first_that_was_offered_is_taken(kind: Server
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
-async def test_row_12_sync_callables_run_inline_unless_asked(kind: ServerKind, in_thread: bool) -> None:
+async def test_sync_callables_run_inline_unless_asked(kind: ServerKind, in_thread: bool) -> None:
     threads: dict[str, bool] = {}
     main = threading.get_ident()
     ended = asyncio.Event()
@@ -514,7 +510,7 @@ async def test_row_12_sync_callables_run_inline_unless_asked(kind: ServerKind, i
 # -- 13 and 14: scopes and cleanup
 
 
-async def test_row_13_a_message_scoped_dependency_is_made_for_each_message(kind: ServerKind) -> None:
+async def test_a_message_scoped_dependency_is_made_for_each_message(kind: ServerKind) -> None:
     made: list[str] = []
     closed = asyncio.Event()
 
@@ -569,7 +565,7 @@ def layered_generators(log: list[str], fail_in_setup: bool = False) -> dict[str,
     return {"outer": Provide(outer, sync_to_thread=True), "middle": Provide(middle), "inner": Provide(inner)}
 
 
-async def test_row_14_cleanup_is_last_in_first_out_and_an_exception_is_thrown_in(kind: ServerKind) -> None:
+async def test_cleanup_is_last_in_first_out_and_an_exception_is_thrown_in(kind: ServerKind) -> None:
     log: list[str] = []
 
     @websocket_listener("/", dependencies=layered_generators(log))
@@ -591,7 +587,7 @@ async def test_row_14_cleanup_is_last_in_first_out_and_an_exception_is_thrown_in
     ]
 
 
-async def test_row_14_what_was_entered_is_cleaned_up_when_a_later_one_fails(kind: ServerKind) -> None:
+async def test_what_was_entered_is_cleaned_up_when_a_later_one_fails(kind: ServerKind) -> None:
     log: list[str] = []
 
     @websocket_listener("/", dependencies=layered_generators(log, fail_in_setup=True))
@@ -605,7 +601,7 @@ async def test_row_14_what_was_entered_is_cleaned_up_when_a_later_one_fails(kind
 # -- 15, 16, 17: what fills parameters
 
 
-async def test_row_15_a_providers_value_is_trusted(kind: ServerKind) -> None:
+async def test_a_providers_value_is_trusted(kind: ServerKind) -> None:
     lock = asyncio.Lock()
 
     async def provide_lock() -> asyncio.Lock:
@@ -623,7 +619,7 @@ async def test_row_15_a_providers_value_is_trusted(kind: ServerKind) -> None:
         assert await asked(client, "x") == "no number"
 
 
-async def test_row_16_a_bare_name_of_a_simple_type_is_a_query_parameter(kind: ServerKind) -> None:
+async def test_a_bare_name_of_a_simple_type_is_a_query_parameter(kind: ServerKind) -> None:
     @websocket_listener("/")
     async def listen(data: str, page: int, tags: list[str]) -> dict[str, Any]:
         return {"page": page, "tags": tags}
@@ -638,14 +634,14 @@ async def test_row_16_a_bare_name_of_a_simple_type_is_a_query_parameter(kind: Se
     assert "tags" in denial.json()["detail"]
 
 
-def test_row_16_of_any_other_type_it_is_an_error_at_construction() -> None:
+def test_of_any_other_type_it_is_an_error_at_construction() -> None:
     async def listen(data: str, lock: asyncio.Lock) -> None: ...
 
     with pytest.raises(ImproperlyConfiguredException, match=r"'lock' of .*listen \(.*test_behaviour.py:\d+\): add"):
         Telex([websocket_listener("/")(listen)])
 
 
-async def test_row_17_bare_names_and_marks_both_work(kind: ServerKind) -> None:
+async def test_bare_names_and_marks_both_work(kind: ServerKind) -> None:
     @websocket_listener("/{room:str}/{seat:int}", dependencies={"a": lambda: 1, "b": lambda: 2, "c": lambda: 3})
     async def listen(
         data: str,
@@ -669,7 +665,7 @@ async def test_row_17_bare_names_and_marks_both_work(kind: ServerKind) -> None:
 
 
 @pytest.mark.parametrize("returns", [str | None, dict[str, int] | None, Any, StructPoint | None])
-async def test_row_18_returning_none_sends_nothing(kind: ServerKind, returns: Any) -> None:
+async def test_returning_none_sends_nothing(kind: ServerKind, returns: Any) -> None:
     async def listen(data: str) -> Any:
         return None if data == "quiet" else {"x": 1} if returns != str | None else "loud"
 
@@ -683,7 +679,7 @@ async def test_row_18_returning_none_sends_nothing(kind: ServerKind, returns: An
 
 
 @pytest.mark.parametrize("failing", [True, False])
-async def test_row_19_on_disconnect_runs_exactly_once_and_knows_how(kind: ServerKind, failing: bool) -> None:
+async def test_on_disconnect_runs_exactly_once_and_knows_how(kind: ServerKind, failing: bool) -> None:
     ended: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
 
     async def on_accept() -> None:
@@ -710,7 +706,7 @@ async def test_row_19_on_disconnect_runs_exactly_once_and_knows_how(kind: Server
 # -- 20: class listeners
 
 
-async def test_row_20_a_class_has_the_accept_handler_and_one_instance(kind: ServerKind) -> None:
+async def test_a_class_has_the_accept_handler_and_one_instance(kind: ServerKind) -> None:
     async def accept(socket: Socket) -> None:
         await socket.accept(headers={"x-hello": "there"})
 
@@ -734,7 +730,7 @@ async def test_row_20_a_class_has_the_accept_handler_and_one_instance(kind: Serv
         assert await asked_json(second, "b") == ['"a"', '"b"', "|", '"b"']
 
 
-async def test_row_20_a_class_has_the_connection_lifespan(kind: ServerKind) -> None:
+async def test_a_class_has_the_connection_lifespan(kind: ServerKind) -> None:
     log: list[str] = []
     ended = asyncio.Event()
 
@@ -765,7 +761,7 @@ async def test_row_20_a_class_has_the_connection_lifespan(kind: ServerKind) -> N
 # -- 21: streams end in order
 
 
-async def test_row_21_a_stream_is_closed_before_its_dependencies(kind: ServerKind) -> None:
+async def test_a_stream_is_closed_before_its_dependencies(kind: ServerKind) -> None:
     log: list[str] = []
     ended = asyncio.Event()
 
@@ -792,7 +788,7 @@ async def test_row_21_a_stream_is_closed_before_its_dependencies(kind: ServerKin
 
 
 @pytest.mark.parametrize("listen", [True, False])
-async def test_row_21_a_streams_codes_are_preserved(kind: ServerKind, listen: bool) -> None:
+async def test_a_streams_codes_are_preserved(kind: ServerKind, listen: bool) -> None:
     @websocket_stream("/", listen_for_disconnect=listen)
     async def stream() -> AsyncGenerator[str, None]:
         yield "one"
@@ -814,7 +810,7 @@ class Money:
 ENCODERS: dict[type, TypeEncoder] = {Money: lambda money: f"{money.cents / 100:.2f}"}
 
 
-async def test_row_22_send_websocket_stream_serialises(kind: ServerKind) -> None:
+async def test_send_websocket_stream_serialises(kind: ServerKind) -> None:
     async def values() -> AsyncGenerator[object, None]:
         yield "text"
         yield b"bytes"
@@ -841,7 +837,7 @@ async def test_row_22_send_websocket_stream_serialises(kind: ServerKind) -> None
             assert [await heard(client) for _ in range(4)] == ["<str>", "<bytes>", "<dict>", "<DataPoint>"]
 
 
-async def test_row_23_send_json_uses_the_layers_encoders(kind: ServerKind) -> None:
+async def test_send_json_uses_the_layers_encoders(kind: ServerKind) -> None:
     @websocket("/")
     async def handle(socket: Socket) -> None:
         await socket.send_json(Money(150))
@@ -867,7 +863,7 @@ async def test_row_23_send_json_uses_the_layers_encoders(kind: ServerKind) -> No
         ({"send_mode": "foo"}, "send_mode is 'text' or 'binary', not 'foo'"),
     ],
 )
-def test_row_24_unknown_keywords_and_modes_are_errors(options: Any, complaint: str) -> None:
+def test_unknown_keywords_and_modes_are_errors(options: Any, complaint: str) -> None:
     async def listen(data: str) -> None: ...
 
     with pytest.raises(ImproperlyConfiguredException, match=complaint) as caught:
@@ -875,7 +871,7 @@ def test_row_24_unknown_keywords_and_modes_are_errors(options: Any, complaint: s
     assert "test_behaviour.py:" in str(caught.value)
 
 
-async def test_row_24_opt_carries_ones_own(kind: ServerKind) -> None:
+async def test_opt_carries_ones_own(kind: ServerKind) -> None:
     seen: list[object] = []
 
     def guard(socket: Socket, handler: Any) -> None:
@@ -890,7 +886,7 @@ async def test_row_24_opt_carries_ones_own(kind: ServerKind) -> None:
     assert seen == [{"role": "admin"}]
 
 
-def test_row_25_the_same_path_twice_is_an_error() -> None:
+def test_the_same_path_twice_is_an_error() -> None:
     @websocket_listener("/chat/{room:str}")
     async def first(data: str) -> None: ...
 
@@ -904,7 +900,7 @@ def test_row_25_the_same_path_twice_is_an_error() -> None:
 # -- 26: URLs
 
 
-def test_row_26_paths_by_name_and_by_handler() -> None:
+def test_paths_by_name_and_by_handler() -> None:
     @websocket_listener("/a/{room:str}", name="room")
     async def named(data: str) -> None: ...
 
@@ -948,7 +944,7 @@ def test_row_26_paths_by_name_and_by_handler() -> None:
 # -- 27: sessions
 
 
-async def test_row_27_a_cookie_session_is_read_only(kind: ServerKind) -> None:
+async def test_a_cookie_session_is_read_only(kind: ServerKind) -> None:
     errors: list[str] = []
 
     @websocket_listener("/")
@@ -965,7 +961,7 @@ async def test_row_27_a_cookie_session_is_read_only(kind: ServerKind) -> None:
     assert "read-only" in errors[0]
 
 
-async def test_row_27_a_session_that_is_stored_on_the_server_saves(kind: ServerKind) -> None:
+async def test_a_session_that_is_stored_on_the_server_saves(kind: ServerKind) -> None:
     class Stored:
         def __init__(self) -> None:
             self.saved: dict[str, str] = {}
@@ -992,7 +988,7 @@ async def test_row_27_a_session_that_is_stored_on_the_server_saves(kind: ServerK
 # -- 28: the Origin check applies to every route
 
 
-async def test_row_28_a_foreign_origin_is_refused_on_every_kind_of_route(kind: ServerKind) -> None:
+async def test_a_foreign_origin_is_refused_on_every_kind_of_route(kind: ServerKind) -> None:
     entered: list[str] = []
 
     @websocket("/raw")
@@ -1034,7 +1030,7 @@ async def test_row_28_a_foreign_origin_is_refused_on_every_kind_of_route(kind: S
 # -- 29: the test client
 
 
-async def test_row_29_waits_of_the_test_client_are_bounded_and_errors_surface() -> None:
+async def test_waits_of_the_test_client_are_bounded_and_errors_surface() -> None:
     @websocket_listener("/")
     async def listen(data: str) -> None:
         if data == "fail":
@@ -1053,7 +1049,7 @@ async def test_row_29_waits_of_the_test_client_are_bounded_and_errors_surface() 
 # -- 30: allow_data_discard and listen_for_disconnect
 
 
-async def test_row_30_allow_data_discard_ignores_what_comes(kind: ServerKind) -> None:
+async def test_allow_data_discard_ignores_what_comes(kind: ServerKind) -> None:
     proceed = asyncio.Event()
 
     @websocket_stream("/", allow_data_discard=True)
@@ -1072,7 +1068,7 @@ async def test_row_30_allow_data_discard_ignores_what_comes(kind: ServerKind) ->
         assert await ending(client) == (1000, "")
 
 
-async def test_row_30_without_listening_a_stream_runs_to_its_end(kind: ServerKind) -> None:
+async def test_without_listening_a_stream_runs_to_its_end(kind: ServerKind) -> None:
     left = asyncio.Event()
     done: list[bool] = []
     finished = asyncio.Event()
@@ -1095,7 +1091,7 @@ async def test_row_30_without_listening_a_stream_runs_to_its_end(kind: ServerKin
     assert done == [True]
 
 
-async def test_row_30_reading_and_streaming_at_once_loses_nothing(kind: ServerKind) -> None:
+async def test_reading_and_streaming_at_once_loses_nothing(kind: ServerKind) -> None:
     async def ticks(stop: asyncio.Event) -> AsyncGenerator[dict[str, int], None]:
         yield {"tick": 1}
         await stop.wait()

@@ -1,4 +1,4 @@
-"""BEHAVIOUR.md section 3: what is wrong is an error when the app is built, naming function, file, line and the fix."""
+"""Mistakes are errors when the app is built: the error names the function, the file, the line, and the fix."""
 
 from __future__ import annotations
 

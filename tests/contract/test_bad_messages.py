@@ -1,4 +1,4 @@
-"""Messages that are wrong: what the client is told, and that no handler ever sees them (HARDENING.md T42 to T48).
+"""Messages that are wrong: what the client is told, and that no handler ever sees them.
 
 What JSON leaves open is decided so, and held here: the last of duplicate keys wins; integers are exact, and refused
 where they have more digits than Python reads; fields that a type does not have are ignored, unless the type forbids

@@ -1,5 +1,4 @@
-"""Dependencies are cleaned up once, in reverse, however a connection ends; and 1,000 clients that vanish leave nothing
-(HARDENING.md T36)."""
+"""Dependencies are cleaned up once, in reverse, however a connection ends; 1,000 lost clients leave nothing."""
 
 from __future__ import annotations
 

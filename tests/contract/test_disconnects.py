@@ -1,4 +1,4 @@
-"""Clients that vanish: whatever a handler is doing then ends, and nothing of it is left (HARDENING.md T35, T37)."""
+"""Clients that vanish: whatever a handler is doing then ends, and nothing of it is left."""
 
 from __future__ import annotations
 

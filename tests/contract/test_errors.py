@@ -1,4 +1,4 @@
-"""Handlers that fail, and connections that end in unusual ways (HARDENING.md T26, T27, T34, T43, T45).
+"""Handlers that fail, and connections that end in unusual ways.
 
 What failed is logged once, with its traceback; the client learns that it failed and nothing else.
 """
@@ -124,7 +124,7 @@ async def test_exceptions_say_how_it_ends(site: Site, case: str) -> None:
     assert len(await site.records()) == 2 * is_logged
 
 
-# -- close codes and reasons (T26)
+# -- close codes and reasons
 
 
 @ON_BOTH_PATHS
@@ -172,7 +172,7 @@ async def test_a_reason_that_is_no_text_for_a_frame_does_not_lose_the_close(site
             assert await closing_of(client) == Close(4000, arrives)
 
 
-# -- after the close (T27)
+# -- after the close
 
 
 @pytest.mark.parametrize("path", paths_of(CLOSES_ITSELF))

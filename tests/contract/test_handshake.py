@@ -1,4 +1,4 @@
-"""Opening handshakes that ask for what is not there, or for more than they may (HARDENING.md T19 to T21)."""
+"""Opening handshakes that ask for what is not there, or for more than they may."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ONLY_FOR_AN_ACCEPT = {
 AUTHORIZED = [("Authorization", "Bearer token")]
 
 
-# -- what an app says in its accept (T19)
+# -- what an app says in its accept
 
 
 @ON_BOTH_PATHS
@@ -65,7 +65,7 @@ async def test_of_unknown_subprotocols_none_is_taken(site: Site, offered: str | 
     await site.settled()
 
 
-# -- credentials (T20)
+# -- credentials
 
 
 @pytest.mark.parametrize("path", [plan.path for plan in guarded.plans])
@@ -120,7 +120,7 @@ async def test_there_is_no_way_round_a_guard(site: Site, path: str) -> None:
     await site.records()  # of servers that refuse such a path themselves
 
 
-# -- paths (T21)
+# -- paths
 
 
 # the path, and what the handler gets, if one is there at all

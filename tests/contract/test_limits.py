@@ -1,4 +1,4 @@
-"""Messages at and beyond the limit, each set through the public API (HARDENING.md T48)."""
+"""Messages at and beyond the limit, each set through the public API."""
 
 from __future__ import annotations
 

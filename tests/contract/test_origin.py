@@ -1,4 +1,4 @@
-"""Who may connect from a browser's page, and whom the Host header cannot fool (HARDENING.md T17, T18).
+"""Who may connect from a browser's page, and whom the Host header cannot fool.
 
 A refusal comes before anything of the app's runs: no middleware, no guard, no dependency, no handler.
 """

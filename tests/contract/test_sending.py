@@ -1,4 +1,4 @@
-"""Sending and receiving under pressure: whole, in order, and never without bound (HARDENING.md T7, T8, T38)."""
+"""Sending and receiving under pressure: whole, in order, and never without bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Senders and receivers of different speed: T7, T8, T38 and T39 of HARDENING.md."""
+"""Senders and receivers of different speed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def slowest_echo(client: RawClient, rounds: int) -> float:
     return slowest
 
 
-async def test_t7_a_send_waits_for_a_client_that_does_not_read() -> None:
+async def test_a_send_waits_for_a_client_that_does_not_read() -> None:
     sent: list[int] = []
     over = asyncio.Event()
 
@@ -55,7 +55,7 @@ async def test_t7_a_send_waits_for_a_client_that_does_not_read() -> None:
         await asyncio.wait_for(over.wait(), 5)
 
 
-async def test_t7_in_a_broadcast_only_the_slow_client_suffers() -> None:
+async def test_in_a_broadcast_only_the_slow_client_suffers() -> None:
     members: list[Transport] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +90,7 @@ async def pump(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_t8_a_loop_of_sends_leaves_time_for_others(reads: bool) -> None:
+async def test_a_loop_of_sends_leaves_time_for_others(reads: bool) -> None:
     async with (
         attacked(pump) as server,
         connected(server.port) as other,
@@ -103,7 +103,7 @@ async def test_t8_a_loop_of_sends_leaves_time_for_others(reads: bool) -> None:
         await asyncio.wait({reading})
 
 
-async def test_t8_small_sends_without_a_pause_leave_time_for_others() -> None:
+async def test_small_sends_without_a_pause_leave_time_for_others() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or scope["path"] == "/":
             await echo(scope, receive, send)
@@ -124,7 +124,7 @@ async def test_t8_small_sends_without_a_pause_leave_time_for_others() -> None:
         await asyncio.wait({reading})
 
 
-async def test_t38_concurrent_sends_keep_their_order() -> None:
+async def test_concurrent_sends_keep_their_order() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or scope["path"] == "/":
             await echo(scope, receive, send)
@@ -144,7 +144,7 @@ async def test_t38_concurrent_sends_keep_their_order() -> None:
 
 
 @pytest.mark.parametrize("size", [1500, 9000, 70_000])
-async def test_t38_frames_stay_whole_when_the_client_stalls(size: int) -> None:
+async def test_frames_stay_whole_when_the_client_stalls(size: int) -> None:
     """Each size takes another way to the socket; replies that wait must not share a buffer with later ones.
 
     Frames come one by one, so that each reply is written by itself, and are of different sizes, so that one's header
@@ -166,7 +166,7 @@ async def test_t38_frames_stay_whole_when_the_client_stalls(size: int) -> None:
         await sending
 
 
-async def test_t39_a_noisy_neighbour(echo_app: App) -> None:
+async def test_a_noisy_neighbour(echo_app: App) -> None:
     async with attacked(echo_app) as server, connected(server.port) as other, connected(server.port) as noisy:
         noise = frame(TEXT, b'{"a":1}' * 10_000)
 

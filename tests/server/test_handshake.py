@@ -1,4 +1,4 @@
-"""The opening handshake under attack: T12 to T19, T21 and T22 of HARDENING.md."""
+"""The opening handshake under attack."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def status_of(port: int, path: str = "/", headers: list[tuple[str, str]] |
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_t12_clients_that_do_not_complete_a_request_are_closed(http: str) -> None:
+async def test_clients_that_do_not_complete_a_request_are_closed(http: str) -> None:
     async with attacked(echo, handshake_timeout=0.4, http=http) as server:
         began = time.monotonic()
         async with contextlib.AsyncExitStack() as stack:
@@ -47,7 +47,7 @@ async def dribble_headers(client: RawClient) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_t12_the_clock_runs_again_for_a_later_request() -> None:
+async def test_the_clock_runs_again_for_a_later_request() -> None:
     async with attacked(echo, handshake_timeout=0.4) as server, await RawClient.open(server.port) as client:
         await client.send(b"GET /page HTTP/1.1\r\nHost: a\r\n\r\n")
         assert (await client.read_response()).status == 200
@@ -56,7 +56,7 @@ async def test_t12_the_clock_runs_again_for_a_later_request() -> None:
         await client.read_to_end()
 
 
-async def test_t12_an_application_that_does_not_answer() -> None:
+async def test_an_application_that_does_not_answer() -> None:
     told: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +72,7 @@ async def test_t12_an_application_that_does_not_answer() -> None:
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_t13_oversized_requests(http: str) -> None:
+async def test_oversized_requests(http: str) -> None:
     async with attacked(echo, http=http) as server:
         for count in (200, 2000):
             headers = [(f"X-{number}", "y") for number in range(count)]
@@ -82,20 +82,20 @@ async def test_t13_oversized_requests(http: str) -> None:
 
 
 @pytest.mark.parametrize(("count", "status"), [(123, 101), (124, 431)])
-async def test_t13_the_bound_on_headers_is_exact(count: int, status: int) -> None:
+async def test_the_bound_on_headers_is_exact(count: int, status: int) -> None:
     async with running(echo) as server:
         headers = [(f"X-{number}", "y") for number in range(count)]  # beside the five that a handshake has
         assert await status_of(server.port, headers=headers) == status
 
 
 @pytest.mark.parametrize(("size", "status"), [(8192 - len("X-Big:"), 101), (8193 - len("X-Big:"), 431)])
-async def test_t13_the_bound_on_a_header_is_exact(size: int, status: int) -> None:
+async def test_the_bound_on_a_header_is_exact(size: int, status: int) -> None:
     async with running(echo) as server:
         # The server counts the rebuilt line "x-big: ...", which has one space.
         assert await status_of(server.port, headers=[("X-Big", "y" * (size - 1))]) == status
 
 
-async def test_t14_headers_that_make_parsers_slow() -> None:
+async def test_headers_that_make_parsers_slow() -> None:
     async with attacked(echo) as server:
         for headers in (
             [("Sec-WebSocket-Protocol", "b" + " " * 8000 + "x")],
@@ -120,13 +120,13 @@ async def test_t14_headers_that_make_parsers_slow() -> None:
         ([("X-Odd", "a\x00b")], 400),
     ],
 )
-async def test_t15_odd_bytes_in_headers(headers: list[tuple[str, str]], status: int) -> None:
+async def test_odd_bytes_in_headers(headers: list[tuple[str, str]], status: int) -> None:
     async with running(echo) as server:
         assert await status_of(server.port, headers=headers) == status
 
 
 @pytest.mark.parametrize(("path", "status"), [("/%ff", 101), ("/\xff", 400), ("/%00%0d%0a", 101), ("/../../etc", 101)])
-async def test_t15_t21_odd_paths(path: str, status: int) -> None:
+async def test_odd_paths(path: str, status: int) -> None:
     app = Recorder()
     async with running(app) as server:
         assert await status_of(server.port, path) == status
@@ -134,7 +134,7 @@ async def test_t15_t21_odd_paths(path: str, status: int) -> None:
         assert app.scopes[0]["raw_path"] == path.encode()
 
 
-async def test_t21_a_path_is_decoded_once() -> None:
+async def test_a_path_is_decoded_once() -> None:
     app = Recorder()
     async with running(app, root_path="/mounted") as server:
         assert await status_of(server.port, "/a%2520b/%C3%BC?q=%20") == 101
@@ -163,26 +163,24 @@ async def test_t21_a_path_is_decoded_once() -> None:
         ({}, [("Connection", "Upgrade"), ("Upgrade", "WebSocket")], 101),
     ],
 )
-async def test_t16_t18_what_a_request_must_say(
-    how: dict[str, object], headers: list[tuple[str, str]], status: int
-) -> None:
+async def test_what_a_request_must_say(how: dict[str, object], headers: list[tuple[str, str]], status: int) -> None:
     async with running(echo) as server:
         assert await status_of(server.port, "/", headers, **how) == status
 
 
-async def test_t16_a_refusal_names_the_version() -> None:
+async def test_a_refusal_names_the_version() -> None:
     async with running(echo) as server, await RawClient.open(server.port) as client:
         response = await client.handshake("/", [("Sec-WebSocket-Version", "8")])
         assert (response.status, response.header("sec-websocket-version")) == (426, "13")
 
 
-async def test_t16_a_request_without_upgrade_is_http() -> None:
+async def test_a_request_without_upgrade_is_http() -> None:
     async with running(echo) as server, await RawClient.open(server.port) as client:
         response = await client.handshake("/", without=["Upgrade"])
         assert (response.status, response.body) == (200, b"hello")
 
 
-async def test_t18_targets_that_are_no_paths() -> None:
+async def test_targets_that_are_no_paths() -> None:
     app = Recorder()
     async with running(app) as server:
         assert await status_of(server.port, "@evil") == 400
@@ -204,7 +202,7 @@ ACCEPTS = [
 
 
 @pytest.mark.parametrize("accept", ACCEPTS, ids=lambda accept: repr(accept)[:40])
-async def test_t19_an_accept_that_would_break_the_response(
+async def test_an_accept_that_would_break_the_response(
     accept: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     errors: list[ValueError] = []
@@ -282,7 +280,7 @@ async def test_an_application_that_forgets_to_answer(caplog: pytest.LogCaptureFi
     assert "without accepting" in caplog.text
 
 
-async def test_t22_a_handshake_in_pieces() -> None:
+async def test_a_handshake_in_pieces() -> None:
     request = (
         "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Version: 13\r\n{KEY[0]}: {KEY[1]}\r\n\r\n"
@@ -296,7 +294,7 @@ async def test_t22_a_handshake_in_pieces() -> None:
 
 
 @pytest.mark.parametrize("http", ["httptools", "h11"])
-async def test_t22_frames_before_the_answer(http: str) -> None:
+async def test_frames_before_the_answer(http: str) -> None:
     release = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Memory and queues under attack: T1 to T6, T9 and T10 of HARDENING.md, through the public settings."""
+"""Memory and queues under attack, through the public settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def measured(**settings: object) -> AsyncIterator[tuple[Running, int]]:
 
 @pytest.mark.parametrize(("size", "code"), [(4095, None), (4096, None), (4097, 1009)])
 @pytest.mark.parametrize("fragments", [1, 2, 7])
-async def test_t1_the_message_limit_is_exact(size: int, code: int | None, fragments: int) -> None:
+async def test_the_message_limit_is_exact(size: int, code: int | None, fragments: int) -> None:
     async with attacked(echo, max_message_size=4096) as server, connected(server.port) as client:
         step = -(-size // fragments)
         parts = [b"x" * min(step, size - start) for start in range(0, size, step)]
@@ -49,7 +49,7 @@ async def test_t1_the_message_limit_is_exact(size: int, code: int | None, fragme
 
 
 @pytest.mark.parametrize(("count", "code"), [(4095, None), (4096, None), (4097, 1009)])
-async def test_t2_the_limit_on_fragments_is_exact(count: int, code: int | None) -> None:
+async def test_the_limit_on_fragments_is_exact(count: int, code: int | None) -> None:
     async with attacked(echo, max_message_size=4096) as server, connected(server.port) as client:
         empty = frame(CONTINUATION, b"", fin=False)
         await client.send(frame(TEXT, b"x", fin=False) + empty * (count - 2) + frame(CONTINUATION))
@@ -59,7 +59,7 @@ async def test_t2_the_limit_on_fragments_is_exact(count: int, code: int | None) 
             assert (await client.read_close()).code == code
 
 
-async def test_t3_a_message_byte_by_byte() -> None:
+async def test_a_message_byte_by_byte() -> None:
     async with attacked(echo) as server, connected(server.port) as client:
         for byte in frame(TEXT, b"dribble" * 30):
             await client.send(bytes([byte]))
@@ -68,7 +68,7 @@ async def test_t3_a_message_byte_by_byte() -> None:
 
 
 @pytest.mark.memory
-async def test_t1_t2_t3_t4_memory_stays_flat() -> None:
+async def test_memory_stays_flat() -> None:
     async with measured() as (server, before):
         async with connected(server.port) as client:  # fragments without end
             part = frame(CONTINUATION, b"x" * 65_536, fin=False)
@@ -105,7 +105,7 @@ def bomb(size: int, *, whole: bool = True) -> bytes:
 
 
 @pytest.mark.memory
-async def test_t5_a_deflate_bomb() -> None:
+async def test_a_deflate_bomb() -> None:
     async with measured() as (server, before):
         for messages in (
             [frame(BINARY, bomb(200 * MIB), rsv=4)],
@@ -126,7 +126,7 @@ async def test_t5_a_deflate_bomb() -> None:
 
 
 @pytest.mark.parametrize(("more", "code"), [(-1, None), (0, None), (1, 1009)])
-async def test_t5_the_limit_after_inflating_is_exact(more: int, code: int | None) -> None:
+async def test_the_limit_after_inflating_is_exact(more: int, code: int | None) -> None:
     async with attacked(echo, max_message_size=5000) as server, await RawClient.open(server.port) as client:
         assert (await client.handshake("/", OFFER)).status == 101
         await client.send(frame(BINARY, bomb(5000 + more), rsv=4))
@@ -137,7 +137,7 @@ async def test_t5_the_limit_after_inflating_is_exact(more: int, code: int | None
 
 
 @pytest.mark.memory
-async def test_t6_an_application_that_never_receives() -> None:
+async def test_an_application_that_never_receives() -> None:
     async with measured() as (server, before), connected(server.port, "/deaf") as client:
         client.timeout = 1
         sent = 0
@@ -152,7 +152,7 @@ async def test_t6_an_application_that_never_receives() -> None:
 
 
 @pytest.mark.parametrize("messages", [3, 4, 5])
-async def test_t6_reading_stops_at_the_queues_length(messages: int) -> None:
+async def test_reading_stops_at_the_queues_length(messages: int) -> None:
     app = Recorder()
     async with running(app, max_queue=4) as server, connected(server.port) as client:
         for number in range(messages):
@@ -161,7 +161,7 @@ async def test_t6_reading_stops_at_the_queues_length(messages: int) -> None:
 
 
 @pytest.mark.memory
-async def test_t9_a_flood_of_pings_that_reads_no_pong() -> None:
+async def test_a_flood_of_pings_that_reads_no_pong() -> None:
     async with measured() as (server, before), connected(server.port, receive_buffer=4096) as client:
         flood = frame(PING, b"p" * 100) * 1000
         with contextlib.suppress(TimeoutError):
@@ -175,7 +175,7 @@ async def test_t9_a_flood_of_pings_that_reads_no_pong() -> None:
 
 
 @pytest.mark.memory
-async def test_t10_idle_connections_give_large_buffers_back() -> None:
+async def test_idle_connections_give_large_buffers_back() -> None:
     settings = {"ping_interval": 0.3, "ping_timeout": 20.0, "max_message_size": 4 * MIB}
     async with measured(**settings) as (server, before), contextlib.AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(connected(server.port, "/deaf")) for _ in range(40)]

@@ -1,4 +1,4 @@
-"""What an application sees of the server, and what becomes of its errors; T40 of HARDENING.md."""
+"""What an application sees of the server, and what becomes of its errors."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def test_events_out_of_order_after_accept() -> None:
     assert errors == [ConnectionStateError, ConnectionStateError, KeyError, ConnectionStateError]
 
 
-async def test_t40_what_clients_say_cannot_forge_or_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_clients_say_cannot_forge_or_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
     async with attacked(echo) as server:
         async with await RawClient.open(server.port) as client:
             await client.handshake("/%0aERROR%20forged%1b[31m" + "p" * 5000)

@@ -1,4 +1,4 @@
-"""Starting and stopping: T33 of HARDENING.md, the drain's stages, sockets of every kind, processes."""
+"""Starting and stopping, the drain's stages, sockets of every kind, processes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Busy:
             await send({**event, "type": "websocket.send"})
 
 
-async def test_t33_the_drain_goes_in_batches_and_lets_the_busy_finish() -> None:
+async def test_the_drain_goes_in_batches_and_lets_the_busy_finish() -> None:
     app = Busy()
     settings = {"drain_batch": 5, "drain_interval": 0.1, "drain_timeout": 5.0}
     async with running(app, **settings) as server, AsyncExitStack() as stack:
@@ -85,7 +85,7 @@ async def test_t33_the_drain_goes_in_batches_and_lets_the_busy_finish() -> None:
     assert time.monotonic() - began < 3
 
 
-async def test_t33_at_the_deadline_the_stuck_are_ended() -> None:
+async def test_at_the_deadline_the_stuck_are_ended() -> None:
     app = Busy()
     async with running(app, drain_timeout=0.3, close_timeout=0.5) as server, AsyncExitStack() as stack:
         stuck, sending = [await stack.enter_async_context(connected(server.port)) for _ in range(2)]
@@ -117,7 +117,7 @@ async def test_while_draining_no_connection_is_accepted() -> None:
             await RawClient.open(server.port)
 
 
-async def test_t33_signals() -> None:
+async def test_signals() -> None:
     async with process("tests.server.apps:attackable", drain_timeout=20.0) as server:
         async with connected(server.port, "/sleep") as stuck, connected(server.port) as idle:
             server.process.send_signal(signal.SIGTERM)

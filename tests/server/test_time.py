@@ -1,4 +1,4 @@
-"""Clients that go quiet, vanish or do not let go: T29 to T33 of HARDENING.md."""
+"""Clients that go quiet, vanish or do not let go."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.server.conftest import attacked, connected, echoes, running
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, close_frame, frame
 
 
-async def test_t29_a_client_that_does_not_pong_is_let_go() -> None:
+async def test_a_client_that_does_not_pong_is_let_go() -> None:
     app = Recorder()
     async with running(app, ping_interval=0.2, ping_timeout=0.2) as server:
         began = time.monotonic()
@@ -28,7 +28,7 @@ async def test_t29_a_client_that_does_not_pong_is_let_go() -> None:
     assert app.end == (1011, "keepalive ping timeout")
 
 
-async def test_t29_a_client_that_neither_reads_nor_pongs_is_let_go() -> None:
+async def test_a_client_that_neither_reads_nor_pongs_is_let_go() -> None:
     gone = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +47,7 @@ async def test_t29_a_client_that_neither_reads_nor_pongs_is_let_go() -> None:
         await asyncio.wait_for(gone.wait(), 5)
 
 
-async def test_t29_pongs_keep_a_quiet_client() -> None:
+async def test_pongs_keep_a_quiet_client() -> None:
     async with running(echo, ping_interval=0.1, ping_timeout=0.2) as server, connected(server.port) as client:
         for _ in range(5):
             ping = await client.read_frame()
@@ -56,7 +56,7 @@ async def test_t29_pongs_keep_a_quiet_client() -> None:
         await echoes(client)
 
 
-async def test_t29_a_client_that_the_server_does_not_read_from_is_not_blamed() -> None:
+async def test_a_client_that_the_server_does_not_read_from_is_not_blamed() -> None:
     release = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,7 +87,7 @@ async def test_t29_a_client_that_the_server_does_not_read_from_is_not_blamed() -
     assert got == [b"x"] * 4 + [b"y"] * 4
 
 
-async def test_t30_a_client_that_goes_quiet_is_closed() -> None:
+async def test_a_client_that_goes_quiet_is_closed() -> None:
     app = Recorder()
     async with running(app, idle_timeout=0.4, ping_interval=None) as server, connected(server.port) as client:
         for _ in range(4):
@@ -99,7 +99,7 @@ async def test_t30_a_client_that_goes_quiet_is_closed() -> None:
     assert app.end == (1001, "idle timeout")
 
 
-async def test_t30_a_connection_ends_at_its_maximum_age() -> None:
+async def test_a_connection_ends_at_its_maximum_age() -> None:
     async with running(echo, max_lifetime=0.3) as server, connected(server.port) as client:
         closing = asyncio.create_task(client.read_close())
         began = time.monotonic()
@@ -118,7 +118,7 @@ async def closing(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 4000})
 
 
-async def test_t31_a_client_that_does_not_answer_the_close() -> None:
+async def test_a_client_that_does_not_answer_the_close() -> None:
     async with attacked(closing, close_timeout=0.3) as server, connected(server.port, "/close") as client:
         began = time.monotonic()
         assert (await client.read_close()).code == 4000
@@ -126,7 +126,7 @@ async def test_t31_a_client_that_does_not_answer_the_close() -> None:
         assert 0.2 < time.monotonic() - began < 2
 
 
-async def test_t31_a_client_that_talks_on_after_a_failure() -> None:
+async def test_a_client_that_talks_on_after_a_failure() -> None:
     async with attacked(echo, close_timeout=0.3) as server, connected(server.port) as client:
         began = time.monotonic()
         await client.send(frame(3))
@@ -146,7 +146,7 @@ async def test_t31_a_client_that_talks_on_after_a_failure() -> None:
     ids=["idle", "mid-frame", "mid-message", "mid-frame of 500"],
 )
 @pytest.mark.parametrize("how", ["half-close", "reset"])
-async def test_t32_clients_that_vanish(before: bytes, how: str) -> None:
+async def test_clients_that_vanish(before: bytes, how: str) -> None:
     app = Recorder()
     async with running(app) as server, connected(server.port) as client:
         await client.send(before)
@@ -159,7 +159,7 @@ async def test_t32_clients_that_vanish(before: bytes, how: str) -> None:
     assert app.end == (1006, "")
 
 
-async def test_t32_resets_in_every_stage_leave_nothing_behind(echo_app: App) -> None:
+async def test_resets_in_every_stage_leave_nothing_behind(echo_app: App) -> None:
     async with attacked(echo_app) as server:
         for number in range(60):
             client = await RawClient.open(server.port, receive_buffer=4096)
@@ -174,7 +174,7 @@ async def test_t32_resets_in_every_stage_leave_nothing_behind(echo_app: App) -> 
             client.reset()
 
 
-async def test_t32_a_client_that_leaves_while_it_is_accepted() -> None:
+async def test_a_client_that_leaves_while_it_is_accepted() -> None:
     outcomes: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -199,7 +199,7 @@ async def test_t32_a_client_that_leaves_while_it_is_accepted() -> None:
     assert outcomes == ["websocket.disconnect", "OSError"]
 
 
-async def test_t32_a_send_that_waits_learns_that_the_client_is_gone() -> None:
+async def test_a_send_that_waits_learns_that_the_client_is_gone() -> None:
     outcome = asyncio.get_running_loop().create_future()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
