@@ -103,7 +103,7 @@ class Telex:
         self.state: Final[State] = config.state
         self.debug: Final = config.debug
         self.connections: Final = Registry()
-        """Every live connection."""
+        """Every accepted connection."""
         self._http = config.http
         self._lifespans = tuple(config.lifespan)
         self._on_startup = tuple(config.on_startup)

@@ -131,12 +131,24 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._step: _Step = "init"
         self._was_accepted = False
         self._accepting: asyncio.Future[None] | None = None
+        self._owner: asyncio.Task[object] | None = None
+        self._announce: Callable[[WebSocket[Any, Any, Any]], None] | None = None
 
     def configure(self, options: ConnectionOptions) -> None:
         """Set the limits and encoders; a session does, so that subclasses need not pass them through ``__init__``."""
         self.options = options
         self.inbox.max_messages = options.max_queued_messages
         self.inbox.max_bytes = options.max_message_size
+
+    def own(self, task: asyncio.Task[object] | None) -> None:
+        """Let ``task`` alone, and the streams that it starts, accept by sending: it serves this connection."""
+        self._owner = task
+
+    def admit(self, announce: Callable[[WebSocket[Any, Any, Any]], None]) -> None:
+        """Guards and dependencies have agreed: call ``announce`` as soon as the connection is open."""
+        self._announce = announce
+        if self.is_open:
+            announce(self)
 
     # -- what the handshake says
 
@@ -237,6 +249,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
             if self.transport is not None:
                 self.transport.set_activity(self.inbox)
+            if self._announce is not None:
+                self._announce(self)
         finally:
             accepting.set_result(None)
             self._accepting = None
@@ -283,17 +297,27 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
         :raises WebSocketDisconnect: the client has left.
         :raises ConnectionStateError: the handshake was refused, or the connection closed; ``call`` is what it hinders.
+            Or a task that does not serve this connection would accept it by sending.
         """
         if self._step in {"closed", "disconnect"}:
             self._refuse(call)
         if self._step == "open":
             return
         if self._accepting is None:
+            if call == "send" and not self._accepts_by_sending():
+                raise ConnectionStateError(
+                    "send() by another task than the handler's, on a connection that has not been accepted:"
+                    " call 'await socket.accept()' in the handler before its socket is given to others"
+                )
             await self.accept()
         else:
             await asyncio.shield(self._accepting)
             if not self.is_open:
                 self._refuse(call)
+
+    def _accepts_by_sending(self) -> bool:
+        task = asyncio.current_task()
+        return self._owner in {None, task} or (self.streams is not None and task in self.streams)
 
     # -- the closing handshake
 
@@ -520,6 +544,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """
         if self.streams is None:
             raise ConnectionStateError("start_stream() outside of a handler: use send_websocket_stream(socket, stream)")
+        if not self._was_accepted and not self._accepts_by_sending():
+            raise ConnectionStateError(
+                "start_stream() by another task than the handler's, on a connection that has not been accepted:"
+                " call 'await socket.accept()' in the handler first"
+            )
         return self.streams.start(send_stream(self, stream, mode, send_handler))
 
 

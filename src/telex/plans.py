@@ -9,6 +9,7 @@ All kinds of handler share the session that is compiled here::
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -180,7 +181,7 @@ def _compile_session(build: Build, run: Run, errors: Errors, check_origin: Origi
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
         socket.configure(options)
-        registry.add(socket)
+        socket.own(asyncio.current_task())
         try:
             if check_origin is not None:
                 check_origin(socket)
@@ -210,13 +211,17 @@ def _compile_serve(build: Build, run: Run) -> Callable[[Socket], Awaitable[None]
     resolve = build.graph.connection_resolver()
     body = _with_streams(run) if build.graph.takes_socket else run
     nothing: list[Any] = [None]
+    announce = build.registry.add
 
     def serve_plainly(socket: Socket) -> Awaitable[None]:
+        socket.admit(announce)
         return body(socket, nothing)
 
     async def serve(socket: Socket) -> None:
         async with AsyncExitStack() as exits:
-            await body(socket, await resolve(socket, exits))
+            slots = await resolve(socket, exits)
+            socket.admit(announce)
+            await body(socket, slots)
 
     return serve if build.graph.needs_resolving else serve_plainly
 

@@ -18,7 +18,11 @@ CLOSE_WITHIN: Final = 5.0
 
 
 class Registry:
-    """Every accepted connection of one app, from accept to the end of its cleanup."""
+    """The connections of one app that Origin check, guards and dependencies agreed to and that were accepted.
+
+    A connection is here from its accept, or from the end of its dependencies where one of them accepts, to the end of
+    its cleanup.
+    """
 
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
