@@ -165,6 +165,7 @@ async def test_a_plugin_changes_the_configuration_before_the_app_is_built() -> N
 
     @websocket_listener("/")
     async def listen(data: str, who: Any, socket: WebSocket) -> list[Any]:
+        assert isinstance(socket.app, Telex)
         return [who, socket.app.plans[0].layer.opt["plugged"], socket.app.state.plugged]
 
     assert isinstance(Adding(), Plugin)

@@ -151,6 +151,7 @@ async def test_every_layer_from_the_app_to_the_handler_is_merged() -> None:
 
         @websocket_listener("/{room:str}", guards=[noting("handler")], opt={"handler": 1, "nearest": "handler"})
         async def listen(self, data: str, socket: WebSocket) -> Any:
+            assert isinstance(socket.app, Telex)
             plan = next(plan for plan in socket.app.plans if plan.path == "/v1/lobby/{room:str}")
             return dict(plan.layer.opt)
 

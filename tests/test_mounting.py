@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from telex import State, Telex, WebSocket, WebSocketException, websocket_listener
+from telex.handlers.base import Handler
 from telex.types import ASGIApp, Receive, Scope, Send
 from tests.contract.servers import ServerKind
 from tests.support.live import asked_json, connected, denied, ending, serving
@@ -126,7 +127,7 @@ async def test_starlette_finds_urls_of_ours() -> None:
 
 
 async def test_telex_around_a_site_that_it_is_not_mounted_in(kind: ServerKind) -> None:
-    handlers = [plan.handler for plan in live().plans]
+    handlers = [cast("Handler", plan.handler) for plan in live().plans]
     outer = Telex(handlers, http=Starlette(routes=[Mount("/", site())]))
     async with serving(outer, kind) as running:
         async with connected(running, "/rooms/blue") as client:

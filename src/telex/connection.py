@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NoReturn, TypeAlias, cast
+from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, cast
 
 import msgspec
 from starlette.datastructures import URL, URLPath
@@ -37,10 +37,7 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar
 
-if TYPE_CHECKING:
-    from telex.application import Telex
-
-__all__ = ("ConnectionOptions", "ConnectionState", "WebSocket")
+__all__ = ("App", "ConnectionOptions", "ConnectionState", "Socket", "WebSocket")
 
 UserT = TypeVar("UserT", default=Any)
 AuthT = TypeVar("AuthT", default=Any)
@@ -95,8 +92,31 @@ class ConnectionOptions:
         encode = msgspec.json.Encoder(enc_hook=codecs.encoder_hook(self.type_encoders)).encode
         object.__setattr__(self, "encode_json", encode)
 
+    def value_writer(self, mode: Mode) -> codecs.Writer:
+        """The function that writes any value: text and bytes as they are, the rest as JSON."""
+        return codecs.value_writer(Any, mode, self.type_encoders)
+
 
 _DEFAULT_OPTIONS: Final = ConnectionOptions()
+
+
+class App(Protocol):
+    """The ``Telex`` app as its connections see it."""
+
+    @property
+    def state(self) -> State:
+        """The app's state."""
+
+    @property
+    def debug(self) -> bool:
+        """Whether clients are told what failed."""
+
+    @property
+    def connections(self) -> Collection[Socket]:
+        """Every live connection of the app."""
+
+    def route_reverse(self, target: object, **path_parameters: Any) -> str:
+        """The path of a handler, given by its name or itself, with these path parameters."""
 
 
 class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
@@ -153,9 +173,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- what the handshake says
 
     @property
-    def app(self) -> Telex:
+    def app(self) -> App:
         """The Telex app that serves this connection."""
-        return cast("Telex", self.scope["app"])
+        return cast("App", self.scope["app"])
 
     @property
     def route_handler(self) -> object:
@@ -549,7 +569,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
                 "start_stream() by another task than the handler's, on a connection that has not been accepted:"
                 " call 'await socket.accept()' in the handler first"
             )
-        return self.streams.start(send_stream(self, stream, mode, send_handler))
+        return self.streams.start(send_stream(self, stream, self.options.value_writer(mode), mode, send_handler))
 
 
 class WrongModeException(WebSocketException):
@@ -586,3 +606,7 @@ def is_too_long(event: Message, limit: int) -> bool:
 
 async def _no_channel(*_: object) -> NoReturn:
     raise ConnectionStateError("this WebSocket was made without an ASGI receive and send")
+
+
+Socket: TypeAlias = WebSocket[Any, Any, Any]
+"""A connection whatever its user, auth and state are."""

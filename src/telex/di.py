@@ -16,7 +16,7 @@ import msgspec
 
 from telex import codecs
 from telex.calls import Cache, Call, Slots, Step, provider_step
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.datastructures import Empty, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
@@ -27,7 +27,6 @@ from telex.types import TypeDecoder
 __all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
 
 T = TypeVar("T")
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 Scope: TypeAlias = Literal["connection", "message"]
 
 RESERVED: Final = frozenset({"socket", "data", "state", "scope", "headers", "cookies", "query"})

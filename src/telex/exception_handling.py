@@ -6,20 +6,19 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Awaitable, Mapping
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, cast
 
 from starlette import exceptions as starlette_exceptions
 from starlette.responses import Response
 
 from telex import codecs
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.exceptions import BackendUnavailable, HTTPException, WebSocketDisconnect, WebSocketException
 from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1011_UNEXPECTED_ERROR, is_sendable_close_code
 from telex.types import ExceptionHandler, Mode, TypeEncoder
 
 __all__ = ("Errors", "leaf")
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 logger: Final = logging.getLogger("telex")
 
 REPORT_EXTENSION: Final = "telex.exception_handling"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any
 
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import HTTPConnection
 
 from telex.exceptions import ImproperlyConfiguredException
 from telex.types import ASGIApp, Middleware, Scope
 
 __all__ = ("DefineMiddleware", "without_fast_path", "wrap_in_middleware")
-
-OriginCheck: TypeAlias = Callable[[HTTPConnection], None]
 
 
 class DefineMiddleware:

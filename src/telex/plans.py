@@ -13,12 +13,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from telex import codecs
 from telex.calls import Cache
 from telex.codecs import Reader, Writer
-from telex.connection import ConnectionOptions, WebSocket
+from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
@@ -29,17 +29,13 @@ from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
 from telex.registry import Registry
-from telex.signatures import describe, positional_count
+from telex.signatures import AnyCallable, describe, positional_count
 from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from telex.handlers.base import Handler
-
 __all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 """Serves one connection whose dependencies are resolved. It accepts, and may leave the closing to the session."""
 
@@ -59,7 +55,7 @@ class HandlerPlan:
     path: str
     name: str | None
     kind: str
-    handler: Handler
+    handler: Compilable
     layer: Layer
     app: ASGIApp
     where: str
@@ -68,11 +64,34 @@ class HandlerPlan:
     parameters: tuple[RequestParameter, ...]
 
 
+class Compilable(Protocol):
+    """A handler's description, as it is compiled: :class:`telex.handlers.base.Handler`."""
+
+    @property
+    def kind(self) -> str:
+        """The kind of handler, such as ``listener``."""
+
+    @property
+    def fn(self) -> AnyCallable:
+        """The user's function."""
+
+    @property
+    def name(self) -> str | None:
+        """What ``route_reverse`` finds it by."""
+
+    @property
+    def send_mode(self) -> Mode:
+        """The mode that it sends in."""
+
+    def compile_run(self, build: Build) -> Run:
+        """What this handler does with a connection."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Build:
     """What compiling one handler for one path needs, and what its kind finds out on the way."""
 
-    handler: Handler
+    handler: Compilable
     layer: Layer
     path: str
     path_names: frozenset[str]
@@ -83,7 +102,6 @@ class Build:
     where: str = field(init=False)
     receives: tuple[MessageShape, ...] = ()
     sends: tuple[MessageShape, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.where = describe(self.handler.fn)

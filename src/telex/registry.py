@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.status_codes import WS_1012_SERVICE_RESTART
 
 __all__ = ("Registry",)
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 
 CLOSE_WITHIN: Final = 5.0
 """Seconds that a connection which is drained may take to accept its close frame."""

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from telex import codecs
+from telex.codecs import Raw, Writer
 from telex.types import Mode
-
-if TYPE_CHECKING:
-    from telex.connection import WebSocket
 
 __all__ = ("SendHandler", "Streams", "send_stream")
 
 SendHandler: TypeAlias = Callable[[Any, Any], Awaitable[None]]
 """Takes the socket and a value, and sends it in its own way."""
+
+
+class StreamTarget(Protocol):
+    """What a stream needs of the connection that it sends over."""
+
+    @property
+    def connection_state(self) -> str:
+        """``disconnect`` once the connection has ended."""
+
+    async def send_data(self, data: Raw, mode: Mode) -> None:
+        """Send one message."""
 
 
 class Streams(asyncio.TaskGroup):
@@ -42,13 +50,13 @@ class Streams(asyncio.TaskGroup):
 
 
 async def send_stream(
-    socket: WebSocket[Any, Any, Any],
+    socket: StreamTarget,
     stream: AsyncIterator[object],
+    write: Writer,
     mode: Mode,
     send_handler: SendHandler | None,
 ) -> None:
     """Send what ``stream`` yields until it is exhausted or the connection ends; it is closed in any case."""
-    write = codecs.value_writer(Any, mode, socket.options.type_encoders)
     try:
         async for value in stream:
             if socket.connection_state == "disconnect":

@@ -6,10 +6,7 @@ Event shapes are those of the ASGI WebSocket specification 2.4 (https://asgi.rea
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict
-
-if TYPE_CHECKING:
-    from telex.connection import WebSocket
+from typing import Any, Final, Literal, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict
 
 __all__ = (
     "BINARY_OPCODE",
@@ -22,7 +19,6 @@ __all__ = (
     "DenialStartEvent",
     "DirectSend",
     "ExceptionHandler",
-    "Guard",
     "Message",
     "Middleware",
     "Mode",
@@ -164,11 +160,11 @@ class Transport(Protocol):
         """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event."""
 
 
-Guard: TypeAlias = "Callable[[WebSocket[Any, Any, Any]], Awaitable[None] | None]"
-"""Runs before accept; raises to refuse. Sync guards run inline."""
+ExceptionHandler: TypeAlias = Callable[[Any, Any], object]
+"""Takes the socket and the exception, which a handler may annotate with subclasses of its own.
 
-ExceptionHandler: TypeAlias = "Callable[[WebSocket[Any, Any, Any], Any], object]"
-"""Takes the socket and the exception; its result (awaited if awaitable) is the reply, ``None`` for none."""
+Its result (awaited if awaitable) is the reply; ``None`` sends none.
+"""
 
 Middleware: TypeAlias = Callable[[ASGIApp], ASGIApp]
 """A plain ASGI middleware factory."""

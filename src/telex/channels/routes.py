@@ -14,7 +14,7 @@ from telex.channels.delivery.subscriber import Subscription, streams_of
 from telex.channels.events import OnGap, Position
 from telex.channels.presence import Watch
 from telex.codecs import Reader
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.di import Provide
 from telex.exceptions import (
     ChannelsException,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 __all__ = ("channel_listener", "generated_handlers")
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 Identity: TypeAlias = str | tuple[str, object]
 """Who a connection is: the key of its presence, and what is told about it."""
 Identify: TypeAlias = Callable[[Socket], Identity | Awaitable[Identity]]
@@ -94,7 +93,7 @@ def channel_listener(
     read = None if publish is None else codecs.reader(publish)
     plain = as_text if send_mode == "text" else as_bytes
 
-    async def follow(socket: WebSocket[Any, Any, Any], channels: Any, channel_topic: str) -> None:
+    async def follow(socket: Socket, channels: Any, channel_topic: str) -> None:
         frame = as_envelope if ENVELOPE in socket.scope.get("subprotocols", ()) else plain
         since = _since(socket, channels, channel_topic)
         async with AsyncExitStack() as stack:
@@ -125,7 +124,7 @@ def generated_handlers(
     frame = as_text if mode == "text" else as_bytes
 
     def handler(path: str, channel: str | None) -> WebsocketHandler:
-        async def follow(socket: WebSocket[Any, Any, Any]) -> None:
+        async def follow(socket: Socket) -> None:
             topic = socket.path_params["channel_name"] if channel is None else channel
             async with _joined(hub, topic, history, None) as subscriber:
                 await socket.accept()

@@ -10,19 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 from telex.busy_monitor import DONE, FRESH, running_watch
 from telex.codecs import Raw, as_is, is_raw_writer
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.event_reader import IDLE, READING, as_disconnect
 from telex.exceptions import WebSocketDisconnect
 from telex.handlers.message_loop import KEYS, NATIVE, Exchange, Handle, Slots
 from telex.types import Message, Transport
 
 __all__ = ("compile_callback", "serve_by_transport")
-
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 
 
 # What follows is long on purpose: what it was split into, every message would call.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
-from telex.connection import WebSocket
+from telex.connection import Socket, WebSocket
 from telex.event_reader import supervised
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
@@ -22,7 +22,6 @@ from telex.types import Mode
 
 __all__ = ("ListenerHandler", "ListenerOptions", "WebsocketListener", "websocket_listener")
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 AcceptHandler: TypeAlias = Callable[[Any], Awaitable[None] | None]
 Serve: TypeAlias = Callable[[Socket, list[Any]], Coroutine[Any, Any, None]]
 """Exchanges the messages of an accepted connection."""

@@ -17,7 +17,7 @@ import msgspec
 
 from telex.busy_monitor import DONE, FRESH, running_watch
 from telex.codecs import Raw, Reader, Writer, as_is, as_validation_error, is_raw_writer
-from telex.connection import WebSocket, WrongModeException, is_too_long
+from telex.connection import Socket, WrongModeException, is_too_long
 from telex.event_reader import IDLE, READING, as_disconnect
 from telex.exception_handling import Errors
 from telex.exceptions import ValidationException, WebSocketDisconnect, WebSocketException
@@ -26,7 +26,6 @@ from telex.types import Message, Mode
 
 __all__ = ("KEYS", "NATIVE", "Exchange", "Handle", "Slots")
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 Slots: TypeAlias = list[Any]
 Handle: TypeAlias = Callable[[Any], Any]
 """Takes a decoded message; gives the reply, or an awaitable of it."""

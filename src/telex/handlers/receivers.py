@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from telex.calls import Call
 from telex.codecs import Raw, Reader, Writer
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.plans import Build
 from telex.signatures import AnyCallable, Kind, describe, read_signature, split_annotated
@@ -23,7 +23,6 @@ from telex.types import Mode
 __all__ = ("Receivers", "compile_receivers", "declared_receivers", "receives")
 
 F = TypeVar("F", bound=AnyCallable)
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 Slots: TypeAlias = list[Any]
 Handle: TypeAlias = Callable[[Any], Any]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast, get_args, get_origin
 
 from telex.codecs import Writer
-from telex.connection import WebSocket
+from telex.connection import Socket
 from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
@@ -22,7 +22,6 @@ from telex.types import Mode
 
 __all__ = ("StreamHandler", "StreamOptions", "send_websocket_stream", "websocket_stream")
 
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 StreamFunction: TypeAlias = Callable[..., AsyncGenerator[Any, None]]
 UnreadPolicy: TypeAlias = Callable[[bool], Exception | bool]
 
@@ -131,7 +130,7 @@ async def send_websocket_stream(
     """
     if socket.connection_state in {"init", "connect"}:
         await socket.ensure_accepted()
-    sending = send_stream(socket, stream, mode, send_handler)
+    sending = send_stream(socket, stream, socket.options.value_writer(mode), mode, send_handler)
     try:
         if listen_for_disconnect:
             await _listen_while(socket, sending, allow_data_discard)

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import MethodType
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol
 
 from telex.channels.delivery.begun import Begun, begin
 from telex.channels.delivery.broadcast import EventSend, Way
@@ -20,13 +20,11 @@ from telex.channels.delivery.encoding import Frame
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.delivery.topic import Member, Room
 from telex.channels.events import Event, Item
-from telex.connection import WebSocket
+from telex.connection import Socket, WebSocket
 from telex.exceptions import ConnectionStateError, WebSocketException
 from telex.types import DirectSend, Send, Transport
 
 __all__ = ("Forwarded", "Forwarder", "forwarder")
-
-Socket: TypeAlias = WebSocket[Any, Any, Any]
 
 
 class Forwarded(Member, Protocol):

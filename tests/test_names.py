@@ -1,0 +1,41 @@
+"""No class name stands twice in the package: a reader who meets a name knows which class it is."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+SOURCE = Path(__file__).parent.parent / "src" / "telex"
+
+KNOWN_TWICE: frozenset[str] = frozenset(
+    {
+        "App",
+        "AppConfig",
+        "Connection",
+        "Handle",
+        "Lifespan",
+        "Link",
+        "Member",
+        "Scope",
+        "Slots",
+        "Source",
+        "State",
+        "Step",
+    }
+    | {"_Answer", "_Node"}
+)
+"""Names that still stand twice. It only shrinks."""
+
+
+def test_no_class_or_type_alias_has_the_name_of_another() -> None:
+    where: defaultdict[str, list[str]] = defaultdict(list)
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                where[node.name].append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+            elif isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation) == "TypeAlias":
+                where[ast.unparse(node.target)].append(f"{path.relative_to(SOURCE)}:{node.lineno}")
+    twice = {name: places for name, places in where.items() if len(places) > 1}
+    assert {name: twice[name] for name in twice.keys() - KNOWN_TWICE} == {}
+    assert KNOWN_TWICE - twice.keys() == frozenset(), "take what stands once now out of KNOWN_TWICE"
