@@ -13,11 +13,13 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
 from telex.channels import Channels, Event, Gap, Keep
 from telex.channels.backends.base import Listener
 from telex.channels.backends.nats import NatsBackend
+from telex.channels.backends.nats.jetstream import Store
 from telex.channels.names import TopicName
 from telex.channels.recovery.reader import Feed
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
@@ -135,6 +137,7 @@ async def test_what_others_say_on_our_subjects_is_no_event_and_no_loss(url: str,
         hub.subscribe("test:*", pattern=True) as matching,
     ):
         await stranger.publish(f"telex.h.{subject}", b"was never stored")
+        await stranger.publish(f"telex.h.0123.{subject}", b"nor was this")
         await stranger.publish("telex.c.test.=ZZ", b"no channel is called so")
         await stranger.publish("telex.c.test.=FF", b"nor so")
         await stranger.flush()
@@ -339,7 +342,7 @@ async def test_apps_with_a_prefix_each_do_not_hear_each_other(url: str, name: st
         js = client.jetstream()
         for prefix in ("shop.eu", "blog"):
             config = (await js.stream_info(await js.find_stream_name_by_subject(f"{prefix}.c.>"))).config
-            assert (config.name or "").startswith(prefix.replace(".", "_").upper() + "_")
+            assert config.name == prefix.replace(".", "=")
             assert (config.num_replicas, config.subjects) == (1, [f"{prefix}.c.>"])
 
 
@@ -356,11 +359,66 @@ async def test_subjects_that_have_a_stream_already_are_refused(url: str, subject
         await js.add_stream(StreamConfig(name="TAKEN_BY_OTHERS", subjects=[subject]))
         try:
             with pytest.raises(
-                BackendUnavailable, match=r"'TAKEN_BY_OTHERS' has the subjects .*: choose another prefix"
+                BackendUnavailable,
+                match=r"is stored by 'TAKEN_BY_OTHERS': delete that stream, or choose another prefix",
             ):
                 await hub.publish("a", "x")
         finally:
             await js.delete_stream("TAKEN_BY_OTHERS")
+
+
+async def test_nodes_that_start_together_make_one_stream(url: str) -> None:
+    async with client_of(url) as client:
+        for attempt in range(10):
+            prefix = f"together{attempt}"
+            backends = [NatsBackend(url, prefix=prefix) for _ in range(5)]
+            try:
+                await asyncio.gather(*(backend.open() for backend in backends))
+                await asyncio.gather(*(backend.publish([("a", KEEP)], b"x") for backend in backends))
+                pasts = await asyncio.gather(*(backend.history("a", KEEP) for backend in backends))
+                assert [len(past.events) for past in pasts] == [5] * 5
+                assert len({past.head for past in pasts}) == 1
+                names = [stream.config.name for stream in await client.jetstream().streams_info()]
+                assert [name for name in names if name and name.startswith(prefix)] == [prefix]
+            finally:
+                await asyncio.gather(*(backend.close() for backend in backends))
+
+
+async def test_a_second_stream_with_the_same_subjects_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server refuses to make one, unless it is asked for both at the same moment: here it only tells of one."""
+    backend = NatsBackend(url, prefix="doubled")
+    ask = Store._put
+
+    async def doubled(store: Store, subject: str, data: bytes) -> None:
+        told = store._ask
+
+        async def both(*question: object) -> list[Msg]:
+            receipts = await told(*question)  # type: ignore[arg-type]
+            other = Msg(receipts[0]._client, data=receipts[0].data.replace(b'"doubled"', b'"DOUBLED_0123"'))
+            return [*receipts, other]
+
+        store._ask = both  # type: ignore[assignment]
+        await ask(store, subject, data)
+
+    monkeypatch.setattr(Store, "_put", doubled)
+    try:
+        with pytest.raises(BackendUnavailable, match="by the stream 'doubled' alone, and is stored by 'DOUBLED_0123'"):
+            await backend.publish([("a", KEEP)], b"x")
+    finally:
+        await backend.close()
+
+
+async def test_a_stream_of_the_same_name_that_telex_did_not_make_is_refused(url: str) -> None:
+    async with client_of(url) as client:
+        js = client.jetstream()
+        await js.add_stream(StreamConfig(name="foreign", subjects=["foreign.c.>"]))
+        backend = NatsBackend(url, prefix="foreign")
+        try:
+            with pytest.raises(BackendUnavailable, match="the stream 'foreign' is not one of Telex"):
+                await backend.publish([("a", KEEP)], b"x")
+        finally:
+            await backend.close()
+            await js.delete_stream("foreign")
 
 
 # -- crowds

@@ -4,8 +4,9 @@ The stream captures the live subjects, and republishes what it stored with its s
 of a channel with history listen there. So a publisher need not know whether anything is kept.
 
 The stream has the largest ``size`` (and one event more) and ``seconds`` that any hub asked for; each reader takes what
-its own channel keeps. The stream's name ends in a chance number, which is the epoch: a stream that was deleted and made
-anew has another name. Offsets are the stream's sequence numbers.
+its own channel keeps. The stream is named after the prefix, so that nodes which start together make the same one. The
+subject that it republishes to contains a random number, which is the epoch: a stream that was deleted and made anew has
+another one. Offsets are the stream's sequence numbers.
 """
 
 from __future__ import annotations
@@ -41,7 +42,6 @@ logger: logging.Logger = logging.getLogger("telex.channels")
 
 SEQUENCE: Final = "Nats-Sequence"
 LAST_SEQUENCE: Final = "Nats-Last-Sequence"
-STREAM: Final = "Nats-Stream"
 
 BATCH: Final = 100
 """So many subscriptions are sent before they are confirmed: others get their turn, and no buffer of ours fills up."""
@@ -343,10 +343,10 @@ class _NatsListener(Listener):
 
         def read_stored(message: Msg) -> Event | None:
             headers = message.headers or {}
-            if STREAM not in headers:
+            if SEQUENCE not in headers:
                 # Somebody else's: the stream tells where each event stands.
                 return None
-            position = Position(headers[STREAM], int(headers[SEQUENCE]))
+            position = Position(self._names.epoch(message.subject), int(headers[SEQUENCE]))
             return Event(channel, message.data, position, int(headers[LAST_SEQUENCE]))
 
         return self._names.stored(channel), read_stored

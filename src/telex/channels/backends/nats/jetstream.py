@@ -40,8 +40,8 @@ NO_JETSTREAM: Final = (
 STREAM_GONE: Final = 10059
 NOT_FOUND: Final = 10037
 WITHOUT_JETSTREAM: Final = {10039, 10076}
-TAKEN: Final = {10058, 10065}
-"""JetStream's numbers for: no such stream; no such event; JetStream is off; the name or the subjects have a stream."""
+NAME_TAKEN: Final = 10058
+"""JetStream's numbers for: no such stream; no such event; JetStream is off; a stream of this name, but another one."""
 
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_/-]")
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
@@ -56,17 +56,25 @@ class Subjects:
                 f"prefix={prefix!r} begins no subject of NATS: write letters, digits, - and _, with dots between words"
             )
         self._prefix = prefix
-        self.stream_prefix: str = re.sub(r"\W", "_", prefix).upper() + "_"
+        self.stream: str = prefix.replace(".", "=")
         self.all_live: str = f"{prefix}.c.>"
-        self.all_stored: str = f"{prefix}.h.>"
 
     def live(self, channel: str) -> str:
         """Where a channel is published. The hub's own channels stand apart, so that no stream captures them."""
         return f"{self._prefix}.{'i' if channel.startswith(INTERNAL) else 'c'}.{_subject(channel)}"
 
     def stored(self, channel: str) -> str:
-        """Where the stream republishes a channel."""
-        return f"{self._prefix}.h.{_subject(channel)}"
+        """Where the stream republishes a channel, whatever the stream's epoch is."""
+        return f"{self._prefix}.h.*.{_subject(channel)}"
+
+    def all_stored(self, epoch: str) -> str:
+        """Where a stream of this epoch republishes all channels."""
+        return f"{self._prefix}.h.{epoch}.>"
+
+    def epoch(self, subject: str) -> str:
+        """The epoch in a subject that the stream republishes to; empty if there is none."""
+        kind, _, rest = subject.removeprefix(f"{self._prefix}.").partition(".")
+        return rest.partition(".")[0] if kind == "h" else ""
 
     def beneath(self, prefix: str) -> str:
         """The narrowest subject with all channels that begin with ``prefix``."""
@@ -129,7 +137,11 @@ class _Answer(msgspec.Struct):
     error: _Reason | None = None
 
 
-class _Names(msgspec.Struct):
+class _Receipt(msgspec.Struct):
+    stream: str
+
+
+class _StreamNames(msgspec.Struct):
     streams: list[str] | None = None
 
 
@@ -145,14 +157,8 @@ class _Stream(msgspec.Struct):
     state: _Extent
     ts: datetime
 
-    @property
-    def name(self) -> str:
-        name: str = self.config["name"]
-        return name
-
-    @property
-    def end(self) -> Position:
-        return Position(self.name, self.state.last_seq)
+    def end(self, epoch: str) -> Position:
+        return Position(epoch, self.state.last_seq)
 
 
 class _Stored(msgspec.Struct):
@@ -195,17 +201,17 @@ class Store:
 
     async def end(self, keep: Keep) -> Position:
         """Where the stream ends: all channels stand there, for nothing is after it, and all that comes will be."""
-        return (await self._on_stream(keep, lambda name: self._info(name, keep))).end
+        return await self._on_stream(keep, lambda epoch: self._end(epoch, keep))
 
     async def last(self, channel: str, keep: Keep, limit: int | None) -> Past:
         """The last ``limit`` events, all that are kept by default."""
         async with self._in_turn(self._places):
-            return await self._on_stream(keep, lambda name: self._last(name, channel, keep, limit))
+            return await self._on_stream(keep, lambda epoch: self._last(epoch, channel, keep, limit))
 
     async def after(self, channel: str, keep: Keep, since: Position) -> Past:
         """All events after ``since``, or none when one of them may be gone."""
         async with self._in_turn(self._places):
-            return await self._on_stream(keep, lambda name: self._after(name, channel, keep, since))
+            return await self._on_stream(keep, lambda epoch: self._after(epoch, channel, keep, since))
 
     @asynccontextmanager
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
@@ -226,81 +232,85 @@ class Store:
 
     # -- the past
 
-    async def _last(self, name: str, channel: str, keep: Keep, limit: int | None) -> Past:
+    async def _end(self, epoch: str, keep: Keep) -> Position:
+        return (await self._info(epoch, keep)).end(epoch)
+
+    async def _last(self, epoch: str, channel: str, keep: Keep, limit: int | None) -> Past:
         subject = self._names.live(channel)
         most = keep.size if limit is None else min(max(limit, 0), keep.size)
-        newest = await self._message(name, {"last_by_subj": subject})
-        read = await self._read(name, subject, 0, newest, most)
-        stored = await self._still_there(name, subject, read)
-        stream = await self._info(name, keep)
-        events = _events(name, channel, _young(stored, keep, stream.ts))
-        return Past(events, _head(events) or stream.end, complete=True)
+        newest = await self._message({"last_by_subj": subject})
+        read = await self._read(subject, 0, newest, most)
+        stored = await self._still_there(subject, read)
+        stream = await self._info(epoch, keep)
+        events = _events(epoch, channel, _young(stored, keep, stream.ts))
+        return Past(events, _head(events) or stream.end(epoch), complete=True)
 
-    async def _after(self, name: str, channel: str, keep: Keep, since: Position) -> Past:
+    async def _after(self, epoch: str, channel: str, keep: Keep, since: Position) -> Past:
         subject = self._names.live(channel)
-        read = await self._missed(name, subject, since.offset, keep.size + 1) if since.epoch == name else ()
-        stored = await self._still_there(name, subject, read)
+        read = await self._missed(subject, since.offset, keep.size + 1) if since.epoch == epoch else ()
+        stored = await self._still_there(subject, read)
         # Asked after reading, so that what it shows holds for all that was read.
-        stream = await self._info(name, keep)
+        stream = await self._info(epoch, keep)
         # The oldest go first, so nothing was too old if anything from then is there, of any channel. And the stream has
         # one event more of a channel than is kept: if one was too much, then there are too many.
         is_whole = (
-            since.epoch == name
+            since.epoch == epoch
             and stream.state.first_seq - 1 <= since.offset <= stream.state.last_seq
             and len(read) <= keep.size
             and len(read) == len(_young(stored, keep, stream.ts))
         )
         if not is_whole:
-            return Past((), stream.end, complete=False)
-        events = _events(name, channel, stored)
+            return Past((), stream.end(epoch), complete=False)
+        events = _events(epoch, channel, stored)
         return Past(events, _head(events) or since, complete=True)
 
-    async def _missed(self, name: str, subject: str, after: int, most: int) -> Sequence[_Stored]:
+    async def _missed(self, subject: str, after: int, most: int) -> Sequence[_Stored]:
         """The events after ``after``; if there are more than ``most``, as many of them."""
         # A replica may have removed what is too old before the leader, whose word the stream's first event is. Then the
         # leader's first one is too old as well, and tells.
-        first = await self._next(name, subject, after + 1)
+        first = await self._next(subject, after + 1)
         if first is None:
             return ()
-        newest = await self._message(name, {"last_by_subj": subject})
-        return [first, *await self._read(name, subject, first.seq, newest, most - 1)]
+        newest = await self._message({"last_by_subj": subject})
+        return [first, *await self._read(subject, first.seq, newest, most - 1)]
 
-    async def _read(self, name: str, subject: str, after: int, newest: _Stored | None, most: int) -> Sequence[_Stored]:
+    async def _read(self, subject: str, after: int, newest: _Stored | None, most: int) -> Sequence[_Stored]:
         """The last ``most`` events after ``after``, to ``newest`` at least, which is the leader's."""
         stored: deque[_Stored] = deque(maxlen=most)
         while newest is not None and newest.seq > after:
             # Any replica may answer, and one may be behind the leader.
-            events = await self._batch(name, subject, after + 1) or await self._leaders(name, subject, after + 1)
+            events = await self._batch(subject, after + 1) or await self._leaders(subject, after + 1)
             if not events:
                 break
             stored.extend(events)
             after = events[-1].seq
         return stored
 
-    async def _still_there(self, name: str, subject: str, stored: Sequence[_Stored]) -> Sequence[_Stored]:
+    async def _still_there(self, subject: str, stored: Sequence[_Stored]) -> Sequence[_Stored]:
         """Those of which all that followed was there to be read: the oldest may have gone meanwhile."""
         if len(stored) < 2:
             return stored
-        oldest = await self._next(name, subject, stored[0].seq)
+        oldest = await self._next(subject, stored[0].seq)
         return [] if oldest is None else [event for event in stored if event.seq >= oldest.seq]
 
-    async def _batch(self, name: str, subject: str, start: int) -> list[_Stored]:
+    async def _batch(self, subject: str, start: int) -> list[_Stored]:
         """The first events from ``start`` on. A server before 2.11 knows no batches, and tells one."""
         question = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
-        answer = await self._ask(f"$JS.API.DIRECT.GET.{name}", msgspec.json.encode(question), until=_ends_batch)
+        where = f"$JS.API.DIRECT.GET.{self._names.stream}"
+        answer = await self._ask(where, msgspec.json.encode(question), until=_ends_batch)
         return [_Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data) for headers, data in _kept(answer)]
 
-    async def _leaders(self, name: str, subject: str, start: int) -> list[_Stored]:
-        event = await self._next(name, subject, start)
+    async def _leaders(self, subject: str, start: int) -> list[_Stored]:
+        event = await self._next(subject, start)
         return [] if event is None else [event]
 
-    async def _next(self, name: str, subject: str, start: int) -> _Stored | None:
+    async def _next(self, subject: str, start: int) -> _Stored | None:
         """The leader's first event from ``start`` on."""
-        return await self._message(name, {"seq": start, "next_by_subj": subject})
+        return await self._message({"seq": start, "next_by_subj": subject})
 
-    async def _message(self, name: str, question: object) -> _Stored | None:
+    async def _message(self, question: object) -> _Stored | None:
         try:
-            return (await self._call(f"STREAM.MSG.GET.{name}", question, _Found)).message
+            return (await self._call(f"STREAM.MSG.GET.{self._names.stream}", question, _Found)).message
         except Refused as refusal:
             if refusal.code == NOT_FOUND:
                 return None
@@ -309,69 +319,88 @@ class Store:
     # -- the stream itself
 
     async def _on_stream(self, keep: Keep, work: Callable[[str], Awaitable[T]]) -> T:
-        """What ``work`` makes of the stream's name; once more if somebody has deleted it."""
+        """What ``work`` makes of the stream's epoch; once more if somebody has deleted the stream."""
         try:
-            return await work(await self._stream_for(keep))
+            return await work(await self._epoch_for(keep))
         except StreamGone:
             self._config = None
-            return await work(await self._stream_for(keep))
+            return await work(await self._epoch_for(keep))
 
     async def _put(self, subject: str, data: bytes) -> None:
-        [receipt] = await self._ask(subject, data)
-        if _is_unanswered(receipt):
-            raise StreamGone("no stream takes what is published")
-        _raise_refusal(receipt)
+        # A second stream with the same subjects gives a receipt of its own, in any order.
+        for receipt in await self._ask(subject, data):
+            if _is_unanswered(receipt):
+                raise StreamGone("no stream takes what is published")
+            _raise_refusal(receipt)
+            self._check_alone([msgspec.json.decode(receipt.data, type=_Receipt).stream])
 
-    async def _info(self, name: str, keep: Keep) -> _Stream:
-        stream = await self._call(f"STREAM.INFO.{name}", {}, _Stream)
+    async def _info(self, epoch: str, keep: Keep) -> _Stream:
+        """The stream of ``epoch`` as it is now."""
+        stream = await self._stream()
+        if self._names.epoch(stream.config["republish"]["dest"]) != epoch:
+            raise StreamGone("the stream was deleted, and made anew")
         if not _is_wide_enough(stream.config, keep):
             # Somebody else has changed it, from what it was before we did.
             self._config = None
-            await self._stream_for(keep)
+            await self._epoch_for(keep)
         return stream
 
-    async def _stream_for(self, keep: Keep) -> str:
-        """The name of the stream, which is wide enough for ``keep`` then."""
+    async def _epoch_for(self, keep: Keep) -> str:
+        """The epoch of the stream, which is wide enough for ``keep`` then."""
         async with self._in_turn(self._lock):
             if self._config is None or not _is_wide_enough(self._config, keep):
                 self._config = await self._widened(keep)
-            name: str = self._config["name"]
-            return name
+            return self._names.epoch(self._config["republish"]["dest"])
 
     async def _widened(self, keep: Keep) -> dict[str, Any]:
-        name = await self._find() or await self._create(keep)
-        config = (await self._call(f"STREAM.INFO.{name}", {}, _Stream)).config
-        if not name.startswith(self._names.stream_prefix) or config["subjects"] != [self._names.all_live]:
-            raise BackendUnavailable(f"the stream {name!r} has the subjects of the channels: choose another prefix")
+        found = (await self._call("STREAM.NAMES", {"subject": self._names.all_live}, _StreamNames)).streams or []
+        self._check_alone(found)
+        if not found:
+            await self._create(keep)
+        config = (await self._stream()).config
         if not _is_wide_enough(config, keep):
             config |= _widths(keep, config)
-            await self._call(f"STREAM.UPDATE.{name}", config, _Answer)
+            await self._call(f"STREAM.UPDATE.{self._names.stream}", config, _Answer)
         return config
 
-    async def _find(self) -> str | None:
-        found = (await self._call("STREAM.NAMES", {"subject": self._names.all_live}, _Names)).streams
-        return found[0] if found else None
+    def _check_alone(self, streams: Sequence[str]) -> None:
+        others = [name for name in streams if name != self._names.stream]
+        if others:
+            raise Refused(
+                f"{self._names.all_live!r} has to be stored by the stream {self._names.stream!r} alone, and is"
+                f" stored by {', '.join(map(repr, others))}: delete that stream, or choose another prefix"
+            )
 
-    async def _create(self, keep: Keep) -> str:
-        name = self._names.stream_prefix + secrets.token_hex(6)
+    async def _stream(self) -> _Stream:
+        """The stream.
+
+        :raises Refused: somebody else has made it, for something else.
+        """
+        stream = await self._call(f"STREAM.INFO.{self._names.stream}", {}, _Stream)
+        republished = stream.config.get("republish") or {}
+        if stream.config["subjects"] != [self._names.all_live] or not self._names.epoch(republished.get("dest", "")):
+            raise Refused(f"the stream {self._names.stream!r} is not one of Telex: delete it, or choose another prefix")
+        return stream
+
+    async def _create(self, keep: Keep) -> None:
+        """Make the stream, unless another node is faster: all nodes use one name, of which there is one stream."""
         config = {
-            "name": name,
+            "name": self._names.stream,
             "subjects": [self._names.all_live],
             "retention": "limits",
             "discard": "old",
             "storage": "file",
             "num_replicas": self._replicas,
-            "republish": {"src": self._names.all_live, "dest": self._names.all_stored},
+            "republish": {"src": self._names.all_live, "dest": self._names.all_stored(secrets.token_hex(6))},
             **_widths(keep),
         }
         try:
-            await self._call(f"STREAM.CREATE.{name}", config, _Answer)
+            await self._call(f"STREAM.CREATE.{self._names.stream}", config, _Answer)
         except Refused as refusal:
-            if refusal.code in TAKEN and (other := await self._find()):
-                # Another node was faster.
-                return other
-            raise Refused(f"{refusal.detail}, when it was to make a stream with replicas={self._replicas}") from refusal
-        return name
+            if refusal.code != NAME_TAKEN:
+                raise Refused(
+                    f"{refusal.detail}, when it was to make a stream with replicas={self._replicas}"
+                ) from refusal
 
     async def _call(self, verb: str, question: object, answer: type[T]) -> T:
         [message] = await self._ask(f"$JS.API.{verb}", msgspec.json.encode(question))
@@ -430,11 +459,11 @@ def _young(stored: Sequence[_Stored], keep: Keep, now: datetime) -> Sequence[_St
     return [*stored][old:]
 
 
-def _events(name: str, channel: str, stored: Iterable[_Stored]) -> tuple[Event, ...]:
+def _events(epoch: str, channel: str, stored: Iterable[_Stored]) -> tuple[Event, ...]:
     events: list[Event] = []
     previous: int | None = None
     for each in stored:
-        events.append(Event(channel, each.data, Position(name, each.seq), previous))
+        events.append(Event(channel, each.data, Position(epoch, each.seq), previous))
         previous = each.seq
     return tuple(events)
 
