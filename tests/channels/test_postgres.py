@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import psycopg
 import pytest
@@ -562,3 +564,20 @@ def test_a_prefix_that_cannot_begin_a_name_is_refused(prefix: str) -> None:
 
 def test_positions_of_channels_without_events_are_texts_like_others() -> None:
     assert Position.parse(str(Position("0123456789ab", 493_000))) == Position("0123456789ab", 493_000)
+
+
+# -- a process with many clients
+
+
+async def test_a_process_with_thousands_of_descriptors_publishes_and_reads(url: str, name: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    with ExitStack() as descriptors:
+        descriptors.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            descriptors.enter_context(socket.socket())
+        async with hub_on(url) as hub:
+            for number in range(2):
+                await hub.publish(f"kept:{name}", str(number))
+                async with hub.subscribe(f"kept:{name}", history=-1) as events:
+                    assert await take_data(events, number + 1) == [str(each) for each in range(number + 1)]

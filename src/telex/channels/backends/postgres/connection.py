@@ -47,13 +47,16 @@ class Link:
         self._connection = connection
         self._timeout = timeout
         self._lock = asyncio.Lock()
+        # Not select.select, which fails for descriptors from 1,024 on.
+        self._poll = select.poll()
+        self._poll.register(connection.fileno(), select.POLLIN)
 
     @property
     def is_closed(self) -> bool:
         if self._connection.closed or self._lock.locked():
             return self._connection.closed
         # An idle connection has nothing to read, unless the server has left.
-        return bool(select.select([self._connection.fileno()], [], [], 0)[0])
+        return bool(self._poll.poll(0))
 
     async def close(self) -> None:
         """Disconnect."""
