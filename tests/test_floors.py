@@ -16,8 +16,8 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("status_codes",),
-    ("types", "exceptions", "datastructures", "busy_monitor", "slow_callbacks"),
+    ("status_codes", "defaults"),
+    ("types", "headers", "exceptions", "datastructures", "busy_monitor", "slow_callbacks"),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
     ("streams",),
@@ -115,7 +115,7 @@ KNOWN_BREACHES: frozenset[tuple[str, str]] = frozenset(
 """Imports that still go up inside a package. It only shrinks."""
 
 TOWER = "server"
-UNDER_THE_TOWER = frozenset({"status_codes", "types", "exceptions"})
+UNDER_THE_TOWER = frozenset({"status_codes", "defaults", "headers", "types", "exceptions"})
 TOP = frozenset({"cli"})
 
 

@@ -21,6 +21,7 @@ from starlette.requests import HTTPConnection
 
 from telex import codecs, events
 from telex.datastructures import State
+from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.event_reader import EventReader
 from telex.exceptions import (
     ConnectionStateError,
@@ -29,6 +30,7 @@ from telex.exceptions import (
     WebSocketException,
 )
 from telex.sessions import ReadOnlySession
+from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import SendHandler, Streams, send_stream
 from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
 
@@ -72,8 +74,6 @@ _PUBLIC: Final[Mapping[_Step, ConnectionState]] = {
     "disconnect": "disconnect",
 }
 
-MEBIBYTE: Final = 1024 * 1024
-
 _SENDS_BEFORE_YIELD: Final = 32
 
 
@@ -81,9 +81,9 @@ _SENDS_BEFORE_YIELD: Final = 32
 class ConnectionOptions:
     """What the layers say about a connection: its limits, and how values are written."""
 
-    max_message_size: int = MEBIBYTE
+    max_message_size: int = MAX_MESSAGE_SIZE
     """Bytes of one message; a larger one closes with 1009."""
-    max_queued_messages: int = 16
+    max_queued_messages: int = MAX_QUEUED_MESSAGES
     """Messages that are read ahead while a handler is busy; then reading stops and TCP pushes back."""
     type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict)
     encode_json: Callable[[object], bytes] = field(init=False)
@@ -297,7 +297,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         answer: tuple[object, ...] = (
             events.denial_events(status, body, headers)
             if events.offers_denial(self.scope)
-            else (events.close_event(code or 4000 + status, ""),)
+            else (events.close_event(code or CLOSE_CODE_OF_STATUS + status, ""),)
         )
         await self._await_connect()
         self._step = "closed"

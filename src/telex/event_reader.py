@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from telex.busy_monitor import DONE, FRESH, running_watch
+from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, WebSocketDisconnect
 from telex.types import Message, Receive
 
@@ -51,7 +52,9 @@ class EventReader:
         "work",
     )
 
-    def __init__(self, receive: Receive, max_messages: int = 16, max_bytes: int = 1024 * 1024) -> None:
+    def __init__(
+        self, receive: Receive, max_messages: int = MAX_QUEUED_MESSAGES, max_bytes: int = MAX_MESSAGE_SIZE
+    ) -> None:
         self.receive: Receive = receive
         self.max_messages: int = max_messages
         self.max_bytes: int = max_bytes

@@ -14,7 +14,12 @@ from starlette.responses import Response
 from telex import codecs
 from telex.connection import Socket
 from telex.exceptions import BackendUnavailable, HTTPException, WebSocketDisconnect, WebSocketException
-from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1011_UNEXPECTED_ERROR, is_sendable_close_code
+from telex.status_codes import (
+    CLOSE_CODE_OF_STATUS,
+    WS_1000_NORMAL_CLOSURE,
+    WS_1011_UNEXPECTED_ERROR,
+    is_sendable_close_code,
+)
 from telex.types import ExceptionHandler, Mode, TypeEncoder
 
 __all__ = ("Errors", "leaf")
@@ -23,9 +28,6 @@ logger: Final = logging.getLogger("telex")
 
 REPORT_EXTENSION: Final = "telex.exception_handling"
 """The ASGI extension by which a test client asks for unexpected exceptions: a function that takes one."""
-
-CLOSE_CODE_OF_STATUS: Final = 4000
-"""Added to an HTTP status it gives the close code: 4403 for 403."""
 
 
 class Errors:

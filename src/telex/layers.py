@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cast
 
-from telex.connection import MEBIBYTE, WebSocket
+from telex.connection import WebSocket
 from telex.datastructures import Empty, EmptyType
 from telex.di import Provide
 from telex.dto.base import AbstractDTO
@@ -196,6 +196,3 @@ _MERGE: Final[Mapping[Rule, Callable[[Any, Any], Any]]] = {
     "nearest_first": lambda outer, inner: (*inner, *outer),
     "merged": lambda outer, inner: {**outer, **inner},
 }
-
-DEFAULT_MAX_MESSAGE_SIZE: Final = MEBIBYTE
-DEFAULT_MAX_QUEUED_MESSAGES: Final = 16

@@ -19,12 +19,13 @@ from telex import codecs
 from telex.calls import Cache
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, Socket, WebSocket
+from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
 from telex.exception_handling import Errors, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
-from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer, nearest
+from telex.layers import Layer, nearest
 from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
@@ -125,7 +126,7 @@ class Build:
     @property
     def max_message_size(self) -> int:
         """Bytes of one message."""
-        return nearest(self.layer.max_message_size, DEFAULT_MAX_MESSAGE_SIZE)
+        return nearest(self.layer.max_message_size, MAX_MESSAGE_SIZE)
 
     def errors(self, mode: Mode = "text") -> Errors:
         """The compiled exception handlers, whose replies go out in ``mode``."""
@@ -274,7 +275,7 @@ def _with_streams(run: Run) -> Run:
 def _connection_options(build: Build) -> ConnectionOptions:
     return ConnectionOptions(
         max_message_size=build.max_message_size,
-        max_queued_messages=nearest(build.layer.max_queued_messages, DEFAULT_MAX_QUEUED_MESSAGES),
+        max_queued_messages=nearest(build.layer.max_queued_messages, MAX_QUEUED_MESSAGES),
         type_encoders=build.layer.type_encoders,
     )
 

@@ -34,6 +34,13 @@ MAX_CLOSE_REASON_BYTES: Final = 123
 """A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5)."""
 
 
+SENDABLE_CLOSE_CODES: Final = "1000 to 1003, 1007 to 1014, or 3000 to 4999"
+"""What :func:`is_sendable_close_code` allows, for errors."""
+
+CLOSE_CODE_OF_STATUS: Final = 4000
+"""Added to an HTTP status it gives the close code: 4403 for 403."""
+
+
 def is_sendable_close_code(code: int) -> bool:
     """Whether an endpoint may put ``code`` in a close frame (RFC 6455 section 7.4)."""
     return code in _SENDABLE or 3000 <= code <= 4999

@@ -18,15 +18,13 @@ from telex.channels.delivery import topic
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.recovery import reader as feed
 from telex.cli.commands import telex
+from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES, MIB
 from telex.exceptions import HTTPException
 from telex.handlers.listener import ListenerHandler
-from telex.layers import DEFAULT_MAX_MESSAGE_SIZE, DEFAULT_MAX_QUEUED_MESSAGES, Layer
+from telex.layers import Layer
 from telex.server import Limits, Settings
 from telex.testing import AsyncTestClient
 from tests.docs.pages import table
-
-KIB = 1024
-MIB = KIB * KIB
 
 
 def test_layered_options() -> None:
@@ -36,8 +34,8 @@ def test_layered_options() -> None:
 
 def test_limits_of_the_framework() -> None:
     limits = {
-        "max_message_size": size(DEFAULT_MAX_MESSAGE_SIZE),
-        "max_queued_messages": str(DEFAULT_MAX_QUEUED_MESSAGES),
+        "max_message_size": size(MAX_MESSAGE_SIZE),
+        "max_queued_messages": str(MAX_QUEUED_MESSAGES),
         "max_concurrency": str(ListenerHandler.max_concurrency),
         "max_invalid_messages": str(ListenerHandler.max_invalid_messages),
         "on_invalid_message": "reply",

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
 from telex.connection import Socket, WebSocket
+from telex.defaults import MAX_INVALID_MESSAGES
 from telex.event_reader import supervised
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
@@ -64,7 +65,7 @@ class ListenerHandler(Handler):
     on_accept: AnyCallable | None = None
     on_disconnect: AnyCallable | None = None
     max_concurrency: int = 1
-    max_invalid_messages: int = 10
+    max_invalid_messages: int = MAX_INVALID_MESSAGES
     sync_to_thread: bool = False
 
     def bound_to(self, owner: object) -> ListenerHandler:

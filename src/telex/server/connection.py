@@ -28,6 +28,7 @@ from typing import Final
 from picows import WSFrame, WSTransport
 
 from telex import status_codes
+from telex.defaults import KIB
 from telex.server.deflate import Agreement, Deflater, Inflater
 from telex.server.frames import (
     BINARY,
@@ -42,7 +43,7 @@ from telex.server.frames import (
     read_close,
 )
 from telex.server.keepalive import Keepalive
-from telex.server.limits import KIB, Limits
+from telex.server.limits import Limits
 from telex.server.messages import Assembler, not_utf8
 from telex.server.parser import READ_AT_MOST, Throttle, feed, new_parser
 from telex.server.receive_queue import Hold, ReceiveQueue

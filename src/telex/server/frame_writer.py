@@ -15,9 +15,10 @@ from typing import Final
 
 from picows import WSListener
 
+from telex.defaults import KIB
 from telex.server.deflate import Deflater
 from telex.server.frames import BINARY, PONG, TEXT, ConnectionClosed, frame_header
-from telex.server.limits import KIB, Limits
+from telex.server.limits import Limits
 from telex.server.parser import HEADROOM, SEND_AT_MOST, Sender, new_sender
 from telex.types import DirectSend
 

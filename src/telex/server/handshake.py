@@ -12,30 +12,25 @@ from http import HTTPStatus
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from telex.server.limits import KIB
+from telex.defaults import KIB
+from telex.headers import CONTROL, TOKEN, Header
 
 __all__ = (
     "MAX_HEADERS",
     "MAX_HEADER_BYTES",
     "MAX_REQUEST_LINE",
-    "Header",
     "Refusal",
     "Request",
-    "checked_headers",
     "denial",
     "read_request",
     "switching_protocols",
 )
-
-Header = tuple[bytes, bytes]
 
 MAX_REQUEST_LINE: Final = 8 * KIB
 MAX_HEADERS: Final = 128
 MAX_HEADER_BYTES: Final = 8 * KIB
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=\-]*(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
 
@@ -46,20 +41,6 @@ _USUAL_NAMES: Final = {
     b"x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 }
 """Shared by all requests: the headers live as long as their connection."""
-
-_RESERVED: Final = frozenset(
-    {
-        b"connection",
-        b"content-length",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-key",
-        b"sec-websocket-protocol",
-        b"sec-websocket-version",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
 
 
 class Refusal(Exception):
@@ -119,7 +100,7 @@ def _read_headers(lines: list[bytes]) -> list[Header]:
         if len(line) > MAX_HEADER_BYTES:
             raise _too_large(f"A header is longer than {MAX_HEADER_BYTES} bytes.")
         name, _, value = line.partition(b":")
-        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+        if not TOKEN.fullmatch(name) or CONTROL.search(value):
             raise Refusal(HTTPStatus.BAD_REQUEST, "A header has characters that headers must not have.")
         name = name.lower()
         headers.append((_USUAL_NAMES.get(name, name), value.strip(b" \t")))
@@ -152,7 +133,7 @@ def _read_subprotocols(values: list[bytes]) -> list[str]:
     if not values:
         return []
     tokens = [token.strip(b" \t") for token in b",".join(values).split(b",")]
-    if not all(_TOKEN.fullmatch(token) for token in tokens):
+    if not all(TOKEN.fullmatch(token) for token in tokens):
         raise Refusal(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Protocol must be a list of tokens.")
     return [token.decode("ascii") for token in tokens]
 
@@ -213,23 +194,3 @@ def _head(status: int, headers: Iterable[Header]) -> bytes:
     lines = [f"HTTP/1.1 {int(status)} {phrase}".encode()]
     lines += [name + b": " + value for name, value in headers]
     return b"\r\n".join([*lines, b"", b""])
-
-
-def checked_headers(headers: Iterable[Header], *, accepting: bool) -> list[Header]:
-    """An application's response headers, with lower-case names.
-
-    :raises ValueError: a name or value that would break the response apart, or, when accepting, a header that is the
-        server's business.
-    """
-    checked = []
-    for name, value in headers:
-        name, value = bytes(name).lower(), bytes(value)
-        if not _TOKEN.fullmatch(name) or _CONTROL.search(value):
-            raise ValueError(f"{name!r}: {value!r} is no HTTP header: control characters would end it early.")
-        if accepting and name in _RESERVED:
-            raise ValueError(
-                f"websocket.accept must not set the header {name.decode()!r}: the server answers the handshake itself. "
-                "Give the event's 'subprotocol' for a subprotocol."
-            )
-        checked.append((name, value))
-    return checked

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from telex.defaults import KIB
 from telex.server.handshake import denial
-from telex.server.limits import KIB, Limits
+from telex.server.limits import Limits
 
 if TYPE_CHECKING:
     import h11

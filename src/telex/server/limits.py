@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from telex.defaults import KIB, MAX_MESSAGE_SIZE, MIB
 
 if TYPE_CHECKING:
     from uvicorn.config import Config
 
-__all__ = ("KIB", "MIB", "Limits")
-
-KIB: Final = 1024
-MIB: Final = 1024 * KIB
+__all__ = ("Limits",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +24,7 @@ class Limits:
     (see :mod:`telex.server.deflate`). An idle connection holds about 2 KiB of buffers.
     """
 
-    max_message_size: int = 1 * MIB
+    max_message_size: int = MAX_MESSAGE_SIZE
     """Counted over all fragments, and after inflating. A larger message closes with 1009."""
     max_queue: int = 32
     """Messages that wait for the application before the server stops reading from the socket."""

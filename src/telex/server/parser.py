@@ -19,8 +19,8 @@ from typing import Final, Protocol, cast
 from picows import WSAutoPingStrategy, WSListener
 from picows.picows import WSProtocol, WSTransport  # type: ignore[attr-defined]
 
+from telex.defaults import KIB
 from telex.server.frames import CloseReason, read_close
-from telex.server.limits import KIB
 
 __all__ = ("HEADROOM", "READ_AT_MOST", "SEND_AT_MOST", "Sender", "Throttle", "feed", "new_parser", "new_sender")
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote
 
 from telex import status_codes
+from telex.defaults import KIB
 from telex.exceptions import ConnectionStateError
+from telex.headers import ACCEPT_HEADERS, checked_headers
 from telex.server.connection import Connection, Stage
 from telex.server.deflate import negotiate
 from telex.server.frames import CloseReason, ConnectionClosed
-from telex.server.handshake import Refusal, Request, checked_headers, denial, read_request, switching_protocols
-from telex.server.limits import KIB, Limits
+from telex.server.handshake import Refusal, Request, denial, read_request, switching_protocols
+from telex.server.limits import Limits
 from telex.types import Message, Scope
 
 if TYPE_CHECKING:
@@ -279,7 +281,7 @@ class WebSocketProtocol(asyncio.Protocol):
             request,
             event.get("subprotocol"),
             agreement.header if agreement else None,
-            [*self._state.default_headers, *checked_headers(event.get("headers") or (), accepting=True)],
+            [*self._state.default_headers, *checked_headers(event.get("headers") or (), ACCEPT_HEADERS)],
         )
         self._stop_timer()
         self._log_access("[accepted]")
@@ -299,7 +301,7 @@ class WebSocketProtocol(asyncio.Protocol):
         status = event["status"]
         if not 200 <= status < 600:
             raise ValueError(f"websocket.http.response.start has the status {status!r}: give one from 200 to 599.")
-        headers = checked_headers(event.get("headers") or (), accepting=False)
+        headers = checked_headers(event.get("headers") or ())
         self._denial = [denial(status, [*self._state.default_headers, *headers])]
         self._log_access(status)
 
@@ -313,7 +315,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def _close_accepted(self, event: Message) -> None:
         code = event.get("code", status_codes.WS_1000_NORMAL_CLOSURE)
         if not status_codes.is_sendable_close_code(code):
-            raise ValueError(f"websocket.close has the code {code!r}: give 1000, 1001, 1008, 1011 or 3000 to 4999.")
+            raise ValueError(f"websocket.close has the code {code!r}: give {status_codes.SENDABLE_CLOSE_CODES}.")
         self._connection.close(CloseReason(code, event.get("reason") or ""))
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Iterable
 from enum import Enum
 from typing import Final
 
+from telex.status_codes import MAX_CLOSE_REASON_BYTES, SENDABLE_CLOSE_CODES, is_sendable_close_code
 from telex.testing.errors import ProtocolMisuse
 from telex.types import Message
 
 __all__ = ("AppProtocol", "check_close", "sendable_code")
 
-_LONGEST_REASON: Final = 123  # bytes: a control frame carries 125, the code takes two (RFC 6455 section 5.5)
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 section 5.6.2, lower-cased as ASGI wants it
 _FORBIDDEN_IN_VALUES: Final = re.compile(rb"[\r\n\0]")
 
@@ -76,24 +76,22 @@ class AppProtocol:
 
 
 def sendable_code(code: object) -> bool:
-    """Whether a close frame may carry ``code`` (RFC 6455 section 7.4; 1012 to 1014 as registered with IANA)."""
-    if not isinstance(code, int) or isinstance(code, bool):
-        return False
-    return code in {1000, 1001, 1002, 1003} or 1007 <= code <= 1014 or 3000 <= code <= 4999
+    """Whether a close frame may carry ``code`` (RFC 6455 section 7.4)."""
+    return isinstance(code, int) and not isinstance(code, bool) and is_sendable_close_code(code)
 
 
 def check_close(code: object, reason: object) -> str | None:
     """What is wrong with a close frame of this code and reason; ``None`` when nothing is."""
     if not sendable_code(code):
-        return f"a close frame cannot carry the code {code!r}: write 1000-1003, 1007-1014 or 3000-4999"
+        return f"a close frame cannot carry the code {code!r}: write {SENDABLE_CLOSE_CODES}"
     if not isinstance(reason, str):
         return f"a close reason is text, not {reason!r}"
     try:
         length = len(reason.encode())
     except UnicodeEncodeError:
         return f"the close reason {reason!r} cannot be written as UTF-8"
-    if length > _LONGEST_REASON:
-        return f"a close reason has at most {_LONGEST_REASON} bytes of UTF-8, this one has {length}: {reason!r}"
+    if length > MAX_CLOSE_REASON_BYTES:
+        return f"a close reason has at most {MAX_CLOSE_REASON_BYTES} bytes of UTF-8, this one has {length}: {reason!r}"
     return None
 
 

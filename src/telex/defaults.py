@@ -1,0 +1,17 @@
+"""The defaults that more than one part of Telex uses, each stated once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ("KIB", "MAX_INVALID_MESSAGES", "MAX_MESSAGE_SIZE", "MAX_QUEUED_MESSAGES", "MIB")
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+MAX_MESSAGE_SIZE: Final = 1 * MIB
+"""Bytes of one message; a larger one closes with 1009."""
+MAX_QUEUED_MESSAGES: Final = 16
+"""Messages that are read ahead while a handler is busy; then reading stops and TCP pushes back."""
+MAX_INVALID_MESSAGES: Final = 10
+"""Messages in a row that may be invalid; then the connection closes with 1007."""
