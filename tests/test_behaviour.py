@@ -207,7 +207,7 @@ async def test_a_stream_that_takes_socket_reads_what_was_kept(kind: ServerKind) 
     @websocket_stream("/")
     async def replies(socket: Socket) -> AsyncGenerator[str, None]:
         yield "first"
-        await asyncio.sleep(0.05)  # longer than the inbox leaves a handler unwatched
+        await asyncio.sleep(0.05)  # longer than a handler is busy before its events are read ahead
         while True:
             yield (await socket.receive_text()).upper()
 
@@ -1078,7 +1078,7 @@ async def test_without_listening_a_stream_runs_to_its_end(kind: ServerKind) -> N
         try:
             yield "one"
             await left.wait()
-            await asyncio.sleep(0.05)  # longer than the inbox leaves a handler unwatched
+            await asyncio.sleep(0.05)  # longer than a handler is busy before its events are read ahead
             done.append(True)
         finally:
             finished.set()

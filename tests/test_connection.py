@@ -588,7 +588,7 @@ async def test_a_send_after_somebody_else_has_heard_the_client_leave() -> None:
     @websocket("/")
     async def handle(socket: WebSocket) -> None:
         await socket.accept()
-        socket_gone = asyncio.create_task(socket.inbox.get())
+        socket_gone = asyncio.create_task(socket.event_reader.get())
         await asyncio.wait((socket_gone,))
         try:
             await socket.send_text("late")
@@ -619,7 +619,7 @@ async def test_two_closes_at_once_send_one() -> None:
     @websocket("/")
     async def handler(socket: WebSocket) -> None:
         await socket.accept()
-        socket.inbox.watch_now()
+        socket.event_reader.read_ahead()
         await asyncio.gather(socket.close(4001, "first"), socket.close(4002, "second"))
 
     async with AsyncTestClient(Telex([handler])) as client, client.websocket_connect("/") as session:
@@ -634,7 +634,7 @@ async def test_a_close_leaves_who_waits_for_messages_their_reader() -> None:
     @websocket("/")
     async def handler(socket: WebSocket) -> None:
         await socket.accept()
-        socket.inbox.watch_now()
+        socket.event_reader.read_ahead()
         waiting = asyncio.create_task(socket.receive())
         await asyncio.sleep(0)
         await socket.close(4001)

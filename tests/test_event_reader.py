@@ -15,7 +15,7 @@ from tests.support.live import soon
 from tests.support.peer import Peer
 
 LONG = 0.06
-"""Seconds after which a handler counts as busy, and the inbox has begun to read ahead (three looks of the watch)."""
+"""Seconds after which a handler counts as busy, and the reader has begun to read ahead (three looks of the watch)."""
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -25,67 +25,67 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-async def texts(inbox: EventReader, count: int) -> list[Any]:
-    return [(await soon(inbox.get()))["text"] for _ in range(count)]
+async def texts(reader: EventReader, count: int) -> list[Any]:
+    return [(await soon(reader.get()))["text"] for _ in range(count)]
 
 
 async def test_events_come_in_order_straight_from_the_server() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     peer.tell("a", "b")
-    assert await texts(inbox, 2) == ["a", "b"]
-    assert inbox.state == IDLE
+    assert await texts(reader, 2) == ["a", "b"]
+    assert reader.state == IDLE
 
 
 async def test_two_readers_are_refused() -> None:
-    inbox = EventReader(Peer(connect=False).receive)
-    first = asyncio.create_task(inbox.get())
+    reader = EventReader(Peer(connect=False).receive)
+    first = asyncio.create_task(reader.get())
     await asyncio.sleep(0)
     with pytest.raises(ConcurrencyError, match="another task waits in receive"):
-        await inbox.get()
+        await reader.get()
     first.cancel()
-    inbox.watch_now()
-    second = asyncio.create_task(inbox.get())
+    reader.read_ahead()
+    second = asyncio.create_task(reader.get())
     await asyncio.sleep(0)
     with pytest.raises(ConcurrencyError):
-        await inbox.get()
+        await reader.get()
     second.cancel()
     await asyncio.wait((first, second))
-    await inbox.aclose()
+    await reader.aclose()
 
 
 async def test_it_reads_ahead_up_to_its_bounds_and_loses_nothing() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive, max_messages=3)
-    inbox.watch_now()
+    reader = EventReader(peer.receive, max_messages=3)
+    reader.read_ahead()
     peer.tell(*"abcdef")
     await until(lambda: peer.received == 3)
     for _ in range(5):
         await asyncio.sleep(0)
     assert peer.received == 3
-    assert inbox.state == AHEAD
-    inbox.watch_now()  # the queue is full: it does not start
-    assert await texts(inbox, 6) == list("abcdef")
-    assert inbox.state == IDLE
+    assert reader.state == AHEAD
+    reader.read_ahead()  # the queue is full: it does not start
+    assert await texts(reader, 6) == list("abcdef")
+    assert reader.state == IDLE
 
 
 async def test_bytes_are_bounded_too() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive, max_bytes=10)
-    inbox.watch_now()
+    reader = EventReader(peer.receive, max_bytes=10)
+    reader.read_ahead()
     peer.tell(b"x" * 8, b"y" * 8, b"z")
     await until(lambda: peer.received == 2)
     for _ in range(5):
         await asyncio.sleep(0)
     assert peer.received == 2
-    assert [(await inbox.get())["bytes"][:1] for _ in range(3)] == [b"x", b"y", b"z"]
+    assert [(await reader.get())["bytes"][:1] for _ in range(3)] == [b"x", b"y", b"z"]
 
 
 async def test_a_waiter_gets_the_message_that_the_pump_reads() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
-    inbox.watch_now()
-    waiting = asyncio.create_task(inbox.get())
+    reader = EventReader(peer.receive)
+    reader.read_ahead()
+    waiting = asyncio.create_task(reader.get())
     await asyncio.sleep(0)
     peer.tell("a")
     assert (await soon(waiting))["text"] == "a"
@@ -93,36 +93,36 @@ async def test_a_waiter_gets_the_message_that_the_pump_reads() -> None:
 
 async def test_a_cancelled_waiter_loses_nothing() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
-    inbox.watch_now()
-    waiting = asyncio.create_task(inbox.get())
+    reader = EventReader(peer.receive)
+    reader.read_ahead()
+    waiting = asyncio.create_task(reader.get())
     await asyncio.sleep(0)
     peer.tell("a", "b")
     await until(lambda: peer.received == 1)
     waiting.cancel()  # it had been given the message in the same turn of the loop
     await asyncio.wait((waiting,))
     assert waiting.cancelled()
-    assert await texts(inbox, 2) == ["a", "b"]
+    assert await texts(reader, 2) == ["a", "b"]
 
 
 async def test_a_waiter_cancelled_before_loses_nothing_either() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
-    inbox.watch_now()
-    waiting = asyncio.create_task(inbox.get())
+    reader = EventReader(peer.receive)
+    reader.read_ahead()
+    waiting = asyncio.create_task(reader.get())
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait((waiting,))
     peer.tell("a")
-    assert await texts(inbox, 1) == ["a"]
-    await inbox.aclose()
+    assert await texts(reader, 1) == ["a"]
+    await reader.aclose()
 
 
 async def test_an_error_of_the_server_reaches_the_waiter() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
-    inbox.watch_now()
-    waiting = asyncio.create_task(inbox.get())
+    reader = EventReader(peer.receive)
+    reader.read_ahead()
+    waiting = asyncio.create_task(reader.get())
     await asyncio.sleep(0)
     peer.fail(KeyError("server"))
     with pytest.raises(KeyError):
@@ -132,7 +132,7 @@ async def test_an_error_of_the_server_reaches_the_waiter() -> None:
 # -- supervision
 
 
-async def handle(inbox: EventReader, *steps: Awaitable[Any]) -> str:
+async def handle(reader: EventReader, *steps: Awaitable[Any]) -> str:
     for step in steps:
         await step
     return "done"
@@ -140,19 +140,19 @@ async def handle(inbox: EventReader, *steps: Awaitable[Any]) -> str:
 
 async def test_work_that_never_suspends_costs_nothing() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     peer.tell("unread")
 
     async def work() -> int:
         return 5
 
-    assert await supervised(work(), inbox) == 5
+    assert await supervised(work(), reader) == 5
     await asyncio.sleep(LONG)
     assert peer.received == 0
 
 
 async def test_the_result_and_the_exception_of_work_that_suspends() -> None:
-    inbox = EventReader(Peer(connect=False).receive)
+    reader = EventReader(Peer(connect=False).receive)
 
     async def work(fail: bool) -> int:
         await asyncio.sleep(0)
@@ -160,15 +160,15 @@ async def test_the_result_and_the_exception_of_work_that_suspends() -> None:
             raise KeyError
         return 5
 
-    assert await supervised(work(False), inbox) == 5
+    assert await supervised(work(False), reader) == 5
     with pytest.raises(KeyError):
-        await supervised(work(True), inbox)
-    await inbox.aclose()
+        await supervised(work(True), reader)
+    await reader.aclose()
 
 
 async def test_a_client_that_leaves_interrupts_the_work() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     peer.leave(4000, "gone")
     cleaned: list[str] = []
 
@@ -180,7 +180,7 @@ async def test_a_client_that_leaves_interrupts_the_work() -> None:
             cleaned.append("up")
 
     with pytest.raises(WebSocketDisconnect) as caught:
-        await soon(supervised(work(), inbox))
+        await soon(supervised(work(), reader))
     assert (caught.value.code, caught.value.reason) == (4000, "gone")
     assert cleaned == ["up"]
     task = asyncio.current_task()
@@ -190,7 +190,7 @@ async def test_a_client_that_leaves_interrupts_the_work() -> None:
 
 async def test_work_that_ends_well_in_spite_of_the_interrupt_counts() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     peer.leave()
 
     async def work(fail: bool) -> str:
@@ -201,7 +201,7 @@ async def test_work_that_ends_well_in_spite_of_the_interrupt_counts() -> None:
                 raise KeyError from None
         return "finished"
 
-    assert await soon(supervised(work(False), inbox)) == "finished"
+    assert await soon(supervised(work(False), reader)) == "finished"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -213,92 +213,92 @@ async def test_work_that_ends_well_in_spite_of_the_interrupt_counts() -> None:
 
 
 async def test_a_cancellation_from_outside_stays_one() -> None:
-    inbox = EventReader(Peer(connect=False).receive)
+    reader = EventReader(Peer(connect=False).receive)
     started = asyncio.Event()
 
     async def work() -> None:
         started.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(supervised(work(), inbox))
+    task = asyncio.create_task(supervised(work(), reader))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await inbox.aclose()
+    await reader.aclose()
 
 
 async def test_both_cancellations_at_once_count_as_the_one_from_outside() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     started = asyncio.Event()
 
     async def work() -> None:
         started.set()
         await asyncio.Event().wait()
 
-    task = asyncio.create_task(supervised(work(), inbox))
+    task = asyncio.create_task(supervised(work(), reader))
     await started.wait()
-    inbox.fail(WebSocketDisconnect(1001))
-    inbox.fail(WebSocketDisconnect(1002))  # only the first counts
+    reader.fail(WebSocketDisconnect(1001))
+    reader.fail(WebSocketDisconnect(1002))  # only the first counts
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await inbox.aclose()
+    await reader.aclose()
 
 
 async def test_nobody_is_interrupted_when_nobody_works() -> None:
-    inbox = EventReader(Peer(connect=False).receive)
-    inbox.fail(WebSocketDisconnect(1001))
-    assert await supervised(handle(inbox, asyncio.sleep(0)), inbox) == "done"
+    reader = EventReader(Peer(connect=False).receive)
+    reader.fail(WebSocketDisconnect(1001))
+    assert await supervised(handle(reader, asyncio.sleep(0)), reader) == "done"
 
 
 async def test_an_error_of_the_server_interrupts_the_work() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     peer.fail(KeyError("server"))
     with pytest.raises(KeyError):
-        await soon(supervised(handle(inbox, asyncio.Event().wait()), inbox))
+        await soon(supervised(handle(reader, asyncio.Event().wait()), reader))
 
 
 async def test_messages_that_came_meanwhile_are_kept_in_order() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     proceed = asyncio.Event()
     peer.tell("a", "b")
-    task = asyncio.create_task(supervised(handle(inbox, proceed.wait()), inbox))
+    task = asyncio.create_task(supervised(handle(reader, proceed.wait()), reader))
     await until(lambda: peer.received == 2)
     proceed.set()
     assert await soon(task) == "done"
-    assert await texts(inbox, 2) == ["a", "b"]
-    await inbox.aclose()
+    assert await texts(reader, 2) == ["a", "b"]
+    await reader.aclose()
 
 
 async def test_work_that_reads_is_watched_again_afterwards() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
+    reader = EventReader(peer.receive)
     peer.tell("a", "b")
 
     async def work() -> None:
         await asyncio.sleep(0)
-        assert (await inbox.get())["text"] == "a"
-        await asyncio.sleep(LONG)  # the inbox has read ahead
-        assert (await inbox.get())["text"] == "b"
+        assert (await reader.get())["text"] == "a"
+        await asyncio.sleep(LONG)  # the reader has read ahead
+        assert (await reader.get())["text"] == "b"
         peer.leave(4003)
         await asyncio.Event().wait()
 
     with pytest.raises(WebSocketDisconnect) as caught:
-        await soon(supervised(work(), inbox))
+        await soon(supervised(work(), reader))
     assert caught.value.code == 4003
 
 
 async def test_a_timer_that_fires_between_two_handlers_does_nothing() -> None:
-    inbox = EventReader(Peer(connect=False).receive)
-    await supervised(handle(inbox, asyncio.sleep(0)), inbox)
+    reader = EventReader(Peer(connect=False).receive)
+    await supervised(handle(reader, asyncio.sleep(0)), reader)
     await asyncio.sleep(LONG)
-    assert inbox.state == IDLE
-    assert await supervised(handle(inbox, asyncio.sleep(0)), inbox) == "done"
-    await inbox.aclose()
+    assert reader.state == IDLE
+    assert await supervised(handle(reader, asyncio.sleep(0)), reader) == "done"
+    await reader.aclose()
 
 
 async def test_a_child_task_that_receives_the_disconnect_leaves_the_handler_time_to_end(
@@ -307,25 +307,25 @@ async def test_a_child_task_that_receives_the_disconnect_leaves_the_handler_time
     monkeypatch.setattr(module, "GRACE", 0.05)
     for stubborn in (False, True):
         peer = Peer(connect=False)
-        inbox = EventReader(peer.receive)
+        reader = EventReader(peer.receive)
         peer.leave()
 
-        async def work(inbox: EventReader = inbox, stubborn: bool = stubborn) -> str:
-            event = await asyncio.create_task(inbox.get())
+        async def work(reader: EventReader = reader, stubborn: bool = stubborn) -> str:
+            event = await asyncio.create_task(reader.get())
             if stubborn:
                 await asyncio.Event().wait()
             return str(event["type"])
 
         if stubborn:
             with pytest.raises(WebSocketDisconnect):
-                await soon(supervised(work(), inbox))
+                await soon(supervised(work(), reader))
         else:
-            assert await soon(supervised(work(), inbox)) == "websocket.disconnect"
+            assert await soon(supervised(work(), reader)) == "websocket.disconnect"
 
 
 async def test_on_unread_decides_about_data_that_nobody_waits_for() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive, max_messages=1)
+    reader = EventReader(peer.receive, max_messages=1)
     seen: list[bool] = []
     verdicts: list[Exception | bool] = [True, False, KeyError()]
 
@@ -333,25 +333,25 @@ async def test_on_unread_decides_about_data_that_nobody_waits_for() -> None:
         seen.append(full)
         return verdicts[len(seen) - 1]
 
-    inbox.on_unread = decide
+    reader.on_unread = decide
     peer.tell("kept", "dropped", "fatal")
     with pytest.raises(KeyError):
-        await soon(supervised(handle(inbox, asyncio.Event().wait()), inbox))
+        await soon(supervised(handle(reader, asyncio.Event().wait()), reader))
     assert seen == [False, True, True]
-    assert await texts(inbox, 1) == ["kept"]
+    assert await texts(reader, 1) == ["kept"]
 
 
 async def test_aclose_stops_the_reading() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
-    inbox.watch_now()
+    reader = EventReader(peer.receive)
+    reader.read_ahead()
     await asyncio.sleep(0)
-    await inbox.aclose()
-    await inbox.aclose()
+    await reader.aclose()
+    await reader.aclose()
     peer.tell("nobody's")
     await asyncio.sleep(LONG)
     assert peer.received == 0
-    assert inbox.state == IDLE
+    assert reader.state == IDLE
 
 
 def test_a_disconnect_without_a_code_is_1005() -> None:
@@ -361,17 +361,17 @@ def test_a_disconnect_without_a_code_is_1005() -> None:
 
 async def test_it_says_whether_it_reads_ahead_and_whether_work_runs() -> None:
     peer = Peer(connect=False)
-    inbox = EventReader(peer.receive)
-    states: list[tuple[bool, bool]] = [(inbox.reads_ahead, inbox.busy)]
+    reader = EventReader(peer.receive)
+    states: list[tuple[bool, bool]] = [(reader.reads_ahead, reader.busy)]
 
     async def work() -> None:
-        states.append((inbox.reads_ahead, inbox.busy))
-        inbox.watch_now()
-        states.append((inbox.reads_ahead, inbox.busy))
+        states.append((reader.reads_ahead, reader.busy))
+        reader.read_ahead()
+        states.append((reader.reads_ahead, reader.busy))
         peer.tell("a")
-        await inbox.get()
+        await reader.get()
 
-    await soon(supervised(work(), inbox))
-    states.append((inbox.reads_ahead, inbox.busy))
+    await soon(supervised(work(), reader))
+    states.append((reader.reads_ahead, reader.busy))
     assert states == [(False, False), (False, True), (True, True), (False, False)]
-    await inbox.aclose()
+    await reader.aclose()

@@ -24,7 +24,7 @@ from telex import (
     websocket,
     websocket_listener,
 )
-from telex.exception_handling import Errors, leaf
+from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import (
     BackendUnavailable,
     ClientException,
@@ -155,13 +155,13 @@ class Derived(Base):
 
 def test_the_nearest_class_or_the_status_is_found() -> None:
     handlers: dict[Any, Any] = {Exception: "any", Base: "base", 404: "status", HTTPException: "http"}
-    find: Any = Errors(handlers, "here").find
+    find: Any = ExceptionPolicy(handlers, "here").find
     assert find(Derived()) == "base"
     assert find(KeyError()) == "any"
     assert find(NotFoundException()) == "status"
     assert find(ClientException()) == "http"
     del handlers[Exception]
-    assert Errors(handlers, "here").find(KeyError()) is None
+    assert ExceptionPolicy(handlers, "here").find(KeyError()) is None
 
 
 async def test_a_handler_answers_and_the_connection_goes_on() -> None:

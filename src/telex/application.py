@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from telex.calls import Cache
 from telex.connection import WebSocket
 from telex.datastructures import State
-from telex.exception_handling import Errors
+from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException
 from telex.layers import Layer, LayerOptions
 from telex.middleware import without_fast_path
@@ -109,7 +109,7 @@ class Telex:
         self._on_startup = tuple(config.on_startup)
         self._on_shutdown = tuple(config.on_shutdown)
         self._layer = Layer.read(config.options, "Telex(...)")
-        self._errors = Errors(self._layer.exception_handlers, "Telex", debug=config.debug)
+        self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = tuple(self._compile(config.route_handlers))

@@ -1,7 +1,8 @@
-"""Finds the handlers that have been busy for a while, at almost no cost to those that have not.
+"""Finds handlers that have been busy for a while, at almost no cost to those that have not.
 
-One watch per event loop looks at what is listed every ``PERIOD`` seconds; nothing is armed, cancelled or created for a
-single message. A listed inbox whose work has been seen by one look already and still runs begins to read ahead.
+One monitor per event loop looks at what is enlisted every ``PERIOD`` seconds; nothing is armed, cancelled or created
+for a single message. An enlisted event reader whose work has already been seen by one look, and still runs, begins to
+read ahead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
-__all__ = ("DONE", "FRESH", "PERIOD", "SEEN", "BusyMonitor", "Watched")
+__all__ = ("DONE", "FRESH", "PERIOD", "SEEN", "BusyMonitor", "Monitored")
 
 PERIOD: Final = 0.02
 """Seconds between two looks: work is noticed when it has run for one to two of them."""
@@ -22,28 +23,28 @@ SEEN: Final = 2
 """The last look has seen this work."""
 
 
-class Watched(Protocol):
-    """What a watch looks at."""
+class Monitored(Protocol):
+    """What a monitor looks at."""
 
     work: int
     listed: bool
 
-    def watch_now(self) -> None:
+    def read_ahead(self) -> None:
         """The work takes long."""
 
 
 class BusyMonitor:
-    """The watch of one event loop. It sleeps while nothing is listed."""
+    """The monitor of one event loop. It has no timer while nothing is enlisted."""
 
     __slots__ = ("__weakref__", "_listed", "_loop", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._listed: list[Watched] = []
+        self._listed: list[Monitored] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def list(self, each: Watched) -> None:
-        """Look at ``each`` from the next look on, until its work is done or takes long."""
+    def enlist(self, each: Monitored) -> None:
+        """Look at ``each`` from the next look on, until its work is done or has begun to read ahead."""
         each.listed = True
         self._listed.append(each)
         if self._timer is None:
@@ -56,18 +57,18 @@ class BusyMonitor:
             each.listed = False
             if each.work == FRESH:
                 each.work = SEEN
-                self.list(each)
+                self.enlist(each)
             elif each.work == SEEN:
-                each.watch_now()
+                each.read_ahead()
 
 
-_watches: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, BusyMonitor]] = WeakKeyDictionary()
+_monitors: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, BusyMonitor]] = WeakKeyDictionary()
 
 
-def running_watch() -> BusyMonitor:
-    """The watch of the running event loop."""
+def running_monitor() -> BusyMonitor:
+    """The monitor of the running event loop."""
     loop = asyncio.get_running_loop()
-    watch = _watches.get(loop)
-    if watch is None:
-        watch = _watches[loop] = BusyMonitor(loop)
-    return watch
+    monitor = _monitors.get(loop)
+    if monitor is None:
+        monitor = _monitors[loop] = BusyMonitor(loop)
+    return monitor

@@ -135,7 +135,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     ) -> None:
         super().__init__(scope)
         self.options: ConnectionOptions = _DEFAULT_OPTIONS
-        self.inbox: EventReader = EventReader(receive or _no_channel)
+        self.event_reader: EventReader = EventReader(receive or _no_channel)
         self.streams: Streams | None = None
         self.transport: Transport | None = None
         """The server's fast path, once the connection is accepted; ``None`` on servers that have none."""
@@ -157,8 +157,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def configure(self, options: ConnectionOptions) -> None:
         """Set the limits and encoders; a session does, so that subclasses need not pass them through ``__init__``."""
         self.options = options
-        self.inbox.max_messages = options.max_queued_messages
-        self.inbox.max_bytes = options.max_message_size
+        self.event_reader.max_messages = options.max_queued_messages
+        self.event_reader.max_bytes = options.max_message_size
 
     def own(self, task: asyncio.Task[object] | None) -> None:
         """Let ``task`` alone, and the streams that it starts, accept by sending: it serves this connection."""
@@ -238,9 +238,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def has_left(self) -> bool:
         """Whether the client is known to have left; from here on the state says so too.
 
-        The inbox may know it first: it interrupts a busy handler while the state is that of what was read.
+        The event reader may know it first: it interrupts a busy handler while the state is that of what was read.
         """
-        if self.inbox.disconnect is not None:
+        if self.event_reader.disconnect is not None:
             self.lost()
         return self._step == "disconnect"
 
@@ -268,7 +268,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             self.is_open = self._was_accepted = True
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
             if self.transport is not None:
-                self.transport.set_activity(self.inbox)
+                self.transport.set_activity(self.event_reader)
             if self._announce is not None:
                 self._announce(self)
         finally:
@@ -307,7 +307,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def _await_connect(self) -> None:
         if self._step != "init":
             return
-        event = await self.inbox.get()
+        event = await self.event_reader.get()
         if event["type"] != "websocket.connect":
             raise self.lost()
         self._step = "connect"
@@ -352,7 +352,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if self._step in {"closed", "disconnect"}:
             return
         await self._await_connect()
-        await self.inbox.stop_reading()
+        await self.event_reader.stop_reading()
         if self._step in {"closed", "disconnect"}:
             return
         self._step = "closed"
@@ -373,7 +373,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """
         if self._step not in _ALLOWED["receive"]:
             self._refuse("receive")
-        event = await self.inbox.get()
+        event = await self.event_reader.get()
         if event["type"] == "websocket.connect":
             self._step = "connect"
         elif event["type"] == "websocket.disconnect":
@@ -405,7 +405,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         await self._wire(event)
 
     async def _wire(self, event: Message) -> None:
-        if self.inbox.disconnect is not None:
+        if self.event_reader.disconnect is not None:
             raise self.lost()  # some servers take what nobody will read
         try:
             await self.asgi_send(event)
@@ -420,11 +420,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """Nothing can be sent from here on; returns how the client left."""
         self._step = "disconnect"
         self.is_open = False
-        if self.inbox.disconnect is None:
-            self.inbox.disconnect = WebSocketDisconnect(code, reason)
+        if self.event_reader.disconnect is None:
+            self.event_reader.disconnect = WebSocketDisconnect(code, reason)
         if self.close_code is None:
-            self.close_code, self.close_reason = self.inbox.disconnect.code, self.inbox.disconnect.reason
-        return self.inbox.disconnect
+            self.close_code, self.close_reason = self.event_reader.disconnect.code, self.event_reader.disconnect.reason
+        return self.event_reader.disconnect
 
     def _refuse(self, call: _Call) -> NoReturn:
         if self._step == "disconnect":

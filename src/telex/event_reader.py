@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
-from telex.busy_monitor import DONE, FRESH, running_watch
+from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, WebSocketDisconnect
 from telex.types import Message, Receive
@@ -26,7 +26,7 @@ IDLE: Final = 0
 READING: Final = 1
 """A task waits in ``receive`` itself."""
 AHEAD: Final = 2
-"""The inbox reads, or has read, ahead: events are in its queue."""
+"""The reader reads, or has read, ahead: events are in its queue."""
 
 GRACE: Final = 0.5
 """Seconds that a handler has to end by itself when one of its own child tasks has received the disconnect."""
@@ -68,7 +68,7 @@ class EventReader:
         """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
         self.state: int = IDLE
-        """Who reads. A loop may do as ``get`` does: when ``IDLE``, set ``READING``, await ``receive``, set it back."""
+        """Who reads."""
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left, once it has."""
         self.on_unread: Callable[[bool], Exception | bool] | None = None
@@ -133,10 +133,28 @@ class EventReader:
         self.mark_busy()
 
     def mark_busy(self) -> None:
-        """The owner begins to wait for something else than the client. ``work = DONE`` takes it back."""
+        """The owner begins to wait for something else than the client."""
         self.work = FRESH
         if not self.listed:
-            running_watch().list(self)
+            running_monitor().enlist(self)
+
+    def mark_idle(self) -> None:
+        """What :meth:`mark_busy` began is over."""
+        self.work = DONE
+
+    def claim(self) -> bool:
+        """Whether the caller may await ``receive`` itself, and then call :meth:`release`; otherwise it calls ``get``.
+
+        Loops do so to spare a coroutine for each message.
+        """
+        if self.state != IDLE:
+            return False
+        self.state = READING
+        return True
+
+    def release(self) -> None:
+        """What :meth:`claim` allowed has ended with an event."""
+        self.state = IDLE
 
     def end(self) -> Exception | None:
         """The work has ended, however it did; what has interrupted it, if something has."""
@@ -161,12 +179,12 @@ class EventReader:
         if self.work != DONE:
             self.mark_busy()
 
-    def watch_now(self) -> None:
+    def read_ahead(self) -> None:
         """Read ahead from now on, without waiting for the timer."""
         may_read = self.on_unread is not None or self._has_room()
         if self._pump is None and self.state != READING and self.disconnect is None and may_read:
             self.state = AHEAD
-            self._pump = asyncio.get_running_loop().create_task(self._read_ahead())
+            self._pump = asyncio.get_running_loop().create_task(self._pump_events())
 
     async def stop_reading(self) -> None:
         """Read ahead no longer, unless somebody waits for what comes: before a close it is of no use.
@@ -199,7 +217,7 @@ class EventReader:
     def _has_room(self) -> bool:
         return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
 
-    async def _read_ahead(self) -> None:
+    async def _pump_events(self) -> None:
         try:
             while self.on_unread is not None or self._has_room():
                 event = await self.receive()
@@ -249,22 +267,22 @@ def as_disconnect(event: Message) -> WebSocketDisconnect:
     return WebSocketDisconnect(event.get("code", 1005), event.get("reason") or "")
 
 
-async def supervised(work: Coroutine[Any, Any, T], inbox: EventReader) -> T:
+async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
     """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``."""
-    owner, outer, outer_work = asyncio.current_task(), inbox.owner, inbox.work
+    owner, outer, outer_work = asyncio.current_task(), reader.owner, reader.work
     if owner is None:  # pragma: no cover - there is always one under asyncio
         raise RuntimeError("supervised() needs an asyncio task")
-    inbox.begin(owner)
+    reader.begin(owner)
     try:
         return await work
     except asyncio.CancelledError as cancelled:
-        interrupt = inbox.end()
+        interrupt = reader.end()
         if interrupt is None or owner.cancelling():
             raise
         raise interrupt from cancelled
     finally:
-        inbox.end()
-        inbox.owner, inbox.work = outer, outer_work
+        reader.end()
+        reader.owner, reader.work = outer, outer_work
 
 
 def _size(event: Message) -> int:

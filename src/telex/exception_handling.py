@@ -22,7 +22,7 @@ from telex.status_codes import (
 )
 from telex.types import ExceptionHandler, Mode, TypeEncoder
 
-__all__ = ("Errors", "leaf")
+__all__ = ("ExceptionPolicy", "leaf")
 
 logger: Final = logging.getLogger("telex")
 
@@ -30,7 +30,7 @@ REPORT_EXTENSION: Final = "telex.exception_handling"
 """The ASGI extension by which a test client asks for unexpected exceptions: a function that takes one."""
 
 
-class Errors:
+class ExceptionPolicy:
     """The exception handlers of one handler, merged, and what applies where none does."""
 
     def __init__(

@@ -23,7 +23,7 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
-from telex.exception_handling import Errors, leaf
+from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
 from telex.middleware import without_fast_path, wrap_in_middleware
@@ -128,9 +128,9 @@ class Build:
         """Bytes of one message."""
         return nearest(self.layer.max_message_size, MAX_MESSAGE_SIZE)
 
-    def errors(self, mode: Mode = "text") -> Errors:
+    def exception_policy(self, mode: Mode = "text") -> ExceptionPolicy:
         """The compiled exception handlers, whose replies go out in ``mode``."""
-        return Errors(
+        return ExceptionPolicy(
             self.layer.exception_handlers,
             self.where,
             debug=self.debug,
@@ -173,10 +173,10 @@ def compile_plan(build: Build) -> HandlerPlan:
     :raises ImproperlyConfiguredException: whatever can be known to be wrong before the first connection.
     """
     run = build.handler.compile_run(build)
-    errors = build.errors(build.handler.send_mode)
+    policy = build.exception_policy(build.handler.send_mode)
     check_origin = compile_origin_check(nearest(build.layer.allowed_origins, ()), build.where)
-    session = _compile_session(build, run, errors, None if build.layer.middleware else check_origin)
-    app = _behind_middleware(build, session, errors, check_origin) if build.layer.middleware else session
+    session = _compile_session(build, run, policy, None if build.layer.middleware else check_origin)
+    app = _behind_middleware(build, session, policy, check_origin) if build.layer.middleware else session
     return HandlerPlan(
         path=build.path,
         name=build.handler.name,
@@ -191,7 +191,7 @@ def compile_plan(build: Build) -> HandlerPlan:
     )
 
 
-def _compile_session(build: Build, run: Run, errors: Errors, check_origin: OriginCheck | None) -> ASGIApp:
+def _compile_session(build: Build, run: Run, policy: ExceptionPolicy, check_origin: OriginCheck | None) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options = build.websocket_class, _connection_options(build)
     guards, registry = _compile_guards(build), build.registry
@@ -209,10 +209,10 @@ def _compile_session(build: Build, run: Run, errors: Errors, check_origin: Origi
             await serve(socket)
             await _finish(socket)
         except Exception as exc:
-            await errors.end(socket, exc)
+            await policy.end(socket, exc)
         finally:
             registry.discard(socket)
-            await socket.inbox.aclose()
+            await socket.event_reader.aclose()
 
     return session
 
@@ -308,7 +308,9 @@ def _takes_handler(guard: Callable[..., Any], build: Build) -> bool:
     return count == 2
 
 
-def _behind_middleware(build: Build, session: ASGIApp, errors: Errors, check_origin: OriginCheck | None) -> ASGIApp:
+def _behind_middleware(
+    build: Build, session: ASGIApp, policy: ExceptionPolicy, check_origin: OriginCheck | None
+) -> ASGIApp:
     """``session`` inside the layers' middleware, whose own errors are answered too."""
     wrapped = wrap_in_middleware(session, build.layer.middleware, build.where)
     options = _connection_options(build)
@@ -322,8 +324,8 @@ def _behind_middleware(build: Build, session: ASGIApp, errors: Errors, check_ori
                 check_origin(outer)
             await wrapped(scope, outer.receive, outer.send)
         except Exception as exc:
-            await errors.end(outer, exc)
+            await policy.end(outer, exc)
         finally:
-            await outer.inbox.aclose()
+            await outer.event_reader.aclose()
 
     return app

@@ -73,6 +73,6 @@ async def test_a_drain_closes_who_waits_and_lets_streams_and_handlers_finish() -
 async def watched(app: Telex, busy: int) -> None:
     """Wait until Telex reads ahead on ``busy`` connections, which then look idle to a server that does not ask."""
     until = time.monotonic() + 5
-    while sum(socket.inbox.reads_ahead for socket in app.connections) < busy:
+    while sum(socket.event_reader.reads_ahead for socket in app.connections) < busy:
         assert time.monotonic() < until
         await asyncio.sleep(0.01)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from typing import Any, cast
 
-from telex.busy_monitor import DONE, FRESH, running_watch
+from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.codecs import Raw, as_is, is_raw_writer
 from telex.connection import Socket
 from telex.event_reader import IDLE, READING, as_disconnect
@@ -128,7 +128,7 @@ def _compile_on_message(
 
 
 async def _disconnect(socket: Socket) -> WebSocketDisconnect:
-    end = as_disconnect(await socket.inbox.get())
+    end = as_disconnect(await socket.event_reader.get())
     return socket.lost(end.code, end.reason)
 
 
@@ -169,20 +169,20 @@ async def serve_by_transport(  # noqa: C901
     exchange: Exchange, socket: Socket, transport: Transport, slots: Slots
 ) -> None:
     """Handle messages with an async function, which is cancelled when the client leaves meanwhile."""
-    inbox, send, drain = socket.inbox, transport.send, transport.drain
+    reader, send, drain = socket.event_reader, transport.send, transport.drain
     receive: Callable[[], Awaitable[Any]] = transport.receive
     handle, decode, encode = exchange.bind(socket, slots), exchange.decode, exchange.encode
     native, quick_limit = NATIVE[exchange.receive_mode], exchange.max_message_size // 4
     native_out = NATIVE[exchange.send_mode] if is_raw_writer(encode) else None
-    watch, strikes = running_watch(), 0
-    inbox.work = DONE
+    monitor, strikes = running_monitor(), 0
+    reader.work = DONE
     while True:
-        if inbox.state == IDLE:
-            inbox.state = READING
+        if reader.state == IDLE:
+            reader.state = READING
             raw = await receive()
-            inbox.state = IDLE
+            reader.state = IDLE
         else:
-            raw = await inbox.get()
+            raw = await reader.get()
         kind = raw.__class__
         if kind is not native or len(raw) > quick_limit:
             raw = await _payload(exchange, socket, raw)
@@ -200,13 +200,13 @@ async def serve_by_transport(  # noqa: C901
                 continue
             strikes = 0
         try:
-            inbox.work = FRESH
-            if not inbox.listed:
-                watch.list(inbox)
+            reader.work = FRESH
+            if not reader.listed:
+                monitor.enlist(reader)
             reply = await handle(data)
-            inbox.work = DONE
+            reader.work = DONE
         except Exception as exc:
-            inbox.work = DONE
+            reader.work = DONE
             await exchange.recover(socket, exc)
             continue
         if not socket.is_open:
@@ -224,7 +224,7 @@ async def serve_by_transport(  # noqa: C901
 async def _payload(exchange: Exchange, socket: Socket, raw: Raw | Message | None) -> Raw | None:
     """What is to be handled of something that is not a plain message: read ahead, of the wrong mode, large, the end."""
     if raw is None:
-        raw = await socket.inbox.get()
+        raw = await socket.event_reader.get()
     event = _as_event(raw) if isinstance(raw, (str, bytes)) else raw
     return event[KEYS[exchange.receive_mode]] if exchange.admit(socket, event) else None
 

@@ -95,7 +95,7 @@ class ListenerHandler(Handler):
             encode=receivers.encode,
             bind=receivers.bind,
             awaits=receivers.awaits,
-            errors=build.errors(self.send_mode),
+            errors=build.exception_policy(self.send_mode),
             close_on_invalid=nearest(build.layer.on_invalid_message, "reply") == "close",
             max_invalid_messages=self.max_invalid_messages,
             max_message_size=build.max_message_size,
@@ -128,7 +128,7 @@ class ListenerHandler(Handler):
             else None
         )
         asked = [name for name in _DISCONNECT_NAMES if on_disconnect and name in on_disconnect.signature]
-        errors, accept = build.errors(), self.connection_accept_handler
+        errors, accept = build.exception_policy(), self.connection_accept_handler
 
         async def run(socket: Socket, slots: list[Any]) -> None:
             await _accept(socket, accept)
@@ -137,7 +137,7 @@ class ListenerHandler(Handler):
             ended_by: BaseException | None = None
             try:
                 if on_accept is not None:
-                    await supervised(on_accept(slots), socket.inbox)
+                    await supervised(on_accept(slots), socket.event_reader)
                 await serve(socket, slots)
             except BaseException as exc:
                 ended_by = exc
@@ -266,7 +266,7 @@ def _interruptible(serve: Serve) -> Serve:
     """``serve``, whose work is cancelled when the client leaves. A sync function has nothing to cancel."""
 
     def serve_interruptibly(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
-        return supervised(serve(socket, slots), socket.inbox)
+        return supervised(serve(socket, slots), socket.event_reader)
 
     return serve_interruptibly
 

@@ -15,11 +15,11 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from telex.busy_monitor import DONE, FRESH, running_watch
+from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.codecs import Raw, Reader, Writer, as_is, as_validation_error, is_raw_writer
 from telex.connection import Socket, WrongModeException, is_too_long
 from telex.event_reader import IDLE, READING, as_disconnect
-from telex.exception_handling import Errors
+from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ValidationException, WebSocketDisconnect, WebSocketException
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Mode
@@ -53,7 +53,7 @@ class Exchange:
     encode: Writer | None
     bind: Callable[[Socket, Slots], Handle]
     awaits: bool
-    errors: Errors
+    errors: ExceptionPolicy
     close_on_invalid: bool
     max_invalid_messages: int
     max_message_size: int
@@ -64,19 +64,19 @@ class Exchange:
 
         It is long on purpose: what it was split into, every message would call.
         """
-        inbox, receive, send = socket.inbox, socket.inbox.receive, socket.asgi_send
+        reader, receive, send = socket.event_reader, socket.event_reader.receive, socket.asgi_send
         handle, decode, encode, awaits = self.bind(socket, slots), self.decode, self.encode, self.awaits
         key_in, key_out, quick_limit = KEYS[self.receive_mode], KEYS[self.send_mode], self.max_message_size // 4
         native_out = NATIVE[self.send_mode] if is_raw_writer(encode) else None
-        watch, strikes = running_watch(), 0
-        inbox.work = DONE
+        monitor, strikes = running_monitor(), 0
+        reader.work = DONE
         while True:
-            if inbox.state == IDLE:
-                inbox.state = READING
+            if reader.state == IDLE:
+                reader.state = READING
                 event = await receive()
-                inbox.state = IDLE
+                reader.state = IDLE
             else:
-                event = await inbox.get()
+                event = await reader.get()
             raw: Any = event.get(key_in)
             if (raw is None or len(raw) > quick_limit) and not self.admit(socket, event):
                 continue
@@ -94,13 +94,13 @@ class Exchange:
             try:
                 reply = handle(data)
                 if awaits:
-                    inbox.work = FRESH
-                    if not inbox.listed:
-                        watch.list(inbox)
+                    reader.work = FRESH
+                    if not reader.listed:
+                        monitor.enlist(reader)
                     reply = await reply
-                    inbox.work = DONE
+                    reader.work = DONE
             except Exception as exc:
-                inbox.work = DONE
+                reader.work = DONE
                 await self.recover(socket, exc)
                 continue
             if not socket.is_open:
@@ -114,15 +114,15 @@ class Exchange:
 
     async def serve_by_methods(self, socket: Socket, slots: Slots) -> None:
         """The loop for custom WebSocket classes and for ``max_concurrency`` over one: all goes through ``socket``."""
-        handle, inbox = self.bind(socket, slots), socket.inbox
-        inbox.work = DONE
+        handle, reader = self.bind(socket, slots), socket.event_reader
+        reader.work = DONE
         places = asyncio.Semaphore(self.max_concurrency)
         strikes = 0
         async with asyncio.TaskGroup() as running:
             while True:
-                inbox.mark_busy()
+                reader.mark_busy()
                 await places.acquire()
-                inbox.work = DONE
+                reader.work = DONE
                 raw = await self._read(socket)
                 try:
                     data = self.decode(raw)
@@ -135,9 +135,9 @@ class Exchange:
                 strikes = 0
                 work = self._handle_one(socket, handle, data, places)
                 if self.max_concurrency == 1:
-                    inbox.mark_busy()
+                    reader.mark_busy()
                     await work
-                    inbox.work = DONE
+                    reader.work = DONE
                 else:
                     running.create_task(work)
 

@@ -39,7 +39,7 @@ class WebsocketHandler(Handler):
         call = build.graph.call(self.fn)
 
         async def run(socket: WebSocket[Any, Any, Any], slots: list[Any]) -> None:
-            await supervised(call.bind(slots)(), socket.inbox)
+            await supervised(call.bind(slots)(), socket.event_reader)
 
         return run
 

@@ -66,8 +66,8 @@ class StreamHandler(Handler):
             if not listen:
                 await _send_all(socket, call.bind(slots)(), write, mode)
                 return
-            socket.inbox.on_unread = on_unread
-            await supervised(_send_all(socket, call.bind(slots)(), write, mode), socket.inbox)
+            socket.event_reader.on_unread = on_unread
+            await supervised(_send_all(socket, call.bind(slots)(), write, mode), socket.event_reader)
 
         return run
 
@@ -144,13 +144,13 @@ async def send_websocket_stream(
 
 
 async def _listen_while(socket: Socket, sending: collections.abc.Coroutine[Any, Any, None], discard: bool) -> None:
-    inbox = socket.inbox
-    before, inbox.on_unread = inbox.on_unread, _discard if discard else _refuse_data("send_websocket_stream")
-    inbox.watch_now()
+    reader = socket.event_reader
+    before, reader.on_unread = reader.on_unread, _discard if discard else _refuse_data("send_websocket_stream")
+    reader.read_ahead()
     try:
-        await supervised(sending, inbox)
+        await supervised(sending, reader)
     finally:
-        inbox.on_unread = before
+        reader.on_unread = before
 
 
 async def _send_all(socket: Socket, stream: AsyncGenerator[Any, None], write: Writer, mode: Mode) -> None:

@@ -44,7 +44,7 @@ async def received_twice(socket: Socket) -> None:
 @websocket_listener("/closes-after-work")
 async def close_after_work(data: str, socket: Socket) -> None:
     """Works until the connection is read ahead on, then closes it."""
-    while not socket.inbox.reads_ahead:  # noqa: ASYNC110 - nothing tells when
+    while not socket.event_reader.reads_ahead:  # noqa: ASYNC110 - nothing tells when
         await asyncio.sleep(0.005)
     await socket.close(4001, data)
 
