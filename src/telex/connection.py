@@ -506,7 +506,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
         """Send one message in ``mode``, accepting the connection first if nobody has.
 
-        Waits while the transport asks for it. :raises WebSocketDisconnect: the client has left.
+        Waits while the transport asks for it.
+
+        :raises WebSocketDisconnect: the client has left.
         """
         if self._step != "open":
             await self.ensure_accepted("send")

@@ -10,25 +10,26 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-__all__ = ("EXAMPLES", "ROOT", "Block", "blocks", "is_run", "pages", "table")
+from scripts.docs_sync import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
+__all__ = ("EXAMPLES", "ROOT", "Block", "blocks", "is_run", "table")
+
 EXAMPLES = ROOT / "examples" / "docs"
 
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=indent)```$", re.DOTALL | re.MULTILINE
 )
 _MARK = re.compile(r"<!-- file: (?P<file>\S+) -->\n\s*\Z")
-_INCLUDE = re.compile(r'--8<-- "(?P<file>[^":]+)(?::[^"]*)?"')
-_OWN_PACKAGE = re.compile(r"(?<=from )examples\.docs\.|(?<=from )examples\.docs(?= import)")
+_REFERENCE = re.compile(r"<!-- reference: .*?<!-- end of reference -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A code block: its page and line, what it is written in, its text, and the file that it says it shows."""
+    """A code block: where it stands, what it is written in, its text, and the file that it says it shows."""
 
     page: Path
     line: int
+    indent: str
     language: str
     text: str
     file: str | None
@@ -37,32 +38,21 @@ class Block:
     def where(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
-    @property
-    def includes(self) -> list[str]:
-        """The files that the page takes the block from; empty when it is written out."""
-        return [match["file"] for match in _INCLUDE.finditer(self.text)]
-
-    def is_only_included(self) -> bool:
-        return bool(self.includes) and not _INCLUDE.sub("", self.text).strip()
-
-    def equals_its_file(self) -> bool:
-        """Whether the text is the file's. A reader's files stand in a folder of their own, so ours is left out."""
-        assert self.file is not None
-        return self.text.strip() == _OWN_PACKAGE.sub("", (ROOT / self.file).read_text()).strip()
-
-
-def pages() -> list[Path]:
-    """Every page of the documentation, and the README."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
 
 def blocks(page: Path) -> Iterator[Block]:
-    """The code blocks of ``page``."""
-    source = page.read_text()
+    """The code blocks of ``page``, without those of the generated reference."""
+    source = _REFERENCE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text())
     for match in _FENCE.finditer(source):
         mark = _MARK.search(source[: match.start()])
         line = source.count("\n", 0, match.start()) + 1
-        yield Block(page, line, match["language"], textwrap.dedent(match["text"]), mark["file"] if mark else None)
+        yield Block(
+            page,
+            line,
+            match["indent"],
+            match["language"],
+            textwrap.dedent(match["text"]),
+            mark["file"] if mark else None,
+        )
 
 
 def table(page: str, heading: str) -> list[list[str]]:

@@ -1,9 +1,13 @@
-"""No page shows code that nobody runs: every block is a file that a test runs, or a command that exists."""
+"""Every code block of a page is a file that a test runs, a command that exists, or generated reference.
+
+The pages read whole where nothing builds them: no markup of a site builder stands in them.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import tomllib
 from dataclasses import fields
@@ -12,13 +16,19 @@ from pathlib import Path
 import click
 import pytest
 
+from scripts.docs_sync import COMMAND, pages, synced
 from telex.cli.commands import telex
 from telex.server import Settings
-from tests.docs.pages import EXAMPLES, ROOT, Block, blocks, is_run, pages
+from tests.docs.pages import EXAMPLES, ROOT, Block, blocks, is_run
 
 BLOCKS = [block for page in pages() for block in blocks(page)]
 SHOWN = [block for block in BLOCKS if block.language != "console"]
 COMMANDS = [block for block in BLOCKS if block.language == "console"]
+CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.DOTALL | re.MULTILINE)
+RAW_MARKERS = re.compile(
+    r"--8<--|^:::|^===+ \"|^!!! |^\?\?\?|\{[:#.][^}\n]*\}|:(?:class|meth|param|raises|returns)\b", re.MULTILINE
+)
+"""Markup that mkdocs, its extensions or Sphinx would replace, and a page without them would show."""
 
 
 def test_there_is_something_to_check() -> None:
@@ -28,12 +38,22 @@ def test_there_is_something_to_check() -> None:
 
 @pytest.mark.parametrize("block", SHOWN, ids=lambda block: block.where)
 def test_code_is_a_file_that_tests_run(block: Block) -> None:
-    files: list[str | None] = [*block.includes] or [block.file]
-    for file in files:
-        assert file is not None, "write '<!-- file: examples/docs/name.py -->' above it, or include the file"
-        assert (ROOT / file).is_file(), f"there is no {file}"
-        assert is_run(file), f"no test runs {file}"
-    assert block.is_only_included() or block.equals_its_file(), f"it differs from {files}"
+    assert block.file is not None, f"write '<!-- file: examples/docs/name.py -->' above it, then run {COMMAND}"
+    assert (ROOT / block.file).is_file(), f"there is no {block.file}"
+    assert is_run(block.file), f"no test runs {block.file}"
+    assert block.indent == "", "only a block that is not indented is held equal to its file"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_show_the_files_and_the_reference_as_they_are(page: Path) -> None:
+    text = page.read_text("utf-8")
+    assert text == synced(text), f"{page.relative_to(ROOT)} is out of date: run {COMMAND} and commit what it writes"
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_read_whole_without_a_site_builder(page: Path) -> None:
+    prose = CODE.sub("", page.read_text("utf-8"))
+    assert RAW_MARKERS.findall(prose) == []
 
 
 @pytest.mark.parametrize("block", COMMANDS, ids=lambda block: block.where)
@@ -44,7 +64,7 @@ def test_commands_exist(block: Block) -> None:
 
 
 def test_every_example_is_shown() -> None:
-    shown = {ROOT / file for block in BLOCKS for file in [*block.includes, block.file] if file is not None}
+    shown = {ROOT / block.file for block in BLOCKS if block.file is not None}
     unused = {path for path in EXAMPLES.rglob("*") if path.is_file() and "__pycache__" not in path.parts} - shown
     assert not unused
 
@@ -99,7 +119,10 @@ def test_a_page_that_lies_is_found(tmp_path: Path) -> None:
     page.write_text("<!-- file: examples/docs/echo.py -->\n```python\nprint('not the file')\n```\n")
     (lie,) = blocks(page)
     assert lie.file == "examples/docs/echo.py"
-    assert not lie.equals_its_file()
+    assert synced(page.read_text()) != page.read_text()
+    outdated = "<!-- reference: telex.Telex -->\nnothing\n<!-- end of reference -->\n"
+    assert "route_handlers: handlers" in synced(outdated).replace("`", "")
+    assert RAW_MARKERS.findall('::: telex.Telex\n\n=== "Tab"\n\n!!! note\n\n--8<-- "file"\n') != []
     assert not is_run("examples/docs/" + "unknown" + ".py")
     with pytest.raises(click.UsageError):
         check_command(["telex", "run", "app:app", "--no-such-option"])

@@ -51,8 +51,9 @@ class AsyncTestClient:
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
     ) -> None:
-        """Describe the client; :param app: starts when the client is entered.
+        """Describe the client. It starts when it is entered.
 
+        :param app: the app under test.
         :param base_url: what paths are under; ``https`` makes WebSocket connections ``wss``.
         :param timeout: the limit in seconds of every wait that names none.
         :param headers: sent with every handshake and request.

@@ -1,0 +1,63 @@
+"""Writes into the pages the files and the parts of the reference that they show: ``scripts/docs sync``.
+
+A page shows a file in the code block below ``<!-- file: examples/docs/hello.py -->``, and the reference of a name
+between ``<!-- reference: telex.Telex -->`` and ``<!-- end of reference -->``. ``only: a, b`` and ``without: a, b``
+after the name choose its members; ``only: none`` shows none.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from scripts.docs_reference import reference
+
+__all__ = ("COMMAND", "ROOT", "pages", "synced")
+
+COMMAND = "scripts/docs sync"
+ROOT = Path(__file__).parent.parent
+
+FILE = re.compile(r"(?P<head><!-- file: (?P<file>\S+) -->\n```\w*\n).*?(?P<end>^```$)", re.DOTALL | re.MULTILINE)
+REFERENCE = re.compile(
+    r"(?P<head><!-- reference: (?P<path>[\w.]+)"
+    r"(?:; only: (?P<only>[\w, ]+))?(?:; without: (?P<without>[\w, ]+))? -->\n)"
+    r".*?(?P<end><!-- end of reference -->)",
+    re.DOTALL,
+)
+OWN_PACKAGE = re.compile(r"(?<=from )examples\.docs\.|(?<=from )examples\.docs(?= import)")
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation, and the README."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def synced(text: str) -> str:
+    """``text`` of a page, with its files and its reference as they are now."""
+    text = FILE.sub(lambda match: f"{match['head']}{contents(match['file'])}\n{match['end']}", text)
+    return REFERENCE.sub(lambda match: f"{match['head']}\n{referred(match)}\n\n{match['end']}", text)
+
+
+def contents(file: str) -> str:
+    """What a page shows of ``file``: without the name of our package, as a reader's files stand in one folder."""
+    return OWN_PACKAGE.sub("", (ROOT / file).read_text("utf-8")).strip("\n")
+
+
+def referred(match: re.Match[str]) -> str:
+    """The reference that one pair of marks asks for."""
+    only = None if match["only"] is None else [name for name in names(match["only"]) if name != "none"]
+    return reference(match["path"], only=only, without=names(match["without"] or ""))
+
+
+def names(text: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+if __name__ == "__main__":
+    for page in pages():
+        before = page.read_text("utf-8")
+        after = synced(before)
+        if after != before:
+            page.write_text(after, "utf-8")
+            print(f"wrote {page.relative_to(ROOT)}")  # noqa: T201
