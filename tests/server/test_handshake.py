@@ -14,6 +14,10 @@ from tests.server.conftest import attacked, echoes, running
 from tests.support.raw import TEXT, RawClient, frame
 
 KEY = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+OPENING = (
+    "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    f"Sec-WebSocket-Version: 13\r\n{KEY[0]}: {KEY[1]}\r\n\r\n"
+)
 
 
 async def status_of(port: int, path: str = "/", headers: list[tuple[str, str]] | None = None, **how: object) -> int:
@@ -186,6 +190,38 @@ async def test_targets_that_are_no_paths() -> None:
         assert await status_of(server.port, "@evil") == 400
         assert await status_of(server.port, "http://other/there?x=1") == 101
     assert (app.scopes[0]["path"], app.scopes[0]["query_string"]) == ("/there", b"x=1")
+
+
+@pytest.mark.parametrize("http", ["httptools", "h11"])
+@pytest.mark.parametrize(
+    "target", ["http://[/", "http://[::1/", "ws://a]b/", "http://u@h/", "http://a:b/", "http:///x", "//["]
+)
+async def test_targets_that_cannot_be_read_keep_no_slot(http: str, target: str) -> None:
+    """Each was refused by ``urlsplit`` or reads as another host; ``http:///x`` and ``//[`` have a path."""
+    async with attacked(echo, http=http, max_connections=4) as server:
+        statuses = {await status_of(server.port, target) for _ in range(8)}
+    assert statuses == ({101} if target in {"http:///x", "//["} else {400})
+
+
+async def test_what_fails_while_a_request_is_read_ends_that_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("not expected")
+
+    async with attacked(echo, max_connections=4) as server:
+        for where in ("protocol.read_request", "protocol.WebSocketProtocol.connection_made"):
+            with monkeypatch.context() as patched:
+                patched.setattr(f"telex.server.{where}", broken)
+                for _ in range(5):
+                    async with await RawClient.open(server.port) as client:
+                        await client.send(OPENING.encode() + frame(TEXT, b"x"))
+                        assert await client.read_to_end() == b"" or where == "protocol.read_request"
+            assert await status_of(server.port) == 101
+    assert {record.getMessage() for record in caplog.records if record.levelname == "ERROR"} == {
+        "Exception while a WebSocket request was read",
+        "Exception while a connection was handed over",
+    }
 
 
 ACCEPTS = [

@@ -125,6 +125,20 @@ async def test_a_deflate_bomb() -> None:
         assert peak_rss(server.process.pid) - before < 12 * MIB
 
 
+@pytest.mark.parametrize("rest", [b"\xff" * MIB, b"\x00\x00", b"x"])
+@pytest.mark.parametrize("fragments", [1, 2, 3])
+async def test_nothing_is_kept_after_the_end_of_a_compressed_stream(rest: bytes, fragments: int) -> None:
+    packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+    final = packer.compress(b"end") + packer.flush(zlib.Z_FINISH)
+    parts = {1: [final + rest], 2: [final, rest], 3: [final[:1], final[1:], rest]}[fragments]
+    async with attacked(echo, max_message_size=2 * MIB) as server, await RawClient.open(server.port) as client:
+        assert (await client.handshake("/", OFFER)).status == 101
+        for index, part in enumerate(parts):
+            opcode = CONTINUATION if index else BINARY
+            await client.send(frame(opcode, part, rsv=0 if index else 4, fin=False))
+        assert (await client.read_close()).code == 1007
+
+
 @pytest.mark.parametrize(("more", "code"), [(-1, None), (0, None), (1, 1009)])
 async def test_the_limit_after_inflating_is_exact(more: int, code: int | None) -> None:
     async with attacked(echo, max_message_size=5000) as server, await RawClient.open(server.port) as client:

@@ -364,9 +364,11 @@ class Connection(ReceiveQueue):
         """The socket is closed."""
         close = self._ending[0] if self._ending else CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE)
         self._ending = None
-        self._tell(Stage.CLOSED, close, None)
-        self._parser = None
-        self._on_lost()
+        try:
+            self._tell(Stage.CLOSED, close, None)
+        finally:
+            self._parser = None
+            self._on_lost()
 
 
 class _Sink(asyncio.Protocol):

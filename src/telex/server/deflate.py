@@ -23,6 +23,9 @@ _NAME: Final = "permessage-deflate"
 _TAIL: Final = b"\x00\x00\xff\xff"
 """The empty block that ends each flushed message and is not sent (RFC 7692 section 7.2.1)."""
 
+_AFTER_END: Final = (b"", b"\x00")
+"""What may follow a final block: nothing, or the first byte of an empty block (RFC 7692 section 7.2.3.4)."""
+
 _MAX_OFFERS: Final = 16
 """Offers that are looked at: the ninth fallback of an honest client does not exist."""
 
@@ -127,6 +130,10 @@ class Deflater:
         return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[: -len(_TAIL)]
 
 
+def _broken() -> ProtocolViolation:
+    return ProtocolViolation(status_codes.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "the compressed message is broken")
+
+
 class Inflater:
     """Decompresses the messages of one connection, never into more bytes than asked for."""
 
@@ -139,18 +146,19 @@ class Inflater:
     def inflate(self, payload: bytes, room: int, *, last: bool) -> bytes:
         """The plain bytes of one frame, at most ``room``; ``last`` says that the frame ends its message.
 
-        :raises ProtocolViolation: 1009 when there are more, 1007 when the payload is no deflate stream.
+        :raises ProtocolViolation: 1009 when there are more, 1007 when the payload is no deflate stream or goes on after
+            the stream's end: zlib keeps all of that.
         """
         decompressor = self._decompressor or zlib.decompressobj(-(self._agreement.client_bits or zlib.MAX_WBITS))
         self._decompressor = decompressor
         try:
             plain = decompressor.decompress(payload, room + 1)
-            if last and len(plain) <= room:
+            if last and len(plain) <= room and not decompressor.eof:
                 plain += decompressor.decompress(_TAIL, room + 1 - len(plain))
         except zlib.error:
-            raise ProtocolViolation(
-                status_codes.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "the compressed message is broken"
-            ) from None
+            raise _broken() from None
+        if decompressor.unused_data not in _AFTER_END:
+            raise _broken()
         if len(plain) > room:
             raise ProtocolViolation(status_codes.WS_1009_MESSAGE_TOO_BIG, "the message is too big")
         if last and (self._agreement.client_no_context_takeover or decompressor.eof):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha1
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from telex.defaults import KIB
 from telex.headers import CONTROL, TOKEN, Header
@@ -32,6 +32,7 @@ MAX_HEADER_BYTES: Final = 8 * KIB
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _TARGET: Final = re.compile(rb"[\x21-\x7e]+")
+_ABSOLUTE: Final = re.compile(rb"(?i:https?|wss?)://([^/?#]*)")
 _HOST: Final = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=\-]*(?::[0-9]*)?|\[[0-9A-Fa-f:.]+\](?::[0-9]*)?")
 
 _USUAL_NAMES: Final = {
@@ -115,9 +116,11 @@ def _split_target(target: bytes) -> Header:
     """Path and query of a target in origin-form, or in absolute-form (RFC 9112 section 3.2)."""
     if not _TARGET.fullmatch(target):
         raise Refusal(HTTPStatus.BAD_REQUEST, "The request target has characters that must be percent-encoded.")
-    if target.lower().startswith((b"http://", b"https://", b"ws://", b"wss://")):
-        parts = urlsplit(target)
-        return parts.path or b"/", parts.query
+    absolute = _ABSOLUTE.match(target)
+    if absolute is not None:
+        _check_host([absolute[1]])
+        target = target[absolute.end() :]
+        target = target if target.startswith(b"/") else b"/" + target
     if not target.startswith(b"/"):
         raise Refusal(HTTPStatus.BAD_REQUEST, "The request target must be a path that starts with a slash.")
     path, _, query = target.partition(b"?")

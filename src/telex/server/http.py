@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -25,6 +26,8 @@ else:
     _Base = object
 
 __all__ = ("GuardedH11Protocol", "GuardedHTTP", "http_protocol")
+
+_logger: Final = logging.getLogger("uvicorn.error")
 
 _MAX_HEAD: Final = 64 * KIB
 """Bytes of a request before its headers are complete."""
@@ -81,11 +84,18 @@ class GuardedHTTP(_Base):
             self.connections.discard(self)
             self._give_up(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
             return
-        super().handle_websocket_upgrade(*args)
-        _, _, early = (self._end_of_last + self._now).partition(b"\r\n\r\n")
-        protocol = self.transport.get_protocol()
-        if early and isinstance(protocol, asyncio.Protocol):
-            protocol.data_received(early)
+        held = set(self.connections)
+        try:
+            super().handle_websocket_upgrade(*args)
+            _, _, early = (self._end_of_last + self._now).partition(b"\r\n\r\n")
+            protocol = self.transport.get_protocol()
+            if early and isinstance(protocol, asyncio.Protocol):
+                protocol.data_received(early)
+        except Exception:
+            # Whichever protocol has the connection now, the other will not hear of its end.
+            _logger.exception("Exception while a connection was handed over")
+            self.connections.intersection_update(held - {self})
+            self.transport.abort()
 
     def _start_clock(self) -> None:
         if self._head_timer is None:

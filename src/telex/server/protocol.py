@@ -106,11 +106,14 @@ class WebSocketProtocol(asyncio.Protocol):
         try:
             self._admit()
             self._request = read_request(data)
-        except Refusal as refusal:
-            self._refuse(refusal)
-        else:
             self._scope = self._make_scope(self._request)
             self._start_app()
+        except Refusal as refusal:
+            self._refuse(refusal)
+        except Exception:
+            # uvicorn makes this the transport's protocol only afterwards: what escaped would leave the slot taken.
+            _logger.exception("Exception while a WebSocket request was read")
+            self._end(HTTPStatus.INTERNAL_SERVER_ERROR, status_codes.WS_1011_UNEXPECTED_ERROR)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client left before it was accepted."""
