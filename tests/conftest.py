@@ -1,12 +1,14 @@
-"""What holds for all tests: the browser's presence, and that CI skips nothing."""
+"""What holds for all tests: lanes, the browser's presence, leaks, and that CI skips nothing."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
+from typing import Final
 
 import pytest
 
-from tests.support.demands import browser_is_demanded, chromium_path, everything_is_demanded
+from tests.support.demands import browser_is_demanded, chromium_path, everything_is_demanded, note_running
 
 
 def pytest_report_header() -> str:
@@ -14,6 +16,41 @@ def pytest_report_header() -> str:
     if path is None:
         return "browser: no Chromium is installed: the tests marked 'browser' are skipped (apt-get install chromium)"
     return f"browser: {path}"
+
+
+BROKER_FIXTURES: Final = frozenset({"broker", "cluster", "running_broker", "running_cluster", "valkey"})
+WITHOUT_BROKER: Final = "memory"
+"""The value of the ``engine`` fixture that starts no broker."""
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Marks what starts a broker through a fixture; a test that starts one itself carries the mark itself."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and callspec.params.get("engine") == WITHOUT_BROKER:
+        return
+    if BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.broker)
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays to the end: the collections below need not look at it."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    note_running(item)
+    try:
+        return (yield)
+    finally:
+        note_running(None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    """Reports an unclosed transport in the test that made it, not in the one in which the collector finds it."""
+    gc.collect()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,10 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.channels import fanout, nodes
 from benchmarks.channels.__main__ import started
 from benchmarks.channels.cycles import run_cycles
 from tests.docs.pages import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_command_writes_a_page(tmp_path: Path) -> None:

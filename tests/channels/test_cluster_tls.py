@@ -19,7 +19,7 @@ from tests.channels.conftest import take, take_data, until, within
 from tests.channels.tls import Certificate, TlsRelay, make_certificate
 
 # The relays live as long as the module, and so must their event loop: the cluster takes a while to hear of them.
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.broker]
 
 
 @pytest.fixture(scope="module")

@@ -364,6 +364,7 @@ async def test_the_hub_plugs_into_an_app() -> None:
 # -- leaks
 
 
+@pytest.mark.slow
 async def test_ten_thousand_cycles_leave_no_key_task_or_memory() -> None:
     backend = MemoryBackend()
     async with Channels(backend, arbitrary_channels_allowed=True) as hub:

@@ -26,6 +26,8 @@ from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyCo
 from tests.channels.brokers import Broker, Nats
 from tests.channels.conftest import KEEP, take, take_data, until, within
 
+pytestmark = pytest.mark.broker
+
 
 @pytest.fixture
 def url(running_broker: Callable[[str], Broker]) -> str:

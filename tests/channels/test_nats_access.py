@@ -18,6 +18,8 @@ from tests.channels.conftest import take_data, until, within
 from tests.channels.tls import Certificate, make_certificate
 from tests.support.ports import free_port
 
+pytestmark = pytest.mark.broker
+
 
 class GuardedNats(Nats):
     """With more options; ``url`` and ``url_for`` do not tell who connects."""

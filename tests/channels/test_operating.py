@@ -111,6 +111,7 @@ async def test_a_pattern_is_a_right_by_itself(running_broker: Callable[[str], Br
         server.execute_command("ACL", "DELUSER", "shop")
 
 
+@pytest.mark.broker
 async def test_a_user_needs_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command that the page names is one that the server got."""
     monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
@@ -228,6 +229,7 @@ tasks.resize("parent again")
 """
 
 
+@pytest.mark.slow
 async def test_each_process_of_a_pool_has_its_own_publisher(running_broker: Callable[[str], Broker]) -> None:
     url = running_broker("valkey").url
     async with (
@@ -249,6 +251,7 @@ async def test_each_process_of_a_pool_has_its_own_publisher(running_broker: Call
 # -- what clients are told
 
 
+@pytest.mark.broker
 @pytest.mark.parametrize("debug", [False, True])
 async def test_clients_are_told_that_the_service_is_away(debug: bool, caplog: pytest.LogCaptureFixture) -> None:
     broker = Valkey()

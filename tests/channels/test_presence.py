@@ -138,6 +138,7 @@ async def test_garbage_on_the_wire_is_dropped() -> None:
     assert view.members("room") == ()
 
 
+@pytest.mark.broker
 async def test_presence_comes_back_with_the_broker() -> None:
     broker = Valkey()
     try:

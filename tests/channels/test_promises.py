@@ -178,6 +178,7 @@ def valkey() -> Iterator[Broker]:
         broker.remove()
 
 
+@pytest.mark.broker
 async def test_a_broker_that_dies_shows_to_clients_and_to_readiness(kind: ServerKind, valkey: Broker) -> None:
     hub = Channels(valkey.url, arbitrary_channels_allowed=True)
 

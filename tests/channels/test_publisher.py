@@ -164,6 +164,7 @@ async def test_a_value_that_is_too_large_for_nats_is_the_callers_error(running_b
             assert await take_data(events, 1) == ["still works"]
 
 
+@pytest.mark.slow
 async def test_ten_thousand_cycles_leave_nothing_on_the_broker(running_broker: Callable[[str], Broker]) -> None:
     url = running_broker("valkey").url
     client = redis.asyncio.from_url(url)

@@ -66,6 +66,7 @@ def wide(size: int) -> str:
     return json.dumps(dict.fromkeys(map(str, range(size // 12)), 1), separators=(",", ":"))
 
 
+@pytest.mark.slow
 @ON_BOTH_PATHS
 async def test_a_million_keys_are_over_the_limit(site: Site) -> None:
     message = wide(12 << 20)

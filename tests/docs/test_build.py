@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.docs.pages import ROOT
+
+pytestmark = pytest.mark.slow
 
 OFFLINE = """
 import socket
@@ -17,6 +21,7 @@ def refuse(*_):
 
 socket.socket.connect = socket.getaddrinfo = refuse
 from mkdocs.__main__ import cli
+import pytest
 cli()
 """
 """mkdocs, where every connection fails."""

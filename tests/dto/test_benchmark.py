@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import dto
 
+pytestmark = pytest.mark.slow
+
 
 def test_every_kind_of_model_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     dto.main(["--messages", "20", "--rounds", "1"])

@@ -36,7 +36,7 @@ def postgres() -> Iterator[str]:
         server.remove()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.broker)])
 def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sessions]:
     sqlite = f"sqlite:///{tmp_path / 'library.sqlite3'}"
     url = sqlite if request.param == "sqlite" else request.getfixturevalue("postgres")

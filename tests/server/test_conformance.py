@@ -8,6 +8,8 @@ import pytest
 
 from tests.server.conformance import described, run
 
+pytestmark = pytest.mark.slow
+
 KNOWN_NON_STRICT = {"6.4.3", "6.4.4"}
 """Invalid text is noticed at the end of the frame that has it, not within: see docs/conformance.md."""
 

@@ -4,6 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import Final
+
+import pytest
+
+_running: Final[list[pytest.Item]] = []
+
+
+def note_running(item: pytest.Item | None) -> None:
+    """Called with each test before its set-up, and with ``None`` after its end."""
+    _running[:] = [] if item is None else [item]
+
+
+def require_mark(name: str) -> None:
+    """Fails a test that uses what its lane may leave out, and does not carry the mark that says so."""
+    for item in _running:
+        if item.get_closest_marker(name) is None:
+            pytest.fail(f"{item.nodeid} needs @pytest.mark.{name}: `scripts/test --fast` runs it otherwise")
 
 
 def everything_is_demanded() -> bool:
