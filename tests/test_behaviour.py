@@ -19,6 +19,7 @@ from starlette.middleware.sessions import SessionMiddleware
 from telex import (
     Controller,
     DefineMiddleware,
+    Dependency,
     FromCookie,
     FromHeader,
     FromPath,
@@ -28,7 +29,6 @@ from telex import (
     NotAuthorizedException,
     Provide,
     Router,
-    SkipValidation,
     Telex,
     WebSocket,
     WebSocketDisconnect,
@@ -652,7 +652,7 @@ async def test_bare_names_and_marks_both_work(kind: ServerKind) -> None:
         theme: FromCookie[str],
         a: int,
         b: NamedDependency[int],
-        c: SkipValidation[int],
+        c: Annotated[int, Dependency()],
     ) -> list[Any]:
         return [room, seat, page, x_token, theme, a, b, c]
 

@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("status_codes", "defaults"),
+    ("status_codes", "defaults", "renamed"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "slow_callbacks"),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
@@ -42,7 +42,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("websocket_handlers",),
     ),
     "channels": (
-        ("renamed", "events", "delivery.yield_budget"),
+        ("events", "delivery.yield_budget"),
         ("names",),
         ("backends",),
         ("delivery.queue", "delivery.begun"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 import telex
+import telex.di
 
 EXPECTED: tuple[str, ...] = (
     "AppConfig",
@@ -23,7 +26,6 @@ EXPECTED: tuple[str, ...] = (
     "Plugin",
     "Provide",
     "Router",
-    "SkipValidation",
     "State",
     "Telex",
     "ValidationException",
@@ -46,6 +48,14 @@ def test_the_public_names_are_those_promised() -> None:
 
 def test_the_public_names_are_sorted() -> None:
     assert list(EXPECTED) == sorted(EXPECTED)
+
+
+def test_a_name_of_litestar_that_is_not_here_says_what_to_write() -> None:
+    for module in (telex, telex.di):
+        with pytest.raises(ImportError, match=r"SkipValidation is Litestar's; in Telex write NamedDependency\["):
+            _ = module.SkipValidation
+        with pytest.raises(AttributeError, match="has no attribute 'Novelty'"):
+            _ = module.Novelty
 
 
 def test_every_public_name_exists() -> None:

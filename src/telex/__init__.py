@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from telex.application import AppConfig, Plugin, Telex
 from telex.connection import WebSocket
 from telex.datastructures import State
-from telex.di import Dependency, NamedDependency, Provide, SkipValidation
+from telex.di import Dependency, NamedDependency, Provide
 from telex.exceptions import (
     ImproperlyConfiguredException,
     NotAuthorizedException,
@@ -32,6 +32,7 @@ from telex.handlers import (
 )
 from telex.middleware import DefineMiddleware
 from telex.params import FromCookie, FromHeader, FromPath, FromQuery, Parameter
+from telex.renamed import litestars_names
 from telex.routing import Controller, Router
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ __all__ = (
     "Plugin",
     "Provide",
     "Router",
-    "SkipValidation",
     "State",
     "Telex",
     "ValidationException",
@@ -79,4 +79,4 @@ def __getattr__(name: str) -> object:
     """Load channels when they are asked for: many apps need none, and all pay for what is imported."""
     if name == "Channels":
         return import_module("telex.channels").Channels
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return litestars_names(__name__)(name)

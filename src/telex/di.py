@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
 
 import msgspec
 
@@ -20,11 +20,12 @@ from telex.connection import Socket
 from telex.datastructures import Empty, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
+from telex.renamed import litestars_names
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, read_signature
 from telex.slow_callbacks import report_blocking
 from telex.types import TypeDecoder
 
-__all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers", "SkipValidation")
+__all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers")
 
 T = TypeVar("T")
 Scope: TypeAlias = Literal["connection", "message"]
@@ -76,16 +77,15 @@ Providers: TypeAlias = Mapping[str, Provide]
 class Dependency:
     """Marks a parameter as a dependency, with a default for when no layer provides it.
 
-    Values of dependencies are trusted, never validated, so ``skip_validation`` changes nothing: it is here for code
-    that comes from Litestar.
+    The value comes from a provider, or is a default; it is never read from the handshake. Values of dependencies are
+    trusted, never validated.
     """
 
     default: object = Empty
-    skip_validation: bool = True
 
 
 NamedDependency = Annotated[T, Dependency()]
-SkipValidation = Annotated[T, Dependency()]
+"""A parameter that a layer's provider fills, or its own default; it is never read from the handshake."""
 
 
 class Graph:
@@ -374,3 +374,8 @@ def _is_state(annotation: Any) -> bool:
 
 def _origin(annotation: Any) -> object:
     return cast("object", getattr(annotation, "__origin__", None))
+
+
+if not TYPE_CHECKING:
+    # Type checkers would take any name of this module for granted.
+    __getattr__ = litestars_names(__name__)

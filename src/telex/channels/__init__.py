@@ -11,9 +11,9 @@ from telex.channels.events import Event, Gap, Item, Keep, Position
 from telex.channels.hub import Channels
 from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
 from telex.channels.publisher import publisher
-from telex.channels.renamed import litestars_names
 from telex.channels.routes import channel_listener
 from telex.channels.statistics import Statistics
+from telex.renamed import litestars_names
 
 __all__ = (
     "Channels",

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from telex.channels.backends.base import ChannelsBackend
 from telex.channels.backends.memory import MemoryBackend
-from telex.channels.renamed import litestars_names
 from telex.exceptions import ImproperlyConfiguredException
+from telex.renamed import litestars_names
 
 __all__ = ("ChannelsBackend", "MemoryBackend", "backend_from_url")
 

@@ -14,7 +14,7 @@ from telex.channels.backends.base import ChannelsBackend, Listener, Sink
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
-from telex.channels.renamed import litestars_names
+from telex.renamed import litestars_names
 
 __all__ = ("MemoryBackend",)
 

@@ -12,6 +12,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "MemoryChannelsBackend": 'Channels("memory://", ...), and history=Keep(n) for history=n',
     "RedisChannelsPubSubBackend": 'Channels("redis://host", ...)',
     "RedisChannelsStreamBackend": 'Channels("redis://host", history=Keep(n, seconds=60), ...)',
+    "SkipValidation": "NamedDependency[...]: Telex never validates what a provider gives",
     "AsyncPgChannelsBackend": 'Channels("postgresql://user@host/database", ...)',
     "PsycoPgChannelsBackend": 'Channels("postgresql://user@host/database", ...)',
 }
