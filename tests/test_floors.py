@@ -35,9 +35,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 LEVELS: Mapping[str, int] = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "handlers": (
-        ("base",),
-        ("message_loop", "raw", "stream"),
-        ("fastpath", "receivers"),
+        ("base", "invalid_messages"),
+        ("message_loop", "raw", "receivers", "stream"),
         ("listener",),
         ("websocket_handlers",),
     ),

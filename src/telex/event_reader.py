@@ -10,7 +10,7 @@ TCP pushes back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 from telex.busy_monitor import DONE, FRESH, running_monitor
@@ -18,14 +18,14 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, WebSocketDisconnect
 from telex.types import Message, Receive
 
-__all__ = ("AHEAD", "IDLE", "READING", "EventReader", "supervised")
+__all__ = ("EventReader", "as_disconnect", "supervised")
 
 T = TypeVar("T")
 
-IDLE: Final = 0
-READING: Final = 1
+_IDLE: Final = 0
+_READING: Final = 1
 """A task waits in ``receive`` itself."""
-AHEAD: Final = 2
+_AHEAD: Final = 2
 """The reader reads, or has read, ahead: events are in its queue."""
 
 GRACE: Final = 0.5
@@ -40,6 +40,7 @@ class EventReader:
         "_interrupt",
         "_pump",
         "_queue",
+        "_state",
         "_waiter",
         "disconnect",
         "listed",
@@ -48,7 +49,6 @@ class EventReader:
         "on_unread",
         "owner",
         "receive",
-        "state",
         "work",
     )
 
@@ -67,8 +67,7 @@ class EventReader:
         self.work: int = DONE
         """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
-        self.state: int = IDLE
-        """Who reads."""
+        self._state: int = _IDLE
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left, once it has."""
         self.on_unread: Callable[[bool], Exception | bool] | None = None
@@ -80,13 +79,34 @@ class EventReader:
 
         :raises ConcurrencyError: another task waits already.
         """
-        if self.state == READING or self._waiter is not None:
+        if self._state == _READING or self._waiter is not None:
             raise ConcurrencyError(
                 "receive() called while another task waits in receive(): let one task read, and hand messages on"
             )
-        if self.state == IDLE:
+        if self._state == _IDLE:
             return await self._get_directly()
         return self._take() if self._queue else await self._get_from_pump()
+
+    # -- for message loops, at the cost of a call each: no coroutine stands between a loop and ``receive``
+
+    def next(self, receive: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
+        """What a loop awaits for its next message: ``receive`` itself, or the next event that was read ahead.
+
+        The loop's work is done. It counts as reading until :meth:`begin_work`, or until it calls this again.
+        """
+        self.work = DONE
+        if self._state == _AHEAD:
+            return self.get()
+        self._state = _READING
+        return receive()
+
+    def begin_work(self) -> None:
+        """A loop has its message and begins to handle it: interrupt that when the client leaves."""
+        if self._state == _READING:
+            self._state = _IDLE
+        self.work = FRESH
+        if not self.listed:
+            running_monitor().enlist(self)
 
     async def _get_from_pump(self) -> Message:
         waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -104,14 +124,14 @@ class EventReader:
         """Put back what a cancelled ``get`` had already been given: nothing is lost."""
         self._queue.insert(0, event)
         self._bytes += _size(event)
-        self.state = AHEAD
+        self._state = _AHEAD
 
     async def _get_directly(self) -> Message:
-        self.state = READING
+        self._state = _READING
         try:
             event = await self.receive()
         finally:
-            self.state = IDLE
+            self._state = _IDLE
         if event["type"] == "websocket.disconnect":
             self._note_end(event, child=asyncio.current_task() is not self.owner)
         self._watch_again()
@@ -121,7 +141,7 @@ class EventReader:
         event = self._queue.pop(0)
         self._bytes -= _size(event)
         if self._pump is None:
-            self.state = AHEAD if self._queue else IDLE
+            self._state = _AHEAD if self._queue else _IDLE
             self._watch_again()
         return event
 
@@ -142,20 +162,6 @@ class EventReader:
         """What :meth:`mark_busy` began is over."""
         self.work = DONE
 
-    def claim(self) -> bool:
-        """Whether the caller may await ``receive`` itself, and then call :meth:`release`; otherwise it calls ``get``.
-
-        Loops do so to spare a coroutine for each message.
-        """
-        if self.state != IDLE:
-            return False
-        self.state = READING
-        return True
-
-    def release(self) -> None:
-        """What :meth:`claim` allowed has ended with an event."""
-        self.state = IDLE
-
     def end(self) -> Exception | None:
         """The work has ended, however it did; what has interrupted it, if something has."""
         self.work = DONE
@@ -172,7 +178,7 @@ class EventReader:
     @property
     def busy(self) -> bool:
         """Whether work runs that does not itself wait for the client."""
-        return self.work != DONE and self.state != READING and self._waiter is None
+        return self.work != DONE and self._state != _READING and self._waiter is None
 
     def _watch_again(self) -> None:
         """Somebody has stopped waiting in ``receive``: if that was a handler, it may be busy for long from here on."""
@@ -182,8 +188,8 @@ class EventReader:
     def read_ahead(self) -> None:
         """Read ahead from now on, without waiting for the timer."""
         may_read = self.on_unread is not None or self._has_room()
-        if self._pump is None and self.state != READING and self.disconnect is None and may_read:
-            self.state = AHEAD
+        if self._pump is None and self._state != _READING and self.disconnect is None and may_read:
+            self._state = _AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._pump_events())
 
     async def stop_reading(self) -> None:
@@ -235,7 +241,7 @@ class EventReader:
             self._pump_failed(exc)
         finally:
             self._pump = None
-            self.state = AHEAD if self._queue else IDLE
+            self._state = _AHEAD if self._queue else _IDLE
 
     def _pump_failed(self, exc: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -124,6 +124,9 @@ class Transport(Protocol):
         the server stops reading, so that a client that does not read is not read from either.
         """
 
+    def hand_over(self, data: str | bytes) -> None:
+        """Leave ``data``, and the messages after it, to :meth:`receive`: for a handler that is called with ``data``."""
+
     def send(self, data: str | bytes) -> bool:
         """Write one message, text or binary by its type; false when :meth:`drain` should be awaited before the next.
 

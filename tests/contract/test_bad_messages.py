@@ -68,7 +68,10 @@ async def test_what_is_not_json_is_answered_and_the_connection_goes_on(site: Sit
     sent, message = NOT_JSON[row]
     async with site.connect("/messages/order") as client:
         error = json.loads(await said(client, sent))
-        assert error == {"error": {"code": "invalid_message", "message": error["error"]["message"], "path": ""}}
+        assert error == {
+            "type": "error",
+            "error": {"code": "invalid_message", "message": error["error"]["message"], "path": ""},
+        }
         assert error["error"]["message"].startswith(message)
         assert json.loads(await said(client, VALID)) == VALID_REPLY
     assert len(await site.notes()) == 1
@@ -80,9 +83,18 @@ async def test_json_that_does_not_fit_is_answered_and_the_connection_goes_on(sit
     sent, message, path = DOES_NOT_FIT[row]
     async with site.connect("/messages/order") as client:
         error = json.loads(await said(client, sent))
-        assert error == {"error": {"code": "invalid_message", "message": message, "path": path}}
+        assert error == {"type": "error", "error": {"code": "invalid_message", "message": message, "path": path}}
         assert json.loads(await said(client, VALID)) == VALID_REPLY
     assert len(await site.notes()) == 1
+
+
+@ON_BOTH_PATHS
+async def test_what_an_error_frame_repeats_of_a_message_is_cut(site: Site) -> None:
+    async with site.connect("/messages/order") as client:
+        error = json.loads(await said(client, json.dumps({"id": 1, "x" * 100_000: 1})))["error"]
+        assert error["message"].startswith("Object contains unknown field `xxx")
+        assert len(error["message"]) == 501
+        assert json.loads(await said(client, VALID)) == VALID_REPLY
 
 
 TOO_DEEP = {
@@ -171,7 +183,7 @@ async def test_a_wrong_tag_is_refused(site: Site, row: str) -> None:
     sent, message, path = WRONG_TAGS[row]
     async with site.connect("/messages/tagged") as client:
         error = json.loads(await said(client, sent))
-        assert error == {"error": {"code": "invalid_message", "message": message, "path": path}}
+        assert error == {"type": "error", "error": {"code": "invalid_message", "message": message, "path": path}}
     assert await site.notes() == []
 
 

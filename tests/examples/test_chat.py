@@ -219,7 +219,10 @@ async def test_an_invalid_message_gets_the_error_frame_and_no_more(
 ) -> None:
     async with member(chat, "Ada") as ada:
         await ada.client.send(sent)
-        assert await ada.next() == {"error": {"code": "invalid_message", "message": message, "path": path}}
+        assert await ada.next() == {
+            "type": "error",
+            "error": {"code": "invalid_message", "message": message, "path": path},
+        }
         await ada.send(type="say", text="still here")
         await ada.expect(type="said", text="still here")
 

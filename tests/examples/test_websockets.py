@@ -165,7 +165,7 @@ def exchanges(name: str, *pairs: tuple[str | bytes, str | bytes | None]) -> None
                     assert line.receive() == reply
 
 
-WRONG = '{"error":{"code":"invalid_message","message":"Expected `int`, got `str`","path":"$[...]"}}'
+WRONG = '{"type":"error","error":{"code":"invalid_message","message":"Expected `int`, got `str`","path":"$[...]"}}'
 HASH = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
 
 exchanges("first", ("hello", "hello"), ("", ""))

@@ -241,6 +241,22 @@ async def test_concurrent_messages_are_validated_recovered_and_limited_too(kind:
         assert (await ending(client))[0] == 1007
 
 
+async def test_an_exception_in_a_task_group_is_recovered_like_any_other(kind: ServerKind) -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    @websocket_listener("/", exception_handlers={KeyError: lambda socket, exc: f"recovered {type(exc).__name__}"})
+    async def listen(data: str) -> str:
+        if data == "fail":
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fail())
+        return data
+
+    async with talking(Telex([listen]), kind=kind) as client:
+        assert await asked(client, "fail") == "recovered KeyError"
+        assert await asked(client, "next") == "next"
+
+
 async def test_what_a_concurrent_message_raises_cancels_the_others(kind: ServerKind) -> None:
     ends: list[str] = []
 

@@ -85,6 +85,40 @@ async def test_messages_that_wait_go_to_a_new_handler_first() -> None:
     assert handled == ["one", "two", "enough", "received 'three'"]
 
 
+async def test_a_message_that_a_handler_hands_over_is_received_before_those_after_it() -> None:
+    handled: list[str | bytes] = []
+    waiting = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket":
+            await echo(scope, receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.accept"})
+        await waiting.wait()
+        transport = transport_of(scope)
+
+        def handle(data: str | bytes) -> None:
+            if data in {"two", "four"}:
+                transport.hand_over(data)
+            else:
+                handled.append(data)
+
+        for _ in range(2):
+            transport.set_message_handler(handle)
+            handled.append(f"received {await transport.receive()!r}")
+        handled.append(f"received {await transport.receive()!r}")
+        ignore(transport.send("done"))
+
+    async with running(app) as server, connected(server.port) as client:
+        await client.send(frame(TEXT, b"one") + frame(TEXT, b"two") + frame(PING))
+        assert (await client.read_frame()).opcode == PONG  # so both messages wait in the queue
+        waiting.set()
+        await client.send(frame(TEXT, b"three") + frame(TEXT, b"four") + frame(TEXT, b"five"))
+        assert (await client.read_frame()).payload == b"done"
+    assert handled == ["one", "received 'two'", "three", "received 'four'", "received 'five'"]
+
+
 async def test_a_handler_that_raises_closes_with_1011_and_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket":

@@ -56,11 +56,11 @@ const on = {
     showMembers(message.members);
   },
   refused: (message) => talk.note(message.reason),
+  error: (message) => talk.note(`Not understood: ${message.error.message}`),
 };
 
 function receive(message) {
-  if (message.error) talk.note(`Not understood: ${message.error.message}`);
-  else on[message.type]?.(message);
+  on[message.type]?.(message);
 }
 
 // -- to the server

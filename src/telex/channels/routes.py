@@ -245,6 +245,8 @@ async def _refuse(socket: Socket, error: Exception, *, last: bool) -> None:
     invalid = codecs.as_validation_error(error)
     if invalid is None:
         raise error
-    await socket.send_json({"error": {"code": "invalid_message", "message": invalid.detail, "path": invalid.path}})
+    await socket.send_json(
+        {"type": "error", "error": {"code": "invalid_message", "message": invalid.detail, "path": invalid.path}}
+    )
     if last:
         raise WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail) from error

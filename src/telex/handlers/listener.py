@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
-from telex.connection import Socket, WebSocket
+from telex.connection import Socket
 from telex.defaults import MAX_INVALID_MESSAGES
 from telex.event_reader import supervised
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
-from telex.handlers.fastpath import compile_callback, serve_by_transport
-from telex.handlers.message_loop import Exchange
+from telex.handlers.invalid_messages import InvalidMessages
+from telex.handlers.message_loop import MessageLoop, Serve
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
-from telex.layers import Layer, LayerOptions, nearest
+from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
 from telex.types import Mode
@@ -24,8 +23,6 @@ from telex.types import Mode
 __all__ = ("ListenerHandler", "ListenerOptions", "WebsocketListener", "websocket_listener")
 
 AcceptHandler: TypeAlias = Callable[[Any], Awaitable[None] | None]
-Serve: TypeAlias = Callable[[Socket, list[Any]], Coroutine[Any, Any, None]]
-"""Exchanges the messages of an accepted connection."""
 Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
@@ -79,15 +76,14 @@ class ListenerHandler(Handler):
         receivers = compile_receivers(build, self.receivers, self.receive_mode, self.send_mode, self.sync_to_thread)
         build.receives = tuple(MessageShape(each, self.receive_mode) for each in receivers.receives)
         build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
-        exchange = self._exchange(build, receivers)
-        lean = self.max_concurrency == 1 and not _overrides_messages(build.websocket_class)
-        serve = _compile_lean(exchange) if lean else _interruptible(exchange.serve_by_methods)
+        serve = self._message_loop(build, receivers).compile(build.websocket_class)
         if self.connection_lifespan is not None:
             return _run_in_lifespan(build, self.connection_lifespan, serve)
         return self._run_with_hooks(build, serve)
 
-    def _exchange(self, build: Build, receivers: Receivers) -> Exchange:
-        return Exchange(
+    def _message_loop(self, build: Build, receivers: Receivers) -> MessageLoop:
+        errors = build.exception_policy(self.send_mode)
+        return MessageLoop(
             where=build.where,
             receive_mode=self.receive_mode,
             send_mode=self.send_mode,
@@ -95,9 +91,8 @@ class ListenerHandler(Handler):
             encode=receivers.encode,
             bind=receivers.bind,
             awaits=receivers.awaits,
-            errors=build.exception_policy(self.send_mode),
-            close_on_invalid=nearest(build.layer.on_invalid_message, "reply") == "close",
-            max_invalid_messages=self.max_invalid_messages,
+            errors=errors,
+            invalid_messages=InvalidMessages.compile(build, errors, self.send_mode, self.max_invalid_messages),
             max_message_size=build.max_message_size,
             max_concurrency=self.max_concurrency,
         )
@@ -250,32 +245,5 @@ def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Serve) -> Run:
     return run
 
 
-def _compile_lean(exchange: Exchange) -> Serve:
-    """The leanest loop that the server of a connection allows."""
-    serve_fast = partial(serve_by_transport, exchange) if exchange.awaits else compile_callback(exchange)
-
-    def serve(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
-        if socket.transport is not None:
-            return serve_fast(socket, socket.transport, slots)
-        return exchange.serve_by_events(socket, slots)
-
-    return _interruptible(serve) if exchange.awaits else serve
-
-
-def _interruptible(serve: Serve) -> Serve:
-    """``serve``, whose work is cancelled when the client leaves. A sync function has nothing to cancel."""
-
-    def serve_interruptibly(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
-        return supervised(serve(socket, slots), socket.event_reader)
-
-    return serve_interruptibly
-
-
-def _overrides_messages(websocket_class: type[Socket]) -> bool:
-    """Whether a custom class has its own way to receive or send messages."""
-    return any(getattr(websocket_class, name) is not getattr(WebSocket, name) for name in _MESSAGE_METHODS)
-
-
-_MESSAGE_METHODS = ("receive_data", "receive", "send_data", "send")
 _OWN_OPTIONS = frozenset(ListenerOptions.__annotations__) - frozenset(LayerOptions.__annotations__)
 _OPTION_NAMES = frozenset(ListenerOptions.__annotations__)

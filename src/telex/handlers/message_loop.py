@@ -1,45 +1,55 @@
-"""The message path of listeners: a frame in, a reply out.
+"""The message path of handlers that receive: a message in, a reply out.
 
-One ``Exchange`` is compiled per handler and path. It serves a connection with the leaner of its loops that the handler
-allows: the one over bare events, or the one that goes through the methods of a custom ``websocket_class`` and can
-handle several messages at once.
+One :class:`MessageLoop` is compiled for each handler and path. It serves each connection with the cheapest of four
+loops. They differ in where messages come from and where the function runs, and in nothing else:
+
+- ``serve_by_callback``, for sync functions on Telex's server: in the server's frame callback, without a task switch.
+- ``serve_by_transport``, for async functions on Telex's server: messages from ``transport.receive``, no event
+  dictionaries.
+- ``serve_by_events``, on every other server: ASGI events straight from ``receive`` and to ``send``.
+- ``serve_by_methods``, for a custom ``websocket_class`` or ``max_concurrency`` above 1: through ``socket.receive_data``
+  and ``socket.send_data``, with as many messages at once as allowed.
+
+All of them decode with the same decoder, refuse with the same :class:`InvalidMessages`, and let the same exception
+handlers answer. The first three repeat a dozen lines on purpose: what they shared would be called for each message.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import msgspec
+from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
+from telex.connection import Socket, WebSocket, WrongModeException, is_too_long
+from telex.event_reader import as_disconnect, supervised
+from telex.exception_handling import ExceptionPolicy, leaf
+from telex.exceptions import WebSocketDisconnect, WebSocketException
+from telex.handlers.invalid_messages import InvalidMessages
+from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
+from telex.types import Message, Mode, Transport
 
-from telex.busy_monitor import DONE, FRESH, running_monitor
-from telex.codecs import Raw, Reader, Writer, as_is, as_validation_error, is_raw_writer
-from telex.connection import Socket, WrongModeException, is_too_long
-from telex.event_reader import IDLE, READING, as_disconnect
-from telex.exception_handling import ExceptionPolicy
-from telex.exceptions import ValidationException, WebSocketDisconnect, WebSocketException
-from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, WS_1009_MESSAGE_TOO_BIG
-from telex.types import Message, Mode
-
-__all__ = ("KEYS", "NATIVE", "Exchange", "Handle", "Slots")
+__all__ = ("Handle", "MessageLoop", "Serve", "Slots")
 
 Slots: TypeAlias = list[Any]
 Handle: TypeAlias = Callable[[Any], Any]
 """Takes a decoded message; gives the reply, or an awaitable of it."""
+Serve: TypeAlias = Callable[[Socket, Slots], Coroutine[Any, Any, None]]
+"""Exchanges the messages of an accepted connection, until it ends."""
 
 KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}
 """Where an event has the payload of each mode."""
 NATIVE: Final[dict[Mode, type]] = {"text": str, "binary": bytes}
-"""What the payload of each mode is."""
+"""The class of each mode's payload."""
 
 logger: Final = logging.getLogger("telex")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Exchange:
+class MessageLoop:
     """How one handler's messages are read, handled and answered.
 
     ``bind`` gives the function that handles the messages of one connection, ``awaits`` says that it is asynchronous;
@@ -54,31 +64,35 @@ class Exchange:
     bind: Callable[[Socket, Slots], Handle]
     awaits: bool
     errors: ExceptionPolicy
-    close_on_invalid: bool
-    max_invalid_messages: int
+    invalid_messages: InvalidMessages
     max_message_size: int
     max_concurrency: int
 
-    async def serve_by_events(self, socket: Socket, slots: Slots) -> None:  # noqa: C901
-        """The lean loop: ASGI events straight from and to the server.
+    def compile(self, websocket_class: type[Socket]) -> Serve:
+        """The function that serves a connection with the cheapest loop that its class and its server allow."""
+        if self.max_concurrency > 1 or _overrides_messages(websocket_class):
+            return _interruptible(self.serve_by_methods)
+        serve_fast = self.serve_by_transport if self.awaits else self._compile_callback()
 
-        It is long on purpose: what it was split into, every message would call.
-        """
+        def serve(socket: Socket, slots: Slots) -> Coroutine[Any, Any, None]:
+            if socket.transport is not None:
+                return serve_fast(socket, socket.transport, slots)
+            return self.serve_by_events(socket, slots)
+
+        return _interruptible(serve) if self.awaits else serve
+
+    # -- the loops
+
+    async def serve_by_events(self, socket: Socket, slots: Slots) -> None:
+        """Read ASGI events from the server and send events back."""
         reader, receive, send = socket.event_reader, socket.event_reader.receive, socket.asgi_send
         handle, decode, encode, awaits = self.bind(socket, slots), self.decode, self.encode, self.awaits
         key_in, key_out, quick_limit = KEYS[self.receive_mode], KEYS[self.send_mode], self.max_message_size // 4
-        native_out = NATIVE[self.send_mode] if is_raw_writer(encode) else None
-        monitor, strikes = running_monitor(), 0
-        reader.work = DONE
+        native_out, invalid_in_a_row = self._native_out, 0
         while True:
-            if reader.state == IDLE:
-                reader.state = READING
-                event = await receive()
-                reader.state = IDLE
-            else:
-                event = await reader.get()
+            event = await reader.next(receive)
             raw: Any = event.get(key_in)
-            if (raw is None or len(raw) > quick_limit) and not self.admit(socket, event):
+            if (raw is None or len(raw) > quick_limit) and not self._admit(socket, event):
                 continue
             if decode is as_is:
                 data = raw
@@ -86,22 +100,18 @@ class Exchange:
                 try:
                     data = decode(raw)
                 except Exception as exc:
-                    strikes = await self.refuse(socket, exc, strikes)
+                    invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
                     if not socket.is_open:
                         return
                     continue
-                strikes = 0
+                invalid_in_a_row = 0
             try:
                 reply = handle(data)
                 if awaits:
-                    reader.work = FRESH
-                    if not reader.listed:
-                        monitor.enlist(reader)
+                    reader.begin_work()
                     reply = await reply
-                    reader.work = DONE
             except Exception as exc:
-                reader.work = DONE
-                await self.recover(socket, exc)
+                await self._recover(socket, exc)
                 continue
             if not socket.is_open:
                 return
@@ -112,32 +122,128 @@ class Exchange:
                 except OSError as exc:
                     raise socket.lost() from exc
 
+    async def serve_by_transport(self, socket: Socket, transport: Transport, slots: Slots) -> None:
+        """Read messages from the server's transport and write replies to it."""
+        reader, receive, send, drain = socket.event_reader, transport.receive, transport.send, transport.drain
+        handle, decode, encode = self.bind(socket, slots), self.decode, self.encode
+        native, quick_limit = NATIVE[self.receive_mode], self.max_message_size // 4
+        native_out, invalid_in_a_row = self._native_out, 0
+        while True:
+            raw: Any = await reader.next(receive)
+            kind = raw.__class__
+            if kind is not native or len(raw) > quick_limit:
+                raw = await self._payload(socket, raw)
+                if raw is None:
+                    continue
+            if decode is as_is:
+                data = raw
+            else:
+                try:
+                    data = decode(raw)
+                except Exception as exc:
+                    invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
+                    if not socket.is_open:
+                        return
+                    continue
+                invalid_in_a_row = 0
+            try:
+                reader.begin_work()
+                reply = await handle(data)
+            except Exception as exc:
+                await self._recover(socket, exc)
+                continue
+            if not socket.is_open:
+                return
+            if reply is not None and encode is not None:
+                kind = reply.__class__
+                payload = reply if kind is native_out else encode(reply)
+                try:
+                    if not send(payload):
+                        await drain()
+                except OSError as exc:
+                    raise socket.lost() from exc
+
+    def _compile_callback(self) -> Callable[[Socket, Transport, Slots], Coroutine[Any, Any, None]]:
+        """``serve_by_callback``. What all connections share is bound here, so that each holds only what is its own."""
+        compile_on_message = self._compile_on_message()
+
+        async def serve_by_callback(socket: Socket, transport: Transport, slots: Slots) -> None:
+            """Handle messages inside the frame callback; this task handles what the callback hands over."""
+            handle, left = self.bind(socket, slots), _Left()
+            on_message = compile_on_message(handle, transport, left)
+            while socket.is_open:
+                transport.set_message_handler(on_message)
+                raw = await transport.receive()  # a connection stays here while its messages are plain
+                failure, left.failure = left.failure, None
+                left.invalid_in_a_row = await self._settle(socket, handle, raw, failure, left.invalid_in_a_row)
+
+        return serve_by_callback
+
+    def _compile_on_message(self) -> Callable[[Handle, Transport, _Left], Callable[[Raw], None]]:
+        decode, encode, native_out = self.decode, self.encode, self._native_out
+        native, quick_limit = NATIVE[self.receive_mode], self.max_message_size // 4
+
+        def compile_on_message(handle: Handle, transport: Transport, left: _Left) -> Callable[[Raw], None]:
+            send, hand_over = transport.send, transport.hand_over
+            # The callback runs in the server's context; the handler must see what dependencies and middleware have set.
+            run = copy_context().run
+
+            def on_message(raw: Raw) -> None:
+                kind = raw.__class__
+                if kind is not native or len(raw) > quick_limit:
+                    hand_over(raw)
+                    return
+                if decode is as_is:
+                    data: Any = raw
+                else:
+                    try:
+                        data = decode(raw)
+                    except Exception:
+                        hand_over(raw)
+                        return
+                    left.invalid_in_a_row = 0
+                try:
+                    reply = run(handle, data)
+                except Exception as exc:
+                    left.failure = exc
+                    hand_over(raw)
+                    return
+                if reply is not None and encode is not None:
+                    kind = reply.__class__
+                    try:
+                        send(reply if kind is native_out else encode(reply))
+                    except Exception as exc:
+                        left.failure = _Unsent(exc)
+                        hand_over(raw)
+
+            return on_message
+
+        return compile_on_message
+
     async def serve_by_methods(self, socket: Socket, slots: Slots) -> None:
-        """The loop for custom WebSocket classes and for ``max_concurrency`` over one: all goes through ``socket``."""
+        """Receive and send through the methods of ``socket``; up to ``max_concurrency`` messages at once."""
         handle, reader = self.bind(socket, slots), socket.event_reader
-        reader.work = DONE
         places = asyncio.Semaphore(self.max_concurrency)
-        strikes = 0
+        invalid_in_a_row = 0
         async with asyncio.TaskGroup() as running:
             while True:
                 reader.mark_busy()
                 await places.acquire()
-                reader.work = DONE
+                reader.mark_idle()
                 raw = await self._read(socket)
                 try:
                     data = self.decode(raw)
                 except Exception as exc:
                     places.release()
-                    strikes = await self.refuse(socket, exc, strikes)
+                    invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
                     if not socket.is_open:
                         return
                     continue
-                strikes = 0
+                invalid_in_a_row = 0
                 work = self._handle_one(socket, handle, data, places)
                 if self.max_concurrency == 1:
                     reader.mark_busy()
                     await work
-                    reader.work = DONE
                 else:
                     running.create_task(work)
 
@@ -150,29 +256,65 @@ class Exchange:
 
     async def _handle_one(self, socket: Socket, handle: Handle, data: Any, places: asyncio.Semaphore) -> None:
         try:
-            reply = handle(data)
-            if isinstance(reply, Awaitable):
-                reply = await reply
-        except Exception as exc:
-            await self.recover(socket, exc)
-        else:
-            if reply is not None and self.encode is not None and socket.is_open:
-                await socket.send_data(self.encode(reply), self.send_mode)
+            await self._exchange(socket, handle, data)
         finally:
             places.release()
         if not socket.is_open:
             # Not every server wakes a reader when the app itself has closed.
             raise WebSocketDisconnect(socket.close_code, socket.close_reason)
 
-    def admit(self, socket: Socket, event: Message) -> bool:
+    # -- one message, outside of the quick path
+
+    async def _exchange(self, socket: Socket, handle: Handle, data: Any) -> None:
+        try:
+            reply = handle(data)
+            if isinstance(reply, Awaitable):
+                reply = await reply
+        except Exception as exc:
+            await self._recover(socket, exc)
+        else:
+            if reply is not None and self.encode is not None and socket.is_open:
+                await socket.send_data(self.encode(reply), self.send_mode)
+
+    async def _settle(
+        self, socket: Socket, handle: Handle, raw: Raw | None, failure: Exception | None, invalid_in_a_row: int
+    ) -> int:
+        """Do in the connection's task what the callback could not do; returns the invalid messages in a row."""
+        if isinstance(failure, _Unsent):
+            raise socket.lost() if isinstance(failure.cause, OSError) else failure.cause
+        if failure is not None:
+            await self._recover(socket, failure)
+            return invalid_in_a_row
+        raw = await self._payload(socket, raw)
+        if raw is None:
+            return invalid_in_a_row
+        try:
+            data = self.decode(raw)
+        except Exception as exc:
+            return await self._refuse(socket, exc, invalid_in_a_row)
+        await self._exchange(socket, handle, data)
+        return 0
+
+    async def _payload(self, socket: Socket, raw: Raw | Message | None) -> Raw | None:
+        """The message in what is not plainly one: read ahead, of the wrong mode, large, or the end."""
+        if raw is None:
+            raw = await socket.event_reader.next(socket.event_reader.receive)
+        event: Message
+        if isinstance(raw, (str, bytes)):
+            event = {"type": "websocket.receive", "text" if isinstance(raw, str) else "bytes": raw}
+        else:
+            event = raw
+        return event[KEYS[self.receive_mode]] if self._admit(socket, event) else None
+
+    def _admit(self, socket: Socket, event: Message) -> bool:
         """Whether an event that is not simply a message of the right mode is one to handle after all.
 
         :raises WebSocketDisconnect: it says that the client left.
         :raises WebSocketException: 1009, it is too long.
         """
         if event["type"] == "websocket.disconnect":
-            left = as_disconnect(event)
-            raise socket.lost(left.code, left.reason)
+            end = as_disconnect(event)
+            raise socket.lost(end.code, end.reason)
         if event.get(KEYS[self.receive_mode]) is None:
             self._note_wrong_mode(socket)
             return False
@@ -189,35 +331,57 @@ class Exchange:
             )
         socket.ignored_messages += 1
 
-    async def refuse(self, socket: Socket, exc: Exception, strikes: int) -> int:
-        """Answer a message that does not fit; returns how many such came in a row.
+    async def _refuse(self, socket: Socket, exc: Exception, in_a_row: int) -> int:
+        return await self.invalid_messages.refuse(socket, exc, in_a_row)
 
-        :raises Exception: ``exc``, when it does not say that the message is at fault.
-        """
-        invalid = as_validation_error(exc)
-        if invalid is None:
-            raise exc
-        strikes += 1
-        handler = self.errors.find(invalid)
-        if handler is not None:
-            await self.errors.reply(socket, handler, invalid)
-        elif not self.close_on_invalid:
-            await socket.send_data(_error_frame(invalid), self.send_mode)
-        if strikes >= self.max_invalid_messages or (handler is None and self.close_on_invalid):
-            await socket.close(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail)
-        return strikes
-
-    async def recover(self, socket: Socket, exc: Exception) -> None:
+    async def _recover(self, socket: Socket, exc: Exception) -> None:
         """Let the user's handler for ``exc`` answer, so that the connection goes on.
 
         :raises Exception: ``exc``, when there is none.
         """
-        handler = None if isinstance(exc, WebSocketDisconnect) else self.errors.find(exc)
+        error = leaf(exc)
+        if not isinstance(error, Exception) or isinstance(error, WebSocketDisconnect):
+            raise exc
+        handler = self.errors.find(error)
         if handler is None:
             raise exc
-        await self.errors.reply(socket, handler, exc)
+        await self.errors.reply(socket, handler, error)
+
+    @property
+    def _native_out(self) -> type | None:
+        """The class of replies that need no encoding."""
+        return NATIVE[self.send_mode] if is_raw_writer(self.encode) else None
 
 
-def _error_frame(invalid: ValidationException) -> bytes:
-    error = {"code": "invalid_message", "message": invalid.detail, "path": invalid.path}
-    return msgspec.json.encode({"error": error})
+class _Left:
+    """What one connection's frame callback leaves to its task."""
+
+    __slots__ = ("failure", "invalid_in_a_row")
+
+    def __init__(self) -> None:
+        self.failure: Exception | None = None
+        """Why the message that was handed over could not be handled in the callback."""
+        self.invalid_in_a_row = 0
+
+
+class _Unsent(Exception):
+    """A reply could not be encoded or sent: not the message's fault, and nothing for exception handlers."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+def _interruptible(serve: Serve) -> Serve:
+    """``serve``, whose work is cancelled when the client leaves. A sync function has nothing to cancel."""
+
+    def serve_interruptibly(socket: Socket, slots: Slots) -> Coroutine[Any, Any, None]:
+        return supervised(serve(socket, slots), socket.event_reader)
+
+    return serve_interruptibly
+
+
+def _overrides_messages(websocket_class: type[Socket]) -> bool:
+    """Whether a custom class has its own way to receive or send messages."""
+    methods = ("receive_data", "receive", "send_data", "send")
+    return any(getattr(websocket_class, name) is not getattr(WebSocket, name) for name in methods)

@@ -61,6 +61,14 @@ class ReceiveQueue(FrameWriter):
             self._hold_back(Hold.WRITE)
         self._handler_took_over()
 
+    def hand_over(self, data: str | bytes) -> None:
+        """Leave ``data``, and the messages after it, to :meth:`receive`: for a handler that is called with ``data``."""
+        self.set_message_handler(None)
+        if self._receiver is not None and not self._receiver.done():
+            self._receiver.set_result(data)
+        else:
+            self._put_back(data)
+
     def _handle_with(self, handler: Callable[[str | bytes], None]) -> None:
         self._handler = handler
         if self._deliver is not None:

@@ -39,6 +39,11 @@ class Transport:
         if self.handler is not None:
             self.installed.set()
 
+    def hand_over(self, data: str | bytes) -> None:
+        self.handler = None
+        self.waiting.appendleft(data)
+        self.arrived.set()
+
     def tell(self, *messages: str | bytes) -> None:
         for message in messages:
             if self.handler is not None:

@@ -1,0 +1,70 @@
+"""What happens to a message that does not fit: the one policy, for every kind of handler and every message loop.
+
+A user's exception handler for ``ValidationException`` comes first. Without one, ``on_invalid_message="reply"`` answers
+with an error frame and ``"close"`` closes with 1007. Too many invalid messages in a row close with 1007 whoever
+answered them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from telex.codecs import as_validation_error
+from telex.connection import Socket
+from telex.exception_handling import ExceptionPolicy
+from telex.exceptions import ValidationException
+from telex.layers import nearest
+from telex.plans import Build
+from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA
+from telex.types import Mode
+
+__all__ = ("InvalidMessages",)
+
+LONGEST_TEXT: Final = 500
+"""Characters of a message or path in an error frame: both may repeat what the client sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvalidMessages:
+    """The policy of one handler: ``max_in_a_row`` invalid messages close the connection, or the first one does."""
+
+    errors: ExceptionPolicy
+    send_mode: Mode
+    close_at_first: bool
+    max_in_a_row: int
+
+    @classmethod
+    def compile(cls, build: Build, errors: ExceptionPolicy, send_mode: Mode, max_in_a_row: int) -> InvalidMessages:
+        """The policy that the layers of ``build`` ask for; ``errors`` holds their exception handlers."""
+        close_at_first = nearest(build.layer.on_invalid_message, "reply") == "close"
+        return cls(errors=errors, send_mode=send_mode, close_at_first=close_at_first, max_in_a_row=max_in_a_row)
+
+    async def refuse(self, socket: Socket, exc: Exception, in_a_row: int) -> int:
+        """Answer an invalid message, which follows ``in_a_row`` others; returns how many there are now.
+
+        :raises Exception: ``exc``, when it does not say that the message is at fault.
+        """
+        invalid = as_validation_error(exc)
+        if invalid is None:
+            raise exc
+        in_a_row += 1
+        handler = self.errors.find(invalid)
+        if handler is not None:
+            await self.errors.reply(socket, handler, invalid)
+        elif not self.close_at_first:
+            await socket.send_data(_error_frame(invalid), self.send_mode)
+        if in_a_row >= self.max_in_a_row or (handler is None and self.close_at_first):
+            await socket.close(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail)
+        return in_a_row
+
+
+def _error_frame(invalid: ValidationException) -> bytes:
+    error = {"code": "invalid_message", "message": _cut(invalid.detail), "path": _cut(invalid.path)}
+    return msgspec.json.encode({"type": "error", "error": error})
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"
