@@ -303,7 +303,7 @@ def test_paths_lead_into_the_members_of_a_union() -> None:
 
 def test_models_that_a_message_does_not_tell_apart_are_refused_at_construction() -> None:
     text = misconfigured(lambda: reader(DataclassDTO[Point | Person], Point | Person))
-    assert "messages do not tell Point, Person apart" in text
+    assert "a message does not distinguish Point, Person" in text
     assert "Literal" in text
 
 

@@ -1,6 +1,6 @@
 """Data transfer objects: which fields of a model pass between the wire and a handler, and under which names.
 
-Every name is loaded at its first use, so that pydantic, attrs and SQLAlchemy are imported only by those who use them.
+Each name is loaded at its first use: pydantic, attrs and SQLAlchemy are imported only where their DTO is used.
 """
 
 from __future__ import annotations

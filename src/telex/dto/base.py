@@ -1,4 +1,4 @@
-"""``AbstractDTO``: what every DTO does, and what one for a new kind of model has to say."""
+"""``AbstractDTO``: what every DTO does, and what a DTO for a new kind of model must define."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import msgspec
 
 from telex import codecs
 from telex.codecs import Raw, Reader, Writer
+from telex.dto.code import VALUE
 from telex.dto.compiler import Compiler
 from telex.dto.config import DTOConfig
 from telex.dto.data import DTOData
-from telex.dto.failures import Misfit, located, unwritable
+from telex.dto.failures import refuse, unwritable
 from telex.dto.fields import DTOFieldDefinition
 from telex.dto.hints import model_class, unalias, union_members
 from telex.dto.nodes import Shape
@@ -39,9 +40,9 @@ class AbstractDTO(Generic[T]):
     It serves annotations that are the model (or a subclass of it), or hold it in a collection or a union, as well as
     ``DTOData`` of the model.
 
-    **A DTO for another kind of model** is a subclass that says what a model is and has:
-    :meth:`detect_nested_field` and :meth:`generate_field_definitions`. The rest has defaults that fit models whose
-    constructor takes fields by name, and that have them as attributes.
+    **A DTO for another kind of model** is a subclass that defines :meth:`detect_nested_field` and
+    :meth:`generate_field_definitions`. The other methods have defaults for models whose constructor takes fields by
+    name and whose instances have them as attributes.
     """
 
     config: ClassVar[DTOConfig] = DTOConfig()
@@ -52,8 +53,8 @@ class AbstractDTO(Generic[T]):
     by_items: ClassVar[bool] = False
     """Instances are dictionaries."""
     plain: ClassVar[bool] = False
-    """A library of its own makes such models of plain dictionaries, and takes them apart into such: see
-    :meth:`from_plain` and :meth:`to_plain`. Field types are that library's business then."""
+    """The library of such models makes them of plain dictionaries and dumps them to plain dictionaries: see
+    :meth:`from_plain` and :meth:`to_plain`. That library, not msgspec, then validates the types of fields."""
 
     def __class_getitem__(cls, model: Any) -> Any:
         if cls is AbstractDTO or isinstance(model, TypeVar):
@@ -74,12 +75,12 @@ class AbstractDTO(Generic[T]):
         if not isinstance(cls.config, DTOConfig):
             raise ImproperlyConfiguredException(f"{cls.__qualname__}.config is {cls.config!r}: write DTOConfig(...)")
 
-    # -- what a kind of model says
+    # -- what a kind of model defines
 
     @classmethod
     def detect_nested_field(cls, model: type) -> bool:
         """Whether ``model`` is a model of this kind."""
-        raise NotImplementedError(f"{cls.__qualname__}.detect_nested_field: say which classes are models")
+        raise NotImplementedError(f"{cls.__qualname__}.detect_nested_field: return whether a class is a model")
 
     @classmethod
     def generate_field_definitions(cls, model: Any) -> Iterable[DTOFieldDefinition]:
@@ -87,32 +88,36 @@ class AbstractDTO(Generic[T]):
 
         ``telex.dto.hints.field_hints`` reads annotations.
         """
-        raise NotImplementedError(f"{cls.__qualname__}.generate_field_definitions: say which fields a model has")
+        raise NotImplementedError(f"{cls.__qualname__}.generate_field_definitions: yield the fields of a model")
 
     @classmethod
     def constructor(cls, model: Any) -> Callable[..., Any]:
-        """What makes an instance of the fields, given by name; ``dict`` for dictionaries."""
+        """The callable that makes an instance of the fields, given by name; ``dict`` for dictionaries."""
         made: Callable[..., Any] = model_class(model)
         return made
 
     @classmethod
     def from_plain(cls, model: Any) -> Callable[[dict[str, Any]], Any]:
         """For ``plain`` kinds: makes an instance of a dictionary by field name, as it was decoded from JSON."""
-        raise NotImplementedError(f"{cls.__qualname__}.from_plain: say how {_name(model)} is made of a dictionary")
+        raise NotImplementedError(
+            f"{cls.__qualname__}.from_plain: return a function that makes {_name(model)} of a dictionary"
+        )
 
     @classmethod
     def to_plain(cls, model: Any) -> Callable[[Any], dict[str, Any]]:
         """For ``plain`` kinds: makes a dictionary by field name, with values that JSON has."""
-        raise NotImplementedError(f"{cls.__qualname__}.to_plain: say how {_name(model)} becomes a dictionary")
+        raise NotImplementedError(
+            f"{cls.__qualname__}.to_plain: return a function that makes a dictionary of {_name(model)}"
+        )
 
     @classmethod
     def wire_options(cls, model: Any) -> Mapping[str, Any]:
-        """What ``msgspec.defstruct`` is told about the wire type besides its fields."""
+        """Options of ``msgspec.defstruct`` for the wire type, besides its fields."""
         return {}
 
     @classmethod
     def explain(cls, exc: Exception) -> tuple[str, Sequence[str | int]]:
-        """The message for the client when an instance could not be made, and the way inside to what is wrong."""
+        """The message for the client when an instance could not be made, and the field path to what is wrong."""
         return str(exc), ()
 
     @classmethod
@@ -157,23 +162,14 @@ class AbstractDTO(Generic[T]):
         if shape.source is None:
             return decode
         code = compiler.code
-        locate = code.reserve("locate")
-        # By functions, one for each model, so that the error says which it was; the same again, but only in that case.
-        by_functions = [
+        lines = [
+            f"w = {code.bind(decode, 'decode')}({VALUE})",
             "try:",
             f"    return {shape.transfer('w')}",
-            f"except {code.bind(Misfit, 'Misfit')} as e:",
-            f"    raise {code.bind(located, 'located')}(e, w) from e.__cause__",
+            f"except {code.bind((ValueError, TypeError), 'errors')} as e:",
+            f"    return {code.bind(refuse, 'refuse')}(w, e)",
         ]
-        code.define(locate, "w", by_functions)
-        lines = [
-            f"w = {code.bind(decode, 'decode')}(raw)",
-            "try:",
-            f"    return {shape.transfer('w', inline=True)}",
-            f"except {code.bind((ValueError, TypeError, Misfit), 'errors')}:",
-            f"    return {locate}(w)",
-        ]
-        read: Reader = code.define(code.reserve("read"), "raw", lines)
+        read: Reader = code.define(code.reserve("read"), lines)
         return read
 
     @classmethod
@@ -191,12 +187,12 @@ class AbstractDTO(Generic[T]):
         title = code.bind(f"{cls.__qualname__}: {annotation!r}", "title")
         lines = [
             "try:",
-            f"    w = {shape.transfer('v', inline=True)}",
+            f"    w = {shape.transfer()}",
             "except (AttributeError, KeyError, TypeError) as e:",
-            f"    raise {code.bind(unwritable, 'unwritable')}(v, {title}, e) from e",
+            f"    raise {code.bind(unwritable, 'unwritable')}({VALUE}, {title}, e) from e",
             f"return {encode}(w){decode}",
         ]
-        write: Callable[[Any], Raw] = code.define(code.reserve("write"), "v", lines)
+        write: Callable[[Any], Raw] = code.define(code.reserve("write"), lines)
         return write
 
     @classmethod

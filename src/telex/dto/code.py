@@ -1,29 +1,27 @@
-"""Straight-line functions, made when the app is built: a transfer costs what it costs written out by hand.
+"""Straight-line functions, made when the app is built: a transfer costs what the same code written by hand costs.
 
-Only names that are generated here, and ``repr`` of strings, become source text; types, functions and defaults are
-bound by name in the functions' globals.
+``docs/architecture.md`` says why DTOs generate code. Only names that are generated here, names of fields that are
+plain identifiers, and ``repr`` of strings become source text; types, functions and defaults are bound by name in the
+functions' globals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from keyword import iskeyword
+from typing import Any, Final
 
-__all__ = ("Code", "Source")
+__all__ = ("VALUE", "Code", "call", "display", "get", "put")
 
-Source: TypeAlias = Callable[[str, bool], str]
-"""From an expression (a name, or attributes and items of one) to the expression that transfers its value.
-
-If true is given, models are transferred inside the expression where that is possible, else by their functions, which
-say what is wrong in case of an error.
-"""
+VALUE: Final = "\0"
+"""Stands in an expression for the value that it transfers: no source text can have it otherwise."""
 
 
 class Code:
     """The functions of one reader or writer, and the names that they share."""
 
     def __init__(self) -> None:
-        self._globals: dict[str, Any] = {}
+        self._globals: dict[str, Any] = {"getattr": getattr, "setattr": setattr}
 
     def bind(self, value: object, hint: str) -> str:
         """A name for ``value`` in the functions."""
@@ -37,13 +35,40 @@ class Code:
         self._globals[name] = None
         return name
 
-    def define(self, name: str, parameter: str, body: Sequence[str]) -> Any:
-        """Make the function ``name`` of the lines of its body."""
-        source = "\n".join((f"def {name}({parameter}):", *(f"    {line}" for line in body)))
+    def define(self, name: str, body: Sequence[str]) -> Any:
+        """Make the function ``name`` of the lines of its body, which has ``VALUE`` for its argument."""
+        source = "\n".join((f"def {name}(v):", *(f"    {line}" for line in body))).replace(VALUE, "v")
         exec(compile(source, f"<telex.dto {name}>", "exec"), self._globals)  # noqa: S102 - see the module
         return self._globals[name]
 
     def function(self, expression: str) -> Callable[[Any], Any]:
-        """The expression as a function of ``v``."""
-        function: Callable[[Any], Any] = self.define(self.reserve("transfer"), "v", [f"return {expression}"])
+        """The expression as a function of ``VALUE``."""
+        function: Callable[[Any], Any] = self.define(self.reserve("transfer"), [f"return {expression}"])
         return function
+
+
+def get(value: str, name: str) -> str:
+    """The expression for an attribute."""
+    return f"{value}.{name}" if _is_plain(name) else f"getattr({value}, {name!r})"
+
+
+def put(target: str, name: str, value: str) -> str:
+    """The statement that sets an attribute."""
+    return f"{target}.{name} = {value}" if _is_plain(name) else f"setattr({target}, {name!r}, {value})"
+
+
+def call(function: str, arguments: Mapping[str, str]) -> str:
+    """The expression for a call with arguments by name."""
+    plain = [f"{name}={value}" for name, value in arguments.items() if _is_plain(name)]
+    others = {name: value for name, value in arguments.items() if not _is_plain(name)}
+    return f"{function}({', '.join([*plain, f'**{display(others)}'] if others else plain)})"
+
+
+def display(items: Mapping[str, str]) -> str:
+    """The expression for a dictionary."""
+    return "{" + ", ".join(f"{name!r}: {value}" for name, value in items.items()) + "}"
+
+
+def _is_plain(name: str) -> bool:
+    """Whether source text can name it: Python normalizes identifiers that are not ASCII, so those are quoted."""
+    return name.isascii() and name.isidentifier() and not iskeyword(name) and name != "__debug__"

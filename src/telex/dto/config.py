@@ -39,7 +39,7 @@ def dto_field(mark: Literal["read-only", "write-only", "private"] | Mark) -> dic
         msgspec.Meta(extra=dto_field("private"))            # in Annotated
         mapped_column(info=dto_field("private"))            # SQLAlchemy, and relationship(info=...)
 
-    In ``Annotated`` it stands outside of a union: ``Annotated[str | None, dto_field("private")]``.
+    In ``Annotated`` it is written outside of a union: ``Annotated[str | None, dto_field("private")]``.
     """
     try:
         return {_KEY: Mark(mark)}
@@ -61,8 +61,8 @@ def mark_of(notes: Iterable[object]) -> Mark | None:
 class DTOConfig:
     """What passes between a model and the wire, and under which names.
 
-    Paths name fields through dots: ``"address.street"`` is a field of a nested model; a number is the place of a type
-    argument, so ``"pets.0.id"`` is a field of the model in ``pets: list[Pet]``, and ``"by_name.1.id"`` of that in
+    Field paths have dots: ``"address.street"`` is a field of a nested model. A number is the position of a type
+    argument: ``"pets.0.id"`` is a field of the model in ``pets: list[Pet]``, and ``"by_name.1.id"`` of that in
     ``by_name: dict[str, Pet]``. ``Optional`` needs no number.
 
     :raises ImproperlyConfiguredException: an impossible value, or ``include`` together with ``exclude``.
@@ -101,7 +101,7 @@ class DTOConfig:
 
 
 def renamer(strategy: RenameStrategy | None) -> Callable[[str], str] | None:
-    """The function that a strategy stands for.
+    """The function of a strategy.
 
     :raises ImproperlyConfiguredException: there is no such strategy.
     """

@@ -7,7 +7,7 @@ import collections.abc as abc
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from telex.dto.code import Code
+from telex.dto.code import VALUE, Code
 from telex.dto.nodes import Shape
 
 __all__ = ("is_container", "transfer_container")
@@ -44,26 +44,17 @@ def transfer_container(
 def _mapping(shapes: Sequence[Shape]) -> Shape:
     keys, values = shapes
 
-    def source(mapping: str, inline: bool) -> str:
-        return f"{{{keys.transfer('k')}: {values.transfer('v', inline)} for k, v in {mapping}.items()}}"
-
-    return Shape(dict[keys.wire, values.wire], source)  # type: ignore[name-defined]
+    pair = f"{keys.transfer('k')}: {values.transfer('v')}"
+    return Shape(dict[keys.wire, values.wire], f"{{{pair} for k, v in {VALUE}.items()}}")  # type: ignore[name-defined]
 
 
 def _fixed_tuple(shapes: Sequence[Shape]) -> Shape:
-    def source(items: str, inline: bool) -> str:
-        each = (shape.transfer(f"{items}[{index}]", inline) for index, shape in enumerate(shapes))
-        return f"({', '.join(each)},)"
-
-    return Shape(tuple[tuple(shape.wire for shape in shapes)], source)  # type: ignore[misc]
+    items = (shape.transfer(f"{VALUE}[{index}]") for index, shape in enumerate(shapes))
+    return Shape(tuple[tuple(shape.wire for shape in shapes)], f"({', '.join(items)},)")  # type: ignore[misc]
 
 
 def _sequence(code: Code, origin: Any, item: Shape, to_wire: bool) -> Shape:
     kind = "list" if to_wire else _SEQUENCES.get(origin, "tuple")
-    make = None if kind == "list" else code.bind(_MAKERS[kind], kind)
-
-    def source(items: str, inline: bool) -> str:
-        listed = f"[{item.transfer('x', inline)} for x in {items}]"
-        return listed if make is None else f"{make}({listed})"
-
+    listed = f"[{item.transfer('x')} for x in {VALUE}]"
+    source = listed if kind == "list" else f"{code.bind(_MAKERS[kind], kind)}({listed})"
     return Shape(list[item.wire], source)  # type: ignore[name-defined]

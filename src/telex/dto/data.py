@@ -7,8 +7,8 @@ from typing import Any, Generic, TypeVar, cast, get_args, get_origin
 
 import msgspec
 
-from telex.dto.failures import Misfit, located
-from telex.dto.nodes import WIRE_NAMES, ModelNode
+from telex.dto.failures import Misfit, innermost, located
+from telex.dto.nodes import WIRE_NODE, ModelNode
 
 __all__ = ("DTOData", "holds_data")
 
@@ -30,7 +30,7 @@ class DTOData(Generic[T]):
         self._node = node
         self._wire = wire
 
-    def create_instance(self, **values: Any) -> T:
+    def create_instance(self, /, **values: Any) -> T:
         """A new ``T`` of what was sent and of ``values``, which come before it.
 
         ``address__street="..."`` is a value for the field ``street`` of the nested model ``address``.
@@ -39,10 +39,10 @@ class DTOData(Generic[T]):
         """
         try:
             return cast("T", _create(self._node, self._wire, _nested(values, self._node)))
-        except Misfit as exc:
-            raise located(exc, self._wire) from exc.__cause__
+        except Misfit as misfit:
+            raise located(misfit, self._wire) from misfit.error
 
-    def update_instance(self, instance: T, **values: Any) -> T:
+    def update_instance(self, instance: T, /, **values: Any) -> T:
         """Set on ``instance`` the fields that were sent, and ``values``; returns it.
 
         A nested model that is there already is updated in the same way.
@@ -51,8 +51,8 @@ class DTOData(Generic[T]):
         """
         try:
             _update(self._node, self._wire, instance, _nested(values, self._node))
-        except Misfit as exc:
-            raise located(exc, self._wire) from exc.__cause__
+        except Misfit as misfit:
+            raise located(misfit, self._wire) from misfit.error
         return instance
 
     def as_builtins(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _create(node: ModelNode, wire: msgspec.Struct | None, values: Mapping[str, A
                 made[name] = dict(more) if part is None else _create(part, None, _nested(more, part))
         return node.make(made)
     except ValueError as exc:
-        raise Misfit(wire, *node.dto.explain(exc)) from exc
+        raise innermost(wire, ValueError) or Misfit(wire, node, exc) from exc
 
 
 def _update(node: ModelNode, wire: msgspec.Struct, instance: Any, values: Mapping[str, Any]) -> None:
@@ -102,7 +102,7 @@ def _update(node: ModelNode, wire: msgspec.Struct, instance: Any, values: Mappin
             if not isinstance(value, _Nested):
                 node.dto.assign(instance, name, value)
     except ValueError as exc:
-        raise Misfit(wire, *node.dto.explain(exc)) from exc
+        raise innermost(wire, ValueError) or Misfit(wire, node, exc) from exc
 
 
 class _Nested(dict[str, Any]):
@@ -110,11 +110,10 @@ class _Nested(dict[str, Any]):
 
 
 def _nested(values: Mapping[str, Any], node: ModelNode) -> dict[str, Any]:
-    names = {field.name for field in node.fields}
     found: dict[str, Any] = {}
     for name, value in values.items():
         head, _, rest = name.partition("__")
-        if name in names or not head or not rest:
+        if name in node.names or not head or not rest:
             found[name] = value
         else:
             found.setdefault(head, _Nested())[rest] = value
@@ -122,10 +121,9 @@ def _nested(values: Mapping[str, Any], node: ModelNode) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    names = getattr(type(value), WIRE_NAMES, None)
-    if names is not None:
-        sent = {name: getattr(value, attribute) for name, (attribute, _) in names.items()}
-        return {name: _plain(each) for name, each in sent.items() if each is not msgspec.UNSET}
+    node: ModelNode | None = getattr(type(value), WIRE_NODE, None)
+    if node is not None:
+        return {name: _plain(each) for name, (_, each) in node.sent(value).items()}
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if isinstance(value, tuple) and type(value) is tuple:

@@ -1,35 +1,59 @@
-"""Where on the wire the value stands that a model refuses."""
+"""The path on the wire of a value that a model refuses."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 import msgspec
 
-from telex.dto.nodes import WIRE_NAMES
+from telex.dto.nodes import WIRE_NODE, ModelNode
 from telex.exceptions import SerializationException, ValidationException
 
-__all__ = ("Misfit", "located", "unwritable")
+__all__ = ("Misfit", "innermost", "located", "refuse", "unwritable")
 
 
 class Misfit(Exception):
-    """A model was not made of a wire value: the cause says why.
+    """The model of ``node`` was not made of a wire value: ``error`` says why."""
 
-    ``wire`` is that value; ``inside`` the way from it to what is wrong, in the model's names.
-    """
-
-    def __init__(self, wire: object, message: str, inside: Sequence[str | int] = ()) -> None:
-        super().__init__(message)
-        self.message = message
+    def __init__(self, wire: object, node: ModelNode, error: Exception) -> None:
+        super().__init__(str(error))
         self.wire = wire
-        self.inside = inside
+        self.error = error
+        self.message, self.inside = node.dto.explain(error)
+
+
+def refuse(root: object, error: Exception) -> NoReturn:
+    """Raise the validation error for a message whose transfer ended with ``error``.
+
+    The transfer does not say which model refused; this makes each once more, innermost first. If none refuses,
+    ``error`` is not the client's and is raised as it is.
+    """
+    misfit = innermost(root, (ValueError, TypeError))
+    if misfit is None:
+        raise error
+    raise located(misfit, root) from misfit.error
+
+
+def innermost(wire: object, errors: type[Exception] | tuple[type[Exception], ...]) -> Misfit | None:
+    """The first model in a wire value that refuses it; those inside come before those around them."""
+    for _, inner in _items(wire):
+        found = innermost(inner, errors)
+        if found is not None:
+            return found
+    node: ModelNode | None = getattr(type(wire), WIRE_NODE, None)
+    if node is not None and node.read is not None:
+        try:
+            node.read(wire)
+        except (ValueError, TypeError) as exc:
+            return Misfit(wire, node, exc) if isinstance(exc, errors) else None
+    return None
 
 
 def located(misfit: Misfit, root: object) -> ValidationException:
     """The validation error for ``misfit`` somewhere in the message ``root``, with the path that its sender knows."""
     way = next(_ways(root, misfit.wire, ""), "")
-    return ValidationException(misfit.message, path=f"${way}{_inside(misfit.wire, misfit.inside)}")
+    return ValidationException(misfit.message, path=f"${way}{_inside(misfit)}")
 
 
 def unwritable(value: object, title: str, exc: Exception) -> Exception:
@@ -56,14 +80,17 @@ def _items(value: object) -> Iterator[tuple[str, Any]]:
         yield from ((f"[{index}]", inner) for index, inner in enumerate(value))
 
 
-def _inside(value: Any, parts: Sequence[str | int]) -> str:
-    """``parts`` in the names of the wire; one that is no place in the value, such as a union's label, is left out."""
-    way = ""
-    for part in parts:
-        names = getattr(type(value), WIRE_NAMES, None)
-        if names is not None and part in names:
-            attribute, name = names[part]
-            way, value = f"{way}.{name}", getattr(value, attribute)
+def _inside(misfit: Misfit) -> str:
+    """The rest of the path in the names of the wire.
+
+    A part that is not in the value, such as the label of a union, is left out.
+    """
+    way, value = "", misfit.wire
+    for part in misfit.inside:
+        node: ModelNode | None = getattr(type(value), WIRE_NODE, None)
+        field = None if node is None else next((each for each in node.fields if each.name == part), None)
+        if field is not None:
+            way, value = f"{way}.{field.wire_name}", getattr(value, field.attribute)
         elif isinstance(value, (list, tuple)) and isinstance(part, int) and part < len(value):
             way, value = f"{way}[{part}]", value[part]
         elif isinstance(value, dict) and part in value:

@@ -1,4 +1,4 @@
-"""Where in a model the compiler stands, and which paths of the configuration go on from there."""
+"""The path to the annotation that is compiled, and what the configuration says about paths that start there."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TypeAlias
 from telex.dto.config import DTOConfig
 from telex.exceptions import ImproperlyConfiguredException
 
-__all__ = ("Place", "Steps")
+__all__ = ("FieldPath", "Steps")
 
 Steps: TypeAlias = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FieldPath:
     """One annotation inside the one that a DTO serves.
 
     ``include`` is ``None`` where everything is included. ``lazy``: the model is made later, by ``DTOData``; ``plain``:
@@ -35,8 +35,8 @@ class Place:
     checked: bool = False
 
     @classmethod
-    def of(cls, config: DTOConfig, dto: str) -> Place:
-        """The place where a DTO's own model stands."""
+    def of(cls, config: DTOConfig, dto: str) -> FieldPath:
+        """The path of a DTO's own model."""
         return cls(
             dto,
             "",
@@ -45,8 +45,8 @@ class Place:
             frozenset((_steps(path), name) for path, name in config.rename_fields.items()),
         )
 
-    def step(self, name: str, trail: str) -> Place:
-        """The place of a field, or of a type argument by its number."""
+    def step(self, name: str, trail: str) -> FieldPath:
+        """The path of a field, or of a type argument by its number."""
         whole = self.include is None or (name,) in self.include
         return replace(
             self,
@@ -62,8 +62,8 @@ class Place:
         paths = (self.include, self.exclude, self.rename)
         return (*paths, self.lazy, self.plain, self.depth if limited else min(self.depth, 1))
 
-    def lazily(self) -> Place:
-        """The same place for ``DTOData``."""
+    def lazily(self) -> FieldPath:
+        """The same path for ``DTOData``."""
         return replace(self, lazy=True)
 
     def includes(self, name: str) -> bool:

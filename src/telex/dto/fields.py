@@ -1,4 +1,4 @@
-"""What a DTO knows about one field of a model."""
+"""The description of one field of a model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ("DTOFieldDefinition",)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DTOFieldDefinition:
-    """One field, as ``AbstractDTO.generate_field_definitions`` tells it.
+    """One field, as ``AbstractDTO.generate_field_definitions`` yields it.
 
-    ``optional`` says that clients may leave the field out and that the model then supplies the value, other than by
-    ``default`` or ``default_factory``; ``needed`` that the model cannot be made without it.
+    ``optional``: clients may leave the field out, and the model then supplies the value, other than by ``default`` or
+    ``default_factory``. ``needed``: the model cannot be made without it.
     """
 
     name: str

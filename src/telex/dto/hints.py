@@ -44,7 +44,7 @@ def field_hints(model: Any) -> dict[str, Any]:
 
 
 def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
-    """``annotation`` with its type variables filled in; one that stays free stands for its bound, or anything."""
+    """``annotation`` with its type variables filled in; one that stays free becomes its bound, or ``Any``."""
     if isinstance(annotation, TypeVar):
         return arguments.get(annotation, _bound(annotation))
     variables = getattr(annotation, "__parameters__", ())

@@ -1,4 +1,4 @@
-"""Which DTO knows a nested model: models of one kind may hold models of another."""
+"""Finds the DTO for a nested model: models of one kind may hold models of another."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ KINDS: Final = {
 
 
 def kind_of(annotation: Any, own: type[AbstractDTO[Any]]) -> type[AbstractDTO[Any]] | None:
-    """The DTO for a nested model: ``own`` if it knows the model, else one of the others; ``None`` for no model."""
+    """The DTO for a nested model: ``own`` if it is for such models, else one of the others; ``None`` for no model."""
     cls = model_class(annotation)
     if not isinstance(cls, type):
         return None

@@ -1,4 +1,4 @@
-"""Compiles a model at one place: the fields that pass, the wire type that has them, and the transfer between both."""
+"""Compiles a model at one field path: the fields that pass, their wire type, and the transfer between both."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, ForwardRef
 
 import msgspec
 
+from telex.dto.code import VALUE
 from telex.dto.config import Mark, renamer
-from telex.dto.field_paths import Place
+from telex.dto.field_paths import FieldPath
 from telex.dto.fields import DTOFieldDefinition
 from telex.dto.hints import model_class
-from telex.dto.nodes import WIRE_NAMES, Absent, Field, ModelNode, Shape
+from telex.dto.nodes import WIRE_NODE, Absent, Field, ModelNode, Shape
 from telex.dto.reading import generate_reader
 from telex.dto.writing import generate_writer
 
@@ -23,102 +24,105 @@ __all__ = ("compile_model", "node_of")
 
 
 def compile_model(
-    compiler: Compiler, model: Any, dto: type[AbstractDTO[Any]], place: Place, tag: tuple[str, Any] | None = None
+    compiler: Compiler, model: Any, dto: type[AbstractDTO[Any]], path: FieldPath, tag: tuple[str, Any] | None = None
 ) -> Shape:
-    """The shape of ``model``, which ``dto`` knows.
+    """The shape of ``model``, whose kind ``dto`` is for.
 
-    ``tag`` is the field, and its value, that tells it from the others of a union.
+    ``tag`` is the name and the value of the field that distinguishes it from the other members of a union.
 
     :raises ImproperlyConfiguredException: paths name fields that it does not have, or it cannot be made of what passes.
     """
-    node = node_of(compiler, model, dto, place, tag)
-    return Shape(node.wire, None if node.wire is model else node.transfer, node)
+    node = node_of(compiler, model, dto, path, tag)
+    return Shape(node.wire, None if node.wire is model else node.source, node)
 
 
 def node_of(
-    compiler: Compiler, model: Any, dto: type[AbstractDTO[Any]], place: Place, tag: tuple[str, Any] | None = None
+    compiler: Compiler, model: Any, dto: type[AbstractDTO[Any]], path: FieldPath, tag: tuple[str, Any] | None = None
 ) -> ModelNode:
-    """The node of :func:`compile_model`; where a model stands in itself, one whose fields are not there yet."""
+    """The node of :func:`compile_model`; for a model inside itself, a node whose fields are not compiled yet."""
     limited = compiler.dto.config.max_nested_depth is not None
-    key = (model, tag, place.key(limited=limited))
+    key = (model, tag, path.key(limited=limited))
     node = compiler.nodes.get(key)
     if node is None:
         title = getattr(model_class(model), "__qualname__", repr(model))
         reference = ForwardRef(f"Wire_{len(compiler.nodes)}")
         function = compiler.code.reserve("write" if compiler.to_wire else "read")
-        node = compiler.nodes[key] = ModelNode(model, dto, function, title, reference, tag=tag)
-        _fill(compiler, node, place)
+        node = compiler.nodes[key] = ModelNode(
+            model, dto, function, title, reference, tag=tag, source=f"{function}({VALUE})"
+        )
+        _fill(compiler, node, path)
     elif isinstance(node.wire, ForwardRef):
         node.recursive = True
     return node
 
 
-def _fill(compiler: Compiler, node: ModelNode, place: Place) -> None:
+def _fill(compiler: Compiler, node: ModelNode, path: FieldPath) -> None:
     """Compile the fields of ``node``, its wire type and its functions."""
     definitions = tuple(node.dto.generate_field_definitions(node.model))
-    place.check_names([each.name for each in definitions], node.title)
-    inside = replace(place, plain=place.plain or node.dto.plain)
-    chosen = [each for each in definitions if _passes(compiler, each, place)]
+    node.names = frozenset(each.name for each in definitions)
+    path.check_names([each.name for each in definitions], node.title)
+    inside = replace(path, plain=path.plain or node.dto.plain)
+    chosen = [each for each in definitions if _passes(compiler, each, path)]
     fields = [_field(compiler, each, inside, position) for position, each in enumerate(chosen)]
     tags = [each for each in fields if node.tag and each.name == node.tag[0]]
     node.fields = tuple(each for each in fields if each not in tags)
     node.takes_tag = any(each.definition.init for each in tags)
-    _check_wire_names(fields, node, place)
-    if not compiler.to_wire and not place.lazy:
-        _check_needs(compiler, definitions, chosen, node, place)
-    if _is_same(compiler, definitions, node, place):
+    _check_wire_names(fields, node, path)
+    if not compiler.to_wire and not path.lazy:
+        _check_needs(compiler, definitions, chosen, node, path)
+    if _is_same(compiler, definitions, node, path):
         node.wire = node.model
         return
     reference = node.wire.__forward_arg__
     try:
         node.wire = _wire_type(compiler, node, fields)
     except (ValueError, TypeError) as exc:
-        raise place.wrong(f"{node.title} has no form on the wire: {exc}") from exc
+        raise path.wrong(f"{node.title} has no form on the wire: {exc}") from exc
     if node.recursive:
         _let_refer(compiler, reference, node.wire)
     if compiler.to_wire:
-        generate_writer(compiler.code, node, inside=place.plain)
+        generate_writer(compiler.code, node, inside=path.plain)
     else:
-        generate_reader(compiler.code, node, inside=place.plain, lazy=place.lazy)
+        generate_reader(compiler.code, node, inside=path.plain, lazy=path.lazy)
 
 
-def _passes(compiler: Compiler, definition: DTOFieldDefinition, place: Place) -> bool:
+def _passes(compiler: Compiler, definition: DTOFieldDefinition, path: FieldPath) -> bool:
     config, mark = compiler.dto.config, definition.mark
     if mark is None and config.underscore_fields_private and definition.name.startswith("_"):
         mark = Mark.PRIVATE
     if mark is Mark.PRIVATE or mark is (Mark.WRITE_ONLY if compiler.to_wire else Mark.READ_ONLY):
         return False
-    if not place.includes(definition.name):
+    if not path.includes(definition.name):
         return False
     deepest = config.max_nested_depth
-    if deepest is None or place.depth < deepest:
+    if deepest is None or path.depth < deepest:
         return True
-    return not compiler.holds_model(definition.annotation, replace(place, depth=place.depth + 1))
+    return not compiler.holds_model(definition.annotation, replace(path, depth=path.depth + 1))
 
 
-def _field(compiler: Compiler, definition: DTOFieldDefinition, place: Place, position: int) -> Field:
+def _field(compiler: Compiler, definition: DTOFieldDefinition, path: FieldPath, position: int) -> Field:
     name, config = definition.name, compiler.dto.config
     rename = renamer(config.rename_strategy)
     alias = (definition.alias_out if compiler.to_wire else None) or definition.alias or name
-    wire_name = place.new_name(name) or (rename(name) if rename else alias)
-    inside = replace(place.step(name, f"{place.trail}.{name}".lstrip(".")), depth=place.depth + 1)
+    wire_name = path.new_name(name) or (rename(name) if rename else alias)
+    inside = replace(path.step(name, f"{path.trail}.{name}".lstrip(".")), depth=path.depth + 1)
     shape = compiler.shape(definition.annotation, inside)
-    return Field(definition, f"f{position}", wire_name, shape, _absent(compiler, definition, shape, place))
+    return Field(definition, f"f{position}", wire_name, shape, _absent(compiler, definition, shape, path))
 
 
-def _absent(compiler: Compiler, definition: DTOFieldDefinition, shape: Shape, place: Place) -> Absent:
+def _absent(compiler: Compiler, definition: DTOFieldDefinition, shape: Shape, path: FieldPath) -> Absent:
     if compiler.to_wire or (definition.required and not compiler.dto.config.partial):
         return Absent.INVALID
     known = definition.has_default and shape.source is None
-    return Absent.DEFAULT if known and not (place.lazy or place.plain) else Absent.MISSING
+    return Absent.DEFAULT if known and not (path.lazy or path.plain) else Absent.MISSING
 
 
-def _check_wire_names(fields: list[Field], node: ModelNode, place: Place) -> None:
+def _check_wire_names(fields: list[Field], node: ModelNode, path: FieldPath) -> None:
     seen: dict[str, str] = {}
     for each in fields:
         other = seen.setdefault(each.wire_name, each.name)
         if other != each.name:
-            raise place.wrong(
+            raise path.wrong(
                 f"{node.title}.{other} and {node.title}.{each.name} are both {each.wire_name!r} on the wire: give one"
                 " of them another name in rename_fields"
             )
@@ -129,7 +133,7 @@ def _check_needs(
     definitions: tuple[DTOFieldDefinition, ...],
     chosen: list[DTOFieldDefinition],
     node: ModelNode,
-    place: Place,
+    path: FieldPath,
 ) -> None:
     """Refuse a model that could not be made of any message.
 
@@ -139,35 +143,35 @@ def _check_needs(
         if not (each.required and each.needed) or (node.tag and each.name == node.tag[0]):
             continue
         if each not in chosen:
-            reason = _reason(compiler, each, place)
-            raise place.wrong(
+            reason = _reason(compiler, each, path)
+            raise path.wrong(
                 f"{node.title} cannot be made without {each.name!r}, which does not pass{reason}: give the field a"
                 f" default, or annotate data: DTOData[{node.title}] and add it in create_instance"
             )
         if compiler.dto.config.partial:
-            raise place.wrong(
+            raise path.wrong(
                 f"{node.title} cannot be made without {each.name!r}, and partial=True lets clients leave it out:"
                 f" give the field a default, or annotate data: DTOData[{node.title}]"
             )
 
 
-def _reason(compiler: Compiler, definition: DTOFieldDefinition, place: Place) -> str:
+def _reason(compiler: Compiler, definition: DTOFieldDefinition, path: FieldPath) -> str:
     if definition.mark is not None:
         return f" (it is {definition.mark.value})"
-    if not place.includes(definition.name):
+    if not path.includes(definition.name):
         return ""
     if compiler.dto.config.underscore_fields_private and definition.name.startswith("_"):
         return " (it starts with an underscore; see underscore_fields_private)"
     return f" (it is nested deeper than max_nested_depth={compiler.dto.config.max_nested_depth})"
 
 
-def _is_same(compiler: Compiler, definitions: tuple[DTOFieldDefinition, ...], node: ModelNode, place: Place) -> bool:
+def _is_same(compiler: Compiler, definitions: tuple[DTOFieldDefinition, ...], node: ModelNode, path: FieldPath) -> bool:
     """Whether msgspec reads the model itself as this DTO would.
 
-    Never so when writing: the value may be of a subclass, whose further fields must not pass.
+    Always false for writing: the value may be of a subclass, whose further fields must not pass.
     """
     config = compiler.dto.config
-    if compiler.to_wire or place.lazy or place.plain or node.tag or node.recursive or not node.dto.native:
+    if compiler.to_wire or path.lazy or path.plain or node.tag or node.recursive or not node.dto.native:
         return False
     if config.partial or config.forbid_unknown_fields or len(node.fields) != len(definitions):
         return False
@@ -189,7 +193,7 @@ def _wire_type(compiler: Compiler, node: ModelNode, fields: list[Field]) -> Any:
         model_class(node.model).__name__,
         [_declared(each, defaults=node.keywords) for each in node.fields],
         rename={each.attribute: each.wire_name for each in node.fields},
-        namespace={WIRE_NAMES: {each.name: (each.attribute, each.wire_name) for each in node.fields}},
+        namespace={WIRE_NODE: node},
         module=__name__,
         kw_only=node.keywords or not compiler.to_wire,
         gc=False,
@@ -210,7 +214,7 @@ def _declared(each: Field, *, defaults: bool) -> tuple[str, Any] | tuple[str, An
 
 
 def _let_refer(compiler: Compiler, reference: str, wire: Any) -> None:
-    """Let msgspec find ``wire`` by the name that the wire types of its own fields know it by."""
+    """Let msgspec resolve the forward references to ``wire`` in the wire types of its own fields."""
     for node in compiler.nodes.values():
         if isinstance(node.wire, type) and node.wire is not node.model:
             setattr(node.wire, reference, wire)

@@ -1,4 +1,4 @@
-"""What annotations are compiled to: shapes, and the nodes of models."""
+"""The results of compiling annotations: shapes, and the nodes of models."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from telex.dto.code import Source
+from telex.dto.code import VALUE
 from telex.dto.fields import DTOFieldDefinition
 
 if TYPE_CHECKING:
     from telex.dto.base import AbstractDTO
 
-__all__ = ("Absent", "Field", "ModelNode", "Shape", "WIRE_NAMES")
+__all__ = ("Absent", "Field", "ModelNode", "Shape", "WIRE_NODE")
 
-WIRE_NAMES = "__telex_names__"
-"""The attribute of a wire type that has its attributes by the model's names for them."""
+WIRE_NODE = "__telex_node__"
+"""The attribute of a wire type that has its model's node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One annotation, compiled for one direction.
 
-    ``wire`` is what msgspec reads or writes; ``source`` transfers between it and the annotation, ``None`` when they
-    are the same. ``node`` is there when the annotation is one model, ``None`` aside.
+    ``wire`` is what msgspec reads or writes; ``source`` is the expression that transfers ``VALUE`` between it and the
+    annotation, ``None`` when they are the same. ``node`` is there when the annotation is one model, ``None`` aside.
     """
 
     wire: Any
-    source: Source | None = None
+    source: str | None = None
     node: ModelNode | None = None
 
-    def transfer(self, value: str, inline: bool = False) -> str:
+    def transfer(self, value: str = VALUE) -> str:
         """The expression for the transfer of the expression ``value``."""
-        return value if self.source is None else self.source(value, inline)
+        return value if self.source is None else self.source.replace(VALUE, value)
 
 
 class Absent(Enum):
@@ -46,7 +46,7 @@ class Absent(Enum):
     DEFAULT = auto()
     """The wire type has the model's default."""
     MISSING = auto()
-    """The wire type has ``UNSET``; the model supplies the value, or nobody does."""
+    """The wire type has ``UNSET``; the model supplies the value, or there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ class Field:
 
 @dataclass(slots=True, eq=False)
 class ModelNode:
-    """A model at one place. Its wire type is not there while its own fields are compiled."""
+    """A model at one field path. ``wire`` is a forward reference until the model's own fields are compiled."""
 
     model: Any
     dto: type[AbstractDTO[Any]]
@@ -75,23 +75,23 @@ class ModelNode:
     title: str
     wire: Any = None
     fields: tuple[Field, ...] = ()
+    names: frozenset[str] = frozenset()
+    """All fields of the model, also those that do not pass."""
     tag: tuple[str, Any] | None = None
-    """The field that tells the model from others of a union, by the model's name for it, and its value."""
+    """The model's name and the value of the field that distinguishes the model from other members of a union."""
     takes_tag: bool = False
     """The model is made with that value, rather than having it by itself."""
+    source: str = ""
+    """The expression that transfers ``VALUE``: a call of ``function``, or what that returns."""
+    read: Callable[[Any], Any] | None = None
+    """Makes the model of its wire type; ``None`` where its library makes it as a part of another."""
     make: Callable[[Mapping[str, Any]], Any] = dict
     """Makes the model of values by field name; for ``DTOData``."""
     convert: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
     """Transfers single fields; for ``DTOData``."""
-    inline: Source | None = None
-    """The transfer as one expression, where it is one."""
     keywords: bool = False
     """The wire type takes its fields by name."""
     recursive: bool = False
-
-    def transfer(self, value: str, inline: bool) -> str:
-        """The expression for the transfer of the model."""
-        return self.inline(value, inline) if inline and self.inline is not None else f"{self.function}({value})"
 
     def sent(self, wire: msgspec.Struct) -> dict[str, tuple[Field, Any]]:
         """The fields that the client has sent, each with its value on the wire."""

@@ -57,7 +57,7 @@ class SQLAlchemyDTO(AbstractDTO[T]):
 
 
 def _mapped_hints(mapper: orm.Mapper[Any]) -> dict[str, Any]:
-    """What stands in ``Mapped[...]``; nothing when the annotations cannot be resolved, and the mapper alone decides."""
+    """The argument of each ``Mapped[...]``; empty when annotations cannot be resolved, and the mapper alone decides."""
     names = {other.class_.__name__: other.class_ for other in mapper.registry.mappers}
     try:
         hints = read_hints(mapper.class_, names)
@@ -172,7 +172,7 @@ def _constructor_fields(model: Any) -> Mapping[str, Any]:
 
 
 def _for_dataclass(definition: DTOFieldDefinition, fields: Mapping[str, Any]) -> DTOFieldDefinition:
-    """``definition``, for a constructor that takes what the dataclass says."""
+    """``definition``, for the constructor of the dataclass."""
     field = fields.get(definition.name)
     if field is None or not field.init:
         return dataclasses.replace(definition, init=False)
@@ -201,7 +201,7 @@ def _loaded_getter(cls: type, name: str, empty: Callable[[], Any] | None, remedy
 
 
 def _detached_getter(name: str) -> Getter:
-    """Reads what runs code of the model, which must not load anything either."""
+    """Reads an attribute that runs code of the model, without letting that code load anything."""
 
     def get(instance: Any) -> Any:
         state = orm.attributes.instance_state(instance)

@@ -33,7 +33,7 @@ class TypedDictDTO(AbstractDTO[T]):
         required = model_class(model).__required_keys__
         for name, hint in field_hints(model).items():
             annotation, qualifiers = without_qualifiers(hint)
-            # Under `from __future__ import annotations`, __required_keys__ knows nothing of qualifiers.
+            # Under `from __future__ import annotations`, __required_keys__ ignores qualifiers.
             needed = Required in qualifiers or (name in required and NotRequired not in qualifiers)
             yield DTOFieldDefinition(
                 name=name,

@@ -1,4 +1,4 @@
-"""Unions with models among their members: told apart by tags on the wire, by classes or tags in Python."""
+"""Unions that have models: their members are distinguished by tags on the wire, by classes or tags in Python."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_
 import msgspec
 
 from telex.datastructures import Empty
+from telex.dto.code import VALUE
 from telex.dto.containers import is_container
-from telex.dto.field_paths import Place
+from telex.dto.field_paths import FieldPath
 from telex.dto.hints import field_hints, model_class, unalias, union_members, union_of, without_qualifiers
 from telex.dto.models import compile_model
 from telex.dto.nodes import Shape
@@ -26,60 +27,58 @@ _SCALARS: Final = str | int | float | bool
 """On the wire, what is neither a model nor a collection in a union where a model's own library validates."""
 
 
-def compile_union(compiler: Compiler, annotation: Any, place: Place) -> Shape:
+def compile_union(compiler: Compiler, annotation: Any, path: FieldPath) -> Shape:
     """The shape of a union of which some members are, or hold, models.
 
-    :raises ImproperlyConfiguredException: it has models that a message does not tell apart.
+    :raises ImproperlyConfiguredException: it has models that a message does not distinguish.
     """
     members = [_bare(each) for each in union_members(annotation) if each is not type(None)]
     none = (None,) if len(members) < len(union_members(annotation)) else ()
     if len(members) == 1:
-        return _optional(compiler.shape(members[0], place))
-    models = [each for each in members if compiler.kind(each, place) is not None]
-    place.check_numbers(len(members), annotation)
-    if not place.depth:
-        place = _checked(compiler, models, place)
-    tags = _tags(models, place) if len(models) > 1 else {}
-    shapes = [_member(compiler, each, tags.get(each), place, index) for index, each in enumerate(members)]
+        return _optional(compiler.shape(members[0], path))
+    models = [each for each in members if compiler.kind(each, path) is not None]
+    path.check_numbers(len(members), annotation)
+    if not path.depth:
+        path = _checked(compiler, models, path)
+    tags = _tags(models, path) if len(models) > 1 else {}
+    shapes = [_member(compiler, each, tags.get(each), path, index) for index, each in enumerate(members)]
     if all(shape.source is None for shape in shapes):
         return Shape(annotation)
-    name = compiler.code.bind(_dispatch(compiler, members, shapes, place), "choose")
-    return Shape(union_of(*(shape.wire for shape in shapes), *none), lambda value, _: f"{name}({value})")
+    name = compiler.code.bind(_dispatch(compiler, members, shapes, path), "choose")
+    return Shape(union_of(*(shape.wire for shape in shapes), *none), f"{name}({VALUE})")
 
 
 def _optional(shape: Shape) -> Shape:
-    def source(value: str, inline: bool) -> str:
-        return f"(None if {value} is None else {shape.transfer(value, inline)})"
-
-    return Shape(union_of(shape.wire, None), source if shape.source else None, shape.node)
+    source = f"(None if {VALUE} is None else {shape.source})" if shape.source else None
+    return Shape(union_of(shape.wire, None), source, shape.node)
 
 
 def _bare(annotation: Any) -> Any:
     return unalias(split_annotated(annotation)[0])
 
 
-def _checked(compiler: Compiler, models: Sequence[Any], place: Place) -> Place:
-    """``place``, whose paths need to fit only one of several models."""
+def _checked(compiler: Compiler, models: Sequence[Any], path: FieldPath) -> FieldPath:
+    """``path``, whose paths need to fit only one of several models."""
     names = [each.name for model in models for each in compiler.dto.generate_field_definitions(model)]
-    place.check_names(names, _names(models))
-    return replace(place, checked=True)
+    path.check_names(names, _names(models))
+    return replace(path, checked=True)
 
 
-def _member(compiler: Compiler, member: Any, tag: Tag | None, place: Place, index: int) -> Shape:
-    inside = place.step(str(index), f"{place.trail}.{index}") if place.depth else place
-    kind = compiler.kind(member, place)
+def _member(compiler: Compiler, member: Any, tag: Tag | None, path: FieldPath, index: int) -> Shape:
+    inside = path.step(str(index), f"{path.trail}.{index}") if path.depth else path
+    kind = compiler.kind(member, path)
     if kind is not None and tag is not None:
         return compile_model(compiler, member, kind, inside, tag)
     shape = compiler.shape(member, inside)
-    if kind is not None or not place.plain or shape.source is not None:
+    if kind is not None or not path.plain or shape.source is not None:
         return shape
     return Shape(list[Any] if is_container(get_origin(member) or member) else _SCALARS)
 
 
-def _tags(models: Sequence[Any], place: Place) -> dict[Any, Tag]:
-    """What tells those models of a union apart that have no tags of their own: a ``Literal`` field that all have.
+def _tags(models: Sequence[Any], path: FieldPath) -> dict[Any, Tag]:
+    """The ``Literal`` field that distinguishes the models of a union which have no tags of their own.
 
-    :raises ImproperlyConfiguredException: nothing does.
+    :raises ImproperlyConfiguredException: there is no such field.
     """
     literals = [_literals(model) for model in models]
     for name in literals[0]:
@@ -87,9 +86,9 @@ def _tags(models: Sequence[Any], place: Place) -> dict[Any, Tag]:
         if Empty not in values and len(set(values)) == len(values):
             found = zip(models, values, strict=True)
             return {model: (name, value) for model, value in found if not _is_struct(model)}
-    raise place.wrong(
-        f"messages do not tell {_names(models)} apart: give each a field of one name with a value of its own, such as"
-        ' type: Literal["move"], or make them msgspec.Struct with tag=...'
+    raise path.wrong(
+        f"a message does not distinguish {_names(models)}: give each a field of one name with a value of its own,"
+        ' such as type: Literal["move"], or make them msgspec.Struct with tag=...'
     )
 
 
@@ -115,17 +114,17 @@ def _literals(model: Any) -> dict[str, Any]:
 
 
 def _dispatch(
-    compiler: Compiler, members: Sequence[Any], shapes: Sequence[Shape], place: Place
+    compiler: Compiler, members: Sequence[Any], shapes: Sequence[Shape], path: FieldPath
 ) -> Callable[[Any], Any]:
     """The function that transfers a value by the member that it is of."""
-    transfers = [compiler.code.function(shape.transfer("v")) for shape in shapes]
+    transfers = [compiler.code.function(shape.transfer()) for shape in shapes]
     if not compiler.to_wire:
         return _by_class([_runtime_class(shape.wire) for shape in shapes], transfers)
     by_tag: dict[str, dict[Any, Callable[[Any], Any]]] = {}
     classes = []
     for member, shape, transfer in zip(members, shapes, transfers, strict=True):
         node = shape.node
-        as_dict = node is not None and (place.plain or node.dto.by_items)
+        as_dict = node is not None and (path.plain or node.dto.by_items)
         classes.append(dict if as_dict else _runtime_class(member))
         if as_dict and node is not None and node.tag is not None:
             by_tag.setdefault(node.tag[0], {})[node.tag[1]] = transfer
@@ -134,7 +133,7 @@ def _dispatch(
 
 
 def _by_class(classes: Sequence[type], transfers: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """By the class itself, else by the first that the value is an instance of; what is of none goes as it is."""
+    """By the class itself, else by the first that the value is an instance of; other values stay as they are."""
     exact = dict(zip(reversed(classes), reversed(transfers), strict=True))
     table = list(zip(classes, transfers, strict=True))
 
