@@ -14,6 +14,8 @@ from benchmarks.peers import PEERS
 from benchmarks.results import Results
 from benchmarks.scenarios import CROWD, GROUPS, ROUTES, SCENARIOS
 
+README = "json"
+"""The scenario whose picture the README shows by itself."""
 _OURS, _BASE, _OTHERS = "#d9480f", "#495057", "#adb5bd"
 _COLUMNS = 2
 
@@ -28,8 +30,14 @@ def draw(results: Results, folder: Path) -> Mapping[str, str]:
             if names := results.scenarios(group):
                 figure = _lines(results, names) if group in {CROWD, ROUTES} else _bars(results, names)
                 drawn[group] = f"benchmarks-{group.lower().replace(' ', '-')}.svg"
-                figure.savefig(folder / drawn[group], metadata={"Date": None}, bbox_inches="tight")
+                _save(figure, folder / drawn[group])
+        if README in results.scenarios(SCENARIOS[README].group):
+            _save(_bars(results, [README]), folder / f"benchmarks-{README}.svg")
     return drawn
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, metadata={"Date": None}, bbox_inches="tight")
 
 
 def _set_style() -> None:
@@ -41,10 +49,11 @@ def _set_style() -> None:
 
 def _bars(results: Results, names: Sequence[str]) -> Figure:
     """A panel for each scenario, the cheapest on top."""
-    rows = -(-len(names) // _COLUMNS)
-    figure = Figure(figsize=(10, 3.4 * rows), layout="constrained", facecolor="white")
+    columns = min(_COLUMNS, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(5 * columns + 2 * (columns == 1), 3.4 * rows), layout="constrained", facecolor="white")
     for number, name in enumerate(names, 1):
-        _panel(figure.add_subplot(rows, _COLUMNS, number), results, name)
+        _panel(figure.add_subplot(rows, columns, number), results, name)
     return figure
 
 

@@ -123,7 +123,8 @@ $ pip install 'telex[bench]'
 $ {command}
 ```
 
-`--missing` goes on where it stopped, `--scenarios` and `--peers` choose, and without `all` a quick part is measured."""
+`--missing` goes on where it stopped, `--scenarios` and `--peers` choose, and without `all` a quick part is measured.
+Node's `ws` takes part where npm has installed it: `npm install --prefix ~/.cache/telex-benchmarks ws`."""
 
 _METHOD = """\
 A figure is user and system time of the server's process tree by the kernel's clock, divided by the messages

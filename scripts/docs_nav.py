@@ -8,18 +8,23 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 
 SECTIONS = {"tutorial": "Tutorial", "how-to": "How-to", "topics": "Topics", "reference": "Reference"}
-TUTORIAL = ("first-steps", "a-chat", "going-live")
-TOPICS = (
-    "listeners",
-    "streams",
-    "channels",
-    "validation-and-errors",
-    "scopes",
-    "concurrency",
-    "back-pressure",
-    "security",
-)
-FIRST = (*TUTORIAL, *TOPICS)
+PROJECT = "About Telex"
+"""The section of the pages beside the index."""
+FIRST = {
+    "tutorial": ("first-steps", "a-chat", "going-live"),
+    "topics": (
+        "listeners",
+        "streams",
+        "channels",
+        "validation-and-errors",
+        "scopes",
+        "concurrency",
+        "back-pressure",
+        "security",
+    ),
+    "docs": ("architecture", "threats-and-promises"),
+}
+"""The pages that are read in order, by folder; all others follow by name."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -29,7 +34,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     if strangers:
         raise PluginError(f"docs/ has folders that scripts/docs_nav.py does not know: {sorted(strangers)}")
     sections = [{title: pages(docs, folder)} for folder, title in SECTIONS.items() if (docs / folder).is_dir()]
-    config.nav = [path.name for path in sorted(docs.glob("*.md"), key=order)] + sections
+    project = [path.name for path in sorted(docs.glob("*.md"), key=order) if path.stem != "index"]
+    config.nav = ["index.md", *sections, {PROJECT: project}]
     return config
 
 
@@ -38,7 +44,7 @@ def pages(docs: Path, folder: str) -> list[str]:
     return [path.relative_to(docs).as_posix() for path in sorted((docs / folder).rglob("*.md"), key=order)]
 
 
-def order(path: Path) -> tuple[bool, int, str]:
-    """A section's index first, then what is read in order, all else by name."""
-    part = FIRST.index(path.stem) if path.stem in FIRST else len(FIRST)
-    return path.stem != "index", part, path.stem
+def order(path: Path) -> tuple[int, str]:
+    """What is read in order, then all else by name."""
+    first = FIRST.get(path.parent.name, ())
+    return first.index(path.stem) if path.stem in first else len(first), path.stem

@@ -76,6 +76,7 @@ PEERS: Mapping[str, Peer] = {
     "asgi-own": Peer("raw ASGI loop, Telex server", "asgi", "telex", "picows"),
     "aiohttp": Peer("aiohttp", "aiohttp_handler", None, "picows"),
     "websockets": Peer("websockets", "websockets_server", None, "picows"),
+    "node": Peer("Node, ws", "node_ws", None, "picows", frozenset({"deflate", "tls"})),
     "sanic": Peer("Sanic", "sanic_handler", None, "picows", _NO_DEFLATE),
     "granian": Peer("raw ASGI loop, granian", "asgi", "granian", "picows", _NO_DEFLATE),
     "telex-sync-granian": Peer("Telex, sync listener, granian", "telex_sync", "granian", "picows", _NO_DEFLATE),

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from websockets.asyncio.client import connect
 
-from examples.docs import echo, reconnect
+from examples.docs import echo, hello, reconnect
 from telex import Provide, Telex
 from tests.contract.servers import Running
 from tests.docs.pages import EXAMPLES
@@ -31,7 +31,7 @@ async def blank(_: Request) -> HTMLResponse:
 
 def app() -> Telex:
     return Telex(
-        [echo.echo, reconnect.events, reconnect.write],
+        [echo.echo, hello.hello, reconnect.events, reconnect.write],
         dependencies={"log": Provide(reconnect.Log, use_cache=True)},
         http=Starlette(routes=[Route("/", blank)]),
     )
@@ -48,12 +48,15 @@ async def opened(chromium: str, running: Running) -> AsyncIterator[Page]:
         await browser.close()
 
 
-async def test_the_first_lines(chromium: str) -> None:
-    script = (EXAMPLES / "browser.js").read_text()
+@pytest.mark.parametrize(
+    ("script", "path", "reply"), [("browser.js", "/echo", "hello"), ("hello.js", "/hello", "Hello, Ada!")]
+)
+async def test_the_first_lines(chromium: str, script: str, path: str, reply: str) -> None:
+    source = (EXAMPLES / script).read_text()
     async with serving(app()) as running, opened(chromium, running) as page:
-        async with page.expect_console_message(lambda message: message.type == "log") as said:
-            await page.add_script_tag(content=script.replace("ws://127.0.0.1:8000/echo", running.url("/echo")))
-        assert (await said.value).text == "hello"
+        async with page.expect_console_message(lambda message: message.type == "log") as logged:
+            await page.add_script_tag(content=source.replace(f"ws://127.0.0.1:8000{path}", running.url(path)))
+        assert (await logged.value).text == reply
 
 
 async def test_a_client_that_comes_back(chromium: str) -> None:

@@ -83,6 +83,8 @@ def check_command(words: list[str]) -> None:
             check_packages(packages)
         case ["python", "-m", module, *_]:
             assert importlib.util.find_spec(module), f"there is no module {module}"
+        case ["npm", "install", "--prefix", _, "ws"]:
+            pass
         case ["uvicorn", _, *options]:
             check_uvicorn(options)
         case [script, *_] if script.startswith("scripts/"):
