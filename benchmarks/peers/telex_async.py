@@ -6,6 +6,7 @@ from benchmarks.messages import READY, Move, Moved, moved
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, MemoryBackend
 from telex.channels.delivery.encoding import as_text
+from telex.channels.delivery.forward import forward
 
 
 def text() -> Telex:
@@ -46,7 +47,7 @@ def channels() -> Telex:
     async def subscribe(socket: WebSocket, channels: Channels) -> None:
         async with channels.subscribe("news") as events:
             await socket.send_text(READY)
-            await events.forward(socket, as_text)
+            await forward(events, socket, as_text)
 
     @websocket_listener("/publish")
     async def publish(data: str, channels: Channels) -> None:

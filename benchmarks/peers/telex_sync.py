@@ -9,6 +9,7 @@ from benchmarks.peers import ROUTE, ROUTE_COUNTS
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, MemoryBackend
 from telex.channels.delivery.encoding import as_text
+from telex.channels.delivery.forward import forward
 
 
 def text() -> Telex:
@@ -32,7 +33,7 @@ def channels() -> Telex:
     async def subscribe(socket: WebSocket, channels: Channels) -> None:
         async with channels.subscribe("news") as events:
             await socket.send_text(READY)
-            await events.forward(socket, as_text)
+            await forward(events, socket, as_text)
 
     @websocket_listener("/publish")
     def publish(data: str, channels: Channels) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
-__all__ = ("litestars_names",)
+__all__ = ("litestars_methods", "litestars_names")
 
 INSTEAD: Final[Mapping[str, str]] = {
     "ChannelsPlugin": "`from telex import Channels`, and Channels(url, ...)",
@@ -16,6 +16,18 @@ INSTEAD: Final[Mapping[str, str]] = {
     "AsyncPgChannelsBackend": 'Channels("postgresql://user@host/database", ...)',
     "PsycoPgChannelsBackend": 'Channels("postgresql://user@host/database", ...)',
 }
+
+INSTEAD_OF_METHODS: Final[Mapping[str, str]] = {
+    "wait_published": "`await channels.publish(channel, data)`: the channel first",
+    "start_subscription": "`async with channels.subscribe(channel) as events`",
+}
+
+
+def litestars_methods(hub: object, name: str) -> NoReturn:
+    """The ``__getattr__`` of a hub, which is called for names that it has not."""
+    if name in INSTEAD_OF_METHODS:
+        raise AttributeError(f"{name} is Litestar's; in Telex write {INSTEAD_OF_METHODS[name]}", name=name, obj=hub)
+    raise AttributeError(f"{type(hub).__name__!r} object has no attribute {name!r}", name=name, obj=hub)
 
 
 def litestars_names(module: str) -> Callable[[str], NoReturn]:

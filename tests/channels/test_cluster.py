@@ -41,8 +41,8 @@ async def test_a_node_killed_under_load_takes_only_its_own_channels(
             await until(lambda: len(struck.load.refused) > 1)
             await spared.load.has_taken(100)
             waiting = asyncio.ensure_future(there.subscribe(channel_on(running_cluster, victim, f"{name}:waits")))
-            async with there.subscribe(channel_on(running_cluster, healthy, f"{name}:new")) as new:
-                await here.publish(list(new.rooms), "a healthy node serves who comes now")
+            async with there.subscribe(other := channel_on(running_cluster, healthy, f"{name}:new")) as new:
+                await here.publish(other, "a healthy node serves who comes now")
                 assert len(await take(new, 1)) == 1
             assert not waiting.done()
             await victim.restart()

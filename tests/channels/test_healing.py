@@ -14,7 +14,7 @@ from telex.channels.backends import backend_from_url
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
 from telex.channels.backends.redis import RedisBackend
-from telex.channels.recovery import reader as feed
+from telex.channels.recovery import reader
 from telex.exceptions import BackendUnavailable, WebSocketException
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
 from tests.channels.conftest import take, take_data, until, within
@@ -173,16 +173,17 @@ async def test_publish_nowait_counts_what_the_broker_did_not_take(broker: Broker
 
 
 async def test_a_frozen_broker_is_noticed_by_publisher_and_reader(
-    broker: Broker, kind: str, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.1)
+    caplog.set_level(logging.WARNING, "telex.channels")
+    monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.1)
     backend = BACKENDS[kind](broker.url, timeout=0.5)
     async with Channels(backend, arbitrary_channels_allowed=True) as hub, hub.subscribe("ice") as events:
         broker.freeze()
         try:
             with pytest.raises(BackendUnavailable):
                 await within(hub.publish("ice", "cold"))
-            await until(lambda: not hub.is_ready)
+            await until(lambda: "channels lost" in caplog.text)
         finally:
             broker.thaw()
         await until(lambda: hub.is_ready)

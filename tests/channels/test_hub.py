@@ -91,9 +91,9 @@ async def test_undeclared_channels_and_swapped_arguments_are_named() -> None:
             hub.subscribe([])
 
 
-async def test_the_names_that_litestars_users_know(channels: Channels) -> None:
-    async with channels.start_subscription(["one", "two"]) as subscriber:
-        await channels.wait_published({"a": 1}, ["one", "two"])
+async def test_several_channels_are_followed_and_left(channels: Channels) -> None:
+    async with channels.subscribe(["one", "two"]) as subscriber:
+        await channels.publish(["one", "two"], {"a": 1})
         stream = aiter(subscriber.iter_events())
         assert [await within(anext(stream)) for _ in range(2)] == [b'{"a":1}'] * 2
         assert subscriber.qsize == 0

@@ -21,7 +21,7 @@ from telex.channels.backends.base import Listener
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.nats.jetstream import Store
 from telex.channels.names import TopicName
-from telex.channels.recovery.reader import Feed
+from telex.channels.recovery.reader import BrokerReader
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 from tests.channels.brokers import Broker, Nats
 from tests.channels.conftest import KEEP, take, take_data, until, within
@@ -110,15 +110,15 @@ async def test_an_event_that_cannot_be_delivered_is_healed(
     url: str, name: str, kept: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.CRITICAL, "telex.channels")
-    deliver, failures = Feed.deliver, iter([RuntimeError("once")])
+    deliver, failures = BrokerReader.deliver, iter([RuntimeError("once")])
 
-    def deliver_after_a_failure(feed: Feed, event: Event, pattern: str | None = None) -> None:
+    def deliver_after_a_failure(reader: BrokerReader, event: Event, pattern: str | None = None) -> None:
         for failure in failures:
             raise failure
-        deliver(feed, event, pattern)
+        deliver(reader, event, pattern)
 
     async with hub_on(url, history=KEEP if kept else None) as hub, hub.subscribe([name, f"{name}:other"]) as events:
-        monkeypatch.setattr(Feed, "deliver", deliver_after_a_failure)
+        monkeypatch.setattr(BrokerReader, "deliver", deliver_after_a_failure)
         await hub.publish(name, "1")
         await until(lambda: hub.statistics().reconnects == 1)
         await hub.publish(name, "2")

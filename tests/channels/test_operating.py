@@ -18,7 +18,7 @@ from telex.channels import Channels, ChannelsBackend, Event, Heartbeat, Keep, ch
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
 from telex.channels.backends.redis import RedisBackend, RedisClusterBackend
-from telex.channels.recovery import reader as feed
+from telex.channels.recovery import reader
 from telex.exceptions import BackendUnavailable
 from tests.channels.brokers import Broker, Redis6, Valkey
 from tests.channels.cluster import Cluster
@@ -75,7 +75,7 @@ async def use(backend: ChannelsBackend, *, history: bool = False, pattern: str |
 
 
 async def test_a_user_needs_what_the_page_says(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.01)
     with Redis(port=broker.port, decode_responses=True) as server:
         at = f"redis://shop:secret@127.0.0.1:{broker.port}"
 
@@ -114,7 +114,7 @@ async def test_a_pattern_is_a_right_by_itself(running_broker: Callable[[str], Br
 @pytest.mark.broker
 async def test_a_user_needs_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each command that the page names is one that the server got."""
-    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.01)
     broker = Valkey()
     try:
         broker.start()
@@ -136,7 +136,7 @@ async def test_a_user_needs_nothing_more(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_user_of_a_cluster_needs_what_the_page_says(
     running_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.01)
     servers: list[Any] = [Redis(port=node.port, decode_responses=True) for node in running_cluster.nodes]
     url = running_cluster.url.replace("://", "://shop:secret@")
     try:

@@ -82,7 +82,7 @@ class Wire:
                 if other not in self.cut:
                     view.hear(data)
 
-        self.views[name] = Presence(tell, lambda: name not in self.cut, QUICK)
+        self.views[name] = Presence(tell, QUICK)
         return self.views[name]
 
 

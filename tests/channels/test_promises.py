@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from telex import Telex
 from telex.channels import Channels, Event, Gap, Policy, channel_listener, conflate
 from telex.channels.delivery.encoding import ENVELOPE
+from telex.channels.delivery.subscriber import recipient_of
 from telex.exceptions import ImproperlyConfiguredException, WebSocketException
 from tests.channels.brokers import Broker, Valkey
 from tests.channels.conftest import until, within
@@ -158,7 +159,7 @@ async def test_a_loss_is_an_event_or_the_end_as_it_is_set() -> None:
     async with Channels("memory://", arbitrary_channels_allowed=True, subscriber_on_gap="close") as hub:
         closing, telling = await hub.subscribe("c"), await hub.subscribe("c", on_gap="event")
         for subscriber in (closing, telling):
-            subscriber.put_gap(Gap("c", "a test"))
+            recipient_of(subscriber).put_gap(Gap("c", "a test"))
         assert await within(anext(telling)) == Gap("c", "a test")
         with pytest.raises(WebSocketException, match="events of 'c' were lost: a test") as raised:
             await within(anext(closing))

@@ -165,7 +165,7 @@ async def test_a_client_that_leaves_while_the_broker_is_asked_leaves_nothing(
 
 async def test_without_a_running_handler_it_says_so(hub: Channels) -> None:
     async def guard(socket: WebSocket) -> None:
-        with pytest.raises(ChannelsException, match="while a handler of Telex"):
+        with pytest.raises(ChannelsException, match="needs a running handler"):
             await hub.subscribe("a", socket=socket)
 
     @websocket("/", guards=[guard])

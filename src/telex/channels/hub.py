@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import ChannelsBackend
 from telex.channels.delivery.queue import Policy
-from telex.channels.delivery.subscriber import Subscriber, Subscription
+from telex.channels.delivery.subscriber import Subscriber, Subscription, recipient_of
 from telex.channels.events import Event, Keep, OnGap, Position
-from telex.channels.names import INTERNAL, ChannelNames, Since, TopicName, encoder, starting_points
+from telex.channels.names import INTERNAL, ChannelNames, Since, Target, TopicName, encoder, starting_points
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.publish_queue import PublishQueue
-from telex.channels.recovery.reader import Feed
+from telex.channels.recovery.reader import BrokerReader
 from telex.channels.routes import generated_handlers
 from telex.channels.statistics import Audience, Statistics
 from telex.connection import WebSocket
@@ -26,6 +26,7 @@ from telex.di import Provide
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 from telex.handlers import WebsocketHandler
 from telex.layers import LayerOptions
+from telex.renamed import litestars_methods
 from telex.types import Mode, TypeEncoders
 
 __all__ = ("Channels",)
@@ -34,6 +35,14 @@ PRESENCE: Final = f"{INTERNAL}presence"
 """The channel on which the nodes tell each other who is where."""
 
 PRESENCE_BACKLOG: Final = 10_000
+
+PROBE: Final = f"{INTERNAL}probe"
+"""The channel of the signs of life by which a hub sees that it can publish. Nobody listens to it."""
+
+PROBE_SECONDS: Final = 10.0
+"""A hub that published nothing for this long sends one."""
+
+PROBE_TIMEOUT: Final = 5.0
 
 RESTART_SECONDS: Final = 1.0
 """The pause before a part of the hub that failed begins again."""
@@ -120,10 +129,14 @@ class Channels:
         self._heartbeat = presence
         self._presence: Presence | None = None
         self._audience = Audience()
-        self._outbox = PublishQueue(self.backend.publish)
-        self._feed: Feed | None = None
+        self._publish_queue = PublishQueue(self._hand_over)
+        self._reader: BrokerReader | None = None
         self._main: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: set[asyncio.Timeout] = set()
         self._published = 0
+        self._publishes = True
+        self._doubted = asyncio.Event()
 
     # -- life
 
@@ -144,20 +157,21 @@ class Channels:
 
         :raises BackendUnavailable: it does not. Later losses are healed.
         """
-        if self._feed is not None:
+        if self._reader is not None:
             raise ChannelsException("this hub runs already: one Channels serves one app")
         await self.backend.open()
-        feed = self._feed = Feed(self.backend, self._names.keep_for)
-        self._outbox.open()
+        self._loop, self._publishes, self._doubted = asyncio.get_running_loop(), True, asyncio.Event()
+        reader = self._reader = BrokerReader(self.backend, self._names.keep_for, self._subscribe_timeout)
+        self._publish_queue.open()
         if self._heartbeat is not None:
-            self._presence = Presence(self._tell_presence, lambda: self.is_ready, self._heartbeat)
-        self._main = asyncio.create_task(self._run(feed), name="telex.channels")
+            self._presence = Presence(self._tell_presence, self._heartbeat)
+        self._main = asyncio.create_task(self._run(reader), name="telex.channels")
         try:
             async with asyncio.timeout(self._subscribe_timeout):
-                await feed.connected.wait()
+                await reader.connected.wait()
         except TimeoutError:
             await self._end()
-            raise BackendUnavailable(self._explained("accepts no subscription", feed)) from None
+            raise BackendUnavailable(reader.replay.explained("accepts no subscription")) from None
         except BaseException:
             await self._end()
             raise
@@ -167,21 +181,24 @@ class Channels:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            await self._outbox.drain()
+            await self._publish_queue.drain()
         finally:
             await self._end()
 
-    async def _run(self, feed: Feed) -> None:
+    async def _run(self, reader: BrokerReader) -> None:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_supervised(feed.run), name="telex.channels.feed")
-            group.create_task(_supervised(self._outbox.run), name="telex.channels.outbox")
+            group.create_task(_supervised(reader.run), name="telex.channels.reader")
+            group.create_task(_supervised(self._publish_queue.run), name="telex.channels.publish_queue")
+            group.create_task(_supervised(self._probe), name="telex.channels.probe")
             if self._presence is not None:
-                hear = partial(self._hear_presence, feed, self._presence)
+                hear = partial(self._hear_presence, reader, self._presence)
                 group.create_task(_supervised(hear), name="telex.channels.presence")
                 group.create_task(_supervised(self._presence.run), name="telex.channels.heartbeat")
 
     async def _end(self) -> None:
         main, self._main = self._main, None
+        for opening in self._opening:
+            opening.reschedule(asyncio.get_running_loop().time())
         for subscriber in self._audience:
             self._dismiss(subscriber)
         if main is not None:
@@ -189,18 +206,24 @@ class Channels:
             await asyncio.wait([main])
         if self._presence is not None:
             await self._presence.end()
-        self._feed = self._presence = None
+        self._reader = self._presence = None
         await self.backend.close()
 
-    def _explained(self, what: str, feed: Feed) -> str:
-        return f"{type(self.backend).__name__} {what}" + (f": {feed.trouble}" if feed.trouble else "")
-
-    def _running(self) -> Feed:
-        if self._feed is None or self._main is None:
+    def _running(self) -> BrokerReader:
+        if self._reader is None or self._main is None:
             raise ChannelsException(
                 "the channels do not run: use them inside the app's lifespan or `async with channels`"
             )
-        return self._feed
+        return self._reader
+
+    def _running_here(self) -> BrokerReader:
+        reader = self._running()
+        if self._loop is not asyncio.get_running_loop():
+            raise ChannelsException(
+                "the channels run on another event loop: call publish_nowait() from here, "
+                "or asyncio.run_coroutine_threadsafe(channels.publish(...), loop)"
+            )
+        return reader
 
     # -- publishing
 
@@ -213,20 +236,50 @@ class Channels:
         :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
         :raises ChannelsException: a channel is not declared.
         """
-        feed = self._running()
+        reader = self._running_here()
         targets = self._names.targets(channels)
         payload = self.encode_data(data)
         if transaction is None:
-            await self.backend.publish(targets, payload)
+            await self._hand_over(targets, payload)
         else:
             await self.backend.publish_in(transaction, targets, payload)
         self._published += len(targets)
-        if not feed.connected.is_set():
-            feed.hurry()
+        if not reader.connected.is_set():
+            reader.hurry()
 
-    async def wait_published(self, data: object, channels: str | Iterable[str]) -> None:
-        """As :meth:`publish`, under the name and in the order that Litestar's users know."""
-        await self.publish(channels, data)
+    async def _hand_over(self, targets: Sequence[Target], payload: bytes) -> None:
+        try:
+            await self.backend.publish(targets, payload)
+        except BackendUnavailable:
+            self._publishes = False
+            self._doubted.set()
+            raise
+        except asyncio.CancelledError:
+            # The caller's time may be shorter than what it takes to notice a silent broker.
+            self._doubted.set()
+            raise
+
+    async def _probe(self) -> None:
+        """Publish a sign of life when nothing else was published for a while, and when publishing is in doubt."""
+        while True:
+            published = self._published + self._publish_queue.published
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PROBE_SECONDS):
+                    await self._doubted.wait()
+            if self._doubted.is_set() or published == self._published + self._publish_queue.published:
+                self._doubted.clear()
+                self._publishes = await self._can_publish()
+            while not self._publishes:
+                await asyncio.sleep(RESTART_SECONDS)
+                self._publishes = await self._can_publish()
+
+    async def _can_publish(self) -> bool:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                await self.backend.publish([(PROBE, None)], b"")
+        except (TimeoutError, BackendUnavailable):
+            return False
+        return True
 
     def publish_nowait(self, channels: str | Iterable[str], data: object) -> None:
         """Publish soon, in order, without waiting; may be called from any thread.
@@ -237,7 +290,7 @@ class Channels:
         :raises ChannelsException: a channel is not declared, or the hub does not run.
         """
         self._running()
-        self._outbox.put(self._names.targets(channels), self.encode_data(data))
+        self._publish_queue.put(self._names.targets(channels), self.encode_data(data))
 
     # -- subscribing
 
@@ -280,26 +333,23 @@ class Channels:
             self._names.kept(topic.name)
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
-        subscriber.on_gap = self._on_gap if on_gap is None else _checked_on_gap(on_gap)
+        recipient_of(subscriber).on_gap = self._on_gap if on_gap is None else _checked_on_gap(on_gap)
         return Subscription(lambda: self._open(subscriber, topics, history, starts), self._dismiss, socket)
-
-    def start_subscription(self, channels: str | Iterable[str], history: int | None = None) -> Subscription:
-        """As :meth:`subscribe`, under the name that Litestar's users know."""
-        return self.subscribe(channels, history)
 
     async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
         """Let ``subscriber`` leave ``channels``, all by default. After the last one its stream ends.
 
         :raises ChannelsException: it does not follow one of them.
         """
-        names = list(subscriber.rooms) if channels is None else [channels] if isinstance(channels, str) else channels
-        names = list(dict.fromkeys(names))
+        reader, recipient = self._running_here(), recipient_of(subscriber)
+        given = list(recipient.topics) if channels is None else [channels] if isinstance(channels, str) else channels
+        names = list(dict.fromkeys(given))
         for name in names:
-            if name not in subscriber.rooms:
+            if name not in recipient.topics:
                 raise ChannelsException(f"this subscriber does not follow {name!r}")
         for name in names:
-            self._running().leave(subscriber.rooms.pop(name), subscriber)
-        if not subscriber.rooms:
+            reader.leave(recipient.topics.pop(name), recipient)
+        if not recipient.topics:
             self._dismiss(subscriber)
 
     async def put_subscriber_history(
@@ -311,7 +361,7 @@ class Channels:
         """
         for name in self._names.listed(channels):
             past = await self.backend.history(name, self._names.kept(name), limit=limit)
-            subscriber.preload(past.events)
+            recipient_of(subscriber).preload(past.events)
 
     def has(self, channel: str) -> bool:
         """Whether ``channel`` may be used: it is declared, or could be any."""
@@ -326,29 +376,30 @@ class Channels:
 
         :raises ChannelsException: nothing is kept of it.
         """
-        self._running()
+        self._running_here()
         return (await self.backend.positions([(channel, self._names.kept(channel))]))[channel]
 
     async def _open(
         self, subscriber: Subscriber, topics: list[TopicName], history: int | None, starts: dict[str, Position]
     ) -> Subscriber:
-        feed = self._running()
+        reader = self._running_here()
         try:
-            async with asyncio.timeout(self._subscribe_timeout):
-                await feed.join(subscriber, topics, history, starts)
+            async with asyncio.timeout(None) as opening:
+                self._opening.add(opening)
+                await reader.join(subscriber, topics, history, starts)
         except TimeoutError:
-            raise BackendUnavailable(self._explained("confirmed no subscription", feed)) from None
+            raise ChannelsException("the channels ended before the subscription was confirmed") from None
+        finally:
+            self._opening.discard(opening)
         self._audience.add(subscriber)
         return subscriber
 
     def _dismiss(self, subscriber: Subscriber) -> None:
         if subscriber not in self._audience:
             return
-        if self._feed is not None:
-            for room in subscriber.rooms.values():
-                self._feed.leave(room, subscriber)
-        subscriber.rooms.clear()
-        subscriber.finish()
+        if self._reader is not None:
+            self._reader.leave_all(recipient_of(subscriber))
+        recipient_of(subscriber).finish()
         self._audience.remove(subscriber)
 
     # -- presence
@@ -368,9 +419,9 @@ class Channels:
     async def _tell_presence(self, data: bytes) -> None:
         await self.backend.publish([(PRESENCE, None)], data)
 
-    async def _hear_presence(self, feed: Feed, presence: Presence) -> None:
+    async def _hear_presence(self, reader: BrokerReader, presence: Presence) -> None:
         subscriber = Subscriber(PRESENCE_BACKLOG, "drop_oldest")
-        await feed.join(subscriber, [TopicName(PRESENCE)], None, {})
+        await reader.join(subscriber, [TopicName(PRESENCE)], None, {})
         try:
             presence.resume()
             async for item in subscriber:
@@ -379,33 +430,35 @@ class Channels:
                 else:
                     presence.resume()
         finally:
-            for room in subscriber.rooms.values():
-                feed.leave(room, subscriber)
+            reader.leave_all(recipient_of(subscriber))
 
     # -- figures
 
     @property
     def is_ready(self) -> bool:
-        """Whether what others publish reaches this process: for the app's readiness."""
-        return self._feed is not None and self._feed.connected.is_set()
+        """Whether what others publish reaches this process, and it can publish: for the app's readiness."""
+        return self._reader is not None and self._reader.connected.is_set() and self._publishes
 
     def statistics(self) -> Statistics:
         """The state of the hub and its counts."""
-        feed, audience = self._feed, self._audience
+        reader, audience = self._reader, self._audience
         return Statistics(
             connected=self.is_ready,
-            reconnects=feed.reconnects if feed else 0,
-            channels=sum(topic.name != PRESENCE for topic in feed.rooms) if feed else 0,
+            reconnects=reader.reconnects if reader else 0,
+            channels=sum(topic.name != PRESENCE for topic in reader.topics) if reader else 0,
             subscribers=len(audience),
-            published=self._published + self._outbox.published,
-            failed=self._outbox.failed,
-            received=feed.received if feed else 0,
+            published=self._published + self._publish_queue.published,
+            failed=self._publish_queue.failed,
+            received=reader.received if reader else 0,
             delivered=audience.delivered,
             dropped=audience.dropped,
             conflated=audience.conflated,
-            gaps=feed.gaps if feed else 0,
+            gaps=reader.gaps if reader else 0,
             backlog=audience.backlog,
         )
+
+    if not TYPE_CHECKING:
+        __getattr__ = litestars_methods
 
 
 def _checked_on_gap(given: OnGap) -> OnGap:

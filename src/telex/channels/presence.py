@@ -21,7 +21,7 @@ import msgspec
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
-__all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch")
+__all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch", "write_change")
 
 logger: logging.Logger = logging.getLogger("telex.channels")
 
@@ -60,6 +60,12 @@ class Left(msgspec.Struct, frozen=True):
 
 
 Change: TypeAlias = Joined | Left
+
+
+def write_change(change: Change) -> str:
+    """A change as the envelope shows it."""
+    kind = "joined" if isinstance(change, Joined) else "left"
+    return msgspec.json.encode({"type": kind, "member": change.member}).decode()
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
@@ -141,14 +147,12 @@ class Watch:
 class Presence:
     """The view of one node. ``tell`` publishes to all nodes; :meth:`hear` takes what comes, one's own included.
 
-    While this node hears nothing, as ``hears`` says, it does not call others silent.
+    A node that does not even hear its own beats is deaf: the time until it hears again counts against nobody.
     """
 
-    def __init__(
-        self, tell: Callable[[bytes], Awaitable[None]], hears: Callable[[], bool], heartbeat: Heartbeat
-    ) -> None:
+    def __init__(self, tell: Callable[[bytes], Awaitable[None]], heartbeat: Heartbeat) -> None:
         self._tell = tell
-        self._hears = hears
+        self._heard_at = time.monotonic()
         self._heartbeat = heartbeat
         self.node: str = secrets.token_hex(8)
         self._own = _Node()
@@ -204,6 +208,7 @@ class Presence:
 
     def hear(self, data: bytes) -> None:
         """Take a message from a node. What is no such message is dropped."""
+        self._note_hearing(time.monotonic())
         try:
             message = _decode(data)
         except msgspec.DecodeError:
@@ -215,8 +220,20 @@ class Presence:
         elif message.node != self.node:
             self._hear_of(message)
 
+    def _note_hearing(self, now: float) -> None:
+        deaf, self._heard_at = now - self._heard_at, now
+        if deaf > self._deaf_after:
+            self.resume()
+
+    @property
+    def _deaf_after(self) -> float:
+        """Seconds without a message, one's own beats included, after which this node itself is deaf."""
+        seconds, lost_after = self._heartbeat.seconds, self._heartbeat.lost_after
+        # Longer than between two own beats, and too short for others' last beats before it to count as lost in it.
+        return max(1.2 * seconds, 0.8 * (lost_after - seconds))
+
     def resume(self) -> None:
-        """The broker was away: nobody was silent by own fault, and everybody may have changed."""
+        """Messages were lost: the others may have spoken meanwhile, and everybody may have changed."""
         now = time.monotonic()
         for node in self._others.values():
             node.seen = now
@@ -234,8 +251,7 @@ class Presence:
             if now >= next_beat:
                 next_beat = now + self._heartbeat.seconds * random.uniform(0.8, 1.0)  # noqa: S311
                 await self._say(_Beat(self.node, self._own.version))
-                if self._hears():
-                    self._expire(now)
+                self._expire(now)
             try:
                 async with asyncio.timeout(next_beat - now):
                     await self._news.wait()
@@ -325,6 +341,8 @@ class Presence:
                 self._join(member)
 
     def _expire(self, now: float) -> None:
+        if now - self._heard_at > self._deaf_after:
+            return
         for name, node in list(self._others.items()):
             if now - node.seen > self._heartbeat.lost_after:
                 self._forget(name)

@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias, Unpack
 
 from telex import codecs
-from telex.channels.delivery.encoding import ENVELOPE, as_bytes, as_envelope, as_text, write_change
+from telex.channels.delivery.encoding import ENVELOPE, as_bytes, as_envelope, as_text
+from telex.channels.delivery.forward import forward
 from telex.channels.delivery.queue import Policy
 from telex.channels.delivery.subscriber import Subscription, streams_of
 from telex.channels.events import OnGap, Position
-from telex.channels.presence import Watch
+from telex.channels.presence import Watch, write_change
 from telex.codecs import Reader
 from telex.connection import Socket
 from telex.di import Provide
@@ -109,7 +110,7 @@ def channel_listener(
             await socket.accept(subprotocols=ENVELOPE if frame is as_envelope else None)
             if watch is not None and frame is as_envelope:
                 _beside(socket, _show_presence(socket, watch))
-            _beside(socket, subscriber.forward(socket, frame))
+            _beside(socket, forward(subscriber, socket, frame))
             await _receive(socket, channels, channel_topic, read, on_publish)
 
     options["dependencies"] = {**options.get("dependencies", {}), "channel_topic": Provide(_filler(channel, path))}
@@ -128,7 +129,7 @@ def generated_handlers(
             topic = socket.path_params["channel_name"] if channel is None else channel
             async with _joined(hub, topic, history, None) as subscriber:
                 await socket.accept()
-                _beside(socket, subscriber.forward(socket, frame))
+                _beside(socket, forward(subscriber, socket, frame))
                 await _receive(socket, hub, topic, None, None)
 
         return websocket(path, **options)(follow)

@@ -1,4 +1,4 @@
-"""How items become messages. Each is written once, however many sockets it goes to."""
+"""How items become messages. Each item is encoded once, however many sockets it goes to."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from typing import Final
 import msgspec
 
 from telex.channels.events import Event, Gap, Item
-from telex.channels.presence import Joined, Left
 from telex.exceptions import WebSocketException
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA, WS_1012_SERVICE_RESTART
 from telex.types import BINARY_OPCODE, TEXT_OPCODE, Mode
 
-__all__ = ("ENVELOPE", "Frame", "as_bytes", "as_envelope", "as_text", "data_of", "lost")
+__all__ = ("ENVELOPE", "Encoding", "as_bytes", "as_envelope", "as_text", "data_of", "lost")
 
 ENVELOPE: Final = "telex.channels.v1"
 """The subprotocol of a client that wants positions, gaps and presence beside the data."""
 
 
-class Frame:
+class Encoding:
     """A way to write items. It remembers the last one: a fan-out writes the same item for one socket after another."""
 
     __slots__ = ("_item", "_message", "_write", "mode", "opcode")
@@ -62,12 +61,6 @@ def _text_of(item: Item) -> str:
         raise WebSocketException(WS_1003_UNSUPPORTED_DATA, reason) from None
 
 
-def write_change(change: Joined | Left) -> str:
-    """Presence in the envelope."""
-    kind = "joined" if isinstance(change, Joined) else "left"
-    return _to_text({"type": kind, "member": change.member})
-
-
 def _enveloped(item: Item) -> str:
     position = None if item.position is None else str(item.position)
     if isinstance(item, Gap):
@@ -91,6 +84,6 @@ def _to_text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-as_text: Final = Frame(_text_of, "text")
-as_bytes: Final = Frame(data_of, "binary")
-as_envelope: Final = Frame(_enveloped, "text")
+as_text: Final = Encoding(_text_of, "text")
+as_bytes: Final = Encoding(data_of, "binary")
+as_envelope: Final = Encoding(_enveloped, "text")

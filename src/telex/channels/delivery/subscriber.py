@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, TypeAlias
 
-from telex.channels.delivery.encoding import Frame, data_of, lost
-from telex.channels.delivery.forward import Forwarder, forwarder
+from telex.channels.delivery.encoding import data_of
 from telex.channels.delivery.queue import DeliveryQueue, Policy
-from telex.channels.delivery.topic import Room
-from telex.channels.events import Event, Gap, Item, OnGap, Position
+from telex.channels.delivery.topic import Recipient
+from telex.channels.events import Item, Position
 from telex.connection import WebSocket
-from telex.exceptions import ChannelsException, ConcurrencyError, WebSocketException
+from telex.exceptions import ChannelsException, ConcurrencyError
 from telex.streams import Streams
 
-__all__ = ("EventCallback", "Subscriber", "Subscription", "streams_of")
+__all__ = ("EventCallback", "Subscriber", "Subscription", "recipient_of", "streams_of")
 
 EventCallback: TypeAlias = Callable[[bytes], Awaitable[object]]
 """Takes the data of one event, such as ``socket.send_bytes``."""
@@ -37,75 +36,17 @@ class Subscriber:
     """
 
     def __init__(self, max_backlog: int, backlog_strategy: Policy) -> None:
-        self._mailbox: DeliveryQueue[Item] = DeliveryQueue(max_backlog, backlog_strategy)
-        self.put_nowait: Callable[[Event], bool] = self._mailbox.put
-        """Take one event; false when the policy dropped one for it. The hub's side calls it."""
-        self._forwarder: Forwarder | None = None
+        self._recipient = Recipient(DeliveryQueue(max_backlog, backlog_strategy))
         self._worker: asyncio.Task[None] | None = None
         self._left: int | None = None
-        self._bond: asyncio.Task[None] | None = None
-        self.rooms: dict[str, Room] = {}
-        self.on_gap: OnGap = "event"
         self.recovered: bool | None = None
         self.positions: dict[str, Position] = {}
-
-    # -- the hub's side
-
-    def put_gap(self, gap: Gap) -> None:
-        """Take the mark of a loss, whatever the backlog is."""
-        if self.on_gap == "close":
-            self.fail(lost(gap))
-            return
-        self._queue_up()
-        self._mailbox.put_mark(gap)
-
-    def preload(self, items: Iterable[Item]) -> None:
-        """Take a replay, before all that waits; it does not count against the backlog."""
-        self._queue_up()
-        self._mailbox.preload(items)
-
-    def finish(self) -> None:
-        """Take nothing more: the stream ends after what waits."""
-        self._queue_up()
-        self._mailbox.close()
-        if self._bond is not None:
-            self._bond.cancel()
-
-    def note_sent(self, count: int) -> None:
-        """So many events were sent without the mailbox."""
-        self._mailbox.delivered += count
-
-    def fail(self, error: WebSocketException) -> None:
-        """Take nothing more, drop what waits, and raise ``error`` at whoever reads."""
-        self._queue_up()
-        self._mailbox.fail(error)
-
-    def _queue_up(self) -> None:
-        """From here on events take the mailbox."""
-        if self._forwarder is not None:
-            self._forwarder.stop()
-
-    def bind(self, streams: Streams, leave: Callable[[Subscriber], None]) -> None:
-        """Call ``leave`` when the connection that ``streams`` belong to ends.
-
-        :raises ChannelsException: it is ending already.
-        """
-        stay = _stay()
-        try:
-            self._bond = streams.start(stay)
-        except RuntimeError as error:
-            stay.close()
-            raise ChannelsException("the socket's connection is ending: nothing is subscribed for it") from error
-        # Not a finally of the task's: one that is cancelled before its first step never gets there.
-        self._bond.add_done_callback(lambda _: leave(self))
-
-    # -- the reader's side
 
     def __aiter__(self) -> Subscriber:
         return self
 
     async def __anext__(self) -> Item:
-        return await self._mailbox.get()
+        return await self._recipient.queue.get()
 
     async def iter_events(self) -> AsyncIterator[bytes]:
         """The data of each event, until the subscription ends.
@@ -149,8 +90,8 @@ class Subscriber:
         inside = asyncio.current_task() is worker
         if inside and join:
             raise ConcurrencyError("on_event cannot wait for its own end: stop(join=False)")
-        if join and not self._mailbox.is_awaited:
-            self._left = len(self._mailbox)
+        if join and not self._recipient.queue.is_awaited:
+            self._left = len(self._recipient.queue)
         else:
             worker.cancel()
         if not inside:
@@ -159,26 +100,10 @@ class Subscriber:
     async def _work(self, on_event: EventCallback) -> None:
         with suppress(StopAsyncIteration):
             while self._left is None or self._left > 0:
-                data = data_of(await self._mailbox.get())
+                data = data_of(await self._recipient.queue.get())
                 if self._left is not None:
                     self._left -= 1
                 await on_event(data)
-
-    async def forward(self, socket: WebSocket[Any, Any, Any], frame: Frame) -> None:
-        """Send each item as ``frame`` writes it, until the subscription ends.
-
-        An event goes there within the publish itself while the client is fast enough; else it waits in the backlog.
-
-        :raises WebSocketDisconnect: the client left.
-        :raises ConcurrencyError: it forwards already.
-        """
-        if self._forwarder is not None:
-            raise ConcurrencyError("this subscriber forwards already: subscribe once for each socket")
-        self._forwarder = forwarder(self, self._mailbox, socket, frame)
-        try:
-            await self._forwarder.run()
-        finally:
-            self._forwarder = None
 
     @property
     def is_running(self) -> bool:
@@ -190,22 +115,27 @@ class Subscriber:
     @property
     def qsize(self) -> int:
         """How many events wait."""
-        return len(self._mailbox)
+        return len(self._recipient.queue)
 
     @property
     def delivered(self) -> int:
         """How many events the reader has got."""
-        return self._mailbox.delivered + sum(room.sent_to(self) for room in self.rooms.values())
+        return self._recipient.delivered
 
     @property
     def dropped(self) -> int:
-        """How many events fell to the policy."""
-        return self._mailbox.dropped
+        """How many events the policy dropped."""
+        return self._recipient.queue.dropped
 
     @property
     def conflated(self) -> int:
         """How many events were replaced by a newer one of the same key."""
-        return self._mailbox.conflated
+        return self._recipient.queue.conflated
+
+
+def recipient_of(subscriber: Subscriber) -> Recipient:
+    """The hub's end of ``subscriber``."""
+    return subscriber._recipient
 
 
 class Subscription:
@@ -235,7 +165,7 @@ class Subscription:
         streams_of(socket)
         subscriber = await self._open()
         try:
-            subscriber.bind(streams_of(socket), self._close)
+            _bind(subscriber, streams_of(socket), self._close)
         except BaseException:
             self._close(subscriber)
             raise
@@ -263,9 +193,25 @@ def streams_of(socket: WebSocket[Any, Any, Any]) -> Streams:
     if socket.has_left():
         raise socket.lost()
     raise ChannelsException(
-        "a socket follows a channel while a handler of Telex that takes it runs: not in a guard, not after its end"
+        "subscribe(socket=...) needs a running handler that declares `socket`: not a guard, and not after its end"
     )
 
 
-async def _stay() -> None:
+def _bind(subscriber: Subscriber, streams: Streams, leave: Callable[[Subscriber], None]) -> None:
+    """Call ``leave`` when the connection that ``streams`` belong to ends.
+
+    :raises ChannelsException: it is ending already.
+    """
+    wait = _wait_for_cancellation()
+    try:
+        bond = streams.start(wait)
+    except RuntimeError as error:
+        wait.close()
+        raise ChannelsException("the socket's connection is ending: nothing is subscribed for it") from error
+    # Not a `finally` of the task's own: a task that is cancelled before its first step never gets there.
+    bond.add_done_callback(lambda _: leave(subscriber))
+    recipient_of(subscriber).on_finish = bond.cancel
+
+
+async def _wait_for_cancellation() -> None:
     await asyncio.get_running_loop().create_future()

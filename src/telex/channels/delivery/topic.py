@@ -1,42 +1,148 @@
-"""A room: the subscribers of one channel (or pattern) in this process, and where they stand in its history."""
+"""A topic: the recipients of one channel (or pattern) in this process, and where each of them stands.
+
+============  =================================================  ================
+A recipient   and an event of the topic                          may become
+============  =================================================  ================
+CATCHING_UP   is held until the past before it is there          QUEUED, ENDED
+QUEUED        is put into the recipient's queue                  DIRECT, ENDED
+DIRECT        is written to its connection within the publish    QUEUED, ENDED
+ENDED         does not reach it                                  –
+============  =================================================  ================
+
+:data:`MAY_BECOME` is this table, and :meth:`Topic._move` the one place that changes a state.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum, auto
+from typing import Final
 
-from telex.channels.delivery.broadcast import Lane, Listed, Rider, Way, give, lane_for
-from telex.channels.delivery.encoding import Frame
-from telex.channels.events import Event, Gap, Item, Past, Position
+from telex.channels.delivery.broadcast import BroadcastGroup, SnapshotDict
+from telex.channels.delivery.encoding import Encoding, lost
+from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.events import Event, Gap, Item, OnGap, Past, Position
 from telex.channels.names import TopicName
+from telex.exceptions import WebSocketException
+from telex.types import Transport
 
-__all__ = ("Arrival", "Member", "Room")
+__all__ = ("CatchUp", "Delivery", "Recipient", "Topic", "TopicState")
+
+
+class Delivery(Enum):
+    """How the events of a topic reach a recipient."""
+
+    CATCHING_UP = auto()
+    QUEUED = auto()
+    DIRECT = auto()
+    ENDED = auto()
+
+
+MAY_BECOME: Final[Mapping[Delivery | None, frozenset[Delivery]]] = {
+    None: frozenset({Delivery.CATCHING_UP, Delivery.QUEUED}),
+    Delivery.CATCHING_UP: frozenset({Delivery.QUEUED, Delivery.ENDED}),
+    Delivery.QUEUED: frozenset({Delivery.DIRECT, Delivery.ENDED}),
+    Delivery.DIRECT: frozenset({Delivery.QUEUED, Delivery.ENDED}),
+}
+
+
+class TopicState(Enum):
+    """Where a topic stands with the broker."""
+
+    NEW = auto()
+    """Not confirmed yet: it has promised nothing, and so misses nothing."""
+    LIVE = auto()
+    """Events are delivered as they come."""
+    RECOVERING = auto()
+    """Something was missed: live events are held until the past is there."""
+
 
 HELD_LIMIT: Final = 10_000
-"""Events that a room holds back while it fetches what it missed; more than that are declared lost."""
+"""Events that a topic holds while it fetches what it missed; more than that are declared lost."""
 
 LOST: Final = "the connection to the broker was lost"
 NOT_KEPT: Final = "the history does not reach back to where the stream stood"
 OVERFLOW: Final = "too many events came while the past was fetched"
 
 
-class Member(Rider, Protocol):
-    """What a room needs of a subscriber.
+class Recipient:
+    """The hub's end of a subscriber: it takes what its topics deliver."""
 
-    ``put_nowait`` is looked up for each event anew: a subscriber may change the way that they go.
-    """
+    __slots__ = ("_transport", "is_forwarded", "on_finish", "on_gap", "queue", "topics")
+
+    def __init__(self, queue: DeliveryQueue[Item]) -> None:
+        self.queue = queue
+        self.topics: dict[str, Topic] = {}
+        self.on_gap: OnGap = "event"
+        self.on_finish: Callable[[], object] | None = None
+        self.is_forwarded = False
+        self._transport: Transport | None = None
+
+    # -- what topics deliver
+
+    def put(self, event: Event) -> None:
+        """Take one event."""
+        if self._transport is not None:
+            self.queue_up()
+        self.queue.put(event)
 
     def put_gap(self, gap: Gap) -> None:
-        """Take the mark of a loss."""
+        """Take the mark of a loss, whatever waits."""
+        self.queue_up()
+        if self.on_gap == "close":
+            self.queue.fail(lost(gap))
+        else:
+            self.queue.put_mark(gap)
 
     def preload(self, items: Iterable[Item]) -> None:
-        """Take a replay."""
+        """Take a replay, before all that waits; it does not count against the backlog."""
+        self.queue_up()
+        self.queue.preload(items)
+
+    # -- ends
+
+    def finish(self) -> None:
+        """Take nothing more: the stream ends after what waits."""
+        self.queue_up()
+        self.queue.close()
+        if self.on_finish is not None:
+            self.on_finish()
+
+    def fail(self, error: WebSocketException) -> None:
+        """Take nothing more, drop what waits, and raise ``error`` at the reader."""
+        self.queue_up()
+        self.queue.fail(error)
+
+    # -- queued or direct, in all topics alike: an event of one must not overtake another's
+
+    def go_direct(self, transport: Transport, encoding: Encoding) -> None:
+        """Have events written to ``transport`` within the publish, if it is ready for that. The queue is empty."""
+        if self._transport is not None:
+            self.queue_up()
+        direct = transport.open_direct(self.queue_up)
+        if direct is not None:
+            self._transport = transport
+            for topic in self.topics.values():
+                topic.go_direct(self, encoding, direct.send, direct.limit)
+
+    def queue_up(self) -> None:
+        """From here on events take the queue."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close_direct(self.queue_up)
+            for topic in self.topics.values():
+                topic.queue_up(self)
+
+    @property
+    def delivered(self) -> int:
+        """How many events the reader has got."""
+        return self.queue.delivered + sum(topic.sent_to(self) for topic in self.topics.values())
 
 
-class Arrival:
-    """A subscriber that waits for the past: its newest live events are held until the past is there.
+class CatchUp:
+    """A recipient that waits for the past: its newest live events are held until the past is there.
 
     Then ``floor`` is where that past ended. Live events up to there are in it already, and may still be on their way.
     """
@@ -49,197 +155,228 @@ class Arrival:
         self.floor: Position | None = None
 
 
-class Room:
-    """The subscribers of one topic. All but those that a lane has taken are given each event one by one.
-
-    ``last`` is the position of the newest event that was fanned out. While ``held`` is a list the room waits for the
-    past: live events are held in it.
-    """
+class Topic:
+    """The recipients of one name. ``last`` is the position of the newest event that was delivered."""
 
     __slots__ = (
-        "_aboard",
-        "_lanes",
-        "_standing",
-        "arriving",
-        "confirmed",
-        "held",
+        "_catching_up",
+        "_direct",
+        "_groups",
+        "_held",
+        "_queued",
+        "_reason",
+        "_state",
+        "_states",
         "last",
-        "members",
-        "reason",
-        "topic",
+        "live",
+        "name",
     )
 
-    def __init__(self, topic: TopicName) -> None:
-        self.topic: TopicName = topic
-        self.members: dict[Member, None] = {}
-        self._standing: Listed[Member, Member] = Listed()
-        self._aboard: dict[Rider, Lane[Any, Any]] = {}
-        self._lanes: Listed[tuple[Frame, int | None], Lane[Any, Any]] = Listed()
-        self.arriving: dict[Member, Arrival] = {}
-        self.confirmed: asyncio.Event = asyncio.Event()
+    def __init__(self, name: TopicName) -> None:
+        self.name: TopicName = name
         self.last: Position | None = None
-        self.held: list[Event] | None = None
-        self.reason: str = LOST
+        self.live: asyncio.Event = asyncio.Event()
+        """Set while the state is LIVE."""
+        self._state = TopicState.NEW
+        self._held: list[Event] = []
+        self._reason = LOST
+        self._states: dict[Recipient, Delivery] = {}
+        self._queued: SnapshotDict[Recipient, Recipient] = SnapshotDict()
+        self._catching_up: dict[Recipient, CatchUp] = {}
+        self._direct: dict[Recipient, BroadcastGroup] = {}
+        self._groups: SnapshotDict[tuple[Encoding, int], BroadcastGroup] = SnapshotDict()
 
-    # -- who is in it
+    # -- recipients and their states
 
     @property
     def is_empty(self) -> bool:
-        """Whether nobody is here, or about to be."""
-        return not self.members and not self.arriving
+        """Whether there is no recipient."""
+        return not self._states
 
-    def seat(self, member: Member) -> None:
-        """Give ``member`` all that comes from now on."""
-        self.members[member] = None
-        self._standing[member] = member
+    def state_of(self, recipient: Recipient) -> Delivery:
+        """Where ``recipient`` stands."""
+        return self._states.get(recipient, Delivery.ENDED)
 
-    def expect(self, member: Member) -> None:
-        """Hold for ``member`` what comes from now on, until its past is there."""
-        self.arriving[member] = Arrival()
+    def add(self, recipient: Recipient, *, catching_up: bool = False) -> None:
+        """Give ``recipient`` what comes from now on; if ``catching_up``, after the past that is still to be read."""
+        self._move(recipient, Delivery.CATCHING_UP if catching_up else Delivery.QUEUED)
 
-    def dismiss(self, member: Member) -> None:
-        """Give ``member`` nothing more."""
-        self.alight(member)
-        self._standing.pop(member)
-        self.members.pop(member, None)
-        self.arriving.pop(member, None)
+    def remove(self, recipient: Recipient) -> None:
+        """Give ``recipient`` nothing more."""
+        if recipient in self._states:
+            self._move(recipient, Delivery.ENDED)
 
-    def board(self, member: Member, frame: Frame, way: Way) -> None:
-        """Send to ``member`` by ``way``, in one lane with all to whom the same may go."""
-        if member not in self._standing:
-            return
-        key = (frame, way.limit)
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = lane_for(frame, way)
-        lane.board(member, way)
-        self._aboard[member] = lane
-        self._standing.pop(member)
+    def go_direct(
+        self, recipient: Recipient, encoding: Encoding, send: Callable[[int, bytes], object], limit: int
+    ) -> None:
+        """Send to ``recipient`` within the publish, unless it is still catching up."""
+        if self._states[recipient] is Delivery.QUEUED:
+            self._move(recipient, Delivery.DIRECT)
+            group = self._groups.get((encoding, limit))
+            if group is None:
+                group = self._groups[encoding, limit] = BroadcastGroup(encoding, limit)
+            group.join(recipient, send)
+            self._direct[recipient] = group
 
-    def alight(self, member: Member) -> None:
-        """Give ``member`` each event by itself again."""
-        lane = self._aboard.pop(member, None)
-        if lane is not None:
-            lane.alight(member)
-            if not len(lane):
-                self._lanes.pop(lane.key)
-            self._standing[member] = member
+    def queue_up(self, recipient: Recipient) -> None:
+        """Put events into the queue of ``recipient`` again."""
+        if self._states[recipient] is Delivery.DIRECT:
+            self._move(recipient, Delivery.QUEUED)
 
-    def sent_to(self, member: Member) -> int:
-        """How many events the lane that ``member`` is in has brought it so far."""
-        lane = self._aboard.get(member)
-        return 0 if lane is None else lane.sent_to(member)
+    def _move(self, recipient: Recipient, to: Delivery) -> None:
+        state = self._states.get(recipient)
+        if to not in MAY_BECOME[state]:
+            raise RuntimeError(f"a recipient of {self.name.name!r} is {state}: it cannot become {to}")
+        if state is Delivery.CATCHING_UP:
+            del self._catching_up[recipient]
+        elif state is Delivery.QUEUED:
+            self._queued.pop(recipient)
+        elif state is Delivery.DIRECT:
+            self._leave_group(recipient)
+        self._states[recipient] = to
+        if to is Delivery.CATCHING_UP:
+            self._catching_up[recipient] = CatchUp()
+        elif to is Delivery.QUEUED:
+            self._queued[recipient] = recipient
+        elif to is Delivery.ENDED:
+            del self._states[recipient]
+
+    def _leave_group(self, recipient: Recipient) -> None:
+        group = self._direct.pop(recipient)
+        recipient.queue.delivered += group.leave(recipient)
+        if not len(group):
+            self._groups.pop(group.key)
+
+    def sent_to(self, recipient: Recipient) -> int:
+        """How many events ``recipient`` has got directly since it last became direct."""
+        group = self._direct.get(recipient)
+        return 0 if group is None else group.sent_to(recipient)
 
     # -- live
 
     def deliver(self, event: Event) -> bool:
-        """Fan ``event`` out; false when the room now waits for events that were missed before it."""
-        if self.held is not None:
-            self._hold(event, self.held)
+        """Give ``event`` to all; false when the topic now waits for events that were missed before it."""
+        if self._state is TopicState.RECOVERING:
+            self._hold(event)
             return True
-        if event.position is not None and not self.topic.is_pattern:
+        position = event.position
+        if position is not None and not self.name.is_pattern:
             last = self.last
             if last is not None:
-                if last.epoch == event.position.epoch and event.position.offset <= last.offset:
+                if last.epoch == position.epoch and position.offset <= last.offset:
                     return True
                 if _is_after_hole(event, last):
-                    self.held = [event]
+                    self._enter(TopicState.RECOVERING)
+                    self._held.append(event)
                     return False
-            self.last = event.position
+            self.last = position
         self._fan_out(event)
         return True
 
-    def _hold(self, event: Event, held: list[Event]) -> None:
-        if len(held) >= HELD_LIMIT:
+    def _hold(self, event: Event) -> None:
+        if len(self._held) >= HELD_LIMIT:
             # All of it counts as missed: the last position says from where.
-            held.clear()
-            self.reason = OVERFLOW
-        held.append(event)
+            self._held.clear()
+            self._reason = OVERFLOW
+        self._held.append(event)
 
     def _fan_out(self, event: Event) -> None:
-        # Before the lanes go: who gets off one meanwhile has had the event.
-        standing = self._standing.values
-        for lane in self._lanes.values:
-            lane.deliver(event)
-        for member in standing:
-            give(member, event)
-        if self.arriving:
-            self._tell_arriving(event)
-
-    def _tell_arriving(self, event: Event) -> None:
-        for member, arrival in list(self.arriving.items()):
-            if arrival.floor is None:
-                arrival.held.append(event)
-            elif not _is_before(event, arrival.floor):
-                self._admit(member)
-                give(member, event)
+        # Taken before the groups send: a recipient that leaves a group meanwhile has had the event.
+        queued = self._queued.values
+        for group in self._groups.values:
+            group.deliver(event)
+        for recipient in queued:
+            recipient.put(event)
+        for recipient, catch_up in list(self._catching_up.items()) if self._catching_up else ():
+            if catch_up.floor is None:
+                catch_up.held.append(event)
+            elif not _is_before(event, catch_up.floor):
+                self._move(recipient, Delivery.QUEUED)
+                recipient.put(event)
 
     # -- loss and recovery
 
+    @property
+    def is_recovering(self) -> bool:
+        """Whether events are held until those that were missed are there."""
+        return self._state is TopicState.RECOVERING
+
+    def _enter(self, state: TopicState) -> None:
+        self._state = state
+        if state is TopicState.LIVE:
+            self.live.set()
+        else:
+            self.live.clear()
+
+    def confirm(self) -> None:
+        """The broker has confirmed the subscription, and nothing was missed."""
+        self._enter(TopicState.LIVE)
+
     def suspend(self) -> None:
-        """The connection is lost. A room that was never confirmed has promised nothing and so misses nothing."""
-        if self.confirmed.is_set() and self.held is None:
-            self.held = []
-        self.confirmed.clear()
+        """The broker's connection is lost."""
+        if self._state is TopicState.LIVE:
+            self._enter(TopicState.RECOVERING)
 
     def resume(self, past: Past | None) -> bool:
         """Go on after a loss: with what was missed, or with a gap when that is not to be had.
 
-        False when what was held back shows another loss, for which the room waits again.
+        False when what was held shows another loss, for which the topic waits again.
         """
-        held, self.held = self.held or [], None
-        reason, self.reason = self.reason, LOST
+        held, self._held = self._held, []
+        reason, self._reason = self._reason, LOST
+        self._enter(TopicState.LIVE)
         if past is None:
-            self._mark(Gap(self.topic.name, reason))
+            self._put_gap(Gap(self.name.name, reason))
             self.last = None
         elif past.complete:
             for event in past.events:
                 self._fan_out(event)
             self.last = past.head
         else:
-            self._mark(Gap(self.topic.name, reason if reason is OVERFLOW else NOT_KEPT, past.head))
+            self._put_gap(Gap(self.name.name, reason if reason is OVERFLOW else NOT_KEPT, past.head))
             # The held events came live, after what is missing: they are delivered wherever they stand.
             self.last = None if held else past.head
         for index, event in enumerate(held):
             if not self.deliver(event):
-                self.held = held[index:]
+                self._held = held[index:]
                 return False
         return True
 
-    def _mark(self, gap: Gap) -> None:
-        for member in self.members:
-            member.put_gap(gap)
-        for member, arrival in list(self.arriving.items()):
-            if arrival.floor is not None:
-                self._admit(member)
-                member.put_gap(gap)
+    def _put_gap(self, gap: Gap) -> None:
+        for recipient in list(self._states):
+            catch_up = self._catching_up.get(recipient)
+            if catch_up is not None:
+                if catch_up.floor is None:
+                    continue
+                self._move(recipient, Delivery.QUEUED)
+            recipient.put_gap(gap)
 
-    # -- arrivals
+    # -- catching up
 
-    def settle(self, member: Member, arrival: Arrival, past: Past, *, marked: bool) -> None:
-        """The past of an arriving subscriber is there: replay all of it or say that it is not whole."""
-        if self.arriving.get(member) is not arrival:
+    def begin_catch_up(self, recipient: Recipient) -> CatchUp:
+        """Begin anew: the past is about to be read for ``recipient``."""
+        catch_up = self._catching_up[recipient] = CatchUp()
+        return catch_up
+
+    def end_catch_up(self, recipient: Recipient, catch_up: CatchUp, past: Past, *, marked: bool) -> None:
+        """The past of ``recipient`` is there: replay all of it, or say that it is not whole if that is ``marked``."""
+        if self._catching_up.get(recipient) is not catch_up:
             return
         if past.complete:
-            member.preload(past.events)
+            recipient.preload(past.events)
         elif marked:
-            member.preload([Gap(self.topic.name, NOT_KEPT, past.head)])
-        held, arrival.held = arrival.held, deque()
-        arrival.floor = past.head
+            recipient.preload([Gap(self.name.name, NOT_KEPT, past.head)])
+        held, catch_up.held = catch_up.held, deque()
+        catch_up.floor = stands = past.head
         late = [event for event in held if not _is_before(event, past.head)]
-        stands = past.head
         for event in late:
             if event.position is not None:
                 if _is_after_hole(event, stands):
-                    member.put_gap(Gap(self.topic.name, NOT_KEPT, event.position))
+                    recipient.put_gap(Gap(self.name.name, NOT_KEPT, event.position))
                 stands = event.position
-            give(member, event)
+            recipient.put(event)
         if late or self._has_reached(past.head):
-            self._admit(member)
-
-    def _admit(self, member: Member) -> None:
-        del self.arriving[member]
-        self.seat(member)
+            self._move(recipient, Delivery.QUEUED)
 
     def _has_reached(self, head: Position) -> bool:
         return self.last is not None and self.last.epoch == head.epoch and self.last.offset >= head.offset

@@ -1,1 +1,1 @@
-"""How a hub reads from its broker, and catches up after a loss."""
+"""What keeps the topics of a hub up to date with the broker: the one reader, and the replay of the past."""

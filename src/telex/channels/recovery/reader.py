@@ -1,6 +1,6 @@
-"""The one supervised reader of a hub: keeps the broker's subscriptions as the rooms are, and heals.
+"""The one reader of a hub: it keeps the broker's subscriptions as the topics are, and heals.
 
-What is wanted (the rooms) and what is there (the listener's topics) are compared, never remembered as orders: a
+What is wanted (the topics) and what is there (the listener's names) are compared, never remembered as orders: a
 subscriber may come, go, be cancelled or meet a dead broker at any moment, and the next comparison puts it right.
 """
 
@@ -10,53 +10,52 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
 from telex.channels.backends.base import ChannelsBackend, Listener
-from telex.channels.delivery.subscriber import Subscriber
-from telex.channels.delivery.topic import Arrival, Member, Room
+from telex.channels.delivery.subscriber import Subscriber, recipient_of
+from telex.channels.delivery.topic import Delivery, Recipient, Topic
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import INTERNAL, TopicName
-from telex.exceptions import BackendUnavailable, ChannelsException
+from telex.channels.recovery.replay import Replay, all_of
+from telex.exceptions import BackendUnavailable
 
-__all__ = ("Feed",)
+__all__ = ("BrokerReader",)
 
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 HEARTBEAT_SECONDS: Final = 10.0
-"""A reader that heard nothing is asked for a sign of life this often."""
+"""A reader that heard nothing asks for a sign of life this often."""
 
 BACKOFF_SECONDS: Final = (0.05, 5.0)
 """The first and the longest pause between two attempts to reconnect."""
 
 STABLE_SECONDS: Final = 5.0
-"""A connection that lasted as long starts the pauses anew."""
+"""After a connection that lasted this long the pauses begin anew."""
 
 BATCH: Final = 64
-"""So many channels are caught up at the same time."""
+"""How many topics are caught up at the same time."""
 
 
-class Feed:
-    """Holds the rooms of a hub and the connection that fills them."""
+class BrokerReader:
+    """Holds the topics of a hub and the connection that fills them. It is the listener's :class:`Sink`."""
 
-    def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None]) -> None:
+    def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None], timeout: float) -> None:
         self._backend = backend
         self.keep_for = keep_for
-        self.rooms: dict[TopicName, Room] = {}
+        self.replay: Replay = Replay(backend, keep_for, timeout)
+        self.topics: dict[TopicName, Topic] = {}
         self._active: set[TopicName] = set()
         self._dirty: set[TopicName] = set()
         self._deaf: set[TopicName] = set()
         self._wake = asyncio.Event()
         self._hurried = asyncio.Event()
         self._loss: BackendUnavailable | None = None
-        self._generation = 0
         self._failures = 0
         self._down_since: float | None = None
         self.connected: asyncio.Event = asyncio.Event()
-        self.trouble: str = ""
-        """What went wrong last."""
         self.received: int = 0
         self.gaps: int = 0
         self.reconnects: int = 0
@@ -64,30 +63,29 @@ class Feed:
     # -- the listener's side
 
     def deliver(self, event: Event, pattern: str | None = None) -> None:
-        """Fan one event out to whoever is in its room."""
+        """Deliver one event to its topic."""
         if pattern is not None and event.channel.startswith(INTERNAL):
             return
         self.received += 1
-        room = self.rooms.get(TopicName(event.channel) if pattern is None else TopicName(pattern, True))
-        if room is not None and not room.deliver(event):
-            self._touch(room.topic)
+        topic = self.topics.get(TopicName(event.channel) if pattern is None else TopicName(pattern, True))
+        if topic is not None and not topic.deliver(event):
+            self._touch(topic.name)
 
     def lost(self, error: BackendUnavailable) -> None:
-        """The listener's connection is gone; the supervisor takes over."""
+        """The listener's connection is gone; :meth:`run` opens the next."""
         self._loss = error
         self._wake.set()
 
     def dropped(self, topics: Iterable[TopicName]) -> None:
-        """Some of the listener's topics are gone: they alone are subscribed to again, and catch up."""
-        # Whoever arrives just now cannot know whether its past and its present meet.
-        self._generation += 1
+        """Some of the listener's names are gone: they alone are subscribed to again, and catch up."""
+        self.replay.interrupt()
         gone = self._active.intersection(topics)
         self._active -= gone
-        for topic in gone:
-            room = self.rooms.get(topic)
-            if room is not None:
-                room.suspend()
-                self._note_deaf(topic, "some channels are not heard")
+        for name in gone:
+            topic = self.topics.get(name)
+            if topic is not None:
+                topic.suspend()
+                self._note_deaf(name, "some channels are not heard")
 
     def hurry(self) -> None:
         """A publisher has reached the broker: do not wait any longer to read from it."""
@@ -96,78 +94,64 @@ class Feed:
     # -- the subscribers' side
 
     async def join(
-        self, subscriber: Subscriber, topics: Iterable[TopicName], history: int | None, starts: Mapping[str, Position]
+        self, subscriber: Subscriber, names: Iterable[TopicName], history: int | None, starts: Mapping[str, Position]
     ) -> None:
-        """Take ``subscriber`` into the rooms of ``topics``; returns when they are confirmed and the past is in.
+        """Add ``subscriber`` to the topics; returns when they are confirmed and the past is in its queue.
 
         Cancelled or failed, it is in none of them.
         """
+        recipient = recipient_of(subscriber)
         try:
-            for topic in topics:
-                arriving = bool(history) or topic.name in starts
-                subscriber.rooms[topic.name] = self._enter(topic, subscriber, arriving=arriving)
-            rooms = list(subscriber.rooms.values())
-            for start in range(0, len(rooms), BATCH):
-                await _all(
-                    self._settle(room, subscriber, starts.get(room.topic.name), _limit(history))
-                    for room in rooms[start : start + BATCH]
+            for name in names:
+                recipient.topics[name.name] = self._enter(
+                    name, recipient, catching_up=bool(history) or name.name in starts
+                )
+            topics = list(recipient.topics.values())
+            for start in range(0, len(topics), BATCH):
+                await all_of(
+                    self._settle(topic, subscriber, starts.get(topic.name.name), _limit(history))
+                    for topic in topics[start : start + BATCH]
                 )
         except BaseException:
-            for room in subscriber.rooms.values():
-                self.leave(room, subscriber)
-            subscriber.rooms.clear()
+            self.leave_all(recipient)
             raise
 
-    async def _settle(self, room: Room, subscriber: Subscriber, since: Position | None, limit: int | None) -> None:
-        await room.confirmed.wait()
-        if room.last is not None:
-            subscriber.positions[room.topic.name] = room.last
-        if subscriber in room.arriving:
-            await self._arrive(room, subscriber, since=since, limit=limit)
+    async def _settle(self, topic: Topic, subscriber: Subscriber, since: Position | None, limit: int | None) -> None:
+        recipient = recipient_of(subscriber)
+        if topic.state_of(recipient) is Delivery.CATCHING_UP:
+            position, complete = await self.replay.catch_up(topic, recipient, since, limit)
+            subscriber.positions[topic.name.name] = position
+            if since is not None:
+                subscriber.recovered = complete and subscriber.recovered is not False
+            return
+        await self.replay.until_live(topic)
+        if topic.last is not None:
+            subscriber.positions[topic.name.name] = topic.last
 
-    async def _arrive(self, room: Room, subscriber: Subscriber, *, since: Position | None, limit: int | None) -> None:
-        """Give ``subscriber`` the past and then what came meanwhile, without a hole or a double between the two."""
-        keep = self.keep_for(room.topic.name)
-        if keep is None:
-            raise ChannelsException(f"nothing is kept of {room.topic.name!r}: write Channels(..., history=Keep(...))")
-        while True:
-            await room.confirmed.wait()
-            generation = self._generation
-            arrival = room.arriving[subscriber] = Arrival()
-            try:
-                past = await self._backend.history(room.topic.name, keep, since=since, limit=limit)
-            except BackendUnavailable as error:
-                self.trouble = error.detail
-                # The publisher's side noticed before the reader did: ask again, until the caller's time is over.
-                await asyncio.sleep(BACKOFF_SECONDS[0])
-                continue
-            if generation == self._generation:
-                break
-        if since is not None:
-            subscriber.recovered = past.complete and subscriber.recovered is not False
-        subscriber.positions[room.topic.name] = past.head
-        room.settle(subscriber, arrival, past, marked=since is not None)
+    def leave(self, topic: Topic, recipient: Recipient) -> None:
+        """Remove ``recipient``; a topic without recipients is removed, too."""
+        topic.remove(recipient)
+        if topic.is_empty and self.topics.get(topic.name) is topic:
+            del self.topics[topic.name]
+            self._touch(topic.name)
 
-    def leave(self, room: Room, member: Member) -> None:
-        """Take ``member`` out; the last one out removes the room."""
-        room.dismiss(member)
-        if room.is_empty and self.rooms.get(room.topic) is room:
-            del self.rooms[room.topic]
-            self._touch(room.topic)
+    def leave_all(self, recipient: Recipient) -> None:
+        """Remove ``recipient`` from all of its topics."""
+        recipient.queue_up()
+        for topic in recipient.topics.values():
+            self.leave(topic, recipient)
+        recipient.topics.clear()
 
-    def _enter(self, topic: TopicName, member: Member, *, arriving: bool) -> Room:
-        room = self.rooms.get(topic)
-        if room is None:
-            room = self.rooms[topic] = Room(topic)
-            self._touch(topic)
-        if arriving:
-            room.expect(member)
-        else:
-            room.seat(member)
-        return room
+    def _enter(self, name: TopicName, recipient: Recipient, *, catching_up: bool) -> Topic:
+        topic = self.topics.get(name)
+        if topic is None:
+            topic = self.topics[name] = Topic(name)
+            self._touch(name)
+        topic.add(recipient, catching_up=catching_up)
+        return topic
 
-    def _touch(self, topic: TopicName) -> None:
-        self._dirty.add(topic)
+    def _touch(self, name: TopicName) -> None:
+        self._dirty.add(name)
         self._wake.set()
 
     # -- the supervisor
@@ -198,25 +182,25 @@ class Feed:
         self._hurried.clear()
         self._active.clear()
         self._deaf.clear()
-        self._dirty = set(self.rooms)
-        self._generation += 1
+        self._dirty = set(self.topics)
+        self.replay.interrupt()
         self._wake.set()
 
     def _end(self) -> None:
         self.connected.clear()
-        for room in self.rooms.values():
-            room.suspend()
+        for topic in self.topics.values():
+            topic.suspend()
 
     def _note_loss(self, detail: str) -> None:
-        self.trouble = detail
+        self.replay.trouble = detail
         if self._down_since is None:
             self._down_since = time.monotonic()
             logger.warning("channels lost %s: %s; reconnecting", type(self._backend).__name__, detail)
 
-    def _note_deaf(self, topic: TopicName, detail: str) -> None:
+    def _note_deaf(self, name: TopicName, detail: str) -> None:
         """One topic is not heard while others are: try it again."""
-        self._deaf.add(topic)
-        self._touch(topic)
+        self._deaf.add(name)
+        self._touch(name)
         self.connected.clear()
         self._note_loss(detail)
 
@@ -235,7 +219,7 @@ class Feed:
         return pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _rest(self, pause: float) -> None:
-        """Wait before the next attempt, the whole ``pause`` or until somebody knows better."""
+        """Wait before the next attempt: ``pause`` seconds, or until a publisher has reached the broker."""
         first = min(pause, BACKOFF_SECONDS[0])
         await asyncio.sleep(first)
         with suppress(TimeoutError):
@@ -256,7 +240,7 @@ class Feed:
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._wake.wait()
-            # By the clock, for who comes and goes wakes us all the time.
+            # By the clock: subscribers that come and go set the event all the time.
             if time.monotonic() >= beat_at:
                 await listener.ping()
                 beat_at = time.monotonic() + HEARTBEAT_SECONDS
@@ -264,88 +248,63 @@ class Feed:
     async def _reconcile(self, listener: Listener) -> None:
         dirty, self._dirty = self._dirty, set()
         self._deaf -= dirty
-        gone = [topic for topic in dirty if topic in self._active and topic not in self.rooms]
-        new = [topic for topic in dirty if topic not in self._active and topic in self.rooms]
+        gone = [name for name in dirty if name in self._active and name not in self.topics]
+        new = [name for name in dirty if name not in self._active and name in self.topics]
         if gone:
             await listener.unsubscribe(gone)
             self._active.difference_update(gone)
         if new:
             await self._note_positions(new)
-            new = [topic for topic in new if topic not in self._deaf]
+            new = [name for name in new if name not in self._deaf]
             # Before it is so: what is dropped from here on is seen as gone.
             self._active.update(new)
             await listener.subscribe(new)
-        waiting: list[Room] = []
-        for topic in dirty:
-            room = self.rooms.get(topic)
-            if room is not None and topic in self._active:
-                if room.held is None:
-                    room.confirmed.set()
+        recovering: list[Topic] = []
+        for name in dirty:
+            topic = self.topics.get(name)
+            if topic is not None and name in self._active:
+                if topic.is_recovering:
+                    recovering.append(topic)
                 else:
-                    waiting.append(room)
-        for start in range(0, len(waiting), BATCH):
-            await _all(map(self._catch_up, waiting[start : start + BATCH]))
+                    topic.confirm()
+        for start in range(0, len(recovering), BATCH):
+            await all_of(map(self._recover, recovering[start : start + BATCH]))
 
-    async def _note_positions(self, topics: Iterable[TopicName]) -> None:
-        """Note where new rooms with history stand *before* subscribing, so that a loss before the first event shows.
+    async def _note_positions(self, names: Iterable[TopicName]) -> None:
+        """Note where the new topics stand. Those whose server alone is away are to be tried again."""
+        topics = [topic for name in names if (topic := self.topics.get(name)) is not None and topic.last is None]
+        for start in range(0, len(topics), BATCH):
+            batch = topics[start : start + BATCH]
+            if self._backend.is_sharded:
+                await all_of(map(self._note_position_on_shard, batch))
+            else:
+                await self.replay.note_positions(batch)
 
-        Those whose server alone is away are to be tried again.
-        """
-        targets: list[tuple[str, Keep]] = []
-        for topic in topics:
-            keep = None if topic.is_pattern else self.keep_for(topic.name)
-            room = self.rooms.get(topic)
-            if keep is not None and room is not None and room.last is None:
-                targets.append((topic.name, keep))
-        if self._backend.is_sharded:
-            for start in range(0, len(targets), BATCH):
-                await _all(map(self._note_position_on_shard, targets[start : start + BATCH]))
-        else:
-            for start in range(0, len(targets), BATCH):
-                self._take_positions(await self._backend.positions(targets[start : start + BATCH]))
-
-    async def _note_position_on_shard(self, target: tuple[str, Keep]) -> None:
+    async def _note_position_on_shard(self, topic: Topic) -> None:
         try:
-            self._take_positions(await self._backend.positions([target]))
+            await self.replay.note_positions([topic])
         except BackendUnavailable as error:
-            self._note_deaf(TopicName(target[0]), error.detail)
+            self._note_deaf(topic.name, error.detail)
             await asyncio.sleep(BACKOFF_SECONDS[0])
 
-    def _take_positions(self, positions: Mapping[str, Position]) -> None:
-        for channel, position in positions.items():
-            room = self.rooms.get(TopicName(channel))
-            if room is not None and room.last is None:
-                room.last = position
-
-    async def _catch_up(self, room: Room) -> None:
-        keep = None if room.topic.is_pattern else self.keep_for(room.topic.name)
+    async def _recover(self, topic: Topic) -> None:
         past: Past | None = None
-        if keep is not None and room.last is not None:
-            try:
-                past = await self._backend.history(room.topic.name, keep, since=room.last)
-            except BackendUnavailable as error:
-                if not self._backend.is_sharded:
-                    raise
-                # Its server alone may be away: the others go on being heard.
-                self._note_deaf(room.topic, error.detail)
-                await asyncio.sleep(BACKOFF_SECONDS[0])
-                return
-            if room.topic not in self._active:
-                # Dropped meanwhile: what was published since is not heard, and this past does not have it.
-                return
+        try:
+            past = await self.replay.missed_by(topic)
+        except BackendUnavailable as error:
+            if not self._backend.is_sharded:
+                raise
+            # Its server alone may be away: the others go on being heard.
+            self._note_deaf(topic.name, error.detail)
+            await asyncio.sleep(BACKOFF_SECONDS[0])
+            return
+        if topic.name not in self._active:
+            # Dropped meanwhile: what was published since is not heard, and this past does not have it.
+            return
         if past is None or not past.complete:
             self.gaps += 1
-        if room.resume(past):
-            room.confirmed.set()
-        else:
-            self._touch(room.topic)
-
-
-async def _all(work: Iterable[Awaitable[None]]) -> None:
-    # No task group: before Python 3.13 one whose task fails may leave its parent marked as cancelled.
-    for outcome in await asyncio.gather(*work, return_exceptions=True):
-        if outcome is not None:
-            raise outcome
+        if not topic.resume(past):
+            self._touch(topic.name)
 
 
 def _heed_cancellation() -> None:

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, Subscriber
 from telex.channels.delivery.encoding import as_bytes, as_text
+from telex.channels.delivery.forward import forward
 from telex.exceptions import ConcurrencyError
 from telex.types import ASGIApp, Message, Mode, Receive, Scope, Send
 from tests.channels.conftest import until, within
@@ -62,7 +63,7 @@ def follower(
         async with channels.subscribe(names) as events:
             if made is not None:
                 made.append(events)
-            await events.forward(socket, frame)
+            await forward(events, socket, frame)
 
     return follow
 
@@ -111,7 +112,7 @@ async def test_events_and_replies_of_a_pipelining_client_keep_their_order(hub: C
     async def follow(socket: WebSocket, channels: Channels) -> None:
         events = await channels.subscribe("news", socket=socket)
         assert socket.streams is not None
-        socket.streams.start(events.forward(socket, as_text))
+        socket.streams.start(forward(events, socket, as_text))
 
     @websocket_listener("/", on_accept=follow)
     async def publish(data: str, channels: Channels) -> str:
@@ -242,14 +243,14 @@ async def test_one_subscriber_forwards_to_one_socket(hub: Channels) -> None:
     async def follow(socket: WebSocket, channels: Channels) -> None:
         await socket.accept()
         async with channels.subscribe("news") as events, asyncio.TaskGroup() as group:
-            group.create_task(events.forward(socket, as_text))
+            group.create_task(forward(events, socket, as_text))
             await asyncio.sleep(0)
             with pytest.raises(ConcurrencyError) as raised:
-                await events.forward(socket, as_text)
+                await forward(events, socket, as_text)
             refused.set_result(str(raised.value))
 
     async with site(hub, ServerKind("telex"), follow) as running, raw(running) as client:
-        assert "forwards already" in await within(refused)
+        assert "forwarded already" in await within(refused)
         await hub.publish("news", "hello")
         assert await read_text(client, 1) == ["hello"]
 
@@ -277,7 +278,7 @@ async def test_a_socket_that_this_side_closes_gets_nothing_more(
         sockets.append(socket)
         await socket.accept()
         async with channels.subscribe("news") as events:
-            await events.forward(socket, as_text)
+            await forward(events, socket, as_text)
 
     async with site(hub, kind, follow) as running, connected(running) as client:
         await until(lambda: hub.statistics().subscribers == 1)

@@ -11,17 +11,15 @@ import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Keep, MemoryBackend, Position, Subscriber
 from telex.channels.backends.base import Listener, Sink
-from telex.channels.delivery import topic as rooms
-from telex.channels.delivery.topic import Room
 from telex.channels.events import Past
 from telex.channels.names import TopicName
-from telex.channels.recovery import reader as feed
-from telex.exceptions import BackendUnavailable, WebSocketException
+from telex.channels.recovery import reader, replay
+from telex.exceptions import BackendUnavailable
 from tests.channels.conftest import until, within
 
 
 class LossySink:
-    """Stands between the wire and the feed."""
+    """Stands between the wire and the reader."""
 
     def __init__(self, sink: Sink, backend: LossyBackend) -> None:
         self._sink, self._backend, self._chance = sink, backend, backend.chance
@@ -101,7 +99,8 @@ async def follow(subscriber: Subscriber, last: int) -> list[Item]:
 @pytest.mark.parametrize("size", [5, 1000], ids=["short", "long"])
 @pytest.mark.parametrize("seed", range(8))
 async def test_no_loss_is_silent_on_a_lossy_wire(seed: int, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed, "BACKOFF_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr(reader, "BACKOFF_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr(replay, "RETRY_SECONDS", 0.001)
     backend, total = LossyBackend(seed), 400
     options = {"history": Keep(size), "subscriber_max_backlog": 10_000}
     async with Channels(backend, channels=["c"], **options) as hub:  # type: ignore[arg-type]
@@ -137,148 +136,3 @@ async def test_no_loss_is_silent_on_a_lossy_wire(seed: int, size: int, monkeypat
             assert delivered == list(range(total + 1))
             assert all(late.recovered for late in lates)
         assert hub.statistics().dropped == 0
-
-
-# -- a room alone
-
-
-class Taker:
-    def __init__(self) -> None:
-        self.items: list[Item] = []
-
-    def put_nowait(self, event: Event) -> bool:
-        self.items.append(event)
-        return True
-
-    def note_sent(self, count: int) -> None:
-        raise AssertionError("it boards no lane")
-
-    def fail(self, error: WebSocketException) -> None:
-        raise error
-
-    def put_gap(self, gap: Gap) -> None:
-        self.items.append(gap)
-
-    def preload(self, items: object) -> None:
-        self.items += list(items)  # type: ignore[call-overload]
-
-    @property
-    def seen(self) -> list[object]:
-        return [item.position.offset if isinstance(item, Event) and item.position else "gap" for item in self.items]
-
-
-def event(offset: int, epoch: str = "e", previous: int | None = None) -> Event:
-    return Event("c", b"", Position(epoch, offset), offset - 1 if previous is None else previous)
-
-
-def past(*offsets: int, head: int, complete: bool = True) -> Past:
-    return Past(tuple(event(offset) for offset in offsets), Position("e", head), complete)
-
-
-@pytest.fixture
-def taker() -> Taker:
-    return Taker()
-
-
-@pytest.fixture
-def room(taker: Taker) -> Room:
-    room = Room(TopicName("c"))
-    room.seat(taker)
-    room.last = Position("e", 3)
-    return room
-
-
-def test_a_hole_is_filled_from_the_past(room: Room, taker: Taker) -> None:
-    assert room.deliver(event(4))
-    assert not room.deliver(event(7))
-    assert room.deliver(event(8))
-    assert room.deliver(event(8))
-    assert room.resume(past(5, 6, 7, head=7))
-    assert room.deliver(event(9))
-    assert taker.seen == [4, 5, 6, 7, 8, 9]
-
-
-def test_a_second_hole_in_what_was_held_is_filled_too(room: Room, taker: Taker) -> None:
-    assert not room.deliver(event(5))
-    assert room.deliver(event(8))
-    assert room.deliver(event(9))
-    assert not room.resume(past(4, 5, head=5))
-    assert room.deliver(event(10))
-    assert room.resume(past(6, 7, 8, 9, head=9))
-    assert taker.seen == [4, 5, 6, 7, 8, 9, 10]
-
-
-def test_what_the_past_has_not_is_a_gap(room: Room, taker: Taker) -> None:
-    assert not room.deliver(event(7))
-    assert room.deliver(event(8))
-    assert room.resume(past(head=8, complete=False))
-    assert room.deliver(event(9))
-    assert taker.seen == ["gap", 7, 8, 9]
-
-
-def test_another_epoch_is_a_gap(room: Room, taker: Taker) -> None:
-    assert not room.deliver(event(1, epoch="f"))
-    assert room.resume(Past((), Position("f", 1), complete=False))
-    assert room.deliver(event(2, epoch="f"))
-    assert taker.seen == ["gap", 1, 2]
-
-
-def test_offsets_of_a_shared_stream_may_jump(room: Room, taker: Taker) -> None:
-    assert room.deliver(event(40, previous=2))
-    assert not room.deliver(event(50, previous=45))
-    assert taker.seen == [40]
-
-
-def test_more_than_can_be_held_is_declared_lost(room: Room, taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "HELD_LIMIT", 3)
-    room.confirmed.set()
-    room.suspend()
-    for offset in range(4, 9):
-        room.deliver(event(offset))
-    assert room.resume(None)
-    assert taker.seen == ["gap", 7, 8]
-    assert isinstance(taker.items[0], Gap)
-    assert taker.items[0].reason == rooms.OVERFLOW
-
-
-@pytest.mark.parametrize(
-    ("live", "head", "later", "expected"),
-    [
-        ([4, 5], 3, [6], [1, 2, 3, 4, 5, 6]),
-        ([4, 5], 5, [6], [1, 2, 3, 4, 5, 6]),
-        ([4], 5, [5, 6], [1, 2, 3, 4, 5, 6]),
-        ([], 5, [4, 5, 6], [1, 2, 3, 4, 5, 6]),
-        ([], 3, [4], [1, 2, 3, 4]),
-    ],
-)
-def test_an_arrival_sees_the_past_and_the_present_once(
-    room: Room, live: list[int], head: int, later: list[int], expected: list[int]
-) -> None:
-    late = Taker()
-    arrival = room.arriving[late] = rooms.Arrival()
-    for offset in live:
-        room.deliver(event(offset))
-    room.settle(late, arrival, past(*range(1, head + 1), head=head), marked=True)
-    for offset in later:
-        room.deliver(event(offset))
-    assert late.seen == expected
-    assert late in room.members
-    assert not room.arriving
-
-
-def test_an_arrival_sees_a_hole_between_the_past_and_what_was_held(room: Room) -> None:
-    late = Taker()
-    arrival = room.arriving[late] = rooms.Arrival()
-    room.last = None
-    room.deliver(event(9))
-    room.settle(late, arrival, past(4, 5, head=5), marked=True)
-    assert late.seen == [4, 5, "gap", 9]
-
-
-def test_a_gap_reaches_who_has_arrived_but_waits_for_the_head(room: Room) -> None:
-    late = Taker()
-    arrival = room.arriving[late] = rooms.Arrival()
-    room.settle(late, arrival, past(4, 5, head=5), marked=True)
-    assert not room.deliver(event(8))
-    assert room.resume(past(head=8, complete=False))
-    assert late.seen == [4, 5, "gap", 8]

@@ -12,7 +12,7 @@ from telex.channels import Channels, Gap, Keep, MemoryBackend, Position
 from telex.channels.backends.base import Listener, Sink
 from telex.channels.events import Past
 from telex.channels.names import TopicName
-from telex.channels.recovery import reader as feed
+from telex.channels.recovery import reader
 from telex.exceptions import BackendUnavailable
 from tests.channels.conftest import take_data, until, within
 
@@ -55,7 +55,7 @@ class Counting(MemoryBackend):
 async def test_a_broker_is_asked_for_a_sign_of_life_also_while_many_come_and_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.02)
+    monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.02)
     backend = Counting()
     async with Channels(backend, arbitrary_channels_allowed=True) as hub, asyncio.timeout(5):
         number = 0

@@ -1,0 +1,176 @@
+"""Reading the past: for recipients that catch up, and for topics that missed something.
+
+A deploy makes all clients come back at once. So few reads run at a time, and recipients that wait for the same past
+share one read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, TypeAlias
+
+from telex.channels.backends.base import ChannelsBackend
+from telex.channels.delivery.topic import Recipient, Topic
+from telex.channels.events import Keep, Past, Position
+from telex.exceptions import BackendUnavailable, ChannelsException
+
+__all__ = ("Replay", "all_of")
+
+READS: Final = 16
+"""Reads of the past that run at the same time for recipients."""
+
+RETRY_SECONDS: Final = 0.05
+"""The pause after a read that failed."""
+
+Wanted: TypeAlias = tuple[str, Position | None, int | None]
+"""A channel, the position to begin after, and how many of the newest events are enough."""
+
+
+class Replay:
+    """Reads the past of channels for the topics of one hub. ``timeout`` bounds each answer of the broker."""
+
+    def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None], timeout: float) -> None:
+        self._backend = backend
+        self._keep_for = keep_for
+        self._timeout = timeout
+        self._places = asyncio.Semaphore(READS)
+        self._waiting: dict[Wanted, asyncio.Future[Past | None]] = {}
+        self._interruptions = 0
+        self.trouble: str = ""
+        """What went wrong last."""
+
+    def interrupt(self) -> None:
+        """Live events may be missing: reads under way cannot tell whether the past and the present meet."""
+        self._interruptions += 1
+
+    def explained(self, what: str) -> str:
+        """What the backend did not do, and what went wrong last."""
+        return f"{type(self._backend).__name__} {what}" + (f": {self.trouble}" if self.trouble else "")
+
+    def keep_of(self, topic: Topic) -> Keep | None:
+        """What is kept of a topic; nothing is of a pattern."""
+        return None if topic.name.is_pattern else self._keep_for(topic.name.name)
+
+    # -- recipients
+
+    async def catch_up(
+        self, topic: Topic, recipient: Recipient, since: Position | None, limit: int | None
+    ) -> tuple[Position, bool]:
+        """Give ``recipient`` the past and then what came meanwhile, without a hole or a double between the two.
+
+        Returns where its stream begins, and whether the past was complete.
+
+        :raises BackendUnavailable: the past could not be read in time.
+        """
+        until: float | None = None
+        while True:
+            await self.until_live(topic)
+            interruptions = self._interruptions
+            catch_up = topic.begin_catch_up(recipient)
+            try:
+                past = await self._read_shared((topic.name.name, since, limit))
+            except BackendUnavailable as error:
+                # The publishing side may notice a loss before the reader does: ask again.
+                self.trouble = error.detail
+                until = until or time.monotonic() + self._timeout
+                if time.monotonic() > until:
+                    raise
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if interruptions == self._interruptions:
+                break
+        topic.end_catch_up(recipient, catch_up, past, marked=since is not None)
+        return _beginning(past, since), past.complete
+
+    async def until_live(self, topic: Topic) -> None:
+        """Wait until the broker has confirmed the subscription.
+
+        :raises BackendUnavailable: it does not in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await topic.live.wait()
+        except TimeoutError:
+            raise BackendUnavailable(self.explained("confirmed no subscription")) from None
+
+    async def _read_shared(self, wanted: Wanted) -> Past:
+        while True:
+            waiting = self._waiting.get(wanted)
+            # The one that leads a read may be cancelled: then another one leads.
+            past = await (self._lead(wanted) if waiting is None else asyncio.shield(waiting))
+            if past is not None:
+                return past
+
+    async def _lead(self, wanted: Wanted) -> Past | None:
+        """Read for all that ask before the read begins; who asks later may have missed events that it does not have."""
+        waiting = self._waiting[wanted] = asyncio.get_running_loop().create_future()
+        past: Past | None = None
+        try:
+            async with self._places:
+                del self._waiting[wanted]
+                past = await self._read(*wanted)
+            return past
+        except BackendUnavailable as error:
+            waiting.set_exception(error)
+            waiting.exception()  # marks it as seen, should nobody else wait for it
+            raise
+        finally:
+            if self._waiting.get(wanted) is waiting:
+                del self._waiting[wanted]
+            if not waiting.done():
+                waiting.set_result(past)
+
+    async def _read(self, channel: str, since: Position | None, limit: int | None) -> Past:
+        keep = self._keep_for(channel)
+        if keep is None:
+            raise ChannelsException(f"nothing is kept of {channel!r}: write Channels(..., history=Keep(...))")
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._backend.history(channel, keep, since=since, limit=limit)
+        except TimeoutError:
+            raise BackendUnavailable(f"the past of {channel!r} did not come in {self._timeout:g} s") from None
+
+    # -- topics
+
+    async def missed_by(self, topic: Topic) -> Past | None:
+        """What ``topic`` has missed; ``None`` if nothing is kept of it.
+
+        :raises BackendUnavailable: the broker is gone.
+        """
+        keep = self.keep_of(topic)
+        if keep is None or topic.last is None:
+            return None
+        return await self._backend.history(topic.name.name, keep, since=topic.last)
+
+    async def note_positions(self, topics: Iterable[Topic]) -> None:
+        """Note where topics with history stand *before* subscribing, so that a loss before the first event shows.
+
+        :raises BackendUnavailable: the broker is gone.
+        """
+        wanted = {topic.name.name: topic for topic in topics}
+        keeps = [(name, keep) for name, topic in wanted.items() if (keep := self.keep_of(topic)) is not None]
+        for channel, position in (await self._backend.positions(keeps)).items() if keeps else ():
+            if wanted[channel].last is None:
+                wanted[channel].last = position
+
+
+def _beginning(past: Past, since: Position | None) -> Position:
+    """Where a stream that begins with ``past`` begins: whoever comes back with it gets that past again."""
+    if not past.complete:
+        return past.head
+    if since is not None:
+        return since
+    if not past.events:
+        return past.head
+    first = past.events[0]
+    return Position(past.head.epoch, first.previous or 0)
+
+
+async def all_of(work: Iterable[Awaitable[None]]) -> None:
+    """Do all of it at the same time, and raise the first failure after the last has ended."""
+    # No task group: before Python 3.13 one whose task fails may leave its parent marked as cancelled.
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if outcome is not None:
+            raise outcome
