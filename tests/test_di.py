@@ -31,6 +31,7 @@ from telex import (
 from telex.calls import Cache
 from telex.datastructures import Headers, QueryParams
 from telex.layers import LayerOptions
+from tests.contract.servers import KINDS, ServerKind
 from tests.support.live import asked, asked_json, connected, denied, ending, serving, soon, talking
 
 
@@ -269,6 +270,34 @@ async def test_a_failure_is_not_cached() -> None:
             assert await asked_json(client, "x") == 2
 
 
+def test_use_cache_starts_afresh_with_each_lifespan() -> None:
+    made: list[asyncio.AbstractEventLoop] = []
+
+    async def resource() -> int:
+        made.append(asyncio.get_running_loop())
+        return len(made)
+
+    @websocket_listener("/", dependencies={"resource": Provide(resource, use_cache=True)})
+    async def listen(data: str, resource: int) -> int:
+        assert made[-1] is asyncio.get_running_loop()
+        return resource
+
+    app = Telex([listen])
+
+    async def ask() -> list[str | bytes]:
+        async with serving(app) as running, connected(running) as one, connected(running) as other:
+            return [await asked(one, "x"), await asked(other, "x")]
+
+    async def two_lifespans() -> list[str | bytes]:
+        async with app.lifespan():
+            first = await ask()
+        async with app.lifespan():
+            return first + await ask()
+
+    assert asyncio.run(two_lifespans()) == ["1", "1", "2", "2"]
+    assert asyncio.run(ask()) == ["3", "3"]
+
+
 # -- threads
 
 
@@ -309,6 +338,52 @@ async def test_sync_to_thread_moves_calls_and_generators() -> None:
 
 
 # -- message scope
+
+BOTH = pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.name in {"uvicorn-websockets", "telex"}], ids=lambda kind: kind.name
+)
+
+
+@BOTH
+@pytest.mark.parametrize("options", [{}, {"sync_to_thread": True}])
+@pytest.mark.parametrize("reply", [True, False])
+async def test_an_answered_message_finishes_its_cleanup_although_the_client_leaves(
+    kind: ServerKind, options: dict[str, Any], reply: bool
+) -> None:
+    log: list[str] = []
+    committing, commit, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def transaction() -> AsyncIterator[int]:
+        yield 1
+        committing.set()
+        await commit.wait()
+        log.append("committed")
+
+    async def connection() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            log.append("closed")
+            ended.set()
+
+    def answer(data: str, it: int, transaction: int) -> str | None:
+        return data if reply else None
+
+    async def answer_async(data: str, it: int, transaction: int) -> str | None:
+        return answer(data, it, transaction)
+
+    dependencies = {"it": Provide(connection), "transaction": Provide(transaction, scope="message")}
+    fn = answer if "sync_to_thread" in options else answer_async
+    app = Telex([websocket_listener("/", dependencies=dependencies, **options)(fn)])
+    async with serving(app, kind) as running:
+        async with connected(running) as client:
+            await client.send("x")
+            await soon(committing.wait())
+        await asyncio.sleep(0.1)  # for what must not happen
+        assert log == []
+        commit.set()
+        await soon(ended.wait())
+    assert log == ["committed", "closed"]
 
 
 async def test_message_scope_sees_the_message_and_closes_after_the_reply() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from telex import (
     NotAuthorizedException,
     NotFoundException,
     PermissionDeniedException,
+    Provide,
     Telex,
     ValidationException,
     WebSocket,
@@ -23,6 +24,7 @@ from telex import (
     WebSocketException,
     websocket,
     websocket_listener,
+    websocket_stream,
 )
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import (
@@ -35,8 +37,10 @@ from telex.exceptions import (
     ServiceUnavailableException,
     TelexException,
     TooManyRequestsException,
+    UnexpectedCancellation,
 )
 from telex.testing import AsyncTestClient
+from tests.contract.servers import KINDS, ServerKind
 from tests.support.live import asked, asked_json, connected, denied, ending, heard, serving, talking
 from tests.support.peer import Peer, scope
 
@@ -398,3 +402,172 @@ async def test_the_test_client_is_told_what_was_unexpected() -> None:
     client = AsyncTestClient(raising(ServiceUnavailableException(), accepted=True))
     async with client, client.websocket_connect("/") as session:
         assert (await session.expect(WebSocketDisconnect)).code == 4503
+
+
+# -- cancellations that nobody asked for
+
+
+async def awaits_what_was_cancelled() -> None:
+    other = asyncio.create_task(asyncio.sleep(60))
+    other.cancel()
+    await other
+
+
+@websocket_listener("/listener")
+async def cancelled_listener(data: str) -> None:
+    await awaits_what_was_cancelled()
+
+
+@websocket_listener("/sync")
+def cancelled_sync(data: str) -> None:
+    raise asyncio.CancelledError
+
+
+@websocket_listener("/concurrent", max_concurrency=2)
+async def cancelled_concurrent(data: str) -> None:
+    await awaits_what_was_cancelled()
+
+
+@websocket("/raw")
+async def cancelled_raw(socket: WebSocket) -> None:
+    await socket.receive_text()
+    await awaits_what_was_cancelled()
+
+
+@websocket_stream("/stream")
+async def cancelled_stream(socket: WebSocket) -> AsyncGenerator[str, None]:
+    await socket.receive_text()
+    await awaits_what_was_cancelled()
+    yield "never"
+
+
+@websocket_listener("/started")
+async def cancelled_started(data: str, socket: WebSocket) -> None:
+    async def values() -> AsyncGenerator[str, None]:
+        await awaits_what_was_cancelled()
+        yield "never"
+
+    socket.start_stream(values())
+
+
+@websocket_listener("/message", dependencies={"each": Provide(awaits_what_was_cancelled, scope="message")})
+async def cancelled_dependency(data: str, each: None) -> None: ...
+
+
+async def cancelled_guard(socket: WebSocket, _: object) -> None:
+    await awaits_what_was_cancelled()
+
+
+@websocket_listener("/guard", guards=[cancelled_guard])
+async def behind_cancelled_guard(data: str) -> None: ...
+
+
+@websocket_listener("/connection", dependencies={"it": Provide(awaits_what_was_cancelled)})
+async def behind_cancelled_dependency(data: str, it: None) -> None: ...
+
+
+CANCELLED = Telex(
+    [
+        cancelled_listener,
+        cancelled_sync,
+        cancelled_concurrent,
+        cancelled_raw,
+        cancelled_stream,
+        cancelled_started,
+        cancelled_dependency,
+        behind_cancelled_guard,
+        behind_cancelled_dependency,
+    ]
+)
+BOTH = pytest.mark.parametrize(
+    "kind", [kind for kind in KINDS if kind.name in {"uvicorn-websockets", "telex"}], ids=lambda kind: kind.name
+)
+
+
+@BOTH
+@pytest.mark.parametrize("path", ["listener", "raw", "stream", "started", "message"])
+async def test_a_cancellation_of_the_handlers_own_is_its_error(
+    kind: ServerKind, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with talking(CANCELLED, f"/{path}", kind) as client:
+        await client.send("x")
+        assert await ending(client) == (1011, "internal error")
+    [record] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "failed" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], UnexpectedCancellation)
+
+
+@BOTH
+@pytest.mark.parametrize("path", ["guard", "connection"])
+async def test_before_accept_it_is_a_500(kind: ServerKind, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving(CANCELLED, kind) as running:
+        assert (await denied(running, f"/{path}")).status == 500
+    assert any(each.exc_info and isinstance(each.exc_info[1], UnexpectedCancellation) for each in caplog.records)
+
+
+async def test_it_is_raised_to_the_test() -> None:
+    async def ask() -> None:
+        async with AsyncTestClient(CANCELLED) as client, client.websocket_connect("/listener") as session:
+            await session.send_text("x")
+            await session.receive_text()
+
+    with pytest.raises(UnexpectedCancellation):
+        await ask()
+
+
+# -- groups, and 500
+
+
+class Mine(Exception):
+    pass
+
+
+async def raise_mine() -> None:
+    raise Mine
+
+
+async def fails_in_a_group(data: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(raise_mine())
+
+
+@BOTH
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}])
+async def test_the_handler_for_what_a_task_group_raises_answers(kind: ServerKind, options: dict[str, Any]) -> None:
+    def answer(socket: WebSocket, exc: Exception) -> str:
+        return type(exc).__name__
+
+    listen = websocket_listener("/", exception_handlers={Mine: answer}, **options)(fails_in_a_group)
+    async with talking(Telex([listen]), kind=kind) as client:
+        assert [await asked(client, "a"), await asked(client, "b")] == ["Mine", "Mine"]
+
+
+async def test_a_handler_for_groups_gets_the_group() -> None:
+    def answer(socket: WebSocket, exc: Exception) -> str:
+        return type(exc).__name__
+
+    listen = websocket_listener("/", exception_handlers={ExceptionGroup: answer, Mine: answer})(fails_in_a_group)
+    async with talking(Telex([listen])) as client:
+        assert await asked(client, "a") == "ExceptionGroup"
+
+
+@BOTH
+async def test_500_handles_what_names_no_status(kind: ServerKind) -> None:
+    def answer(socket: WebSocket, exc: Exception) -> str:
+        return type(exc).__name__
+
+    @websocket_listener("/", exception_handlers={500: answer, ZeroDivisionError: lambda socket, exc: "nearer"})
+    async def listen(data: str) -> None:
+        match data:
+            case "plain":
+                raise Mine
+            case "nearer":
+                raise ZeroDivisionError
+            case _:
+                raise WebSocketException(4010, "deliberate")
+
+    async with talking(Telex([listen]), kind=kind) as client:
+        assert [await asked(client, "plain"), await asked(client, "nearer")] == ["Mine", "nearer"]
+        await client.send("deliberate")
+        assert await ending(client) == (4010, "deliberate")

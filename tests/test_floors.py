@@ -17,8 +17,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed"),
-    ("types", "headers", "exceptions", "datastructures", "busy_monitor", "slow_callbacks"),
-    ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
+    ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
+    ("signatures", "events", "event_reader", "ends", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
     ("streams",),
     ("connection",),

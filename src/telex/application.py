@@ -110,13 +110,13 @@ class Telex:
         self._on_shutdown = tuple(config.on_shutdown)
         self._layer = Layer.read(config.options, "Telex(...)")
         self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
+        self._cache = Cache()
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = tuple(self._compile(config.route_handlers))
         """Every handler on every path, compiled, in the order of registration."""
 
     def _compile(self, route_handlers: Iterable[RouteHandler]) -> Iterable[HandlerPlan]:
-        cache = Cache()
         for row in flatten(route_handlers, self._layer, self):
             template = _read_path(row)
             build = Build(
@@ -125,7 +125,7 @@ class Telex:
                 path=row.path,
                 path_names=template.names,
                 registry=self.connections,
-                cache=cache,
+                cache=self._cache,
                 debug=self.debug,
             )
             plan = compile_plan(build)
@@ -195,8 +195,9 @@ class Telex:
         """The app's start and end, for servers and for frameworks that Telex is mounted in.
 
         The lifespan managers are entered in order, then ``on_startup`` runs; at the end ``on_shutdown``, then they are
-        left in reverse.
+        left in reverse. Values of ``use_cache`` providers are made anew.
         """
+        self._cache.forget()
         async with AsyncExitStack() as stack:
             for manager in self._lifespans:
                 # Managers that contextlib makes are callable too: as decorators.

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from inspect import GEN_SUSPENDED, getgeneratorstate
+from typing import Any, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
-from starlette.concurrency import run_in_threadpool
-
 from telex.signatures import AnyCallable, Kind, Signature
+from telex.threads import run_in_thread
 
 __all__ = ("Cache", "Call", "Slots", "Step", "provider_step")
 
@@ -23,20 +23,32 @@ Step: TypeAlias = Callable[[Slots, AsyncExitStack], Awaitable[None]]
 
 
 class Cache:
-    """The values of ``use_cache`` providers of one app, each made once."""
+    """The values of ``use_cache`` providers of one app, each made once for an event loop, whose objects it may hold."""
 
     def __init__(self) -> None:
-        self._values: dict[Hashable, object] = {}
-        self._locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
+        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Cached] = WeakKeyDictionary()
 
     async def get(self, provider: Hashable, make: Callable[[], Awaitable[object]]) -> object:
         """The cached value of ``provider``; ``make`` runs at most once, however many connections wait."""
-        if provider in self._values:
-            return self._values[provider]
-        async with self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
-            if provider in self._values:  # made by whoever had the lock before
-                return self._values[provider]
-            return self._values.setdefault(provider, await make())
+        loop = asyncio.get_running_loop()
+        cached = self._by_loop.get(loop)
+        if cached is None:
+            cached = self._by_loop[loop] = _Cached({}, asyncio.Lock())
+        if provider in cached.values:
+            return cached.values[provider]
+        async with cached.lock:
+            if provider in cached.values:  # made by the task that had the lock before
+                return cached.values[provider]
+            return cached.values.setdefault(provider, await make())
+
+    def forget(self) -> None:
+        """Make the values of the running event loop anew: the app's lifespan starts."""
+        self._by_loop.pop(asyncio.get_running_loop(), None)
+
+
+class _Cached(NamedTuple):
+    values: dict[Hashable, object]
+    lock: asyncio.Lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +70,7 @@ class Call:
         """Call it, in a thread if it asked for that, and await it if it is asynchronous."""
         bound = self.bind(slots)
         if self.in_thread:
-            return await run_in_threadpool(bound, **given)
+            return await run_in_thread(bound, **given)
         result = bound(**given)
         return await result if self.signature.kind is Kind.ASYNC else result
 
@@ -123,9 +135,15 @@ async def _enter_inline(generator: Generator[object, None, None]) -> tuple[objec
 
 async def _enter_in_thread(generator: Generator[object, None, None]) -> tuple[object, _Resume]:
     async def resume(exc: BaseException | None) -> None:
-        await run_in_threadpool(_resume_sync, generator, exc)
+        await run_in_thread(_resume_sync, generator, exc)
 
-    return await run_in_threadpool(_first, generator), resume
+    try:
+        return await run_in_thread(_first, generator), resume
+    except asyncio.CancelledError as exc:
+        if getgeneratorstate(generator) == GEN_SUSPENDED:
+            with suppress(_Exhausted):
+                await resume(exc)  # the thread acquired what now nobody will use
+        raise
 
 
 class _Exhausted(StopAsyncIteration):

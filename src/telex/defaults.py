@@ -15,3 +15,6 @@ MAX_QUEUED_MESSAGES: Final = 16
 """Messages that are read ahead while a handler is busy; then reading stops and TCP pushes back."""
 MAX_INVALID_MESSAGES: Final = 10
 """Messages in a row that may be invalid; then the connection closes with 1007."""
+
+MAX_THREADS: Final = 40
+"""Threads that run the sync functions of one event loop (``sync_to_thread=True``); further calls wait for one."""

@@ -37,6 +37,7 @@ class EventReader:
 
     __slots__ = (
         "_bytes",
+        "_held",
         "_interrupt",
         "_pump",
         "_queue",
@@ -64,6 +65,7 @@ class EventReader:
         self._waiter: asyncio.Future[Message] | None = None
         self.owner: asyncio.Task[object] | None = None
         self._interrupt: Exception | None = None
+        self._held = 0
         self.work: int = DONE
         """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
@@ -166,7 +168,7 @@ class EventReader:
         """The work has ended, however it did; what has interrupted it, if something has."""
         self.work = DONE
         interrupt, self._interrupt = self._interrupt, None
-        if interrupt is not None and self.owner is not None:
+        if interrupt is not None and self.owner is not None and not self._held:
             self.owner.uncancel()
         return interrupt
 
@@ -215,9 +217,20 @@ class EventReader:
         await self._cancel_pump()
 
     def fail(self, interrupt: Exception) -> None:
-        """End the work that runs with ``interrupt``."""
+        """End the work that runs with ``interrupt``, once nothing is held."""
         if self.work != DONE and self.owner is not None and self._interrupt is None:
             self._interrupt = interrupt
+            if not self._held:
+                self.owner.cancel()
+
+    def hold(self) -> None:
+        """What follows belongs to an answered message: no interrupt reaches the work until :meth:`let_go`."""
+        self._held += 1
+
+    def let_go(self) -> None:
+        """Take one :meth:`hold` back; what came meanwhile interrupts now."""
+        self._held -= 1
+        if not self._held and self._interrupt is not None and self.owner is not None:
             self.owner.cancel()
 
     def _has_room(self) -> bool:

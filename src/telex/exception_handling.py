@@ -13,7 +13,12 @@ from starlette.responses import Response
 
 from telex import codecs
 from telex.connection import Socket
-from telex.exceptions import BackendUnavailable, HTTPException, WebSocketDisconnect, WebSocketException
+from telex.exceptions import (
+    BackendUnavailable,
+    HTTPException,
+    WebSocketDisconnect,
+    WebSocketException,
+)
 from telex.status_codes import (
     CLOSE_CODE_OF_STATUS,
     WS_1000_NORMAL_CLOSURE,
@@ -44,21 +49,33 @@ class ExceptionPolicy:
     ) -> None:
         self._by_status = {key: handler for key, handler in handlers.items() if isinstance(key, int)}
         self._by_type = {key: handler for key, handler in handlers.items() if not isinstance(key, int)}
+        self._groups = tuple(kind for kind in self._by_type if issubclass(kind, BaseExceptionGroup))
         self._where = where
         self._debug = debug
         self._mode: Mode = mode
         self._write = codecs.value_writer(Any, mode, encoders)
 
     def find(self, exc: Exception) -> ExceptionHandler | None:
-        """The handler for ``exc``: by its HTTP status, else by the nearest of its classes."""
-        status = getattr(exc, "status_code", None)
+        """The handler for ``exc``: by its HTTP status, else by the nearest of its classes, else by 500.
+
+        Of a group the exception that counts is looked up, unless a handler is registered for groups.
+        """
+        told = self._told_to_handlers(exc)
+        if told is not exc and not _may_be_answered(told):
+            return None
+        status = getattr(told, "status_code", None)
         if status in self._by_status:
             return self._by_status[status]
-        return next((self._by_type[kind] for kind in type(exc).__mro__ if kind in self._by_type), None)
+        default = None if isinstance(told, _DELIBERATE) else self._by_status.get(500)
+        return next((self._by_type[kind] for kind in type(told).__mro__ if kind in self._by_type), default)
+
+    def _told_to_handlers(self, exc: BaseException) -> BaseException:
+        """``exc``, or of a group that no handler is registered for the exception that counts."""
+        return exc if isinstance(exc, self._groups) else leaf(exc)
 
     async def reply(self, socket: Socket, handler: ExceptionHandler, exc: Exception) -> None:
         """Let ``handler`` answer for a message, and send what it returns, if anything."""
-        answer = await _call(handler, socket, exc)
+        answer = await _call(handler, socket, cast("Exception", self._told_to_handlers(exc)))
         if answer is not None and socket.is_open:
             await socket.send_data(self._write(answer), self._mode)
 
@@ -149,6 +166,19 @@ def leaf(exc: BaseException) -> BaseException:
     leaves = [leaf(each) for each in exc.exceptions]
     telling = (each for each in leaves if not isinstance(each, (WebSocketDisconnect, asyncio.CancelledError)))
     return next(telling, leaves[0])
+
+
+_DELIBERATE: Final = (
+    HTTPException,
+    WebSocketException,
+    starlette_exceptions.HTTPException,
+    starlette_exceptions.WebSocketException,
+)
+"""Exceptions that name their own status or close code; every other one counts as a status of 500."""
+
+
+def _may_be_answered(exc: BaseException) -> bool:
+    return isinstance(exc, Exception) and not isinstance(exc, WebSocketDisconnect)
 
 
 def _familiar(exc: BaseException) -> Exception:

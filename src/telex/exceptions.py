@@ -8,6 +8,7 @@
     ├── SerializationException             a value could not be encoded or decoded
     ├── ConnectionStateError               a call that the connection's state does not allow
     │   └── ConcurrencyError               two tasks wait for the same connection's messages
+    ├── UnexpectedCancellation             a handler awaited something that was cancelled, and was not cancelled itself
     ├── NoRouteMatchFoundException         no handler of that name takes these parameters
     ├── ChannelsException                  a channel that is not declared, or a call that the hub does not allow
     ├── HTTPException                      has an HTTP status: a denial before accept, close 4000 + status after
@@ -52,6 +53,7 @@ __all__ = (
     "ServiceUnavailableException",
     "TelexException",
     "TooManyRequestsException",
+    "UnexpectedCancellation",
     "ValidationException",
     "WebSocketDisconnect",
     "WebSocketException",
@@ -84,6 +86,10 @@ class MissingDependencyException(ImproperlyConfiguredException, ImportError):
 
 class SerializationException(TelexException):
     """A value could not be encoded for, or decoded from, the wire."""
+
+
+class UnexpectedCancellation(TelexException, RuntimeError):
+    """A ``CancelledError`` came up in a handler that nobody cancelled: it awaited a task or future that was."""
 
 
 class ConnectionStateError(TelexException, RuntimeError):

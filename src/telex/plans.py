@@ -23,6 +23,7 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
+from telex.ends import unasked
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
@@ -210,6 +211,8 @@ def _compile_session(build: Build, run: Run, policy: ExceptionPolicy, check_orig
             await _finish(socket)
         except Exception as exc:
             await policy.end(socket, exc)
+        except asyncio.CancelledError as exc:
+            await policy.end(socket, unasked(exc))
         finally:
             registry.discard(socket)
             await socket.event_reader.aclose()
@@ -325,6 +328,8 @@ def _behind_middleware(
             await wrapped(scope, outer.receive, outer.send)
         except Exception as exc:
             await policy.end(outer, exc)
+        except asyncio.CancelledError as exc:
+            await policy.end(outer, unasked(exc))
         finally:
             await outer.event_reader.aclose()
 

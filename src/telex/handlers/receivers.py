@@ -10,14 +10,13 @@ from functools import reduce
 from operator import or_
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin, is_typeddict
 
-from starlette.concurrency import run_in_threadpool
-
 from telex.calls import Call
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.plans import Build
 from telex.signatures import AnyCallable, Kind, describe, read_signature, split_annotated
+from telex.threads import run_in_thread
 from telex.types import Mode
 
 __all__ = ("Receivers", "compile_receivers", "declared_receivers", "receives")
@@ -160,7 +159,7 @@ def _bind_once(call: Call) -> Callable[[Socket, Slots], Handle]:
 
 def _in_thread(handle: Handle) -> Handle:
     async def handle_in_thread(data: Any) -> Any:
-        return await run_in_threadpool(handle, data)
+        return await run_in_thread(handle, data)
 
     return handle_in_thread
 
@@ -177,11 +176,20 @@ def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mod
     resolve = build.graph.message_resolver(call)
 
     def bind(socket: Socket, slots: Slots) -> Handle:
+        reader = socket.event_reader
+
         async def handle(data: Any) -> None:
-            async with AsyncExitStack() as exits:
-                reply = await call(await resolve(slots, data, exits), data=data)
-                if reply is not None and encode is not None and socket.is_open:
-                    await socket.send_data(encode(reply), mode)
+            answered = False
+            try:
+                async with AsyncExitStack() as exits:
+                    reply = await call(await resolve(slots, data, exits), data=data)
+                    if reply is not None and encode is not None and socket.is_open:
+                        await socket.send_data(encode(reply), mode)
+                    answered = True
+                    reader.hold()
+            finally:
+                if answered:
+                    reader.let_go()
 
         return handle
 
