@@ -116,7 +116,12 @@ async def test_headers_that_make_parsers_slow() -> None:
     ("headers", "status"),
     [
         ([("Sec-WebSocket-Protocol", "a\xff")], 400),
-        ([("Sec-WebSocket-Protocol", "a,,b")], 400),
+        ([("Sec-WebSocket-Protocol", "a,,b,")], 101),
+        ([("Sec-WebSocket-Protocol", "")], 101),
+        ([("Connection", "keep-alive"), ("Connection", "Upgrade"), ("Connection", "x")], 101),
+        ([("Content-Length", "0")], 101),
+        ([("Content-Length", "5")], 400),
+        ([("Transfer-Encoding", "chunked")], 400),
         ([("Origin", "\xff")], 101),
         ([("X-Odd", "a\x0bb")], 400),
         ([("X-Odd", "a\x1cb")], 400),

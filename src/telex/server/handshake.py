@@ -82,6 +82,8 @@ def read_request(raw: bytes) -> Request:
     headers = _read_headers(lines[1:])
     raw_path, query_string = _split_target(target)
     _check_host(_values(headers, b"host"))
+    if _values(headers, b"transfer-encoding") or set(_values(headers, b"content-length")) - {b"0"}:
+        raise Refusal(HTTPStatus.BAD_REQUEST, "A WebSocket's opening request has no body.")
     return Request(
         raw_path=raw_path,
         path=unquote(raw_path.decode("ascii")),
@@ -133,9 +135,8 @@ def _check_host(hosts: list[bytes]) -> None:
 
 
 def _read_subprotocols(values: list[bytes]) -> list[str]:
-    if not values:
-        return []
     tokens = [token.strip(b" \t") for token in b",".join(values).split(b",")]
+    tokens = [token for token in tokens if token]  # a list may have empty elements (RFC 9110 section 5.6.1)
     if not all(TOKEN.fullmatch(token) for token in tokens):
         raise Refusal(HTTPStatus.BAD_REQUEST, "Sec-WebSocket-Protocol must be a list of tokens.")
     return [token.decode("ascii") for token in tokens]

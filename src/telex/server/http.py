@@ -1,6 +1,7 @@
-"""uvicorn's HTTP protocols with what they lack before a request is complete: a time limit and size limits.
+"""uvicorn's HTTP protocols with limits before a request is complete, and a hand-over to WebSocket that loses nothing.
 
-They also keep what a client sends together with its request: uvicorn drops the bytes after an upgrade's headers.
+uvicorn drops the bytes that follow an upgrade's headers, and upgrades while the response to an earlier request is still
+being written. Here the HTTP parser says where the request ends, and an upgrade waits for the response before it.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from telex.defaults import KIB
 from telex.server.handshake import denial
 from telex.server.limits import Limits
+from telex.server.protocol import MAX_EARLY, WebSocketProtocol
 
 if TYPE_CHECKING:
     import h11
@@ -29,98 +30,116 @@ __all__ = ("GuardedH11Protocol", "GuardedHTTP", "http_protocol")
 
 _logger: Final = logging.getLogger("uvicorn.error")
 
-_MAX_HEAD: Final = 64 * KIB
-"""Bytes of a request before its headers are complete."""
-
 
 class GuardedHTTP(_Base):
-    """Put before one of uvicorn's protocols: a client that does not complete a request is not kept.
+    """A mixin before one of uvicorn's protocols that does not keep a client which does not complete a request.
 
-    The clock runs from the connection, or from the first byte of a later request, until the application has the request
-    in hand. Between requests uvicorn's keep-alive timer runs.
+    The timer runs from the connection, or from the first byte of a later request, until the application has the
+    request. Between requests uvicorn's keep-alive timer runs.
     """
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)
         self._limits = Limits.of(config)
         self._head_timer: asyncio.TimerHandle | None = None
-        self._head_size = 0
-        self._end_of_last = b""
-        self._now = b""
         self._upgraded = False
+        self._waiting: bytes | None = None
+        self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the clock."""
+        """Start the timer."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self._start_clock()
+        self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop it."""
-        self._stop_clock()
+        self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count, and hand on."""
+        """Parse, and run the timer while a request is incomplete."""
         if self.transport.is_closing():
             return
-        self._now = data
+        if self._waiting is not None:
+            self._early += data
+            if len(self._early) > MAX_EARLY:
+                self.transport.abort()
+            return
         super().data_received(data)
-        self._now = b""
-        self._end_of_last = (self._end_of_last + data)[-3:]
-        if self._upgraded or (self.cycle is not None and not self.cycle.response_complete):
-            self._stop_clock()
-            return
-        self._start_clock()
-        self._head_size += len(data)
-        if self._head_size > _MAX_HEAD:
-            self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        if self._response_pending or self._upgraded or self.transport.is_closing():
+            self._stop_timer()
+        else:
+            self._start_timer()
 
-    def handle_websocket_upgrade(self, *args: Any) -> None:
-        """Hand the connection over, with what came after the request."""
-        self._stop_clock()
+    def _get_upgrade(self) -> bytes | None:
+        """What the request asks to upgrade to: ``Connection`` may be several headers (RFC 9110 section 5.3)."""
+        connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
+        upgrades = [value.lower() for name, value in self.headers if name == b"upgrade"]
+        return upgrades[-1] if upgrades and b"upgrade" in map(bytes.strip, connection.split(b",")) else None
+
+    @property
+    def _response_pending(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _upgrade(self, target: bytes, early: bytes) -> None:
+        """Hand the connection over, at once or after the response to the request before."""
+        self._stop_timer()
         self._upgraded = True
-        if self.scope["http_version"] != "1.1":
-            # RFC 6455 section 4.1 demands 1.1, and the request that uvicorn hands over claims that it is.
-            self.connections.discard(self)
-            self._give_up(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED)
-            return
-        held = set(self.connections)
+        head = b"".join(b"%b: %b\r\n" % header for header in self.headers)
+        opening = b"%b %b HTTP/1.1\r\n%b\r\n" % (self.scope["method"].encode(), target, head)
+        self._early = early
+        if self._response_pending:
+            self._waiting = opening
+            self.flow.pause_reading()
+        else:
+            self._hand_over(opening)
+
+    def on_response_complete(self) -> None:
+        """Hand over what waited for this response."""
+        super().on_response_complete()
+        if self._waiting is not None and not self._response_pending and not self.transport.is_closing():
+            self._hand_over(self._waiting)
+
+    def _hand_over(self, opening: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self.flow.resume_reading()
+        self.connections.discard(self)
+        protocol = WebSocketProtocol(self.config, self.server_state, self.app_state, self.loop)
         try:
-            super().handle_websocket_upgrade(*args)
-            _, _, early = (self._end_of_last + self._now).partition(b"\r\n\r\n")
-            protocol = self.transport.get_protocol()
-            if early and isinstance(protocol, asyncio.Protocol):
-                protocol.data_received(early)
+            protocol.connection_made(self.transport)
+            self.transport.set_protocol(protocol)
+            protocol.data_received(opening)
+            if self._early:
+                protocol.data_received(self._early)
         except Exception:
-            # Whichever protocol has the connection now, the other will not hear of its end.
             _logger.exception("Exception while a connection was handed over")
-            self.connections.intersection_update(held - {self})
             self.transport.abort()
 
-    def _start_clock(self) -> None:
+    def _start_timer(self) -> None:
         if self._head_timer is None:
             timeout = self._limits.handshake_timeout
             self._head_timer = self.loop.call_later(timeout, self._give_up, HTTPStatus.REQUEST_TIMEOUT)
 
-    def _stop_clock(self) -> None:
-        self._head_size = 0
+    def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
     def _give_up(self, status: HTTPStatus) -> None:
-        self._stop_clock()
-        if not self.transport.is_closing():
+        self._stop_timer()
+        if self._response_pending:
+            self.transport.abort()  # a second response would be read as a part of the first
+        elif not self.transport.is_closing():
             self.transport.write(denial(status, [*self.server_state.default_headers, (b"content-length", b"0")]))
             self.transport.close()
 
 
 class GuardedH11Protocol(GuardedHTTP, H11Protocol):
-    """The one without a C extension. h11 itself bounds a request's head to 16 KiB."""
+    """The one without a C extension. h11 itself bounds a request's head and trailer to 64 KiB."""
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection over."""
-        super().handle_websocket_upgrade(event)
+        """The request is complete; h11 waits for the response before it by itself."""
+        self._upgrade(event.target, self.conn.trailing_data[0])
 
 
 def http_protocol(name: Literal["auto", "httptools", "h11"]) -> str:

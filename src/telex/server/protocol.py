@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-__all__ = ("WebSocketProtocol",)
+__all__ = ("MAX_EARLY", "WebSocketProtocol")
 
 _logger: Final = logging.getLogger("uvicorn.error")
 
-_MAX_EARLY: Final = 64 * KIB
+MAX_EARLY: Final = 64 * KIB
 """Bytes that a client may send before the handshake is answered; then the server stops reading."""
 
 _MAX_LOGGED: Final = 500
@@ -52,6 +52,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_connection",
         "_denial",
         "_early",
+        "_http",
         "_limits",
         "_loop",
         "_refused",
@@ -80,6 +81,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._connection = Connection(self._limits, self._loop, self._on_lost)
         self._early = b""
         self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until connection_made
+        self._http: asyncio.BaseProtocol | None = None
         self._request: Request | None = None
         self._scope: Scope = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -93,6 +95,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection over from uvicorn's HTTP protocol."""
         self.transport = cast("asyncio.Transport", transport)
+        self._http = self.transport.get_protocol()
         self._state.connections.add(self)  # type: ignore[arg-type]
         self._timer = self._loop.call_later(self._limits.handshake_timeout, self._on_timeout)
 
@@ -100,11 +103,12 @@ class WebSocketProtocol(asyncio.Protocol):
         """First the whole request, as uvicorn rebuilt it; then whatever the client sends before it is accepted."""
         if self._request is not None or self._refused:
             self._early += data
-            if len(self._early) > _MAX_EARLY:
+            if len(self._early) > MAX_EARLY:
                 self.transport.pause_reading()
             return
         try:
             self._admit()
+            self._check_http()
             self._request = read_request(data)
             self._scope = self._make_scope(self._request)
             self._start_app()
@@ -155,6 +159,17 @@ class WebSocketProtocol(asyncio.Protocol):
         most = self._limits.max_connections
         if most is not None and len(self._state.connections) > most:
             raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it may have.")
+
+    def _check_http(self) -> None:
+        """What the rebuilt request does not say, and uvicorn's own HTTP protocols let pass."""
+        http, self._http = self._http, None
+        cycle = getattr(http, "cycle", None)
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            self.transport.abort()  # any answer would be read as a part of that response
+            raise Refusal(HTTPStatus.BAD_REQUEST, "An upgrade must wait for the response to the request before it.")
+        if (getattr(http, "scope", None) or {}).get("http_version", "1.1") != "1.1":
+            raise Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "A WebSocket opens with HTTP/1.1.")
 
     def _make_scope(self, request: Request) -> Scope:
         root_path = self._config.root_path
@@ -292,7 +307,7 @@ class WebSocketProtocol(asyncio.Protocol):
         early, self._early = self._early, b""
         self._request = None
         self._connection.open(self.transport, agreement, early)
-        if len(early) > _MAX_EARLY and not self._connection.held_back:
+        if len(early) > MAX_EARLY and not self._connection.held_back:
             self.transport.resume_reading()
 
     def _close_unaccepted(self, event: Message) -> None:
