@@ -14,7 +14,7 @@ from typing import cast
 
 import griffe
 
-__all__ = ("reference",)
+__all__ = ("as_markdown", "item", "reference")
 
 SOURCE = Path(__file__).parent.parent / "src"
 WIDTH = 100

@@ -2,7 +2,8 @@
 
 A page shows a file in the code block below ``<!-- file: examples/docs/hello.py -->``, and the reference of a name
 between ``<!-- reference: telex.Telex -->`` and ``<!-- end of reference -->``. ``only: a, b`` and ``without: a, b``
-after the name choose its members; ``only: none`` shows none.
+after the name choose its members; ``only: none`` shows none. ``<!-- tree -->`` and ``<!-- floors -->`` stand before
+the map of the code in the same way.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from scripts.docs_map import floors, tree
 from scripts.docs_reference import reference
 
 __all__ = ("COMMAND", "ROOT", "pages", "synced")
@@ -24,7 +26,9 @@ REFERENCE = re.compile(
     r".*?(?P<end><!-- end of reference -->)",
     re.DOTALL,
 )
+MAP = re.compile(r"(?P<head><!-- (?P<name>tree|floors) -->\n).*?(?P<end><!-- end of (?P=name) -->)", re.DOTALL)
 OWN_PACKAGE = re.compile(r"(?<=from )examples\.docs\.|(?<=from )examples\.docs(?= import)")
+MAPS = {"tree": tree, "floors": floors}
 
 
 def pages() -> list[Path]:
@@ -35,6 +39,7 @@ def pages() -> list[Path]:
 def synced(text: str) -> str:
     """``text`` of a page, with its files and its reference as they are now."""
     text = FILE.sub(lambda match: f"{match['head']}{contents(match['file'])}\n{match['end']}", text)
+    text = MAP.sub(lambda match: f"{match['head']}\n{MAPS[match['name']]()}\n\n{match['end']}", text)
     return REFERENCE.sub(lambda match: f"{match['head']}\n{referred(match)}\n\n{match['end']}", text)
 
 
