@@ -123,7 +123,12 @@ async def test_the_past_is_replayed_on_the_other_node(first: Program, second: Pr
             pass
     assert gone.value.response.status_code == 410
     async with member(second, "past", "Bo", "&since=another-epoch:1") as bo:
-        assert (await until(bo, "gap"))["position"] == positions[-1]
+        resumed = (await until(bo, "gap"))["position"]
+    async with member(first, "past", "Ada") as ada:
+        await say(ada, "Ada", "message 3")
+        await until(ada, "event")
+    async with connect(second.url(f"/rooms/past?name=Bo&since={resumed}"), proxy=None) as bo:
+        assert (await heard(bo))["text"] == "message 3"
 
 
 async def test_a_worker_without_an_app_tells_its_progress(broker: Broker, first: Program, second: Program) -> None:
