@@ -95,5 +95,7 @@ if ! "$VENV/bin/python" -c 'import pip' 2>/dev/null; then
 fi
 _install
 export PATH="$VENV/bin:$PATH" VIRTUAL_ENV="$VENV"
+# Tests start programs by the hundred: each would compile all that it imports.
+unset PYTHONDONTWRITEBYTECODE
 # pyright asks the network whether it is the newest: the answer is of no use here.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS=1

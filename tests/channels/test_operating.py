@@ -75,6 +75,7 @@ async def use(backend: ChannelsBackend, *, history: bool = False, pattern: str |
             async with hub.subscribe("room:3"):
                 pass  # confirmed after the pattern was left: the server has counted that command
 
+
 async def test_a_user_needs_what_the_page_says(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.01)
     with Redis(port=broker.port, decode_responses=True) as server:
