@@ -83,6 +83,39 @@ silent = websocket_app(_silent)
 stubborn = websocket_app(_stubborn)
 
 
+async def _cancels_itself(scope: Scope, receive: Receive, send: Send) -> None:
+    """Awaits a task that was cancelled."""
+    await send(dict(ACCEPT))
+    task = asyncio.create_task(asyncio.Event().wait())
+    task.cancel()
+    await task
+
+
+cancels_itself = websocket_app(_cancels_itself)
+
+SENT: list[tuple[object, dict[str, object]]] = [
+    ("grüße", {"text": "grüße"}),
+    ("", {"text": ""}),
+    (b"\x00\xff", {"bytes": b"\x00\xff"}),
+    (bytearray(b"a"), {"bytes": b"a"}),
+    (memoryview(b"a"), {"bytes": b"a"}),
+    ({"a": [1, None]}, {"text": '{"a":[1,null]}'}),
+    (None, {"text": "null"}),
+    (1.5, {"text": "1.5"}),
+    (False, {"text": "false"}),
+]
+"""Values for ``send``, and the frames that they become."""
+
+
+def echo_unless_lifespan(app: Lifespanned) -> ASGIApp:
+    """An echo beside the lifespan of ``app``."""
+
+    async def routed(scope: Scope, receive: Receive, send: Send) -> None:
+        await (app if scope["type"] == "lifespan" else echo)(scope, receive, send)
+
+    return routed
+
+
 class Lifespanned:
     """An app with a lifespan that keeps a diary, and an echo."""
 

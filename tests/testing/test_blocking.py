@@ -1,4 +1,4 @@
-"""The synchronous faces."""
+"""The synchronous client and session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,21 @@ from telex.exceptions import ConnectionStateError, WebSocketDisconnect
 from telex.testing import ProtocolMisuse, TestClient, WebSocketDenied, WebSocketTestSession
 from telex.types import Receive, Scope, Send
 
-from .apps import ACCEPT, Lifespanned, echo, fails_with, says, sends, silent, stubborn, until_disconnect, websocket_app
+from .apps import (
+    ACCEPT,
+    SENT,
+    Lifespanned,
+    cancels_itself,
+    echo,
+    echo_unless_lifespan,
+    fails_with,
+    says,
+    sends,
+    silent,
+    stubborn,
+    until_disconnect,
+    websocket_app,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -277,16 +291,72 @@ def test_a_worker_that_cannot_be_joined_is_an_error() -> None:
         thread.join(5)
 
 
-def test_a_client_must_be_entered() -> None:
+def test_a_session_must_be_entered_and_its_client_not_left() -> None:
     client = TestClient(silent)
-    with pytest.raises(ConnectionStateError, match="with TestClient"):
-        client.websocket_connect("/")
-    with pytest.raises(ConnectionStateError, match="with TestClient"):
-        client.get("/")
+    session = client.websocket_connect("/")
+    with pytest.raises(ConnectionStateError, match="the session is not entered"):
+        session.send_text("too early")
     with client:
         session = client.websocket_connect("/")
     with pytest.raises(ConnectionStateError, match="the client has been left"):
         session.send_text("too late")
+
+
+def test_without_with_the_app_serves_and_its_lifespan_does_not_run() -> None:
+    app = Lifespanned()
+    client = TestClient(echo_unless_lifespan(app))
+    for _ in range(2):
+        with client.websocket_connect("/") as session:
+            session.send("a")
+            session.expect("a")
+    assert app.diary == []
+    with client, client.websocket_connect("/") as session:
+        session.send("b")
+        session.expect("b")
+    assert app.diary == ["startup", "shutdown"]
+    with client.websocket_connect("/") as session:
+        session.send("c")
+        session.expect("c")
+
+
+def test_without_with_sessions_that_are_open_at_once_share_an_event_loop() -> None:
+    loops = []
+
+    async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
+        loops.append(asyncio.get_running_loop())
+        await send(dict(ACCEPT))
+        await until_disconnect(receive)
+
+    client = TestClient(websocket_app(conversation))
+    with client.websocket_connect("/"), client.websocket_connect("/"):
+        pass
+    with client.websocket_connect("/"):
+        pass
+    first, second, third = loops
+    assert first is second
+    assert third is not first
+
+
+def test_without_with_a_refused_handshake_leaves_no_thread() -> None:
+    closing = sends({"type": "websocket.close", "code": 4000})
+    with pytest.raises(WebSocketDisconnect), TestClient(closing).websocket_connect("/"):
+        pass
+
+
+def test_send_chooses_the_frame_by_the_value() -> None:
+    with TestClient(echo).websocket_connect("/") as session:
+        for value, event in SENT:
+            session.send(value)
+            assert session.receive() == {"type": "websocket.send", **event}
+        session.send({"a": 1}, mode="binary")
+        assert session.receive_bytes() == b'{"a":1}'
+
+
+def test_a_cancelled_error_of_the_apps_own_is_raised() -> None:
+    with TestClient(cancels_itself).websocket_connect("/") as session, pytest.raises(asyncio.CancelledError):
+        session.receive()
+    with pytest.raises(asyncio.CancelledError), TestClient(cancels_itself) as client, client.websocket_connect("/"):
+        pass
 
 
 def test_a_predicate_sees_the_message() -> None:

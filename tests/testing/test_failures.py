@@ -12,7 +12,7 @@ from telex.testing import AsyncTestClient
 from telex.testing.lifespan import Lifespan
 from telex.types import Receive, Scope, Send
 
-from .apps import ACCEPT, echo, fails_with, says, stubborn, until_disconnect, websocket_app
+from .apps import ACCEPT, cancels_itself, echo, fails_with, says, stubborn, until_disconnect, websocket_app
 
 TEXT = {"type": "websocket.send", "text": "a"}
 
@@ -200,3 +200,31 @@ async def test_hundreds_of_connections_leave_nothing_behind() -> None:
                 await session.send_text(str(number))
                 await session.expect(str(number))
         assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_cancelled_error_of_the_apps_own_is_raised() -> None:
+    async with AsyncTestClient(cancels_itself) as client:
+        async with client.websocket_connect("/") as session:
+            with pytest.raises(asyncio.CancelledError):
+                await session.receive()
+        with pytest.raises(asyncio.CancelledError):
+            async with client.websocket_connect("/"):
+                pass
+        await client.websocket_connect("/")
+        with pytest.raises(asyncio.CancelledError):
+            await client.__aexit__(None, None, None)
+    with pytest.raises(ZeroDivisionError) as caught:
+        async with AsyncTestClient(cancels_itself).websocket_connect("/"):
+            raise ZeroDivisionError
+    assert "CancelledError" in caught.value.__notes__[0]
+
+
+async def test_a_cancelled_error_of_the_lifespans_own_is_raised() -> None:
+    async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        task = asyncio.create_task(asyncio.Event().wait())
+        task.cancel()
+        await task
+
+    with pytest.raises(asyncio.CancelledError):
+        await AsyncTestClient(cancelled).__aenter__()

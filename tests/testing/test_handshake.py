@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from telex.exceptions import ConnectionStateError, SerializationException, WebSocketDisconnect
+from telex.exceptions import SerializationException, WebSocketDisconnect
 from telex.testing import AsyncTestClient, ProtocolMisuse, WebSocketDenied
 from telex.types import Message, Receive, Scope, Send
 
@@ -325,16 +325,6 @@ async def test_a_test_that_is_cancelled_in_the_handshake_takes_the_app_along() -
         with pytest.raises(asyncio.CancelledError):
             await connecting
         assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("test session")]
-
-
-async def test_a_client_must_be_entered() -> None:
-    client = AsyncTestClient(echo)
-    with pytest.raises(ConnectionStateError, match="async with AsyncTestClient"):
-        client.websocket_connect("/")
-    async with client:
-        pass
-    with pytest.raises(ConnectionStateError, match="async with AsyncTestClient"):
-        client.websocket_connect("/")
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])

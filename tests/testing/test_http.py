@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 
 import pytest
 from starlette.applications import Starlette
@@ -119,3 +120,18 @@ async def test_without_httpx_the_error_says_what_to_install(monkeypatch: pytest.
     async with AsyncTestClient(app) as client:
         with pytest.raises(MissingDependencyException, match=r"pip install 'telex\[testing\]'"):
             await client.get("/")
+
+
+def test_without_with_requests_are_answered_and_no_thread_is_left() -> None:
+    client = TestClient(app)
+    before = threading.active_count()
+    assert client.get("/").json()["method"] == "GET"
+    client.get("/login")
+    with client.websocket_connect("/whoami") as session:
+        session.expect({"session": "abc"})
+        assert client.post("/", json=1).json()["body"] == "1"
+    assert threading.active_count() == before
+
+
+async def test_without_async_with_requests_are_answered() -> None:
+    assert (await AsyncTestClient(app).get("/")).json()["method"] == "GET"

@@ -13,7 +13,18 @@ from telex.exceptions import ConnectionStateError, SerializationException, WebSo
 from telex.testing import AsyncTestClient
 from telex.types import Mode, Receive, Scope, Send
 
-from .apps import ACCEPT, echo, says, sends, silent, until_disconnect, websocket_app
+from .apps import (
+    ACCEPT,
+    SENT,
+    Lifespanned,
+    echo,
+    echo_unless_lifespan,
+    says,
+    sends,
+    silent,
+    until_disconnect,
+    websocket_app,
+)
 
 
 @dataclass
@@ -48,6 +59,30 @@ async def test_send_makes_the_frame_that_the_mode_says(data: str | bytes, mode: 
     async with AsyncTestClient(echo) as client, client.websocket_connect("/") as session:
         await session.send(data, mode)
         assert await session.receive() == {"type": "websocket.send", key: sent}
+
+
+async def test_send_chooses_the_frame_by_the_value() -> None:
+    async with AsyncTestClient(echo).websocket_connect("/") as session:
+        for value, event in SENT:
+            await session.send(value)
+            assert await session.receive() == {"type": "websocket.send", **event}
+        await session.send({"a": 1}, mode="binary")
+        assert await session.receive_bytes() == b'{"a":1}'
+        await session.send_bytes(bytearray(b"b"))
+        assert await session.receive_bytes() == b"b"
+
+
+async def test_without_async_with_the_app_serves_and_its_lifespan_does_not_run() -> None:
+    app = Lifespanned()
+    client = AsyncTestClient(echo_unless_lifespan(app))
+    async with client.websocket_connect("/") as session:
+        await session.send("a")
+        await session.expect("a")
+    assert app.diary == []
+    session = await client.websocket_connect("/")
+    await session.aclose()
+    async with client:
+        assert app.diary == ["startup"]
 
 
 async def test_models_of_pydantic_are_sent_as_json() -> None:

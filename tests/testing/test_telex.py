@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -52,7 +53,7 @@ async def test_a_listener_is_tested_on_the_tests_own_loop() -> None:
         client.websocket_connect("/double") as session,
     ):
         await session.send_json("not a number")
-        error = await session.expect(dict[str, dict[str, str]])
+        error = await session.expect(dict[str, Any])
         assert error["error"]["code"] == "invalid_message"
         await session.send_json(1)
         await session.expect(2)
@@ -144,3 +145,16 @@ def test_the_options_of_create_are_the_apps() -> None:
     parameters = inspect.signature(Telex).parameters
     own = {name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
     assert set(AppOptions.__annotations__) - set(LayerOptions.__annotations__) == own
+
+
+def test_without_with_the_lifespan_does_not_run() -> None:
+    started = []
+    client = create_test_client(double, on_startup=[lambda: started.append(True)])
+    with client.websocket_connect("/double") as session:
+        session.send(21)
+        assert session.expect(int) == 42
+    assert started == []
+    with client, client.websocket_connect("/double") as session:
+        session.send(21)
+        session.expect(42)
+    assert started == [True]

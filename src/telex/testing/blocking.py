@@ -1,12 +1,12 @@
-"""The synchronous faces: the same client and the same session, driven through a portal."""
+"""The synchronous client and session: they call the asynchronous ones through a portal."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
-from telex.exceptions import ConnectionStateError
 from telex.testing.client import OFFERED_EXTENSIONS, AsyncTestClient
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import Headers, QueryParams
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class WebSocketTestSession:
     """One connection, for synchronous tests: ``with client.websocket_connect("/path") as session``.
 
-    Each method is that of :class:`AsyncWebSocketTestSession`, and says there what it does and raises.
+    Each method is that of :class:`AsyncWebSocketTestSession`, which documents what it does and raises.
     """
 
     def __init__(self, session: AsyncWebSocketTestSession, portal: Portal) -> None:
@@ -52,13 +52,19 @@ class WebSocketTestSession:
         return self._session.scope
 
     def __enter__(self) -> Self:
-        self._call(self._session.connect())
+        with ExitStack() as undo:
+            undo.enter_context(self._portal)
+            self._call(self._session.connect())
+            undo.pop_all()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._call(self._session.__aexit__(exc_type, exc, tb))
+        try:
+            self._call(self._session.__aexit__(exc_type, exc, tb))
+        finally:
+            self._portal.__exit__(exc_type, exc, tb)
 
     def __iter__(self) -> Iterator[str | bytes]:
         """The messages, text or bytes, until the connection is closed."""
@@ -73,15 +79,15 @@ class WebSocketTestSession:
         """Close as a client does."""
         self._call(self._session.close(code, reason))
 
-    def send(self, data: str | bytes, mode: Mode = "text") -> None:
-        """Send ``data`` as a frame of ``mode``."""
+    def send(self, data: object, mode: Mode | None = None) -> None:
+        """Send ``data``: text as it is, bytes as they are, anything else as JSON."""
         self._call(self._session.send(data, mode))
 
     def send_text(self, data: str) -> None:
         """Send a text message."""
         self._call(self._session.send_text(data))
 
-    def send_bytes(self, data: bytes) -> None:
+    def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
         """Send a binary message."""
         self._call(self._session.send_bytes(data))
 
@@ -145,11 +151,11 @@ class TestClient:
     ::
 
         with TestClient(app) as client, client.websocket_connect("/echo") as session:
-            session.send_text("hello")
+            session.send("hello")
             session.expect("hello")
 
-    Parameters and methods are those of :class:`AsyncTestClient`, and described there. When it is left, neither a task
-    nor a thread stays behind.
+    Without ``with`` the app's lifespan does not run, and the thread runs while a session or a request does. Parameters
+    and methods are those of :class:`AsyncTestClient`, and described there. No task and no thread outlasts the client.
     """
 
     __test__ = False  # pytest: not a class of tests
@@ -166,7 +172,7 @@ class TestClient:
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
     ) -> None:
-        """Describe the client; it starts when it is entered."""
+        """Describe the client; entering it starts the app's lifespan."""
         self._client = AsyncTestClient(
             app,
             base_url,
@@ -177,7 +183,7 @@ class TestClient:
             raise_server_exceptions=raise_server_exceptions,
             max_queued=max_queued,
         )
-        self._portal: Portal | None = None
+        self._portal = Portal()
 
     @property
     def app(self) -> ASGIApp:
@@ -190,21 +196,19 @@ class TestClient:
         return self._client.cookies
 
     def __enter__(self) -> Self:
-        self._portal = Portal()
-        try:
+        with ExitStack() as undo:
+            undo.enter_context(self._portal)
             self._portal.call(self._client.__aenter__(), _outer_limit(self._client.timeout))
-        except BaseException:
-            self._close_portal()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         try:
-            self._entered().call(self._client.__aexit__(exc_type, exc, tb), _outer_limit(self._client.timeout))
+            self._portal.call(self._client.__aexit__(exc_type, exc, tb), _outer_limit(self._client.timeout))
         finally:
-            self._close_portal()
+            self._portal.close()
 
     def websocket_connect(
         self,
@@ -218,16 +222,16 @@ class TestClient:
         extensions: Mapping[str, Mapping[str, object]] = OFFERED_EXTENSIONS,
     ) -> WebSocketTestSession:
         """A connection to ``url``, made when it is entered."""
-        portal = self._entered()
         session = self._client.websocket_connect(
             url, subprotocols, params, headers, cookies, timeout, extensions=extensions
         )
-        return WebSocketTestSession(session, portal)
+        return WebSocketTestSession(session, self._portal)
 
     def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
         """The response to an HTTP request."""
         limit = _outer_limit(max(options.get("timeout", 0), self._client.timeout))
-        return self._entered().call(self._client.request(method, url, **options), limit)
+        with self._portal as portal:
+            return portal.call(self._client.request(method, url, **options), limit)
 
     def get(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
         """The response to ``GET``."""
@@ -248,15 +252,6 @@ class TestClient:
     def delete(self, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
         """The response to ``DELETE``."""
         return self.request("DELETE", url, **options)
-
-    def _entered(self) -> Portal:
-        if self._portal is None:
-            raise ConnectionStateError("the client is not entered: 'with TestClient(app) as client'")
-        return self._portal
-
-    def _close_portal(self) -> None:
-        portal, self._portal = self._entered(), None
-        portal.close()
 
 
 def _outer_limit(timeout: float) -> float:

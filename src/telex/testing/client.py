@@ -1,4 +1,4 @@
-"""The test clients: an app's lifespan around the test, WebSocket sessions and HTTP requests within."""
+"""The asynchronous test client: an app's lifespan around the test, WebSocket sessions and HTTP requests within."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 
-from telex.exceptions import ConnectionStateError
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import DENIAL_EXTENSION, Headers, QueryParams, http_url, target_url, websocket_scope
 from telex.testing.http import HTTPCaller, RequestOptions
@@ -34,7 +33,8 @@ class AsyncTestClient:
             await session.send_text("hello")
             await session.expect("hello")
 
-    Entering starts the app's lifespan, leaving ends the sessions that are still open and shuts the app down.
+    Entering starts the app's lifespan, leaving ends the sessions that are still open and shuts the app down. Without
+    ``async with`` the lifespan does not run; sessions and requests work all the same.
     """
 
     __test__ = False  # pytest: not a class of tests
@@ -51,16 +51,16 @@ class AsyncTestClient:
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
     ) -> None:
-        """Describe the client. It starts when it is entered.
+        """Describe the client. Entering it starts the app's lifespan.
 
         :param app: the app under test.
         :param base_url: what paths are under; ``https`` makes WebSocket connections ``wss``.
-        :param timeout: the limit in seconds of every wait that names none.
+        :param timeout: the default limit of every wait, in seconds.
         :param headers: sent with every handshake and request.
         :param cookies: the cookies to begin with; the app's own ``Set-Cookie`` headers are kept too.
         :param root_path: the scope's ``root_path``; paths are sent as they are written, with it or without.
-        :param raise_server_exceptions: raise the app's exceptions in the test; else it meets what a client would.
-        :param max_queued: how many messages may wait, in each direction, before a send does.
+        :param raise_server_exceptions: raise the app's exceptions in the test; else the test sees what a client would.
+        :param max_queued: how many messages each direction may hold; a send then waits.
         """
         self.app = app
         self.base_url = base_url
@@ -78,7 +78,7 @@ class AsyncTestClient:
     async def __aenter__(self) -> Self:
         lifespan = Lifespan(self.app, self.timeout)
         await lifespan.start()
-        self._lifespan = lifespan
+        self._lifespan, self._http = lifespan, None
         self._exits.push_async_callback(self._forget)
         self._exits.push_async_callback(lifespan.stop)
         return self
@@ -119,7 +119,7 @@ class AsyncTestClient:
             cookie=self.cookies.header(address, cookies),
             root_path=self._root_path,
             extensions=extensions,
-            state=self._entered().state,
+            state=self._state(),
         )
         options = SessionOptions(
             timeout=self.timeout if timeout is None else checked_timeout(timeout),
@@ -135,7 +135,6 @@ class AsyncTestClient:
         :raises MissingDependencyException: httpx is not installed.
         :raises TimeoutError: the app did not finish it in time.
         """
-        lifespan = self._entered()
         if self._http is None:
             self._http = HTTPCaller(
                 self.app,
@@ -143,7 +142,7 @@ class AsyncTestClient:
                 headers=self.headers,
                 cookies=self.cookies,
                 root_path=self._root_path,
-                state=lifespan.state,
+                state=self._state(),
                 raise_server_exceptions=self._raise_server_exceptions,
             )
             self._exits.push_async_callback(self._http.aclose)
@@ -179,7 +178,6 @@ class AsyncTestClient:
         self._lifespan = None
         self._http = None
 
-    def _entered(self) -> Lifespan:
-        if self._lifespan is None:
-            raise ConnectionStateError("the client is not entered: 'async with AsyncTestClient(app) as client'")
-        return self._lifespan
+    def _state(self) -> dict[str, object]:
+        """The state that the app's lifespan left for connections; empty where none runs."""
+        return {} if self._lifespan is None else self._lifespan.state

@@ -33,8 +33,8 @@ class Cookies(MutableMapping[str, str]):
         return "; ".join(filter(None, [*kept, *(f"{name}={value}" for name, value in more.items())]))
 
     def learn(self, url: str, headers: RawHeaders) -> None:
-        """Take over what the ``Set-Cookie`` headers of an answer from ``url`` say."""
-        self.jar.extract_cookies(cast("HTTPResponse", _Answer(headers)), _request(url))
+        """Store the cookies in the ``Set-Cookie`` headers of a response from ``url``."""
+        self.jar.extract_cookies(cast("HTTPResponse", _ResponseHeaders(headers)), _request(url))
 
     def __getitem__(self, name: str) -> str:
         return self._values()[name]
@@ -59,8 +59,8 @@ class Cookies(MutableMapping[str, str]):
         return {cookie.name: cookie.value or "" for cookie in self.jar}
 
 
-class _Answer:
-    """As much of an HTTP response as a cookie jar looks at."""
+class _ResponseHeaders:
+    """The part of an HTTP response that a cookie jar reads."""
 
     def __init__(self, headers: RawHeaders) -> None:
         self._headers = HeaderBlock()

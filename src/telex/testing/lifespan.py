@@ -6,7 +6,7 @@ import asyncio
 from typing import Literal
 
 from telex.testing.errors import ProtocolMisuse
-from telex.testing.tasks import GRACE, name_of, stop, whereabouts
+from telex.testing.tasks import GRACE, is_cancelled, name_of, stop, whereabouts
 from telex.types import ASGIApp, Message
 
 __all__ = ("Lifespan",)
@@ -86,10 +86,9 @@ class Lifespan:
     async def _run(self) -> None:
         try:
             await self._app({"type": "lifespan", "asgi": _VERSIONS, "state": self.state}, self._receive, self._send)
-        except asyncio.CancelledError:
-            pass  # only `stop` cancels
-        except BaseException as error:  # SystemExit too: it would take the event loop along
-            self._error = error
+        except BaseException as error:  # SystemExit too, which would end the event loop
+            if not (isinstance(error, asyncio.CancelledError) and is_cancelled()):  # only `stop` cancels this task
+                self._error = error
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -1,4 +1,9 @@
-"""One event loop in one background thread, for the synchronous faces."""
+"""One event loop in one background thread, for the synchronous clients.
+
+``anyio.from_thread.start_blocking_portal`` does the same, but its end has no limit: it waits for a blocked event loop,
+for a task that ignores its cancellation and for a worker thread for as long as they take, so a test would hang where
+this portal fails and names the function.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,8 @@ import sys
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 
 from telex.exceptions import ConnectionStateError
 from telex.testing.tasks import GRACE, frame_text, settled
@@ -18,14 +24,33 @@ T = TypeVar("T")
 
 
 class Portal:
-    """Runs coroutines on a loop of its own. :meth:`close` leaves neither a task nor a thread behind."""
+    """Runs coroutines on a loop of its own from the first ``with`` to the last of those that are open at once.
+
+    :meth:`close` leaves neither a task nor a thread behind.
+    """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._workers = ThreadPoolExecutor(thread_name_prefix="telex-testing-worker")
-        self._loop.set_default_executor(self._workers)
-        self._thread = threading.Thread(target=self._run, name="telex-testing", daemon=True)
-        self._thread.start()
+        self._users = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._workers: ThreadPoolExecutor
+        self._thread: threading.Thread
+
+    def __enter__(self) -> Self:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._workers = ThreadPoolExecutor(thread_name_prefix="telex-testing-worker")
+            self._loop.set_default_executor(self._workers)
+            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="telex-testing", daemon=True)
+            self._thread.start()
+        self._users += 1
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._users -= 1
+        if self._users <= 0:
+            self.close()
 
     def call(self, coroutine: Coroutine[Any, Any, T], limit: float) -> T:
         """The result of ``coroutine``.
@@ -33,9 +58,12 @@ class Portal:
         :raises TimeoutError: it took longer than ``limit`` seconds. Its own limits are shorter: the loop is blocked.
         :raises ConnectionStateError: the portal is closed.
         """
-        if self._loop.is_closed():
+        if self._loop is None:
             coroutine.close()
-            raise ConnectionStateError("the client has been left")
+            raise ConnectionStateError(
+                "the client has been left, or the session is not entered:"
+                " 'with client.websocket_connect(...) as session'"
+            )
         future = asyncio.run_coroutine_threadsafe(settled(coroutine), self._loop)
         try:
             result, error = future.result(limit)
@@ -47,11 +75,14 @@ class Portal:
         return cast("T", result)  # without an error there is one
 
     def close(self) -> None:
-        """Cancel what still runs, stop the loop, join the thread.
+        """Cancel what still runs, stop the loop, join the thread; harmless when that is done.
 
         :raises TimeoutError: the app blocks the loop or a worker thread, so that a thread is left behind.
         """
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        loop, self._loop, self._users = self._loop, None, 0
+        if loop is None:
+            return
+        loop.call_soon_threadsafe(loop.stop)
         self._thread.join(4 * GRACE)
         if self._thread.is_alive():
             raise TimeoutError(f"the app blocks its event loop, the thread is left behind {self._where()}")
@@ -61,16 +92,17 @@ class Portal:
         if joining.is_alive():
             raise TimeoutError("the app still runs a function in a worker thread, which is left behind")
 
-    def _run(self) -> None:
-        self._loop.run_forever()
-        leftovers = asyncio.all_tasks(self._loop)
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_forever()
+        leftovers = asyncio.all_tasks(loop)
         for task in leftovers:
             task.cancel()
         if leftovers:
-            self._loop.run_until_complete(asyncio.wait(leftovers, timeout=GRACE))
-        generators = self._loop.create_task(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(asyncio.wait({generators}, timeout=GRACE))
-        self._loop.close()
+            loop.run_until_complete(asyncio.wait(leftovers, timeout=GRACE))
+        generators = loop.create_task(loop.shutdown_asyncgens())
+        loop.run_until_complete(asyncio.wait({generators}, timeout=GRACE))
+        loop.close()
 
     def _where(self) -> str:
         frame = sys._current_frames().get(self._thread.ident or 0)

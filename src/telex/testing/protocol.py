@@ -14,14 +14,14 @@ from telex.status_codes import MAX_CLOSE_REASON_BYTES, SENDABLE_CLOSE_CODES, is_
 from telex.testing.errors import ProtocolMisuse
 from telex.types import Message
 
-__all__ = ("AppProtocol", "check_close", "sendable_code")
+__all__ = ("AppProtocol", "ConnectionPhase", "check_close", "sendable_code")
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 section 5.6.2, lower-cased as ASGI wants it
 _FORBIDDEN_IN_VALUES: Final = re.compile(rb"[\r\n\0]")
 
 
-class State(Enum):
-    """Where a connection stands, seen from the app's sends."""
+class ConnectionPhase(Enum):
+    """The state of a connection, as the app's sends determine it."""
 
     CONNECTING = "before accept"
     OPEN = "after accept"
@@ -29,13 +29,13 @@ class State(Enum):
     CLOSED = "after its close"
 
 
-_NEXT: Final[dict[tuple[State, str], State]] = {
-    (State.CONNECTING, "websocket.accept"): State.OPEN,
-    (State.CONNECTING, "websocket.close"): State.CLOSED,
-    (State.CONNECTING, "websocket.http.response.start"): State.DENYING,
-    (State.OPEN, "websocket.send"): State.OPEN,
-    (State.OPEN, "websocket.close"): State.CLOSED,
-    (State.DENYING, "websocket.http.response.body"): State.DENYING,  # the last one closes
+_NEXT: Final[dict[tuple[ConnectionPhase, str], ConnectionPhase]] = {
+    (ConnectionPhase.CONNECTING, "websocket.accept"): ConnectionPhase.OPEN,
+    (ConnectionPhase.CONNECTING, "websocket.close"): ConnectionPhase.CLOSED,
+    (ConnectionPhase.CONNECTING, "websocket.http.response.start"): ConnectionPhase.DENYING,
+    (ConnectionPhase.OPEN, "websocket.send"): ConnectionPhase.OPEN,
+    (ConnectionPhase.OPEN, "websocket.close"): ConnectionPhase.CLOSED,
+    (ConnectionPhase.DENYING, "websocket.http.response.body"): ConnectionPhase.DENYING,  # the last one closes
 }
 
 
@@ -44,7 +44,7 @@ class AppProtocol:
 
     def __init__(self, subprotocols: Collection[str], *, may_deny: bool) -> None:
         """``subprotocols`` are those that the client offered; ``may_deny`` that it offered the denial extension."""
-        self.state: State = State.CONNECTING
+        self.state: ConnectionPhase = ConnectionPhase.CONNECTING
         self._subprotocols = subprotocols
         self._may_deny = may_deny
 
@@ -63,7 +63,7 @@ class AppProtocol:
         if kind == "websocket.accept":
             self._check_offered(event.get("subprotocol"))
         is_last = kind == "websocket.http.response.body" and not event.get("more_body", False)
-        self.state = State.CLOSED if is_last else following
+        self.state = ConnectionPhase.CLOSED if is_last else following
 
     def _allowed(self) -> str:
         allowed = [kind for state, kind in _NEXT if state is self.state]

@@ -17,8 +17,8 @@ import msgspec
 
 from telex.codecs import writer
 from telex.exceptions import ConnectionStateError, SerializationException, WebSocketDisconnect
+from telex.testing.app_run import AppRun
 from telex.testing.errors import WebSocketDenied
-from telex.testing.link import Link
 from telex.testing.matching import Predicate, describe, disconnect_of, expects_close, match, payload, show
 from telex.testing.protocol import check_close
 from telex.testing.tasks import unmasked
@@ -62,7 +62,7 @@ class AsyncWebSocketTestSession:
         self._scope = scope
         self._options = options
         self._registry = registry
-        self._link: Link | None = None  # from the handshake on
+        self._run: AppRun | None = None  # from the handshake on
         self._closed: WebSocketDisconnect | None = None  # as the client knows it: its own close, or the one received
 
     @property
@@ -78,19 +78,19 @@ class AsyncWebSocketTestSession:
         :raises WebSocketDenied: the app answered with an HTTP response.
         :raises WebSocketDisconnect: the app closed instead of accepting.
         """
-        if self._link is None:
+        if self._run is None:
             self._registry.add(self)
-            self._link = Link(
+            self._run = AppRun(
                 self._app,
                 self._scope,
                 max_queued=self._options.max_queued,
                 raise_server_exceptions=self._options.raise_server_exceptions,
             )
             try:
-                await self._shake_hands(self._link)
+                await self._shake_hands(self._run)
             except (TimeoutError, asyncio.CancelledError):
                 self._registry.discard(self)
-                await self._link.abandon()
+                await self._run.abandon()
                 raise
             except BaseException:
                 await self.aclose()
@@ -106,8 +106,8 @@ class AsyncWebSocketTestSession:
         """
         self._registry.discard(self)
         self._disconnect(WebSocketDisconnect(1000))
-        if self._link is not None:
-            await self._link.finish(self.timeout)
+        if self._run is not None:
+            await self._run.finish(self.timeout)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close as a client does; harmless when the connection is closed already.
@@ -131,20 +131,22 @@ class AsyncWebSocketTestSession:
 
     # -- sending
 
-    async def send(self, data: str | bytes, mode: Mode = "text") -> None:
-        """Send ``data`` as a frame of ``mode``; text in a binary frame, or the reverse, goes as UTF-8."""
-        if mode == "text":
-            await self.send_raw({"type": "websocket.receive", "text": data if isinstance(data, str) else data.decode()})
+    async def send(self, data: object, mode: Mode | None = None) -> None:
+        """Send ``data``: a str as a text message, bytes as a binary one, anything else as JSON in a text message.
+
+        ``mode`` chooses the kind of frame instead; text in a binary frame, and the reverse, goes as UTF-8.
+        """
+        raw = data if isinstance(data, (str, bytes)) else _raw(data)
+        if (mode or ("text" if isinstance(raw, str) else "binary")) == "text":
+            await self.send_raw({"type": "websocket.receive", "text": raw if isinstance(raw, str) else raw.decode()})
         else:
-            await self.send_raw(
-                {"type": "websocket.receive", "bytes": data.encode() if isinstance(data, str) else data}
-            )
+            await self.send_raw({"type": "websocket.receive", "bytes": raw.encode() if isinstance(raw, str) else raw})
 
     async def send_text(self, data: str) -> None:
         """Send a text message."""
         await self.send(data)
 
-    async def send_bytes(self, data: bytes) -> None:
+    async def send_bytes(self, data: bytes | bytearray | memoryview) -> None:
         """Send a binary message."""
         await self.send(data, mode="binary")
 
@@ -165,14 +167,14 @@ class AsyncWebSocketTestSession:
         :raises WebSocketDisconnect: the app's close was received before.
         :raises TimeoutError: as many messages wait as the client's ``max_queued`` allows, and the app reads none.
         """
-        link = self._connected()
+        run = self._connected()
         if self._closed is not None:
-            raise ConnectionStateError("a send after close()") if link.left else self._closed
+            raise ConnectionStateError("a send after close()") if run.left else self._closed
         if event["type"] == "websocket.disconnect":
             self._closed = disconnect_of(event)
-            link.disconnect(event)
+            run.disconnect(event)
         else:
-            await link.put(event, self.timeout)
+            await run.put(event, self.timeout)
 
     # -- receiving
 
@@ -270,10 +272,10 @@ class AsyncWebSocketTestSession:
 
         :raises AssertionError: it came.
         """
-        link = self._connected()
+        run = self._connected()
         deadline = time.monotonic() + timeout
         index = 0
-        while (event := await link.look(index, deadline - time.monotonic())) is not None:
+        while (event := await run.look(index, deadline - time.monotonic())) is not None:
             if event["type"] == "websocket.close":
                 return
             if expected is None or _matches(expected, event, mode):
@@ -283,8 +285,8 @@ class AsyncWebSocketTestSession:
 
     # -- how
 
-    async def _shake_hands(self, link: Link) -> None:
-        await link.put({"type": "websocket.connect"}, self.timeout)
+    async def _shake_hands(self, run: AppRun) -> None:
+        await run.put({"type": "websocket.connect"}, self.timeout)
         event = await self._next("no answer to websocket.connect came", None)
         if closed := self._closed_by(event):
             raise closed
@@ -305,10 +307,10 @@ class AsyncWebSocketTestSession:
         return bytes(body)
 
     async def _next(self, what: str, timeout: float | None) -> Message:
-        link = self._connected()
-        event = await link.take(self.timeout if timeout is None else timeout, what)
+        run = self._connected()
+        event = await run.take(self.timeout if timeout is None else timeout, what)
         if event is None:
-            self._closed = self._closed or link.ending()
+            self._closed = self._closed or run.ending()
             raise self._closed
         return event
 
@@ -321,14 +323,14 @@ class AsyncWebSocketTestSession:
         return None
 
     def _disconnect(self, closed: WebSocketDisconnect) -> None:
-        if self._link is not None and self._closed is None:
+        if self._run is not None and self._closed is None:
             self._closed = closed
-            self._link.disconnect({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
+            self._run.disconnect({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
 
-    def _connected(self) -> Link:
-        if self._link is None:
+    def _connected(self) -> AppRun:
+        if self._run is None:
             raise ConnectionStateError("not connected yet: 'async with client.websocket_connect(...) as session'")
-        return self._link
+        return self._run
 
 
 def _matches(expected: object, event: Message, mode: Mode) -> bool:
@@ -337,6 +339,10 @@ def _matches(expected: object, event: Message, mode: Mode) -> bool:
     except AssertionError:
         return False
     return True
+
+
+def _raw(data: object) -> str | bytes:
+    return bytes(data) if isinstance(data, (bytearray, memoryview)) else _write_text(data)
 
 
 def _decoded(decode: Callable[[Any], Any], data: Any) -> Any:

@@ -11,7 +11,18 @@ from typing import Any, Final, TypeVar
 
 from telex.types import ASGIApp
 
-__all__ = ("GRACE", "bounded", "checked_timeout", "frame_text", "name_of", "settled", "stop", "unmasked", "whereabouts")
+__all__ = (
+    "GRACE",
+    "bounded",
+    "checked_timeout",
+    "frame_text",
+    "is_cancelled",
+    "name_of",
+    "settled",
+    "stop",
+    "unmasked",
+    "whereabouts",
+)
 
 T = TypeVar("T")
 
@@ -60,10 +71,16 @@ async def settled(wait: Awaitable[T]) -> tuple[T, None] | tuple[None, BaseExcept
     """
     try:
         return await wait, None
-    except asyncio.CancelledError:
-        raise
     except BaseException as error:
+        if isinstance(error, asyncio.CancelledError) and is_cancelled():
+            raise
         return None, error
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the running task; a ``CancelledError`` may also come from a task that it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> None:
@@ -73,8 +90,8 @@ async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> Non
     """
     try:
         await leave
-    except Exception as found:
-        if failure is None:
+    except (Exception, asyncio.CancelledError) as found:
+        if failure is None or (isinstance(found, asyncio.CancelledError) and is_cancelled()):
             raise
         if found.__context__ is failure:
             found.__context__ = None  # it stands above the note already

@@ -14,16 +14,16 @@ from telex.testing.errors import ClientGone, ProtocolMisuse, WebSocketDenied
 from telex.testing.handshake import DENIAL_EXTENSION
 from telex.testing.matching import disconnect_of
 from telex.testing.pipe import Pipe
-from telex.testing.protocol import AppProtocol, State
-from telex.testing.tasks import bounded, name_of, stop, whereabouts
+from telex.testing.protocol import AppProtocol, ConnectionPhase
+from telex.testing.tasks import bounded, is_cancelled, name_of, stop, whereabouts
 from telex.types import ASGIApp, Message, Scope
 
-__all__ = ("Link",)
+__all__ = ("AppRun",)
 
 T = TypeVar("T")
 
 
-class Link:
+class AppRun:
     """Runs an app on one connection and tells how it went."""
 
     def __init__(self, app: ASGIApp, scope: Scope, *, max_queued: int, raise_server_exceptions: bool) -> None:
@@ -144,10 +144,11 @@ class Link:
     async def _run(self) -> None:
         try:
             await self._app(self._scope, self._receive, self._send)
-        except (ClientGone, asyncio.CancelledError):
-            pass  # it may let the one pass; the other is the session's doing, which says so itself
-        except BaseException as error:  # SystemExit too: it would take the event loop along
-            self._error = error
+        except ClientGone:
+            pass  # an app may let it through
+        except BaseException as error:  # SystemExit too, which would end the event loop
+            if not (isinstance(error, asyncio.CancelledError) and is_cancelled()):  # only the session cancels this task
+                self._error = error
         finally:
             self._from_app.end()
             self._to_app.end()
@@ -165,15 +166,15 @@ class Link:
     async def _send(self, event: Message) -> None:
         async with self._sending:
             self._check_present()
-            was_open = self._protocol.state is State.OPEN
+            was_open = self._protocol.state is ConnectionPhase.OPEN
             try:
                 self._protocol.advance(event)
             except ProtocolMisuse as misuse:
                 self._misuse = self._misuse or misuse
                 self._from_app.end()
                 raise
-            self._accepted = self._accepted or self._protocol.state is State.OPEN
-            if self._protocol.state is State.CLOSED:
+            self._accepted = self._accepted or self._protocol.state is ConnectionPhase.OPEN
+            if self._protocol.state is ConnectionPhase.CLOSED:
                 self._to_app.end(_disconnect_after(event, was_open=was_open))
             if not await self._from_app.put(event):
                 self._check_present()
