@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("application",),
     ("testing",),
     ("cli",),
+    ("__main__",),
 )
 LEVELS: Mapping[str, int] = {unit: level for level, units in enumerate(FLOORS) for unit in units}
 INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {

@@ -121,7 +121,25 @@ def test_the_version_is_the_packages() -> None:
 def test_help_names_the_commands() -> None:
     ended = output_of(TELEX, "--help")
     assert "Serve TARGET until Ctrl+C or SIGTERM." in ended.stdout
-    assert "Print what TARGET serves" in ended.stdout
+    assert "Print the routes of TARGET." in ended.stdout
+
+
+def test_help_has_no_cut_sentences_and_ends() -> None:
+    for command in ((), ("run",), ("routes",)):
+        ended = output_of(TELEX, *command, "--help")
+        assert ended.returncode == 0, ended.stderr
+        assert "..." not in ended.stdout.partition("\n")[2]
+        assert max(map(len, ended.stdout.splitlines())) <= 80
+
+
+def test_the_package_runs_as_a_module(folder: Path) -> None:
+    module = (sys.executable, "-m", "telex")
+    assert output_of(*module, "--version").stdout == f"telex {telex.__version__}\n"
+    assert output_of(*module, "--help").stdout == output_of(TELEX, "--help").stdout
+    ended = output_of(*module, "routes", "app:app", cwd=folder)
+    assert ended.returncode == 0, ended.stderr
+    assert "/v1/moves/{room:str}" in ended.stdout
+    assert output_of(*module, "routes", "nowhere:app", cwd=folder).returncode == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The commands. Imported once it is known that click and rich are there."""
+"""The commands. ``main`` imports this module, and reports click or rich if they are not installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from telex.cli.routes import routes_table
 __all__ = ("telex",)
 
 _app_dir = click.option(
-    "--app-dir", default=".", metavar="DIR", show_default=True, help="Where modules are imported from."
+    "--app-dir", default=".", metavar="DIR", show_default=True, help="The directory that modules are imported from."
 )
 _factory = click.option("--factory", is_flag=True, default=None, help="TARGET is a function that makes the app.")
 
@@ -22,40 +22,45 @@ _factory = click.option("--factory", is_flag=True, default=None, help="TARGET is
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="telex", message="%(prog)s %(version)s")
 def telex() -> None:
-    """WebSockets, typed: run an app, or look at it.
+    """Serve an app, or print its routes.
 
-    TARGET is always module:attribute, such as chat.app:app.
+    TARGET is module:attribute, such as chat.app:app.
+
+    \b
+    telex run chat.app:app --reload
+    telex routes chat.app:app
+    telex run --help
     """
 
 
-@telex.command()
+@telex.command(short_help="Serve TARGET until Ctrl+C or SIGTERM.")
 @click.argument("target")
 @click.option("--host", help="The address to listen on (default: 127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65535), help="The port (default: 8000); 0 takes a free one.")
+@click.option("--port", type=click.IntRange(0, 65535), help="The port (default: 8000); 0 chooses a free one.")
 @click.option("--uds", metavar="PATH", help="A Unix socket to listen on instead.")
-@click.option("--fd", type=int, help="A listening socket that another process opened.")
+@click.option("--fd", type=int, help="The descriptor of a socket that already listens.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that serve the app (default: 1).")
-@click.option("--reload", is_flag=True, default=None, help="Start anew when a Python file changes.")
-@click.option("--reload-dir", "reload_dirs", multiple=True, metavar="DIR", help="What to watch; may be given often.")
+@click.option("--reload", is_flag=True, default=None, help="Restart when a Python file changes.")
+@click.option("--reload-dir", "reload_dirs", multiple=True, metavar="DIR", help="A directory to watch (repeatable).")
 @_factory
 @_app_dir
-@click.option("--root-path", metavar="PATH", help="The path that a proxy in front serves the app under.")
+@click.option("--root-path", metavar="PATH", help="The path under which a proxy serves the app.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The private key, for https and wss.")
-@click.option("--ssl-keyfile-password", metavar="TEXT", help="What the private key is encrypted with.")
-@click.option("--ssl-certfile", metavar="FILE", help="The certificate, with those between it and the authority.")
+@click.option("--ssl-keyfile-password", metavar="TEXT", help="The password of the private key.")
+@click.option("--ssl-certfile", metavar="FILE", help="The certificate chain.")
 @click.option(
     "--log-level",
     type=click.Choice(["critical", "error", "warning", "info", "debug", "trace"]),
-    help="The least severe lines that are logged (default: info).",
+    help="The lowest level that is logged (default: info).",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines to read, or JSON (default: text).")
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="The format of log lines (default: text).")
 @click.option("--access-log/--no-access-log", default=None, help="Log each request and handshake (default: yes).")
-@click.option("--drain-timeout", type=float, metavar="SECONDS", help="The time to stop gracefully in (default: 30).")
+@click.option("--drain-timeout", type=float, metavar="SECONDS", help="How long a graceful stop may take (default: 30).")
 def run(target: str, app_dir: str, **settings: object) -> None:
     """Serve TARGET until Ctrl+C or SIGTERM.
 
-    Every setting of the server may also be an environment variable: TELEX_PORT=9000, TELEX_PING_INTERVAL=30. An option
-    here counts more.
+    Each setting of the server can also be an environment variable, such as TELEX_PORT=9000 or
+    TELEX_PING_INTERVAL=30. An option on the command line comes before it.
     """
     given = {name: value for name, value in settings.items() if value is not None and value != ()}
     try:
@@ -66,18 +71,18 @@ def run(target: str, app_dir: str, **settings: object) -> None:
 
 
 def _serve(target: str, given: dict[str, object]) -> None:
-    """Run Telex's own server. Imported here, for the other commands do without uvicorn and picows."""
+    """Run Telex's server. Imported here, as the other commands do not need uvicorn and picows."""
     from telex.cli.serving import serve
 
     serve(target, given)
 
 
-@telex.command()
+@telex.command(short_help="Print the routes of TARGET.")
 @click.argument("target")
 @_factory
 @_app_dir
 def routes(target: str, app_dir: str, factory: bool | None) -> None:
-    """Print what TARGET serves: paths, handlers, messages, guards and dependencies."""
+    """Print the routes of TARGET: paths, handlers, messages, guards and dependencies."""
     try:
         make_importable(app_dir)
         app = load_telex(target, factory=bool(factory))
@@ -90,7 +95,7 @@ def routes(target: str, app_dir: str, factory: bool | None) -> None:
 
 
 _UNFOLDED = 10_000
-"""Columns for a pipe: each row stays one line, whatever it holds."""
+"""Columns of output that is not a terminal: each row stays on one line."""
 
 
 def _fail(problem: LoadError) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Finds the app that ``module:attribute`` names, and says what is there where it is not."""
+"""Loads the app that ``module:attribute`` names. Its errors name what the module has instead."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ("LoadError", "check_target", "load_app", "load_telex", "make_importab
 
 
 class LoadError(Exception):
-    """No app can be had under that name; the text says why, and what to write instead."""
+    """The app cannot be loaded; the text says why, and what to write instead."""
 
 
 def make_importable(folder: str) -> None:
     """Put ``folder`` first on the path that modules are imported from.
 
-    :raises LoadError: it is no folder.
+    :raises LoadError: it is not a directory.
     """
     path = Path(folder).resolve()
     if not path.is_dir():
@@ -48,7 +48,7 @@ def check_target(target: str) -> tuple[str, str]:
 def load_app(target: str, *, factory: bool = False) -> ASGIApp:
     """The ASGI app that ``target`` names; with ``factory``, the one that the function of that name makes.
 
-    :raises LoadError: there is none, or it cannot be built. Anything else that the user's module raises passes through.
+    :raises LoadError: there is none, or it cannot be built. Other exceptions of the user's module are not caught.
     """
     name, attribute = check_target(target)
     module = _import(name)
@@ -64,7 +64,7 @@ def load_app(target: str, *, factory: bool = False) -> ASGIApp:
 
 
 def load_telex(target: str, *, factory: bool = False) -> Telex:
-    """As :func:`load_app`, for commands that look into the app.
+    """As :func:`load_app`, for commands that read the app's plans.
 
     :raises LoadError: what is found is not a ``Telex``.
     """
@@ -104,7 +104,7 @@ def _checked(found: object, target: str, module: ModuleType) -> ASGIApp:
 
 
 def _apps_of(module: ModuleType) -> str:
-    """What of ``module`` could have been meant."""
+    """The apps in ``module``, for an error text."""
     apps = [name for name, value in vars(module).items() if isinstance(value, Telex)]
     if apps:
         return "it has " + ", ".join(f"{module.__name__}:{name}" for name in apps)

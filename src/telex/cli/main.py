@@ -1,4 +1,4 @@
-"""``telex``: where the command line starts, also where its libraries are missing."""
+"""The entry point of the command line. It works, to report it, where the libraries of the commands are missing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 __all__ = ("main",)
 
 _NEEDED: Final = {"click": "cli", "rich": "cli", "uvicorn": "server", "picows": "server"}
-"""The libraries of the command line, and the extra that brings each."""
+"""The libraries of the command line, and the extra that installs each."""
 
 
 def main() -> None:

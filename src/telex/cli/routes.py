@@ -1,4 +1,4 @@
-"""The table of ``telex routes``, read from the plans that serve."""
+"""The table of ``telex routes``, made from the app's plans."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _shape(shape: MessageShape) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """An annotation as its author wrote it: without the modules of its names."""
+    """An annotation without the modules of its names."""
     written = annotation.__qualname__ if isinstance(annotation, type) and not _is_generic(annotation) else annotation
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(written))
 

@@ -1,4 +1,4 @@
-"""``telex run``'s server: the only place that knows which one it is."""
+"""Serves an app with Telex's server, for ``telex run``."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ("serve",)
 
 
 def serve(target: str, given: dict[str, object]) -> None:
-    """Serve ``target`` with the settings that were given, else those of the environment, else the defaults.
+    """Serve ``target``. The settings in ``given`` come before those of the environment and the defaults.
 
-    :raises LoadError: there is no such app, or a setting in the environment does not fit.
+    :raises LoadError: there is no such app, or a setting in the environment is invalid.
     """
     try:
         settings = Settings.read(given)
     except ImproperlyConfiguredException as exc:
         raise LoadError(str(exc)) from exc
     if settings.reload:
-        check_target(target)  # no more than that: the reloader waits for an app that cannot be loaded to be mended
+        check_target(target)  # the app is not loaded: the reloader waits for an edit when that fails
         run(target, settings)
         return
     app = load_app(target, factory=settings.factory)

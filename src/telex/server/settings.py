@@ -40,7 +40,7 @@ class Settings(Limits):
     backlog: int = 2048
     workers: int = 1
     reload: bool = False
-    """Start anew when a Python file changes. For development."""
+    """Restart when a Python file changes. For development."""
     reload_dirs: tuple[str, ...] = ()
     factory: bool = False
     """Whether the app is a function that makes the app."""
