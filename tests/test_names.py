@@ -16,14 +16,10 @@ KNOWN_TWICE: frozenset[str] = frozenset(
         "Handle",
         "Lifespan",
         "Link",
-        "Member",
         "Scope",
         "Slots",
-        "Source",
-        "State",
-        "Step",
     }
-    | {"_Answer", "_Node"}
+    | {"_Node"}
 )
 """Names that still stand twice. It only shrinks."""
 
