@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
+    ("annotations",),
     ("signatures", "events", "event_reader", "ends", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
     ("streams",),
@@ -75,7 +76,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("runner",),
     ),
     "dto": (
-        ("config", "code", "hints"),
+        ("config", "code"),
         ("fields", "field_paths"),
         ("nodes",),
         ("containers", "failures"),

@@ -18,8 +18,8 @@ from telex import (
     websocket_listener,
     websocket_stream,
 )
+from telex.annotations import read_hints
 from telex.dto import DataclassDTO, DTOConfig, DTOData
-from telex.signatures import read_hints
 from tests.support.live import asked, asked_json, connected, denied, heard, serving, soon, talking
 from tests.support.peer import Peer, scope
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pytest
 
+from telex.annotations import split_annotated
 from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
-from telex.signatures import (
-    Kind,
-    class_attribute,
-    describe,
-    is_undecorated,
-    positional_count,
-    read_signature,
-    split_annotated,
-)
+from telex.signatures import Kind, class_attribute, describe, is_undecorated, positional_count, read_signature
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -63,6 +57,14 @@ def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
     return wrapper
 
 
+def made_async(fn: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(fn)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    return wrapper
+
+
 def test_parameters_have_annotation_metadata_and_default() -> None:
     signature = read_signature(sync)
     a, b = signature.parameters
@@ -90,7 +92,17 @@ def test_parameters_have_annotation_metadata_and_default() -> None:
         (Made(1), Kind.ASYNC),
         (Made(1).method, Kind.ASYNC),
         (functools.partial(coroutine, a=1), Kind.ASYNC),
-        (decorated(coroutine), Kind.ASYNC),
+        (decorated(coroutine), Kind.MAYBE_ASYNC),
+        (decorated(Made(1).method), Kind.MAYBE_ASYNC),
+        (decorated(generator), Kind.MAYBE_GENERATOR),
+        (decorated(async_generator), Kind.MAYBE_GENERATOR),
+        (decorated(sync), Kind.SYNC),
+        (functools.lru_cache(sync), Kind.SYNC),
+        (functools.lru_cache(coroutine), Kind.MAYBE_ASYNC),
+        (made_async(sync), Kind.ASYNC),
+        (functools.partial(made_async(sync)), Kind.ASYNC),
+        (contextlib.contextmanager(generator), Kind.SYNC),
+        (contextlib.asynccontextmanager(async_generator), Kind.SYNC),
     ],
 )
 def test_every_kind_of_callable(fn: Callable[..., Any], kind: Kind) -> None:

@@ -69,10 +69,8 @@ class Call:
     async def __call__(self, slots: Slots, **given: object) -> Any:
         """Call it, in a thread if it asked for that, and await it if it is asynchronous."""
         bound = self.bind(slots)
-        if self.in_thread:
-            return await run_in_thread(bound, **given)
-        result = bound(**given)
-        return await result if self.signature.kind is Kind.ASYNC else result
+        result = await run_in_thread(bound, **given) if self.in_thread else bound(**given)
+        return await result if hasattr(result, "__await__") else result
 
 
 def provider_step(call: Call, index: int, cached_by: Hashable | None, cache: Cache) -> Step:
@@ -86,10 +84,20 @@ def provider_step(call: Call, index: int, cached_by: Hashable | None, cache: Cac
     async def fill(slots: Slots, _: AsyncExitStack) -> None:
         slots[index] = await call(slots)
 
+    async def fill_by_result(slots: Slots, exits: AsyncExitStack) -> None:
+        value = await call(slots)
+        if isinstance(value, (Generator, AsyncGenerator)):
+            enter = _enter_inline if isinstance(value, Generator) else _enter_async
+            slots[index] = await _set_up(value, enter, call.signature.where, exits)
+        else:
+            slots[index] = value
+
     async def fill_cached(slots: Slots, _: AsyncExitStack) -> None:
         slots[index] = await cache.get(cached_by, partial(call, slots))
 
-    return fill if cached_by is None else fill_cached
+    if cached_by is not None:
+        return fill_cached
+    return fill_by_result if call.signature.kind is Kind.MAYBE_GENERATOR else fill
 
 
 # -- generators: set up now, resumed once at the end
@@ -99,24 +107,28 @@ _Enter: TypeAlias = Callable[[Any], Awaitable[tuple[object, _Resume]]]
 
 
 def _generator_step(call: Call, index: int, enter: _Enter) -> Step:
-    where = call.signature.where
-
     async def fill(slots: Slots, exits: AsyncExitStack) -> None:
-        try:
-            slots[index], resume = await enter(call.bind(slots)())
-        except (StopIteration, StopAsyncIteration) as exc:
-            raise RuntimeError(f"the dependency {where} ended without a yield") from exc
-
-        async def exit_generator(_: object, exc: BaseException | None, __: object) -> bool:
-            try:
-                await resume(exc)
-            except (StopIteration, StopAsyncIteration):
-                return False
-            raise RuntimeError(f"the dependency {where} yields more than once")
-
-        exits.push_async_exit(exit_generator)
+        slots[index] = await _set_up(call.bind(slots)(), enter, call.signature.where, exits)
 
     return fill
+
+
+async def _set_up(generator: Any, enter: _Enter, where: str, exits: AsyncExitStack) -> object:
+    """What ``generator`` yields; its rest runs when ``exits`` closes."""
+    try:
+        value, resume = await enter(generator)
+    except (StopIteration, StopAsyncIteration) as exc:
+        raise RuntimeError(f"the dependency {where} ended without a yield") from exc
+
+    async def exit_generator(_: object, exc: BaseException | None, __: object) -> bool:
+        try:
+            await resume(exc)
+        except (StopIteration, StopAsyncIteration):
+            return False
+        raise RuntimeError(f"the dependency {where} yields more than once")
+
+    exits.push_async_exit(exit_generator)
+    return value
 
 
 async def _enter_async(generator: AsyncGenerator[object, None]) -> tuple[object, _Resume]:

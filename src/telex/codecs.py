@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias, Union, get_a
 
 import msgspec
 
+from telex.annotations import split_annotated
 from telex.exceptions import ImproperlyConfiguredException, SerializationException, ValidationException
-from telex.signatures import split_annotated
 from telex.types import Mode, TypeDecoder, TypeEncoder
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from telex.datastructures import Empty, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
 from telex.renamed import litestars_names
-from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, read_signature
+from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, is_context_manager, read_signature
 from telex.slow_callbacks import report_blocking
 from telex.types import TypeDecoder
 
@@ -137,7 +137,7 @@ class Graph:
         :raises ImproperlyConfiguredException: a parameter that nothing provides, or a cycle.
         """
         signature = read_signature(fn, self._namespace)
-        in_thread = in_thread and signature.kind in {Kind.SYNC, Kind.GENERATOR}
+        in_thread = in_thread and signature.kind not in {Kind.ASYNC, Kind.ASYNC_GENERATOR}
         if self._debug and signature.kind is Kind.SYNC and not in_thread:
             fn = report_blocking(fn, signature.where)
         return Call(fn, signature, self._arguments(signature, skip, scope), in_thread)
@@ -311,6 +311,10 @@ class Graph:
     def _add_provider(self, provider: Provide) -> int:
         scope: Scope = "connection" if provider.use_cache else provider.scope
         call = self.call(provider.dependency, scope=scope, in_thread=provider.sync_to_thread)
+        if is_context_manager(provider.dependency):
+            raise ImproperlyConfiguredException(
+                f"{call.signature.where} is a context manager: remove the decorator, Telex enters generators itself"
+            )
         if provider.use_cache and call.signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}:
             raise ImproperlyConfiguredException(
                 f"{call.signature.where} is a generator, which is cleaned up: use_cache=True cannot keep it"

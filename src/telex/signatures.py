@@ -1,15 +1,18 @@
-"""Reads a function once. The only module that uses ``inspect`` and ``get_type_hints``."""
+"""Reads a function once: what it takes, what it gives and how, and where it stands."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, is_dataclass
 from enum import Enum, auto
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hints
+from types import MethodType
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
+from telex.annotations import expand, field_hints, method_arguments, split_annotated, substitute
 from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
 
@@ -20,11 +23,10 @@ __all__ = (
     "ParameterInfo",
     "Signature",
     "describe",
+    "is_context_manager",
     "is_undecorated",
     "positional_count",
-    "read_hints",
     "read_signature",
-    "split_annotated",
     "with_parameters",
 )
 
@@ -39,6 +41,10 @@ class Kind(Enum):
     ASYNC = auto()
     GENERATOR = auto()
     ASYNC_GENERATOR = auto()
+    MAYBE_ASYNC = auto()
+    """A plain function around a coroutine function: its result tells whether it is to be awaited."""
+    MAYBE_GENERATOR = auto()
+    """A plain function around a generator function: its result tells whether it is a generator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,32 +115,23 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     if not callable(fn):
         raise ImproperlyConfiguredException(f"{where} is not callable: pass a function, a method or a class")
     try:
-        signature = inspect.signature(fn)
+        signature = _signature(fn)
     except (ValueError, TypeError) as exc:
         raise ImproperlyConfiguredException(f"the signature of {where} cannot be read: {exc}") from exc
-    hints = _hints(fn, dict(namespace or {}), where)
+    hints = _class_hints(fn, signature) if inspect.isclass(fn) else {}
+    if not inspect.isclass(fn) or not signature.parameters.keys() <= hints.keys():
+        hints |= _hints(fn, dict(namespace or {}), where)
     parameters = tuple(
         _parameter(parameter, hints, where)
         for parameter in signature.parameters.values()
         if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
         and parameter.name not in _bound_names(fn)
+        and type(parameter.default).__name__ != "_HAS_DEFAULT_FACTORY_CLASS"  # pydantic's and dataclasses' marks
     )
-    returns = fn if inspect.isclass(fn) else hints.get("return", Any)
-    return Signature(where, _kind(fn, returns), parameters, returns)
-
-
-def read_hints(target: type | AnyCallable, namespace: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """The annotations of a class and its bases, or of a function, resolved, ``Annotated``'s extras kept.
-
-    :raises ImproperlyConfiguredException: a name in one of them is not there at run time.
-    """
-    try:
-        return get_type_hints(target, localns=dict(namespace or {}) or None, include_extras=True)
-    except (NameError, AttributeError, TypeError) as exc:
-        raise ImproperlyConfiguredException(
-            f"an annotation of {describe(target)} cannot be resolved: {exc}; import or define the name at the top of"
-            " the module, outside of TYPE_CHECKING"
-        ) from exc
+    kind, returns = _kind(fn), fn if inspect.isclass(fn) else hints.get("return", Any)
+    if kind is Kind.SYNC and get_origin(returns) in {Awaitable, Coroutine} and get_args(returns):
+        kind, returns = Kind.MAYBE_ASYNC, get_args(returns)[-1]
+    return Signature(where, kind, parameters, returns)
 
 
 def positional_count(fn: AnyCallable) -> int:
@@ -156,12 +153,15 @@ def is_undecorated(fn: object) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
-def split_annotated(annotation: Any) -> tuple[Any, tuple[object, ...]]:
-    """``Annotated[T, a, b]`` as ``(T, (a, b))``; anything else with no extras."""
-    if get_origin(annotation) is Annotated:
-        inner, *metadata = get_args(annotation)
-        return inner, tuple(metadata)
-    return annotation, ()
+def is_context_manager(fn: object) -> bool:
+    """Whether ``fn`` was decorated with ``contextlib.contextmanager`` or ``asynccontextmanager``."""
+    return getattr(fn, "__code__", None) in _CONTEXT_MANAGERS
+
+
+_CONTEXT_MANAGERS: Final = frozenset(
+    decorate(positional_count).__code__  # type: ignore[arg-type]
+    for decorate in (contextlib.contextmanager, contextlib.asynccontextmanager)
+)
 
 
 def _parameter(parameter: inspect.Parameter, hints: dict[str, Any], where: str) -> ParameterInfo:
@@ -174,22 +174,84 @@ def _parameter(parameter: inspect.Parameter, hints: dict[str, Any], where: str) 
             f"parameter {parameter.name!r} of {where} is positional-only: remove the '/', Telex passes by name"
         )
     annotation, metadata = split_annotated(hints[parameter.name])
+    for mark in (*metadata, parameter.default):
+        _refuse_foreign(mark, parameter, where)
     default = Empty if parameter.default is parameter.empty else parameter.default
     return ParameterInfo(
         parameter.name, annotation, metadata, default, parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     )
 
 
+def _signature(fn: AnyCallable) -> inspect.Signature:
+    """What ``inspect`` says, but of a class whose metaclass hides what its instances take, that of its ``__init__``."""
+    if not isinstance(fn, type) or type(fn).__call__ is type.__call__:
+        return inspect.signature(fn)
+    found = inspect.signature(fn)
+    if any(each.kind not in {each.VAR_POSITIONAL, each.VAR_KEYWORD} for each in found.parameters.values()):
+        return found
+    making = _plain_function(fn)
+    return inspect.signature(functools.partial(fn.__new__ if making is fn else making, None))
+
+
+def _refuse_foreign(mark: object, parameter: inspect.Parameter, where: str) -> None:
+    """Refuse another framework's marks, and marks that stand where they say nothing."""
+    home, name = type(mark).__module__.partition(".")[0], type(mark).__name__
+    is_default = mark is parameter.default
+    instead = None
+    if home in {"fastapi", "litestar"}:
+        instead = _INSTEAD.get(name.lower(), "FromQuery[...], FromHeader[...] or Annotated[..., Parameter(...)]")
+    elif is_default and home == "telex" and name in {"Parameter", "Dependency", "In", "Provide"}:
+        instead = f"Annotated[..., {name}(...)]"
+    elif is_default and home == "pydantic" and name == "FieldInfo":
+        instead = "Annotated[..., Field(...)]"
+    if instead is not None:
+        kind = f"the default {name}(...)" if is_default else f"{name}(...)"
+        raise ImproperlyConfiguredException(
+            f"parameter {parameter.name!r} of {where} has {kind} of {home}, which says nothing here: write {instead}"
+        )
+
+
+_INSTEAD: Final[Mapping[str, str]] = {
+    "depends": "Annotated[..., Provide(function)], or dependencies={...} on a layer",
+    "security": "Annotated[..., Provide(function)], or dependencies={...} on a layer",
+    "dependencykwarg": "telex.Dependency(...), or NamedDependency[...]",
+    "header": "FromHeader[...], or Annotated[..., Parameter(header=...)]",
+    "cookie": "FromCookie[...], or Annotated[..., Parameter(cookie=...)]",
+    "path": "FromPath[...]",
+    "body": "the type of the message at 'data'",
+}
+
+
+def _class_hints(cls: type, signature: inspect.Signature) -> dict[str, Any]:
+    """The annotations of a class whose ``__init__`` is generated, of pydantic models, and those of ``__new__``."""
+    hints = {name: each.annotation for name, each in signature.parameters.items()}
+    missing = inspect.Parameter.empty
+    found = {name: expand(hint) for name, hint in hints.items() if hint is not missing and not isinstance(hint, str)}
+    fields = field_hints(cls) if is_dataclass(cls) else {}
+    return {**fields, **found, **(_resolved(cls.__new__, {}) if inspect.isfunction(cls.__new__) else {})}
+
+
 def _hints(fn: AnyCallable, namespace: dict[str, object], where: str) -> dict[str, Any]:
     target = _plain_function(fn)
-    module_names = getattr(target, "__globals__", {})
+    arguments = method_arguments(fn) if inspect.ismethod(fn) else {}
     try:
-        return get_type_hints(target, globalns=module_names, localns={**module_names, **namespace}, include_extras=True)
+        return {name: expand(_filled(hint, arguments)) for name, hint in _resolved(target, namespace).items()}
     except (NameError, AttributeError, TypeError) as exc:
         raise ImproperlyConfiguredException(
             f"an annotation of {where} cannot be resolved: {exc}; import it outside of TYPE_CHECKING,"
             " or pass signature_namespace={'Name': Name}"
         ) from exc
+
+
+def _resolved(target: AnyCallable, namespace: Mapping[str, object]) -> dict[str, Any]:
+    names = getattr(target, "__globals__", {})
+    return get_type_hints(target, globalns=names, localns={**names, **namespace}, include_extras=True)
+
+
+def _filled(hint: Any, arguments: Mapping[Any, Any]) -> Any:
+    """``hint`` with the type variables that are known; the others stay."""
+    variables = (hint,) if isinstance(hint, TypeVar) else getattr(hint, "__parameters__", ())
+    return substitute(hint, {**{each: each for each in variables}, **arguments}) if arguments else hint
 
 
 def _bound_names(fn: AnyCallable) -> frozenset[str]:
@@ -204,23 +266,49 @@ def _plain_function(fn: object) -> Any:
         return fn.__init__ if inspect.isfunction(fn.__init__) else fn
     if inspect.ismethod(fn):
         return _plain_function(fn.__func__)
-    if inspect.isfunction(fn) or inspect.isbuiltin(fn):
-        return inspect.unwrap(fn)
+    if inspect.isfunction(fn) or inspect.isbuiltin(fn) or hasattr(fn, "__wrapped__"):
+        return inspect.unwrap(fn)  # type: ignore[arg-type]
     call = inspect.getattr_static(type(fn), "__call__", None)
     return _plain_function(call) if inspect.isfunction(call) else fn
 
 
-def _kind(fn: AnyCallable, returns: Any) -> Kind:
-    target = _plain_function(fn)
+def _kind(fn: AnyCallable) -> Kind:
+    """How the outermost function gives its result: a decorator may have changed that."""
     if inspect.isclass(fn):
         return Kind.SYNC
-    if inspect.isasyncgenfunction(target):
+    outer = _outer_function(fn)
+    kind = within = _kind_of(outer)
+    inner = None if is_context_manager(outer) else getattr(outer, "__wrapped__", None)
+    while inner is not None and within is Kind.SYNC:
+        within, inner = _kind_of(inner), getattr(inner, "__wrapped__", None)
+    return _AROUND.get(within, kind) if kind is Kind.SYNC else kind
+
+
+_AROUND: Final = {
+    Kind.ASYNC: Kind.MAYBE_ASYNC,
+    Kind.GENERATOR: Kind.MAYBE_GENERATOR,
+    Kind.ASYNC_GENERATOR: Kind.MAYBE_GENERATOR,
+}
+"""The kind of a plain function by that of the function which it decorates."""
+
+
+def _outer_function(fn: object) -> Any:
+    """As :func:`_plain_function`, but with the decorators around it."""
+    if isinstance(fn, functools.partial):
+        return _outer_function(fn.func)
+    if isinstance(fn, MethodType):
+        return _outer_function(fn.__func__)
+    if inspect.isfunction(fn) or inspect.isbuiltin(fn) or inspect.iscoroutinefunction(fn):
+        return fn
+    return fn if hasattr(fn, "__wrapped__") else inspect.getattr_static(type(fn), "__call__", fn)
+
+
+def _kind_of(fn: object) -> Kind:
+    if inspect.isasyncgenfunction(fn):
         return Kind.ASYNC_GENERATOR
-    if inspect.iscoroutinefunction(target):
+    if inspect.iscoroutinefunction(fn):
         return Kind.ASYNC
-    if inspect.isgeneratorfunction(target):
-        return Kind.GENERATOR
-    return Kind.SYNC
+    return Kind.GENERATOR if inspect.isgeneratorfunction(fn) else Kind.SYNC
 
 
 def with_parameters(fn: AnyCallable, parameters: Mapping[str, Any], name: str) -> AnyCallable:

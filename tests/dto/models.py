@@ -12,8 +12,8 @@ import msgspec
 import pydantic
 from hypothesis import strategies as st
 
+from telex.annotations import union_of
 from telex.dto import DTOConfig, dto_field
-from telex.dto.hints import union_of
 
 Wrapper = Literal["one", "optional", "list", "dict"]
 NAMES = ("alpha_one", "beta", "gamma_two_x", "delta", "epsilon_y")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from telex.annotations import field_hints, model_class, split_annotated, without_qualifiers
 from telex.datastructures import Empty
 from telex.dto.base import AbstractDTO
 from telex.dto.config import Mark, mark_of
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import field_hints, model_class, without_qualifiers
 from telex.exceptions import MissingDependencyException
-from telex.signatures import split_annotated
 
 try:
     import attr

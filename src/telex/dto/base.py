@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_ori
 import msgspec
 
 from telex import codecs
+from telex.annotations import model_class, split_annotated, unalias, union_members
 from telex.codecs import Raw, Reader, Writer
 from telex.dto.code import VALUE
 from telex.dto.compiler import Compiler
@@ -15,10 +16,8 @@ from telex.dto.config import DTOConfig
 from telex.dto.data import DTOData
 from telex.dto.failures import refuse, unwritable
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import model_class, unalias, union_members
 from telex.dto.nodes import Shape
 from telex.exceptions import ImproperlyConfiguredException
-from telex.signatures import split_annotated
 from telex.types import Mode, TypeDecoder, TypeEncoder
 
 __all__ = ("AbstractDTO",)
@@ -86,7 +85,7 @@ class AbstractDTO(Generic[T]):
     def generate_field_definitions(cls, model: Any) -> Iterable[DTOFieldDefinition]:
         """The fields of ``model``, which may have type arguments.
 
-        ``telex.dto.hints.field_hints`` reads annotations.
+        ``telex.annotations.field_hints`` reads annotations.
         """
         raise NotImplementedError(f"{cls.__qualname__}.generate_field_definitions: yield the fields of a model")
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+from telex.annotations import model_class, split_annotated, substitute, unalias, union_members
 from telex.dto.code import VALUE, Code
 from telex.dto.containers import is_container, transfer_container
 from telex.dto.data import DTOData
 from telex.dto.field_paths import FieldPath
-from telex.dto.hints import model_class, substitute, unalias, union_members
 from telex.dto.kinds import kind_of
 from telex.dto.models import compile_model, node_of
 from telex.dto.nodes import ModelNode, Shape
 from telex.dto.unions import compile_union
-from telex.signatures import split_annotated
 
 if TYPE_CHECKING:
     from telex.dto.base import AbstractDTO

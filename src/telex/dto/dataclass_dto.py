@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
+from telex.annotations import field_hints, model_class, split_annotated, without_qualifiers
 from telex.datastructures import Empty
 from telex.dto.base import AbstractDTO
 from telex.dto.config import Mark, mark_of
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import field_hints, model_class, without_qualifiers
-from telex.signatures import split_annotated
 
 __all__ = ("DataclassDTO",)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
-from telex.dto.hints import model_class
+from telex.annotations import model_class
 
 if TYPE_CHECKING:
     from telex.dto.base import AbstractDTO

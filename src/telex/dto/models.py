@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ForwardRef
 
 import msgspec
 
+from telex.annotations import model_class
 from telex.dto.code import VALUE
 from telex.dto.config import Mark, renamer
 from telex.dto.field_paths import FieldPath
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import model_class
 from telex.dto.nodes import WIRE_NODE, Absent, Field, ModelNode, Shape
 from telex.dto.reading import generate_reader
 from telex.dto.writing import generate_writer

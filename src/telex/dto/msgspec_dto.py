@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from telex.annotations import field_hints, model_class, split_annotated, without_qualifiers
 from telex.datastructures import Empty
 from telex.dto.base import AbstractDTO
 from telex.dto.config import mark_of
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import field_hints, model_class, without_qualifiers
-from telex.signatures import split_annotated
 
 __all__ = ("MsgspecDTO",)
 

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
+from telex.annotations import read_hints, split_annotated, union_of
 from telex.dto.base import AbstractDTO
 from telex.dto.config import Mark, mark_of
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import union_of
 from telex.exceptions import ImproperlyConfiguredException, MissingDependencyException, SerializationException
-from telex.signatures import read_hints, split_annotated
 
 try:
     import sqlalchemy

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NotRequired, Required, TypeVar, is_typeddict
 
+from telex.annotations import field_hints, model_class, split_annotated, without_qualifiers
 from telex.dto.base import AbstractDTO
 from telex.dto.config import mark_of
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.hints import field_hints, model_class, without_qualifiers
-from telex.signatures import split_annotated
 
 __all__ = ("TypedDictDTO",)
 

@@ -8,14 +8,21 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_
 
 import msgspec
 
+from telex.annotations import (
+    field_hints,
+    model_class,
+    split_annotated,
+    unalias,
+    union_members,
+    union_of,
+    without_qualifiers,
+)
 from telex.datastructures import Empty
 from telex.dto.code import VALUE
 from telex.dto.containers import is_container
 from telex.dto.field_paths import FieldPath
-from telex.dto.hints import field_hints, model_class, unalias, union_members, union_of, without_qualifiers
 from telex.dto.models import compile_model
 from telex.dto.nodes import Shape
-from telex.signatures import split_annotated
 
 if TYPE_CHECKING:
     from telex.dto.compiler import Compiler

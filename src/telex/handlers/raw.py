@@ -32,14 +32,14 @@ class WebsocketHandler(Handler):
                 raise build.wrong(f"{name!r} is not there for a websocket handler: read from 'socket'")
         if "socket" not in signature:
             raise build.wrong("a websocket handler takes 'socket': add the parameter socket: WebSocket")
-        if signature.kind is not Kind.ASYNC:
+        if signature.kind not in {Kind.ASYNC, Kind.MAYBE_ASYNC}:
             raise build.wrong("a websocket handler is asynchronous: write async def")
         if signature.returns not in {None, type(None)}:
             raise build.wrong(f"a websocket handler returns nothing: annotate '-> None', not {signature.returns!r}")
-        call = build.graph.call(self.fn)
+        call, by_result = build.graph.call(self.fn), signature.kind is Kind.MAYBE_ASYNC
 
         async def run(socket: WebSocket[Any, Any, Any], slots: list[Any]) -> None:
-            await supervised(call.bind(slots)(), socket.event_reader)
+            await supervised(call(slots) if by_result else call.bind(slots)(), socket.event_reader)
 
         return run
 

@@ -10,12 +10,13 @@ from functools import reduce
 from operator import or_
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin, is_typeddict
 
+from telex.annotations import split_annotated
 from telex.calls import Call
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.plans import Build
-from telex.signatures import AnyCallable, Kind, describe, read_signature, split_annotated
+from telex.signatures import AnyCallable, Kind, describe, read_signature
 from telex.threads import run_in_thread
 from telex.types import Mode
 
@@ -125,7 +126,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     for name in ("request", "body"):
         if name in signature:
             raise build.wrong(f"{name!r} is not there for a listener: take 'data' and 'socket'")
-    if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}:
+    if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.MAYBE_GENERATOR}:
         raise build.wrong(
             "a listener returns one reply, it does not yield: use socket.start_stream(...) or websocket_stream"
         )
@@ -139,7 +140,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
         where=signature.where,
         encode=encode,
         bind=_bind_per_message(build, call, encode, mode) if per_message else _bind_once(call),
-        awaits=per_message or call.in_thread or signature.kind is Kind.ASYNC,
+        awaits=per_message or call.in_thread or signature.kind in {Kind.ASYNC, Kind.MAYBE_ASYNC},
         answers_itself=per_message,
     )
 
@@ -152,14 +153,25 @@ def _bind_once(call: Call) -> Callable[[Socket, Slots], Handle]:
     def bind(_: Socket, slots: Slots) -> Handle:
         bound = call.bind(slots)
         handle = bound if by_position else _by_name(bound)
-        return _in_thread(handle) if call.in_thread else handle
+        if call.in_thread:
+            return _in_thread(handle)
+        return _awaited(handle) if call.signature.kind is Kind.MAYBE_ASYNC else handle
 
     return bind
 
 
+def _awaited(handle: Handle) -> Handle:
+    async def handle_and_await(data: Any) -> Any:
+        reply = handle(data)
+        return await reply if hasattr(reply, "__await__") else reply
+
+    return handle_and_await
+
+
 def _in_thread(handle: Handle) -> Handle:
     async def handle_in_thread(data: Any) -> Any:
-        return await run_in_thread(handle, data)
+        reply = await run_in_thread(handle, data)
+        return await reply if hasattr(reply, "__await__") else reply
 
     return handle_in_thread
 

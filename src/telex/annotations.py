@@ -1,0 +1,397 @@
+"""What an annotation means: aliases named in full, type variables filled in, and which library can honour all of it.
+
+msgspec reads most types. pydantic reads its own, and every type that carries metadata of pydantic or annotated_types.
+A type that needs both at once, or neither knows, is an error when the app is built: nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import sys
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NewType,
+    NotRequired,
+    Required,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+import msgspec
+
+from telex.exceptions import ImproperlyConfiguredException
+
+__all__ = (
+    "Part",
+    "Role",
+    "expand",
+    "field_hints",
+    "is_model",
+    "method_arguments",
+    "model_class",
+    "parts_of",
+    "read_hints",
+    "split_annotated",
+    "substitute",
+    "unalias",
+    "union_members",
+    "union_of",
+    "without_qualifiers",
+)
+
+_QUALIFIERS: Final = {Required, NotRequired, Final}
+
+
+# -- taking annotations apart, and putting them together
+
+
+def split_annotated(annotation: Any) -> tuple[Any, tuple[object, ...]]:
+    """``Annotated[T, a, b]`` as ``(T, (a, b))``; anything else with no extras."""
+    if get_origin(annotation) is Annotated:
+        inner, *metadata = get_args(annotation)
+        return inner, tuple(metadata)
+    return annotation, ()
+
+
+def annotated(inner: Any, extras: tuple[object, ...]) -> Any:
+    """``Annotated[inner, *extras]``, or ``inner`` where there are no extras."""
+    return Annotated[inner, *extras] if extras else inner
+
+
+def union_members(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union, ``None`` too; nothing for any other type."""
+    return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else ()
+
+
+def union_of(*members: Any) -> Any:
+    """The union of types that are known only now."""
+    return Union[(*members,)]
+
+
+def model_class(annotation: Any) -> Any:
+    """The class of a model that may have type arguments: ``Box`` of ``Box[int]``."""
+    return get_origin(annotation) or annotation
+
+
+def without_qualifiers(annotation: Any) -> tuple[Any, frozenset[Any]]:
+    """``Required[...]``, ``NotRequired[...]``, ``Final[...]`` and the like taken off, and which they were."""
+    inner, extras = split_annotated(annotation)
+    found: set[Any] = set()
+    while get_origin(inner) in _QUALIFIERS or getattr(get_origin(inner), "_name", "") == "ReadOnly":
+        found.add(get_origin(inner))
+        inner, more = split_annotated(get_args(inner)[0])
+        extras = (*extras, *more)
+    return (annotated(inner, extras) if found else annotation), frozenset(found)
+
+
+def _with_arguments(annotation: Any, arguments: tuple[Any, ...]) -> Any:
+    if union_members(annotation):
+        return union_of(*arguments)
+    if hasattr(annotation, "copy_with"):
+        return annotation.copy_with(arguments)
+    return get_origin(annotation)[arguments]
+
+
+def _has_plain_arguments(annotation: Any) -> bool:
+    """Whether its arguments are types, unlike those of ``Literal`` and ``Callable``."""
+    return get_origin(annotation) not in {None, Literal, collections.abc.Callable}
+
+
+# -- aliases
+
+
+def unalias(annotation: Any) -> Any:
+    """What a ``NewType`` or a ``type`` statement names, itself no alias."""
+    while True:
+        if isinstance(annotation, NewType):
+            annotation = annotation.__supertype__
+        elif _is_alias(annotation):
+            annotation = _alias_value(annotation)
+        else:
+            return annotation
+
+
+def expand(annotation: Any) -> Any:
+    """``annotation`` without aliases (``type``, ``TypeAliasType``, ``NewType``) at any depth of its arguments.
+
+    An alias that refers to itself stays.
+    """
+    return _expand(annotation, ())
+
+
+class _RefersToItself(Exception):
+    """The alias on which an expansion came back."""
+
+
+def _expand(annotation: Any, active: tuple[Any, ...]) -> Any:
+    if isinstance(annotation, NewType):
+        return _expand(annotation.__supertype__, active)
+    if _is_alias(annotation):
+        if any(each == annotation for each in active):
+            raise _RefersToItself(annotation)
+        try:
+            return _expand(_alias_value(annotation), (*active, annotation))
+        except _RefersToItself as exc:
+            if exc.args[0] != annotation:
+                raise
+            return annotation
+    inner, extras = split_annotated(annotation)
+    if extras:
+        return annotated(_expand(inner, active), extras)
+    if not _has_plain_arguments(annotation):
+        return annotation
+    arguments = tuple(_expand(argument, active) for argument in get_args(annotation))
+    return annotation if arguments == get_args(annotation) else _with_arguments(annotation, arguments)
+
+
+def _is_alias(annotation: Any) -> bool:
+    # typing's own, and that of typing_extensions, which differ before Python 3.14.
+    return "TypeAliasType" in {type(annotation).__name__, type(get_origin(annotation)).__name__}
+
+
+def _alias_value(annotation: Any) -> Any:
+    alias = get_origin(annotation) or annotation
+    holder = type(alias.__name__, (), {"__annotations__": {"value": alias.__value__}, "__module__": alias.__module__})
+    value = read_hints(holder)["value"]
+    return substitute(value, dict(zip(alias.__type_params__, get_args(annotation), strict=False)))
+
+
+# -- type variables
+
+
+def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
+    """``annotation`` with the type variables that ``arguments`` knows filled in; others stand for their bound."""
+    if isinstance(annotation, TypeVar):
+        return arguments.get(annotation, _bound(annotation))
+    variables = getattr(annotation, "__parameters__", ())
+    if not variables or isinstance(annotation, type):
+        return annotation
+    return annotation[tuple(arguments.get(variable, _bound(variable)) for variable in variables)]
+
+
+def method_arguments(method: types.MethodType) -> dict[Any, Any]:
+    """What the type variables of generic classes are for a method of an instance: ``{T: int}`` below ``Base[int]``."""
+    owner = method.__self__ if isinstance(method.__self__, type) else type(method.__self__)
+    owners = _arguments_by_owner(owner)
+    defined_in = next(
+        (kind for kind in owner.__mro__ if any(_function_of(each) is method.__func__ for each in vars(kind).values())),
+        None,
+    )
+    everywhere = {variable: value for arguments in owners.values() for variable, value in arguments.items()}
+    return {**everywhere, **owners.get(defined_in, {})}
+
+
+def _function_of(member: object) -> object:
+    """The function behind a member of a class, which may be a handler's description."""
+    return getattr(member, "__func__", None) or getattr(member, "fn", member)
+
+
+def _bound(variable: Any) -> Any:
+    default = getattr(variable, "__default__", None)
+    if default is not None and type(default).__name__ != "NoDefaultType":
+        return default
+    if getattr(variable, "__constraints__", ()):
+        return union_of(*variable.__constraints__)
+    return getattr(variable, "__bound__", None) or Any
+
+
+def _arguments_by_owner(model: Any) -> dict[Any, dict[Any, Any]]:
+    """For each generic class among a model and its bases, what its type variables are."""
+    cls = model_class(model)
+    found = {cls: dict(zip(getattr(cls, "__parameters__", ()), get_args(model), strict=False))}
+    pending = [cls]
+    while pending:
+        heir = pending.pop()
+        for base in getattr(heir, "__orig_bases__", ()):
+            owner = get_origin(base)
+            if isinstance(owner, type) and owner not in found and hasattr(owner, "__parameters__"):
+                values = [substitute(argument, found[heir]) for argument in get_args(base)]
+                found[owner] = dict(zip(owner.__parameters__, values, strict=False))
+                pending.append(owner)
+        for base in () if is_typeddict(heir) else heir.__bases__:
+            if base not in found and base is not object:
+                found[base] = {}
+                pending.append(base)
+    return found
+
+
+# -- the fields of models
+
+
+def read_hints(target: Any, namespace: Mapping[str, object] | None = None) -> dict[str, Any]:
+    """The annotations of a class and its bases, or of a function, resolved, ``Annotated``'s extras kept.
+
+    :raises ImproperlyConfiguredException: a name in one of them is not there at run time.
+    """
+    try:
+        return get_type_hints(target, localns=dict(namespace or {}) or None, include_extras=True)
+    except (NameError, AttributeError, TypeError) as exc:
+        raise ImproperlyConfiguredException(
+            f"an annotation of {target.__qualname__} (in {target.__module__}) cannot be resolved: {exc};"
+            " import or define the name at the top of the module, outside of TYPE_CHECKING"
+        ) from exc
+
+
+def field_hints(model: Any) -> dict[str, Any]:
+    """The annotations of a model and its bases by field; of ``Box[int]`` with ``int`` for its type variable."""
+    cls = model_class(model)
+    owners = _arguments_by_owner(model)
+    everywhere = {variable: value for arguments in owners.values() for variable, value in arguments.items()}
+    return {
+        name: substitute(hint, owners.get(_owner(cls, name), everywhere))
+        for name, hint in read_hints(cls).items()
+        if hint is not ClassVar and get_origin(hint) is not ClassVar
+    }
+
+
+def _owner(cls: type, name: str) -> type | None:
+    return next((base for base in cls.__mro__ if name in getattr(base, "__annotations__", {})), None)
+
+
+def is_model(annotation: Any) -> bool:
+    """Whether a value has named fields: it is made from a JSON object, or from an array by position."""
+    cls = model_class(annotation)
+    return isinstance(cls, type) and (
+        issubclass(cls, msgspec.Struct)
+        or is_dataclass(cls)
+        or hasattr(cls, "__attrs_attrs__")
+        or is_typeddict(cls)
+        or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
+        or hasattr(cls, "__pydantic_fields__")
+    )
+
+
+# -- who honours what
+
+Role: TypeAlias = Literal["msgspec", "pydantic", "constraint", "msgspec constraint", "custom", "open", "lost"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Something in an annotation that not every library reads.
+
+    ``role`` says who does: ``msgspec`` and ``pydantic`` are types that one of them reads alone; ``constraint`` is
+    metadata (or an alias) that pydantic alone honours, ``msgspec constraint`` metadata that msgspec alone does;
+    ``custom`` is a type that needs a ``type_decoders`` entry or pydantic; ``open`` a type variable without a value;
+    ``lost`` metadata that its reader ignores. ``field`` names the model's field that it is in.
+    """
+
+    role: Role
+    what: Any
+    field: str = ""
+
+    def __str__(self) -> str:
+        name = self.what.__qualname__ if isinstance(self.what, type) else repr(self.what)
+        return f"{name} (field {self.field})" if self.field else name
+
+
+def parts_of(annotation: Any) -> tuple[Part, ...]:
+    """Everything in ``annotation``, at any depth, that not every library reads."""
+    return tuple(_parts(annotation, "", False, set()))
+
+
+def _parts(annotation: Any, field: str, in_pydantic: bool, seen: set[Any]) -> Iterator[Part]:
+    inner, extras = split_annotated(annotation)
+    yield from (part for extra in extras for part in _metadata(extra, field, in_pydantic))
+    if isinstance(inner, NewType):
+        yield from _parts(inner.__supertype__, field, in_pydantic, seen)
+    elif _is_alias(inner):
+        if not in_pydantic:
+            yield Part("constraint", inner, field)
+        if _is_new(inner, in_pydantic, seen):
+            yield from _parts(_alias_value(inner), field, in_pydantic, seen)
+    elif isinstance(inner, TypeVar):
+        if _bound(inner) is Any:
+            yield Part("open", inner, field)
+        else:
+            yield from _parts(_bound(inner), field, in_pydantic, seen)
+    elif _is_pydantic(inner):
+        if not in_pydantic:
+            yield Part("pydantic", inner, field)
+        yield from _inside_pydantic(inner, seen)
+    elif is_model(inner):
+        yield from _inside_model(inner, field, in_pydantic, seen)
+    elif _has_plain_arguments(inner):
+        for argument in get_args(inner):
+            yield from _parts(argument, field, in_pydantic, seen)
+        yield from _unknown(inner, field, in_pydantic)
+    else:
+        yield from _unknown(inner, field, in_pydantic)
+
+
+def _metadata(extra: object, field: str, in_pydantic: bool) -> Iterator[Part]:
+    if isinstance(extra, msgspec.Meta):
+        if any(getattr(extra, name) is not None for name in _CONSTRAINTS):
+            yield Part("lost" if in_pydantic else "msgspec constraint", extra, field)
+    elif not in_pydantic and _is_pydantic_metadata(extra):
+        yield Part("constraint", extra, field)
+
+
+def _is_new(model: Any, in_pydantic: bool, seen: set[Any]) -> bool:
+    # Arguments may hold metadata that cannot be hashed.
+    key = (id(model_class(model)), repr(get_args(model)), in_pydantic)
+    known = key in seen
+    seen.add(key)
+    return not known
+
+
+def _inside_model(model: Any, field: str, in_pydantic: bool, seen: set[Any]) -> Iterator[Part]:
+    cls = model_class(model)
+    if not in_pydantic and (issubclass(cls, msgspec.Struct) or hasattr(cls, "__attrs_attrs__")):
+        yield Part("msgspec", cls, field)
+    if _is_new(model, in_pydantic, seen):
+        for name, hint in field_hints(model).items():
+            for part in _parts(without_qualifiers(hint)[0], f"{cls.__qualname__}.{name}", in_pydantic, seen):
+                # A free variable of a generic model is Any, by the rules of typing.
+                if part.role != "open":
+                    yield part
+
+
+def _inside_pydantic(model: Any, seen: set[Any]) -> Iterator[Part]:
+    """What pydantic itself would ignore in the fields of its models."""
+    if not _is_new(model, True, seen):
+        return
+    for name, info in getattr(model, "__pydantic_fields__", {}).items():
+        hint = annotated(info.annotation, tuple(info.metadata))
+        yield from (part for part in _parts(hint, f"{model.__qualname__}.{name}", True, seen) if part.role == "lost")
+
+
+def _unknown(annotation: Any, field: str, in_pydantic: bool) -> Iterator[Part]:
+    if in_pydantic:
+        return
+    try:
+        info = msgspec.inspect.type_info(annotation)
+    except (TypeError, NameError, ValueError, AttributeError):
+        return  # msgspec or pydantic says what is wrong with it when it compiles it
+    if isinstance(info, msgspec.inspect.CustomType):
+        yield Part("custom", annotation, field)
+
+
+def _is_pydantic(annotation: Any) -> bool:
+    """Whether it is a type of pydantic's own."""
+    return (
+        "pydantic" in sys.modules
+        and isinstance(annotation, type)
+        and (hasattr(annotation, "__pydantic_core_schema__") or hasattr(annotation, "__get_pydantic_core_schema__"))
+    )
+
+
+def _is_pydantic_metadata(extra: object) -> bool:
+    kind = extra if isinstance(extra, type) else type(extra)
+    homes = {each.__module__.partition(".")[0] for each in kind.__mro__}
+    return not homes.isdisjoint({"pydantic", "annotated_types"}) or hasattr(extra, "__get_pydantic_core_schema__")
+
+
+_CONSTRAINTS: Final = ("gt", "ge", "lt", "le", "multiple_of", "pattern", "min_length", "max_length", "tz")
