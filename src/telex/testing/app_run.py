@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class AppRun:
-    """Runs an app on one connection and tells how it went."""
+    """Runs an app on one connection, and keeps its failure for the test."""
 
     def __init__(self, app: ASGIApp, scope: Scope, *, max_queued: int, raise_server_exceptions: bool) -> None:
         """``max_queued``: how many events may wait, in each direction."""
         self.left: bool = False
-        """The client has gone: what the app sends reaches nobody."""
+        """The client has closed: what the app sends is refused."""
         self._app = app
         self._scope = scope
         self._max_queued = max_queued
@@ -37,9 +37,9 @@ class AppRun:
         self._protocol = AppProtocol(scope["subprotocols"], may_deny=DENIAL_EXTENSION in scope["extensions"])
         self._to_app = Pipe(max_queued)
         self._from_app = Pipe(max_queued)
-        self._sending = asyncio.Lock()  # the app's events keep their order while they wait for room
+        self._sending = asyncio.Lock()  # keeps the order of events that wait for room
         self._error: BaseException | None = None
-        self._reported: Exception | None = None  # what Telex closed the connection for
+        self._reported: Exception | None = None  # the error for which Telex closed the connection
         self._misuse: ProtocolMisuse | None = None
         self._surfaced = False
         self._accepted = False
@@ -47,10 +47,10 @@ class AppRun:
             scope["extensions"][REPORT_EXTENSION] = self._report
         self._task = asyncio.create_task(self._run(), name=f"test session of {name_of(app)}")
 
-    # -- what the client does
+    # -- the client's side
 
     async def put(self, event: Message, limit: float) -> None:
-        """Hand ``event`` to the app; dropped once the app has closed or ended, as on a wire.
+        """Queue ``event`` for the app; it is dropped once the app has closed or ended, as on a network.
 
         :raises TimeoutError: there was no room within ``limit`` seconds.
         """
@@ -58,7 +58,7 @@ class AppRun:
         await self._within(self._to_app.put(event), limit, what)
 
     async def take(self, limit: float, what: str) -> Message | None:
-        """The app's next event; ``None`` when nothing more will come.
+        """The app's next event; ``None`` after the last.
 
         :raises TimeoutError: ``what``, within ``limit`` seconds.
         :raises ProtocolMisuse: the app broke the protocol.
@@ -85,17 +85,17 @@ class AppRun:
         return event
 
     def disconnect(self, event: Message) -> None:
-        """End the connection from the client's side: ``event`` is the last that the app receives."""
+        """End the connection as the client: ``event`` is the last that the app receives."""
         self.left = True
         self._to_app.end(event)
         self._from_app.end()
 
     def hang_up(self) -> None:
-        """Take nothing more: the app's close has been received."""
+        """Accept no more events of the app: its close has been received."""
         self._from_app.end()
 
     async def finish(self, limit: float) -> None:
-        """Wait for the app to end, and raise what it did wrong unless that was raised before.
+        """Wait for the app to end, and raise its failure unless that was raised before.
 
         :raises TimeoutError: it did not end within ``limit`` seconds and was cancelled.
         """
@@ -105,12 +105,12 @@ class AppRun:
             raise failure
 
     async def abandon(self) -> None:
-        """Cancel the app; its failure is not asked for."""
+        """Cancel the app and discard its failure."""
         self._surfaced = True
         await stop(self._task)
 
     def ending(self) -> WebSocketDisconnect:
-        """What the end of the app without a close is to the client, as servers tell it.
+        """The client's error for an app that ended without a close, as servers report it.
 
         :raises ProtocolMisuse: it ended without an answer to the handshake.
         """
@@ -122,13 +122,13 @@ class AppRun:
         return WebSocketDenied(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
 
     def _failure(self) -> BaseException | None:
-        """What the app did wrong, to be raised by the caller."""
+        """The app's failure, for the caller to raise."""
         failure = self._misuse or ((self._reported or self._error) if self._raise_server_exceptions else None)
         self._surfaced = self._surfaced or failure is not None
         return failure
 
     def _name(self) -> str:
-        """The app, and the handler that it found, as Telex and Litestar, or Starlette, note it in the scope."""
+        """The app and its handler, which Telex, Litestar and Starlette write into the scope."""
         handler = getattr(self._scope.get("route_handler"), "fn", None) or self._scope.get("endpoint")
         return name_of(self._app) + (f", handler {describe(handler)}," if handler is not None else "")
 
@@ -139,7 +139,7 @@ class AppRun:
         except TimeoutError:
             raise TimeoutError(f"{what} within {limit:g} s; {whereabouts(self._task)}") from None
 
-    # -- what the app does
+    # -- the app's side
 
     async def _run(self) -> None:
         try:
@@ -158,7 +158,7 @@ class AppRun:
 
     async def _receive(self) -> Message:
         event = await self._to_app.get()
-        if event is None:  # nothing follows a disconnect: servers differ here, most wait, and so do we
+        if event is None:  # after a disconnect most servers wait for ever
             never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
             return await never
         return event
@@ -185,6 +185,6 @@ class AppRun:
 
 
 def _disconnect_after(event: Message, *, was_open: bool) -> Message:
-    """What the app receives after its own last event: its close comes back; a refused handshake has no close."""
+    """The event that the app receives after its own last one: its close, or 1006 for a refused handshake."""
     closed = disconnect_of(event) if was_open else WebSocketDisconnect(WS_1006_ABNORMAL_CLOSURE)
     return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}

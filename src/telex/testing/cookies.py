@@ -17,7 +17,7 @@ __all__ = ("Cookies",)
 class Cookies(MutableMapping[str, str]):
     """Names and values, over a standard cookie jar that keeps domains, paths and ages.
 
-    Cookies that a test sets go to every host and path.
+    Cookies that a test sets are sent to every host and path.
     """
 
     def __init__(self, cookies: Mapping[str, str] | None = None) -> None:

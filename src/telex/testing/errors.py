@@ -1,6 +1,6 @@
-"""What goes wrong in a test, by name.
+"""The exceptions that only tests meet; those of applications, such as ``WebSocketDisconnect``, are elsewhere.
 
-The names that an application meets too (``WebSocketDisconnect``) stand in :mod:`telex.exceptions`.
+See :mod:`telex.exceptions`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class ProtocolMisuse(AssertionError):
 
 
 class ClientGone(OSError):
-    """The app sends to a client that has left (ASGI 2.4: ``send`` raises a subclass of ``OSError``).
+    """The app sends to a client that has closed (ASGI 2.4: ``send`` raises a subclass of ``OSError``).
 
-    An app may let it pass: as on a server, it is then no error of the app.
+    An app need not catch it: as on a server, it is not an error of the app.
     """
 
 

@@ -13,7 +13,7 @@ from telex.types import Scope
 __all__ = ("DENIAL_EXTENSION", "Headers", "QueryParams", "http_url", "target_url", "websocket_scope")
 
 Headers: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
-"""Header names and values; a sequence of pairs where a name stands more than once."""
+"""Header names and values; a sequence of pairs if a name occurs more than once."""
 
 QueryValue: TypeAlias = str | int | float | bool | None
 QueryParams: TypeAlias = Mapping[str, QueryValue | Sequence[QueryValue]] | Sequence[tuple[str, QueryValue]]
@@ -21,7 +21,7 @@ QueryParams: TypeAlias = Mapping[str, QueryValue | Sequence[QueryValue]] | Seque
 
 DENIAL_EXTENSION: Final = "websocket.http.response"
 
-_PATH_SAFE: Final = "/%:@!$&'()*+,;=~-._"  # RFC 3986 section 3.3; "%" as what is escaped already stays so
+_PATH_SAFE: Final = "/%:@!$&'()*+,;=~-._"  # RFC 3986 section 3.3; "%" is safe as escapes stay
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 _SECURE: Final = ("https", "wss")
@@ -48,7 +48,7 @@ def target_url(base_url: str, url: str, params: QueryParams | None = None) -> Sp
 
 
 def http_url(url: SplitResult) -> str:
-    """The same URL with HTTP's scheme, as cookie jars know it."""
+    """The same URL with HTTP's scheme, for cookie jars."""
     return url._replace(scheme="https" if url.scheme in _SECURE else "http").geturl()
 
 
@@ -64,7 +64,7 @@ def websocket_scope(
 ) -> Scope:
     """The ``websocket`` scope (ASGI 3.0, specification 2.4) of a connection to ``url``.
 
-    Of ``headers`` a later one replaces the earlier ones, and the handshake's own, where it has the same name.
+    Each of ``headers`` replaces earlier headers of the same name, those of the handshake included.
     """
     port = url.port or _DEFAULT_PORTS[url.scheme]
     return {

@@ -19,7 +19,7 @@ __all__ = ("HTTPCaller", "RequestOptions")
 
 
 class RequestOptions(TypedDict, total=False):
-    """What a request may carry, under httpx's names. ``timeout`` is in seconds, for the whole exchange.
+    """The options of a request, under httpx's names. ``timeout`` is in seconds, for the whole exchange.
 
     Cookies are the client's: ``client.cookies["name"] = "value"``.
     """
@@ -71,7 +71,7 @@ class HTTPCaller:
             base_url=base_url,
             headers=[*headers.items()] if isinstance(headers, Mapping) else [*headers],
             cookies=cookies.jar,
-            timeout=None,  # noqa: S113 -- the transport knows no limits; `request` has one
+            timeout=None,  # noqa: S113 -- `request` has a limit
         )
 
     async def request(self, method: str, url: str, options: RequestOptions, timeout: float) -> httpx.Response:

@@ -15,14 +15,14 @@ __all__ = ("Lifespan",)
 class Lifespan:
     """Sends ``lifespan.startup`` on :meth:`start` and ``lifespan.shutdown`` on :meth:`stop`.
 
-    An app that raises or returns before it receives the startup event, or answers it with an event of another
-    protocol, does not speak the lifespan protocol, which ASGI allows. Everything after that is a failure of the app.
+    ASGI allows an app without a lifespan: one that raises or returns before it receives the startup event, or answers
+    it with an event of another protocol. Every later exception or missing answer is a failure of the app.
     """
 
     def __init__(self, app: ASGIApp, timeout: float) -> None:
         """``timeout``: seconds for the startup, and for the shutdown."""
         self.state: dict[str, object] = {}
-        """What the app left for its connections; each gets a shallow copy."""
+        """The state that the app set for its connections; each gets a shallow copy."""
         self._app = app
         self._timeout = timeout
         self._events: asyncio.Queue[Message] = asyncio.Queue()
@@ -63,7 +63,7 @@ class Lifespan:
         return self._foreign or not self._received
 
     async def _exchange(self, phase: Literal["startup", "shutdown"], task: asyncio.Task[None]) -> bool:
-        """Send the event and await its answer; false when the app ended instead."""
+        """Send the event and await its answer; false if the app ended instead."""
         self._events.put_nowait({"type": f"lifespan.{phase}"})
         self._answer = answering = asyncio.get_running_loop().create_future()
         await asyncio.wait({answering, task}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +73,7 @@ class Lifespan:
         answer = answering.result()
         if answer["type"] == f"lifespan.{phase}.complete":
             return True
-        # Frameworks raise after this answer: that exception says more.
+        # Frameworks raise after this answer, and that exception has the cause.
         await asyncio.wait({task}, timeout=GRACE)
         self._raise_error()
         raise RuntimeError(f"{name_of(self._app)} answered {answer['type']}: {answer.get('message', '')}")
@@ -102,7 +102,7 @@ class Lifespan:
         if not event["type"].startswith("lifespan."):
             self._foreign = True
             raise ProtocolMisuse(f"the app sent {event['type']!r} in the lifespan scope")
-        if not self._answer.done():  # a second answer to one event means nothing
+        if not self._answer.done():  # a second answer to one event is ignored
             self._answer.set_result(event)
 
 

@@ -1,4 +1,4 @@
-"""What a test expects of the next message, held against the event that came."""
+"""Compares the message that a test expects with the event that came."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from telex.types import Message, Mode
 __all__ = ("Predicate", "describe", "disconnect_of", "expects_close", "match", "payload", "show")
 
 Predicate: TypeAlias = Callable[[str | bytes], object]
-"""Takes a message as it travelled, text or bytes, and says by its result's truth whether it is the one."""
+"""Takes a message, text or bytes; a true result accepts it."""
 
 _KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}
 _LONGEST_SHOWN: Final = 500
@@ -36,9 +36,9 @@ def payload(event: Message, mode: Mode) -> Any:
 
 
 def match(expected: object, event: Message, mode: Mode) -> Any:
-    """What ``event`` holds, if it is what was ``expected``; see ``AsyncWebSocketTestSession.expect``.
+    """The content of ``event`` if it is ``expected``; see ``AsyncWebSocketTestSession.expect``.
 
-    :raises AssertionError: it is something else.
+    :raises AssertionError: it is another message.
     """
     if expects_close(expected):
         return _match_close(event)
@@ -54,12 +54,12 @@ def match(expected: object, event: Message, mode: Mode) -> Any:
 
 
 def expects_close(expected: object) -> bool:
-    """Whether it is the end of the connection that is ``expected``."""
+    """Whether ``expected`` is the end of the connection."""
     return isinstance(expected, type) and issubclass(expected, WebSocketDisconnect)
 
 
 def describe(expected: object) -> str:
-    """An expectation in words."""
+    """An expectation, for error texts."""
     if isinstance(expected, str):
         return f"text {_cut(repr(expected))}"
     if isinstance(expected, bytes):
@@ -74,7 +74,7 @@ def describe(expected: object) -> str:
 
 
 def show(event: Message) -> str:
-    """An event of the app in words."""
+    """An event of the app, for error texts."""
     if event["type"] == "websocket.close":
         closed = disconnect_of(event)
         return f"a close with {closed.code} {closed.reason!r}"
@@ -83,7 +83,7 @@ def show(event: Message) -> str:
 
 
 def disconnect_of(event: Message) -> WebSocketDisconnect:
-    """What a ``websocket.close`` event is to the client."""
+    """The client's exception for a ``websocket.close`` event."""
     return WebSocketDisconnect(event.get("code", 1000), event.get("reason") or "")
 
 
@@ -132,7 +132,7 @@ def _match_value(expected: object, event: Message, mode: Mode) -> object:
 
 
 def _same_json(one: object, other: object) -> bool:
-    """Equality as JSON has it: ``true`` is not 1, which Python's ``==`` says; 1 is 1.0."""
+    """Equality in JSON: ``true`` is not 1, unlike in Python; 1 is 1.0."""
     match one, other:
         case dict(), dict():
             return one.keys() == other.keys() and all(_same_json(one[key], other[key]) for key in one)

@@ -13,7 +13,7 @@ __all__ = ("Pipe",)
 class Pipe:
     """Carries events one way between the app and the client.
 
-    After :meth:`end` what waits in it is still read; nothing more goes in.
+    After :meth:`end` the events in it can still be read; no more are added.
     """
 
     def __init__(self, limit: int) -> None:
@@ -42,19 +42,19 @@ class Pipe:
         return event
 
     async def peek(self, index: int) -> Message | None:
-        """Look at the event at ``index`` without taking it, waiting for it; ``None`` when there will be none."""
+        """Look at the event at ``index`` without taking it, waiting for it; ``None`` if the pipe ends before."""
         while len(self._events) <= index and not self._ended:
             await self._changed.wait()
         return self._events[index] if len(self._events) > index else None
 
     def end(self, last: Message | None = None) -> None:
-        """Let nothing more in; ``last`` goes in before, over the limit if need be."""
+        """Add ``last``, even over the limit, and then accept no more events."""
         if last is not None and not self._ended:
             self._events.append(last)
         self._ended = True
         self._notify()
 
     def _notify(self) -> None:
-        # Everyone who waits now wakes and looks again; who waits later waits on the next event.
+        # Wakes all current waits, which check again; later waits use the new event.
         self._changed.set()
         self._changed = asyncio.Event()

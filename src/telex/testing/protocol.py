@@ -1,6 +1,6 @@
-"""The rules of the ASGI WebSocket protocol (version 2.4), held against what an app sends.
+"""Checks the events that an app sends by the rules of the ASGI WebSocket protocol (version 2.4).
 
-Servers differ in what they let pass; an app that keeps to these rules works on all of them.
+Servers differ in the breaches that they allow; an app that keeps these rules works on all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from telex.types import Message
 
 __all__ = ("AppProtocol", "ConnectionPhase", "check_close", "sendable_code")
 
-_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 section 5.6.2, lower-cased as ASGI wants it
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # RFC 9110 section 5.6.2, lower-cased as ASGI requires
 _FORBIDDEN_IN_VALUES: Final = re.compile(rb"[\r\n\0]")
 
 
@@ -43,7 +43,7 @@ class AppProtocol:
     """Follows one connection through the events that the app sends."""
 
     def __init__(self, subprotocols: Collection[str], *, may_deny: bool) -> None:
-        """``subprotocols`` are those that the client offered; ``may_deny`` that it offered the denial extension."""
+        """``subprotocols``: those that the client offered. ``may_deny``: the scope offers the denial extension."""
         self.state: ConnectionPhase = ConnectionPhase.CONNECTING
         self._subprotocols = subprotocols
         self._may_deny = may_deny
@@ -81,7 +81,7 @@ def sendable_code(code: object) -> bool:
 
 
 def check_close(code: object, reason: object) -> str | None:
-    """What is wrong with a close frame of this code and reason; ``None`` when nothing is."""
+    """The error in a close frame of this code and reason; ``None`` if there is none."""
     if not sendable_code(code):
         return f"a close frame cannot carry the code {code!r}: write {SENDABLE_CLOSE_CODES}"
     if not isinstance(reason, str):
@@ -151,7 +151,7 @@ def _headers(event: Message) -> None:
     headers = event.get("headers", ())
     if not isinstance(headers, Iterable):
         raise _misshapen(event, "'headers' is an iterable of pairs")
-    event["headers"] = list(headers)  # it may be a generator: it is read once here, and again by the client
+    event["headers"] = list(headers)  # a generator can be read once only, and the client reads it again
     for header in event["headers"]:
         if not _is_header(header):
             raise _misshapen(event, f"a header is a pair (lower-case name, value) of bytes, not {header!r}")

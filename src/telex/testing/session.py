@@ -1,7 +1,7 @@
 """A WebSocket connection to an app, from the client's side: the session that tests talk through.
 
 The app runs as one task on the session's event loop; two bounded pipes carry the events. Every wait has a limit, and
-whatever goes wrong in the app (an exception, a breach of the protocol, an end without a close) ends the waits at once.
+each failure of the app (an exception, a breach of the protocol, an end without a close) ends the waits at once.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _write_binary: Final = writer(object, "binary")
 
 @dataclass(frozen=True)
 class SessionOptions:
-    """What a client gives to each of its sessions."""
+    """The settings that a client passes to its sessions."""
 
     timeout: float
     raise_server_exceptions: bool
@@ -45,14 +45,14 @@ class SessionOptions:
 class AsyncWebSocketTestSession:
     """One connection. Enter it with ``async with`` (or await it, then :meth:`aclose` it) to shake hands.
 
-    ``timeout`` of every method is in seconds; ``None`` is the session's own. A wait that ends without what it waited
-    for raises ``TimeoutError``, which names the app and the line where it hangs.
+    ``timeout`` of every method is in seconds; ``None`` is the session's own. A wait that reaches its limit raises
+    ``TimeoutError``, which names the app and the line where it hangs.
     """
 
     def __init__(
         self, app: ASGIApp, scope: Scope, options: SessionOptions, registry: set[AsyncWebSocketTestSession]
     ) -> None:
-        """Made by ``AsyncTestClient.websocket_connect``; ``registry`` holds the sessions that are still to be left."""
+        """Made by ``AsyncTestClient.websocket_connect``; ``registry`` holds the sessions that are not left yet."""
         self.accepted_subprotocol: str | None = None
         """The subprotocol that the app chose."""
         self.extra_headers: list[tuple[bytes, bytes]] = []
@@ -63,7 +63,7 @@ class AsyncWebSocketTestSession:
         self._options = options
         self._registry = registry
         self._run: AppRun | None = None  # from the handshake on
-        self._closed: WebSocketDisconnect | None = None  # as the client knows it: its own close, or the one received
+        self._closed: WebSocketDisconnect | None = None  # the client's own close, or the one it received
 
     @property
     def scope(self) -> Scope:
@@ -161,7 +161,7 @@ class AsyncWebSocketTestSession:
     async def send_raw(self, event: Message) -> None:
         """Hand an ASGI event to the app as it is; a ``websocket.disconnect`` ends the connection.
 
-        A message to an app that has closed, or has ended, goes nowhere, as long as the client cannot know it.
+        A message to an app that has closed or ended is dropped until the client has received the close.
 
         :raises ConnectionStateError: the connection is not open, or this client closed it.
         :raises WebSocketDisconnect: the app's close was received before.
@@ -268,7 +268,7 @@ class AsyncWebSocketTestSession:
     async def refute(self, expected: object = None, timeout: float = 0.1, *, mode: Mode = "text") -> None:
         """Wait ``timeout`` seconds for the ``expected`` message (``None``: for any) not to come.
 
-        What comes meanwhile stays where it is for the next receive; a close is not a message, it ends the wait.
+        Messages that come meanwhile are kept for the next receive; a close is not a message, and ends the wait.
 
         :raises AssertionError: it came.
         """
@@ -283,7 +283,7 @@ class AsyncWebSocketTestSession:
                 raise AssertionError(f"expected {unwanted}, got {show(event)}")
             index += 1
 
-    # -- how
+    # -- internals
 
     async def _shake_hands(self, run: AppRun) -> None:
         await run.put({"type": "websocket.connect"}, self.timeout)

@@ -1,4 +1,4 @@
-"""Bounded waits for an app, and words for where it hangs."""
+"""Bounded waits for an app, and the description of the line where it hangs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = (
 T = TypeVar("T")
 
 GRACE: Final = 1.0
-"""Seconds that a cancelled app has for its clean-up before it is given up."""
+"""Seconds that a cancelled app has for its cleanup; after that it is left running and reported."""
 
 
 def checked_timeout(timeout: float) -> float:
@@ -65,9 +65,9 @@ async def stop(task: asyncio.Task[Any]) -> bool:
 
 
 async def settled(wait: Awaitable[T]) -> tuple[T, None] | tuple[None, BaseException]:
-    """What ``wait`` comes to: its result, or what it raised.
+    """The result of ``wait``, or the exception that it raised.
 
-    An app's ``SystemExit`` that a task raises would end the event loop; so carried it reaches the test.
+    A ``SystemExit`` of the app that a task raised would end the event loop; returned, it reaches the test.
     """
     try:
         return await wait, None
@@ -86,7 +86,7 @@ def is_cancelled() -> bool:
 async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> None:
     """Await ``leave`` at the end of a test that has raised ``failure``, if any.
 
-    The test's own failure says more than what goes wrong after it, which is noted below it.
+    The test's own failure is the one that is raised; a later failure is added to it as a note.
     """
     try:
         await leave
@@ -94,18 +94,18 @@ async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> Non
         if failure is None or (isinstance(found, asyncio.CancelledError) and is_cancelled()):
             raise
         if found.__context__ is failure:
-            found.__context__ = None  # it stands above the note already
+            found.__context__ = None  # it is printed above the note already
         failure.add_note("The app failed too:\n" + "".join(traceback.format_exception(found)))
 
 
 def name_of(app: ASGIApp) -> str:
-    """How an app is called in messages."""
+    """The name of an app in error texts."""
     named = app if hasattr(app, "__qualname__") else type(app)
     return f"{named.__module__}.{named.__qualname__}"
 
 
 def whereabouts(task: asyncio.Task[Any]) -> str:
-    """Where ``task`` is suspended: the innermost function that is neither ours nor the standard library's waiting."""
+    """Where ``task`` is suspended: the innermost function outside of ``telex.testing`` and asyncio."""
     frames = [frame for frame in _suspended_frames(task.get_coro()) if not _is_machinery(frame)]
     return f"it waits in {frame_text(frames[-1])}" if frames else "it waits outside of coroutines"
 
