@@ -9,7 +9,7 @@ import pytest
 
 from telex.exceptions import WebSocketDisconnect
 from telex.testing import AsyncTestClient
-from telex.testing.lifespan import Lifespan
+from telex.testing.lifespan import AppLifespan
 from telex.types import Receive, Scope, Send
 
 from .apps import ACCEPT, cancels_itself, echo, fails_with, says, stubborn, until_disconnect, websocket_app
@@ -148,7 +148,7 @@ async def test_an_app_that_is_no_coroutine_function_is_named_all_the_same() -> N
         def __call__(self, scope: Scope, receive: Receive, send: Send) -> asyncio.Future[None]:
             return asyncio.get_running_loop().create_future()
 
-    lifespan = Lifespan(Odd(), 0.05)
+    lifespan = AppLifespan(Odd(), 0.05)
     with pytest.raises(TimeoutError, match=r"Odd did not finish its startup .* it waits outside of coroutines"):
         await lifespan.start()
 

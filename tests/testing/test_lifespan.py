@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from telex.testing import AsyncTestClient
-from telex.testing.lifespan import Lifespan
+from telex.testing.lifespan import AppLifespan
 from telex.types import ASGIApp, Message, Receive, Scope, Send
 
 from .apps import ACCEPT, Lifespanned, echo
@@ -151,7 +151,7 @@ async def test_what_the_lifespan_raises_between_is_raised_at_the_end() -> None:
 
 
 async def test_a_lifespan_that_was_not_started_need_not_be_stopped() -> None:
-    await Lifespan(echo, 1).stop()
+    await AppLifespan(echo, 1).stop()
 
 
 async def test_the_tests_own_failure_stays_on_top_of_a_failed_shutdown() -> None:

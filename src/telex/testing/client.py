@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Self, Unpack
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import DENIAL_EXTENSION, Headers, QueryParams, http_url, target_url, websocket_scope
 from telex.testing.http import HTTPCaller, RequestOptions
-from telex.testing.lifespan import Lifespan
+from telex.testing.lifespan import AppLifespan
 from telex.testing.session import AsyncWebSocketTestSession, SessionOptions
 from telex.testing.tasks import checked_timeout, settled, unmasked
 from telex.types import ASGIApp
@@ -71,12 +71,12 @@ class AsyncTestClient:
         self._raise_server_exceptions = raise_server_exceptions
         self._max_queued = max_queued
         self._sessions: set[AsyncWebSocketTestSession] = set()
-        self._lifespan: Lifespan | None = None
+        self._lifespan: AppLifespan | None = None
         self._http: HTTPCaller | None = None
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        lifespan = Lifespan(self.app, self.timeout)
+        lifespan = AppLifespan(self.app, self.timeout)
         await lifespan.start()
         self._lifespan, self._http = lifespan, None
         self._exits.push_async_callback(self._forget)

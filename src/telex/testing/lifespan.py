@@ -9,10 +9,10 @@ from telex.testing.errors import ProtocolMisuse
 from telex.testing.tasks import GRACE, is_cancelled, name_of, stop, whereabouts
 from telex.types import ASGIApp, Message
 
-__all__ = ("Lifespan",)
+__all__ = ("AppLifespan",)
 
 
-class Lifespan:
+class AppLifespan:
     """Sends ``lifespan.startup`` on :meth:`start` and ``lifespan.shutdown`` on :meth:`stop`.
 
     ASGI allows an app without a lifespan: one that raises or returns before it receives the startup event, or answers
