@@ -26,8 +26,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("di", "dto", "exception_handling"),
     ("layers", "middleware", "origins", "registry"),
     ("plans",),
-    ("handlers",),
     ("channels",),
+    ("handlers",),
     ("routing",),
     ("application",),
     ("testing",),
@@ -39,7 +39,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "handlers": (
         ("base", "invalid_messages"),
         ("message_loop", "raw", "receivers", "stream"),
-        ("listener",),
+        ("listener", "channel"),
         ("websocket_handlers",),
     ),
     "channels": (
@@ -54,7 +54,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("recovery.replay",),
         ("recovery.reader",),
         ("hub",),
-        ("publisher", "routes"),
+        ("publisher",),
     ),
     "channels.backends": (
         ("base",),

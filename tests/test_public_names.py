@@ -34,6 +34,7 @@ EXPECTED: tuple[str, ...] = (
     "WebSocketException",
     "WebsocketListener",
     "__version__",
+    "channel_listener",
     "receives",
     "send_websocket_stream",
     "websocket",

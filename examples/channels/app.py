@@ -16,8 +16,8 @@ from typing import Annotated
 from msgspec import Meta, Struct, json
 
 from examples.channels.shared import HISTORY, URL
-from telex import AppConfig, Telex, WebSocket, websocket_stream
-from telex.channels import Channels, Event, Heartbeat, channel_listener, conflate
+from telex import AppConfig, Telex, WebSocket, channel_listener, websocket_stream
+from telex.channels import Channels, Event, Heartbeat, conflate
 from telex.exceptions import ClientException
 from telex.handlers import Handler
 

@@ -3,8 +3,8 @@ import os
 from msgspec import Struct
 
 from examples.docs.channels_rooms import Say, may_join, user_of
-from telex import Telex, WebSocket
-from telex.channels import Channels, Heartbeat, Keep, channel_listener
+from telex import Telex, WebSocket, channel_listener
+from telex.channels import Channels, Heartbeat, Keep
 
 COLOURS = {"ada": "teal", "bo": "plum"}
 
@@ -14,9 +14,9 @@ class Said(Struct):
     text: str
 
 
-def stamp(socket: WebSocket, said: Say) -> Said | None:
+def stamp(data: Say, socket: WebSocket) -> Said | None:
     """The author is whom the server knows. ``None`` is published to nobody."""
-    text = said.text.strip()
+    text = data.text.strip()
     return Said(user_of(socket), text) if text else None
 
 

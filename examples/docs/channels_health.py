@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from telex import Telex
-from telex.channels import Channels, channel_listener
+from telex import Telex, channel_listener
+from telex.channels import Channels
 
 
 async def ready(_: Request) -> Response:

@@ -3,8 +3,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from telex import NotAuthorizedException, PermissionDeniedException, Telex, WebSocket
-from telex.channels import Channels, Heartbeat, Keep, channel_listener
+from telex import NotAuthorizedException, PermissionDeniedException, Telex, WebSocket, channel_listener
+from telex.channels import Channels, Heartbeat, Keep
 from telex.handlers import Handler
 
 MEMBERS = {"lobby": {"ada", "bo"}, "staff": {"ada"}}

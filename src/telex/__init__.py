@@ -6,10 +6,10 @@ built, and runs on any ASGI server.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from telex.application import AppConfig, Plugin, Telex
+from telex.channels.hub import Channels
 from telex.connection import WebSocket
 from telex.datastructures import State
 from telex.di import Dependency, NamedDependency, Provide
@@ -24,6 +24,7 @@ from telex.exceptions import (
 )
 from telex.handlers import (
     WebsocketListener,
+    channel_listener,
     receives,
     send_websocket_stream,
     websocket,
@@ -34,9 +35,6 @@ from telex.middleware import DefineMiddleware
 from telex.params import FromCookie, FromHeader, FromPath, FromQuery, Parameter
 from telex.renamed import litestars_names
 from telex.routing import Controller, Router
-
-if TYPE_CHECKING:
-    from telex.channels import Channels
 
 __version__ = "0.1.0"
 
@@ -67,6 +65,7 @@ __all__ = (
     "WebSocketException",
     "WebsocketListener",
     "__version__",
+    "channel_listener",
     "receives",
     "send_websocket_stream",
     "websocket",
@@ -74,9 +73,6 @@ __all__ = (
     "websocket_stream",
 )
 
-
-def __getattr__(name: str) -> object:
-    """Load channels when they are asked for: many apps need none, and all pay for what is imported."""
-    if name == "Channels":
-        return import_module("telex.channels").Channels
-    return litestars_names(__name__)(name)
+if not TYPE_CHECKING:
+    # Type checkers would take any name of this module for granted.
+    __getattr__ = litestars_names(__name__)

@@ -21,7 +21,7 @@ from telex.paths import PathTemplate, RouteTable
 from telex.plans import Build, HandlerPlan, compile_plan
 from telex.registry import Registry
 from telex.routing import RouteHandler, RouteNames, Row, flatten
-from telex.signatures import describe, positional_count
+from telex.signatures import positional_count
 from telex.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ("AppConfig", "Plugin", "Telex")
@@ -234,7 +234,7 @@ def _read_path(row: Row) -> PathTemplate:
     try:
         return PathTemplate.parse(row.path)
     except ImproperlyConfiguredException as exc:
-        raise ImproperlyConfiguredException(f"{describe(row.handler.fn)}: {exc.detail}") from exc
+        raise ImproperlyConfiguredException(f"{row.handler.where}: {exc.detail}") from exc
 
 
 def _own_path(scope: Scope) -> str:

@@ -31,7 +31,7 @@ from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
 from telex.registry import Registry
-from telex.signatures import AnyCallable, describe, positional_count
+from telex.signatures import describe, positional_count
 from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
@@ -74,8 +74,8 @@ class Compilable(Protocol):
         """The kind of handler, such as ``listener``."""
 
     @property
-    def fn(self) -> AnyCallable:
-        """The user's function."""
+    def where(self) -> str:
+        """Who and where, for errors and tables."""
 
     @property
     def name(self) -> str | None:
@@ -104,9 +104,11 @@ class Build:
     where: str = field(init=False)
     receives: tuple[MessageShape, ...] = ()
     sends: tuple[MessageShape, ...] = ()
+    uses_streams: bool = False
+    """Whether the handler itself starts streams, though no function takes the socket."""
 
     def __post_init__(self) -> None:
-        self.where = describe(self.handler.fn)
+        self.where = self.handler.where
         self.graph = Graph(
             self.where,
             path_names=self.path_names,
@@ -231,7 +233,7 @@ async def _finish(socket: Socket) -> None:
 def _compile_serve(build: Build, run: Run) -> Callable[[Socket], Awaitable[None]]:
     """``run`` with its dependencies around it, and a task group for streams where a function can start one."""
     resolve = build.graph.connection_resolver()
-    body = _with_streams(run) if build.graph.takes_socket else run
+    body = _with_streams(run) if build.uses_streams or build.graph.takes_socket else run
     nothing: list[Any] = [None]
     announce = build.registry.add
 

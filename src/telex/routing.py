@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
+from telex.channels.hub import GeneratedRoutes
 from telex.exceptions import ImproperlyConfiguredException, NoRouteMatchFoundException
 from telex.handlers.base import Handler
+from telex.handlers.channel import generated_handlers
 from telex.handlers.listener import WebsocketListener
 from telex.layers import Layer, LayerOptions
 from telex.paths import PathTemplate
@@ -15,7 +17,7 @@ from telex.signatures import describe
 
 __all__ = ("Controller", "RouteNames", "Router", "Row", "flatten")
 
-RouteHandler: TypeAlias = "Handler | Router | type[Controller] | type[WebsocketListener]"
+RouteHandler: TypeAlias = "Handler | Router | type[Controller] | type[WebsocketListener] | GeneratedRoutes"
 
 
 class Controller:
@@ -83,6 +85,8 @@ def flatten(handlers: Iterable[RouteHandler], layer: Layer, owner: object, prefi
             controller = each(owner)
             path = _join(prefix, controller.path)
             yield from flatten(controller.handlers(), controller.layer().over(layer), controller, path)
+        elif isinstance(each, GeneratedRoutes):
+            yield from flatten(generated_handlers(each), layer, owner, prefix)
         elif isinstance(each, type) and issubclass(each, WebsocketListener):
             yield from _rows(each.describe(owner), layer, prefix)
         else:
@@ -127,7 +131,7 @@ class RouteNames:
         owner = self._owners.setdefault(handler.name, handler)
         if owner.identity is not handler.identity:
             raise ImproperlyConfiguredException(
-                f"{describe(handler.fn)} and {describe(owner.fn)} are both named {handler.name!r}: names are unique"
+                f"{handler.where} and {owner.where} are both named {handler.name!r}: names are unique"
             )
         self._by_name.setdefault(handler.name, []).append(template)
 

@@ -18,6 +18,7 @@ from telex.exceptions import ImproperlyConfiguredException
 
 __all__ = (
     "AnyCallable",
+    "call_site",
     "class_attribute",
     "Kind",
     "ParameterInfo",
@@ -27,7 +28,6 @@ __all__ = (
     "is_undecorated",
     "positional_count",
     "read_signature",
-    "with_parameters",
 )
 
 AnyCallable: TypeAlias = Callable[..., Any]
@@ -96,8 +96,7 @@ def describe(fn: object) -> str:
     code = getattr(target, "__code__", None)
     if code is None:
         return f"{name} ({getattr(named, '__module__', '?')})"
-    file = Path(code.co_filename)
-    return f"{name} ({file.parent.name}/{file.name}:{code.co_firstlineno})"
+    return f"{name} ({_place(code.co_filename, code.co_firstlineno)})"
 
 
 def _first_method(kind: type) -> object:
@@ -121,6 +120,8 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     hints = _class_hints(fn, signature) if inspect.isclass(fn) else {}
     if not inspect.isclass(fn) or not signature.parameters.keys() <= hints.keys():
         hints |= _hints(fn, dict(namespace or {}), where)
+    if getattr(fn, "__name__", "") == "<lambda>":  # which cannot be annotated
+        hints = {**dict.fromkeys(signature.parameters, Any), **hints}
     parameters = tuple(
         _parameter(parameter, hints, where)
         for parameter in signature.parameters.values()
@@ -311,11 +312,13 @@ def _kind_of(fn: object) -> Kind:
     return Kind.GENERATOR if inspect.isgeneratorfunction(fn) else Kind.SYNC
 
 
-def with_parameters(fn: AnyCallable, parameters: Mapping[str, Any], name: str) -> AnyCallable:
-    """``fn``, which takes ``**values``, as a function ``name`` that says which: by keyword, with these annotations."""
-    kind = inspect.Parameter.KEYWORD_ONLY
-    signature = inspect.Signature([inspect.Parameter(each, kind, annotation=of) for each, of in parameters.items()])
-    fn.__signature__ = signature  # type: ignore[attr-defined]  # where inspect looks first
-    fn.__annotations__ = dict(parameters)
-    fn.__qualname__ = name
-    return fn
+def call_site() -> str:
+    """Where the caller of the function that calls this stands: ``chat/app.py:12``."""
+    frame = inspect.currentframe()
+    caller = frame and frame.f_back and frame.f_back.f_back
+    return "?" if caller is None else _place(caller.f_code.co_filename, caller.f_lineno)
+
+
+def _place(filename: str, line: int) -> str:
+    file = Path(filename)
+    return f"{file.parent.name}/{file.name}:{line}"

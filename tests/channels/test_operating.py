@@ -13,8 +13,8 @@ import pytest
 from redis import Redis
 from websockets.exceptions import ConnectionClosed
 
-from telex import Telex
-from telex.channels import Channels, ChannelsBackend, Event, Heartbeat, Keep, channel_listener, publisher
+from telex import Telex, channel_listener
+from telex.channels import Channels, ChannelsBackend, Event, Heartbeat, Keep, publisher
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
 from telex.channels.backends.redis import RedisBackend, RedisClusterBackend

@@ -16,8 +16,8 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from websockets.exceptions import ConnectionClosed
 
-from telex import Telex
-from telex.channels import Channels, Event, Gap, Policy, channel_listener, conflate
+from telex import Telex, channel_listener
+from telex.channels import Channels, Event, Gap, Policy, conflate
 from telex.channels.delivery.encoding import ENVELOPE
 from telex.channels.delivery.subscriber import recipient_of
 from telex.exceptions import ImproperlyConfiguredException, WebSocketException
@@ -206,7 +206,8 @@ async def test_a_broker_that_dies_shows_to_clients_and_to_readiness(kind: Server
         await valkey.restart()
         await until(lambda: hub.is_ready)
         assert (await browser.get("/ready")).status_code == 200
-        assert json.loads(await within(enveloped.recv()))["type"] == "gap"
+        assert [json.loads(await within(enveloped.recv()))["type"] for _ in range(2)] == ["subscribed", "gap"]
+        assert json.loads(await within(closing.recv()))["type"] == "subscribed"
         for client in (plain, closing):
             with pytest.raises(ConnectionClosed):
                 await within(client.recv())

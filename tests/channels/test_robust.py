@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from telex import Telex, WebSocket, websocket
-from telex.channels import Channels, Event, Heartbeat, Keep, MemoryBackend, channel_listener, publisher
+from telex import Telex, WebSocket, channel_listener, websocket
+from telex.channels import Channels, Event, Heartbeat, Keep, MemoryBackend, publisher
 from telex.channels import hub as hub_module
 from telex.channels.presence import Presence
 from telex.exceptions import BackendUnavailable, ChannelsException, ConcurrencyError, ImproperlyConfiguredException

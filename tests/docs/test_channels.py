@@ -78,6 +78,7 @@ async def test_authors() -> None:
         client.websocket_connect(path, cookies={"user": "ada"}) as ada,
         client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=envelope) as bo,
     ):
+        assert (await bo.receive_json())["type"] == "subscribed"
         members = (await bo.receive_json())["members"]
         while len(members) < 2:
             members.append((await bo.receive_json())["member"])

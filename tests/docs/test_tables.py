@@ -12,13 +12,13 @@ import msgspec
 import pytest
 
 from telex import Telex, exceptions, paths, slow_callbacks, status_codes
-from telex.channels import Channels, Heartbeat, Keep, Statistics, names, presence, publish_queue, routes
+from telex.channels import Channels, Heartbeat, Keep, Statistics, names, presence, publish_queue
 from telex.channels import events as channel_events
 from telex.channels.delivery import topic
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.recovery import reader as feed
 from telex.cli.commands import telex
-from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES, MIB
+from telex.defaults import KIB, MAX_INVALID_MESSAGES, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES, MIB
 from telex.exceptions import HTTPException
 from telex.handlers.listener import ListenerHandler
 from telex.layers import Layer
@@ -91,7 +91,7 @@ def test_limits_of_channels() -> None:
         "events of a channel that wait while it catches up": (
             f"{topic.HELD_LIMIT:,}; more are fetched again, or show as a `Gap"
         ),
-        "messages to a ready handler that do not fit, in a row": f"{routes.MAX_INVALID}; then it closes with 1007",
+        "messages to a ready handler that do not fit, in a row": f"{MAX_INVALID_MESSAGES}; then it closes with 1007",
         "a member of presence, with its metadata": f"{size(presence.MEMBER_BYTES)} as JSON; more is an error of `track",
         "changes of presence that wait for a watcher": f"{presence.WATCH_BACKLOG:,}; then it ends with 1013",
         "the wait for a confirmed subscription": f"subscribe_timeout`, {hub['subscribe_timeout'].default:g} s",

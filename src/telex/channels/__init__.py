@@ -11,7 +11,6 @@ from telex.channels.events import Event, Gap, Item, Keep, Position
 from telex.channels.hub import Channels
 from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
 from telex.channels.publisher import publisher
-from telex.channels.routes import channel_listener
 from telex.channels.statistics import Statistics
 from telex.renamed import litestars_names
 
@@ -34,7 +33,6 @@ __all__ = (
     "Subscriber",
     "Subscription",
     "backend_from_url",
-    "channel_listener",
     "conflate",
     "publisher",
 )

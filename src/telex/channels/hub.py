@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
@@ -19,17 +20,16 @@ from telex.channels.names import INTERNAL, ChannelNames, Since, Target, TopicNam
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.publish_queue import PublishQueue
 from telex.channels.recovery.reader import BrokerReader
-from telex.channels.routes import generated_handlers
 from telex.channels.statistics import Audience, Statistics
 from telex.connection import WebSocket
 from telex.di import Provide
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
-from telex.handlers import WebsocketHandler
 from telex.layers import LayerOptions
 from telex.renamed import litestars_methods
+from telex.signatures import call_site
 from telex.types import Mode, TypeEncoders
 
-__all__ = ("Channels",)
+__all__ = ("Channels", "ChannelsProvider", "GeneratedRoutes")
 
 PRESENCE: Final = f"{INTERNAL}presence"
 """The channel on which the nodes tell each other who is where."""
@@ -61,6 +61,29 @@ class AppConfig(Protocol):
 
     @property
     def route_handlers(self) -> list[Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedRoutes:
+    """What ``create_ws_route_handlers`` asks for: a route for each of ``names``, or one for any name."""
+
+    hub: Channels
+    names: frozenset[str] | None
+    base_path: str
+    history: int
+    send_mode: Mode
+    options: LayerOptions
+    site: str
+
+
+class ChannelsProvider(Provide):
+    """The dependency ``channels``: handlers that follow a channel find the hub in it when the app is built."""
+
+    __slots__ = ("hub",)
+
+    def __init__(self, hub: Channels) -> None:
+        super().__init__(lambda: hub, use_cache=True)
+        self.hub: Channels = hub
 
 
 class Channels:
@@ -108,7 +131,8 @@ class Channels:
         if not isinstance(self.backend, ChannelsBackend):
             raise ImproperlyConfiguredException(f"{backend!r:.80} is no ChannelsBackend: give one, or a URL")
         self.encode_data: Callable[[object], bytes] = encoder(type_encoders)
-        self._handlers: list[WebsocketHandler] = []
+        self.type_encoders: TypeEncoders = dict(type_encoders or {})
+        self._routes: GeneratedRoutes | None = None
         if create_ws_route_handlers:
             names = None if arbitrary_channels_allowed else self._names.declared
             if ws_handler_send_history and history is None:
@@ -116,8 +140,14 @@ class Channels:
             if ws_handler_send_history:
                 for channel in names or ():
                     self._names.require_history(channel, "ws_handler_send_history")
-            self._handlers = generated_handlers(
-                self, names, ws_handler_base_path, ws_handler_send_history, ws_send_mode, ws_handler_options or {}
+            self._routes = GeneratedRoutes(
+                self,
+                names,
+                ws_handler_base_path,
+                ws_handler_send_history,
+                ws_send_mode,
+                ws_handler_options or {},
+                call_site(),
             )
         self._max_backlog = subscriber_max_backlog
         self._strategy: Policy = subscriber_backlog_strategy
@@ -142,10 +172,11 @@ class Channels:
 
     def on_app_init(self, config: AppConfig) -> None:
         """Become the app's dependency ``channels``, and live as long as the app."""
-        config.dependencies.setdefault("channels", Provide(lambda: self, use_cache=True))
+        config.dependencies.setdefault("channels", ChannelsProvider(self))
         # First in and last out: the user's own lifespans may publish and subscribe.
         config.lifespan.insert(0, self._lifespan)
-        config.route_handlers.extend(self._handlers)
+        if self._routes is not None:
+            config.route_handlers.append(self._routes)
 
     @asynccontextmanager
     async def _lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -366,6 +397,15 @@ class Channels:
     def has(self, channel: str) -> bool:
         """Whether ``channel`` may be used: it is declared, or could be any."""
         return self._names.has(channel)
+
+    def may_keep(self, prefix: str, *, exactly: bool = False) -> bool:
+        """Whether anything is kept of a channel whose name begins with ``prefix``, or ``exactly`` of that channel."""
+        return self.keep_for(prefix) is not None if exactly else self._names.may_keep(prefix)
+
+    @property
+    def has_presence(self) -> bool:
+        """Whether the nodes tell each other who is where."""
+        return self._heartbeat is not None
 
     def keep_for(self, channel: str) -> Keep | None:
         """What is kept of ``channel``; ``None`` for nothing."""

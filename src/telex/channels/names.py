@@ -99,6 +99,14 @@ class ChannelNames:
             return False
         return True
 
+    def may_keep(self, prefix: str) -> bool:
+        """Whether anything is kept of some channel whose name begins with ``prefix``."""
+        if self._history is None or isinstance(self._history, Keep):
+            return self._history is not None
+        return any(
+            name.startswith(prefix) or (name.endswith("*") and prefix.startswith(name[:-1])) for name in self._history
+        )
+
     def require_history(self, name: str, option: str) -> None:
         """See that something is kept of ``name``, as ``option`` needs.
 

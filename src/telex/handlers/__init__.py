@@ -1,12 +1,15 @@
-"""The kinds of handler: low-level, listener and stream."""
+"""The kinds of handler: low-level, listener, stream and channel."""
 
 from telex.handlers.base import Handler
+from telex.handlers.channel import ChannelHandler, ChannelOptions, channel_listener
 from telex.handlers.listener import ListenerHandler, ListenerOptions, WebsocketListener, websocket_listener
 from telex.handlers.raw import WebsocketHandler, websocket
 from telex.handlers.receivers import receives
 from telex.handlers.stream import StreamHandler, StreamOptions, send_websocket_stream, websocket_stream
 
 __all__ = (
+    "ChannelHandler",
+    "ChannelOptions",
     "Handler",
     "ListenerHandler",
     "ListenerOptions",
@@ -14,6 +17,7 @@ __all__ = (
     "StreamOptions",
     "WebsocketHandler",
     "WebsocketListener",
+    "channel_listener",
     "receives",
     "send_websocket_stream",
     "websocket",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, cast
 
 from telex.exceptions import ImproperlyConfiguredException
-from telex.layers import Layer
+from telex.layers import Layer, LayerOptions
 from telex.plans import Build, Run
 from telex.signatures import AnyCallable, describe
 from telex.types import Mode
@@ -35,6 +35,11 @@ class Handler(ABC):
     send_mode: Mode = "text"
     identity: object = field(default_factory=object, compare=False, repr=False)
     """What ``route_reverse`` knows the handler by: copies that are bound to an instance keep it."""
+
+    @property
+    def where(self) -> str:
+        """Who and where, for errors and tables."""
+        return describe(self.fn)
 
     @abstractmethod
     def compile_run(self, build: Build) -> Run:
@@ -73,3 +78,17 @@ def check_mode(mode: object, option: str, where: str) -> None:
     """Refuse anything but ``text`` and ``binary``."""
     if mode not in {"text", "binary"}:
         raise ImproperlyConfiguredException(f"{where}: {option} is 'text' or 'binary', not {mode!r}")
+
+
+def check_count(value: object, option: str, where: str) -> None:
+    """Refuse anything but a whole number from 1."""
+    if not isinstance(value, int) or value < 1:
+        raise ImproperlyConfiguredException(f"{where}: {option} is a whole number from 1, not {value!r}")
+
+
+def own_options(options: Mapping[str, Any], known: type[LayerOptions], where: str) -> tuple[dict[str, Any], Layer]:
+    """The handler's own options, which ``known`` has beside the layered ones, and the layer that the others make."""
+    names = frozenset(known.__annotations__) - frozenset(LayerOptions.__annotations__)
+    own = {key: value for key, value in options.items() if key in names}
+    layered = {key: value for key, value in options.items() if key not in names}
+    return own, Layer.read(cast("LayerOptions", layered), where)

@@ -10,12 +10,11 @@ from typing import Any, ClassVar, TypeAlias, Unpack, cast
 from telex.connection import Socket
 from telex.defaults import MAX_INVALID_MESSAGES
 from telex.event_reader import supervised
-from telex.exceptions import ImproperlyConfiguredException
-from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
+from telex.handlers.base import Handler, Paths, check_count, check_function, check_mode, own_options, read_paths
 from telex.handlers.invalid_messages import InvalidMessages
 from telex.handlers.message_loop import MessageLoop, Serve
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
-from telex.layers import Layer, LayerOptions
+from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
 from telex.types import Mode
@@ -210,17 +209,12 @@ def _describe_listener(
     fn: AnyCallable, receivers: tuple[AnyCallable, ...], path: Paths, name: str | None, options: ListenerOptions
 ) -> ListenerHandler:
     where = describe(fn)
-    own = {key: value for key, value in options.items() if key in _OWN_OPTIONS}
-    layer = Layer.read(cast("LayerOptions", {key: options[key] for key in options.keys() - own.keys()}), where)  # type: ignore[literal-required]
+    own, layer = own_options(options, ListenerOptions, where)
     for mode in ("receive_mode", "send_mode"):
         check_mode(own.get(mode, "text"), mode, where)
     for limit in ("max_concurrency", "max_invalid_messages"):
-        value = own.get(limit, 1)
-        if not isinstance(value, int) or value < 1:
-            raise ImproperlyConfiguredException(f"{where}: {limit} is a whole number from 1, not {value!r}")
-    return ListenerHandler(
-        fn=fn, receivers=receivers, paths=read_paths(path), name=name, layer=layer, **cast("dict[str, Any]", own)
-    )
+        check_count(own.get(limit, 1), limit, where)
+    return ListenerHandler(fn=fn, receivers=receivers, paths=read_paths(path), name=name, layer=layer, **own)
 
 
 async def _accept(socket: Socket, accept_handler: AcceptHandler | None) -> None:
@@ -245,5 +239,4 @@ def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Serve) -> Run:
     return run
 
 
-_OWN_OPTIONS = frozenset(ListenerOptions.__annotations__) - frozenset(LayerOptions.__annotations__)
 _OPTION_NAMES = frozenset(ListenerOptions.__annotations__)

@@ -6,14 +6,14 @@ import collections.abc
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast, get_args, get_origin
+from typing import Any, ClassVar, Final, TypeAlias, Unpack, get_args, get_origin
 
 from telex.codecs import Writer
 from telex.connection import Socket
 from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
-from telex.handlers.base import Handler, Paths, check_function, check_mode, read_paths
-from telex.layers import Layer, LayerOptions
+from telex.handlers.base import Handler, Paths, check_function, check_mode, own_options, read_paths
+from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import describe, read_signature
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA
@@ -91,18 +91,10 @@ def websocket_stream(
     def decorate(fn: StreamFunction) -> StreamHandler:
         check_function(fn, "websocket_stream")
         where = describe(fn)
-        mode = options.get("mode", "text")
-        check_mode(mode, "mode", where)
-        layered = {key: value for key, value in options.items() if key not in _OWN_OPTIONS}
-        return StreamHandler(
-            fn=fn,
-            paths=read_paths(path),
-            name=name,
-            layer=Layer.read(cast("LayerOptions", layered), where),
-            send_mode=mode,
-            listen_for_disconnect=options.get("listen_for_disconnect", True),
-            allow_data_discard=options.get("allow_data_discard", False),
-        )
+        own, layer = own_options(options, StreamOptions, where)
+        send_mode: Mode = own.pop("mode", "text")
+        check_mode(send_mode, "mode", where)
+        return StreamHandler(fn=fn, paths=read_paths(path), name=name, layer=layer, send_mode=send_mode, **own)
 
     return decorate
 
@@ -187,6 +179,3 @@ def _refuse_data(where: str, *, keeps: bool = False) -> UnreadPolicy:
 
 def _discard(_: bool) -> Exception | bool:
     return False
-
-
-_OWN_OPTIONS = frozenset(StreamOptions.__annotations__) - frozenset(LayerOptions.__annotations__)

@@ -1,0 +1,414 @@
+"""``channel_listener``: a socket that follows a channel, and may publish to it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast
+
+from telex.channels.delivery.encoding import ENVELOPE, Encoding, as_bytes, as_envelope, as_text
+from telex.channels.delivery.forward import forward
+from telex.channels.delivery.queue import Policy
+from telex.channels.delivery.subscriber import Subscriber, streams_of
+from telex.channels.events import OnGap, Position
+from telex.channels.hub import Channels, ChannelsProvider, GeneratedRoutes
+from telex.channels.presence import Watch, write_change
+from telex.codecs import Reader
+from telex.connection import Socket
+from telex.datastructures import Empty
+from telex.defaults import MAX_INVALID_MESSAGES
+from telex.di import Provide
+from telex.event_reader import supervised
+from telex.exceptions import (
+    ChannelsException,
+    ClientException,
+    HTTPException,
+    ImproperlyConfiguredException,
+    NotFoundException,
+)
+from telex.handlers.base import Handler, Paths, check_count, check_mode, own_options, read_paths
+from telex.handlers.invalid_messages import InvalidMessages
+from telex.handlers.message_loop import Handle, MessageLoop, Serve, Slots
+from telex.layers import Layer, LayerOptions
+from telex.plans import Build, MessageShape, Run
+from telex.signatures import AnyCallable, call_site, describe, read_signature
+from telex.status_codes import WS_1012_SERVICE_RESTART
+from telex.types import Mode
+
+__all__ = ("ChannelHandler", "ChannelOptions", "channel_listener", "generated_handlers")
+
+Name: TypeAlias = Callable[[Socket, Slots], Awaitable[str]]
+"""Gives the name of the channel that a connection follows."""
+
+GONE: Final = 410
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
+_ABOUT_MESSAGES: Final = ("dto", "return_dto", "type_encoders", "type_decoders", "on_invalid_message")
+"""Layered options that change nothing for a handler to which clients publish nothing."""
+
+
+class ChannelOptions(LayerOptions, total=False):
+    """What ``channel_listener`` takes besides ``path``, ``channel`` and ``name``."""
+
+    history: int
+    """Send the last so many events first; all that are kept if negative."""
+    publish: Any
+    """What clients may publish: the annotation of their messages, as ``data`` of a listener has one. Without it their
+    messages are ignored."""
+    on_publish: AnyCallable | None
+    """Called with each such message as ``data``; returns what is published for it, the message with its author, say, or
+    ``None`` for nothing. Takes dependencies and parameters as a listener does."""
+    presence: AnyCallable | None
+    """Returns who a connection is: a text, or a text and what the others are told with it. The connection is then
+    tracked in the channel, and clients with an envelope see who comes and goes. Takes dependencies and parameters."""
+    max_backlog: int | None
+    """Events that may wait for a slow client; the hub's own by default."""
+    backlog_strategy: Policy | None
+    """What happens to more; the hub's own by default."""
+    on_gap: OnGap | None
+    """Whether clients with an envelope see a gap in it (``event``), or are closed with 1012 (``close``) as others
+    always are; the hub's own by default."""
+    receive_mode: Mode
+    """The kind of message that clients publish; the other kind is ignored, warned of once and counted."""
+    send_mode: Mode
+    """The kind of message that events are sent as; envelopes are text."""
+    max_invalid_messages: int
+    """Messages in a row that may be invalid before the connection closes with 1007 (default 10)."""
+    sync_to_thread: bool
+    """Run sync callables in a thread (default: inline, which is faster, but must not block)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelHandler(Handler):
+    """The description of a handler that follows a channel. ``hub`` is the app's ``channels`` where none is given."""
+
+    kind: ClassVar[str] = "channel"
+
+    channel: str | AnyCallable
+    site: str
+    hub: Channels | None = None
+    history: int = 0
+    publish: Any = None
+    on_publish: AnyCallable | None = None
+    presence: AnyCallable | None = None
+    max_backlog: int | None = None
+    backlog_strategy: Policy | None = None
+    on_gap: OnGap | None = None
+    receive_mode: Mode = "text"
+    max_invalid_messages: int = MAX_INVALID_MESSAGES
+    sync_to_thread: bool = False
+
+    @property
+    def where(self) -> str:
+        """The call that describes this handler, with its channel and its place in the user's code."""
+        channel = repr(self.channel) if isinstance(self.channel, str) else describe(self.channel).partition(" (")[0]
+        return f"channel_listener(channel={channel}) ({self.site})"
+
+    def bound_to(self, owner: object) -> ChannelHandler:
+        """The same: its callables are no methods."""
+        return self
+
+    def compile_run(self, build: Build) -> Run:
+        """Subscribe, accept, and forward events until the client leaves, publishing what it sends."""
+        hub = self.hub or _find_hub(build)
+        # What is published here is encoded as by the hub itself, where the layers do not say otherwise.
+        build.layer = build.layer.over(Layer(type_encoders=hub.type_encoders))
+        self._check(build, hub)
+        name, identify = self._compile_name(build), self._compile_presence(build)
+        publishing = self._compile_publishing(build, hub)
+        build.sends = build.sends or (MessageShape(Any, self.send_mode),)
+        build.uses_streams = True
+        plain = as_text if self.send_mode == "text" else as_bytes
+
+        async def run(socket: Socket, slots: Slots) -> None:
+            topic = await name(socket, slots)
+            encoding = as_envelope if ENVELOPE in socket.scope.get("subprotocols", ()) else plain
+            async with AsyncExitStack() as stack:
+                subscriber = await self._subscribed(stack, hub, socket, topic)
+                if subscriber.recovered is False and encoding is not as_envelope:
+                    raise HTTPException("the events since then are not kept any more", status_code=GONE)
+                watch = None
+                if identify is not None:
+                    watch = await stack.enter_async_context(hub.presence.watch(topic))
+                    await stack.enter_async_context(hub.presence.track(topic, *await identify(slots)))
+                await socket.accept(subprotocols=ENVELOPE if encoding is as_envelope else None)
+                if encoding is as_envelope:
+                    await _introduce(socket, topic, subscriber, watch)
+                forwarding = _forward(subscriber, socket, encoding)
+                if publishing is None:
+                    socket.event_reader.on_unread = _discard
+                    await supervised(forwarding, socket.event_reader)
+                else:
+                    streams_of(socket).start(forwarding)
+                    await publishing[encoding.mode](socket, [*slots, topic])
+
+        return run
+
+    async def _subscribed(self, stack: AsyncExitStack, hub: Channels, socket: Socket, topic: str) -> Subscriber:
+        if not hub.has(topic):
+            raise NotFoundException(f"there is no channel {topic!r:.80}")
+        subscription = hub.subscribe(
+            topic,
+            self.history or None,
+            since=_since(socket, hub, topic),
+            max_backlog=self.max_backlog,
+            backlog_strategy=self.backlog_strategy,
+            on_gap=self.on_gap,
+        )
+        return await stack.enter_async_context(subscription)
+
+    # -- what is compiled
+
+    def _check(self, build: Build, hub: Channels) -> None:
+        template = self.channel if isinstance(self.channel, str) else "{}"
+        prefix = template.partition("{")[0]
+        if prefix == template and not hub.has(template):
+            raise build.wrong("there is no such channel: declare it in Channels(channels=[...])")
+        if self.history and not hub.may_keep(prefix, exactly=prefix == template):
+            raise build.wrong(
+                f"history={self.history} needs what is kept of the channel, which is nothing:"
+                " write Channels(..., history=Keep(...))"
+            )
+        if self.presence is not None and not hub.has_presence:
+            raise build.wrong("presence= needs Channels(..., presence=Heartbeat())")
+        if self.publish is None:
+            given = [name for name in _ABOUT_MESSAGES if getattr(self.layer, name) not in (Empty, (), {})]
+            if given:
+                raise build.wrong(f"{given[0]}= without publish=: clients publish nothing here, so it has no effect")
+
+    def _compile_name(self, build: Build) -> Name:
+        if not isinstance(self.channel, str):
+            call = build.graph.call(self.channel, in_thread=self.sync_to_thread)
+
+            async def provide(_: Socket, slots: Slots) -> str:
+                return cast("str", await call(slots))
+
+            return provide
+        channel = self.channel
+        for name in _PARAMETER.findall(channel):
+            if name not in build.path_names:
+                raise build.wrong(f"the path {build.path!r} has no {{{name}}}: add it, or give channel= a function")
+
+        async def fill(socket: Socket, _: Slots) -> str:
+            return _PARAMETER.sub(lambda found: _part(socket.path_params[found[1]]), channel)
+
+        return fill
+
+    def _compile_presence(self, build: Build) -> Callable[[Slots], Awaitable[tuple[str, object]]] | None:
+        if self.presence is None:
+            return None
+        call = build.graph.call(self.presence, in_thread=self.sync_to_thread)
+
+        async def identify(slots: Slots) -> tuple[str, object]:
+            who = await call(slots)
+            return who if isinstance(who, tuple) else (who, None)
+
+        return identify
+
+    def _compile_publishing(self, build: Build, hub: Channels) -> dict[Mode, Serve] | None:
+        """The loops that publish what clients send, by the mode in which they answer an invalid message."""
+        if self.publish is None:
+            return None
+        published, bind = self._compile_bind(build, hub)
+        build.receives = (MessageShape(self.publish, self.receive_mode),)
+        build.sends = (MessageShape(published, self.send_mode),)
+        decode = build.reader(self.publish, self.receive_mode)
+        if self.receive_mode == "binary" and self.send_mode == "text":
+            decode = _only_text(decode)
+        return {
+            mode: self._message_loop(build, decode, bind, mode).compile(build.websocket_class)
+            for mode in {self.send_mode, as_envelope.mode}
+        }
+
+    def _compile_bind(self, build: Build, hub: Channels) -> tuple[Any, Callable[[Socket, Slots], Handle]]:
+        """What is published, and the function that publishes a connection's messages."""
+        if self.on_publish is None:
+            encode = build.writer(self.publish, "binary", by_value=True)
+
+            def bind_publish(_: Socket, slots: Slots) -> Handle:
+                async def publish(data: Any) -> None:
+                    await hub.publish(slots[-1], encode(data))
+
+                return publish
+
+            return self.publish, bind_publish
+        signature = read_signature(self.on_publish, build.layer.signature_namespace)
+        if "data" not in signature:
+            raise build.wrong(f"on_publish= {signature.where} takes no 'data': call its parameter for the message so")
+        call = build.graph.call(self.on_publish, skip=("data",), scope="message", in_thread=self.sync_to_thread)
+        resolve, encode = build.graph.message_resolver(call), build.writer(signature.returns, "binary", by_value=True)
+
+        def bind(_: Socket, slots: Slots) -> Handle:
+            async def publish(data: Any) -> None:
+                async with AsyncExitStack() as exits:
+                    value = await call(await resolve(slots, data, exits), data=data)
+                    if value is not None:
+                        await hub.publish(slots[-1], encode(value))
+
+            return publish
+
+        return signature.returns, bind
+
+    def _message_loop(
+        self, build: Build, decode: Reader, bind: Callable[[Socket, Slots], Handle], mode: Mode
+    ) -> MessageLoop:
+        policy = build.exception_policy(mode)
+        return MessageLoop(
+            where=build.where,
+            receive_mode=self.receive_mode,
+            send_mode=mode,
+            decode=decode,
+            encode=None,
+            bind=bind,
+            awaits=True,
+            errors=policy,
+            invalid_messages=InvalidMessages.compile(build, policy, mode, self.max_invalid_messages),
+            max_message_size=build.max_message_size,
+            max_concurrency=1,
+        )
+
+
+def channel_listener(
+    path: Paths, *, channel: str | AnyCallable, name: str | None = None, **options: Unpack[ChannelOptions]
+) -> ChannelHandler:
+    """A handler that follows a channel: ``channel_listener("/rooms/{room:str}", channel="room:{room}")``.
+
+    Who may join is what the ``guards`` of the layers say. Events go as they were published. A client that offers the
+    subprotocol ``telex.channels.v1`` gets them in an envelope with their position, and gaps and presence beside them.
+    ``?since=`` with such a position sends all that was missed first, or is refused with 410 where that is not to be had
+    and the client has no envelope in which a gap could show.
+
+    :param channel: the channel's name, with the path's parameters in braces, those of routers included; or a function
+        that returns the name and takes dependencies and parameters: ``lambda socket: f"user:{socket.user.id}"``.
+    :param name: what ``route_reverse`` and ``url_for`` find the handler by.
+    :param options: those of :class:`ChannelOptions`: the handler's own, and any layered option.
+    :raises ImproperlyConfiguredException: the options contradict each other. What the app's channels cannot give is an
+        error when the app is built.
+    """
+    return _describe(path, channel, name, options, call_site())
+
+
+def generated_handlers(routes: GeneratedRoutes) -> Iterator[ChannelHandler]:
+    """The handlers of ``Channels(create_ws_route_handlers=True)``."""
+    options = cast("ChannelOptions", {**routes.options, "history": routes.history, "send_mode": routes.send_mode})
+    base = routes.base_path.rstrip("/") + "/"
+    if routes.names is None:
+        yield _describe(base + "{channel_name:str}", _name_in_path, None, options, routes.site, routes.hub)
+        return
+    for each in sorted(routes.names):
+        yield _describe(base + each, _constant(each), None, options, routes.site, routes.hub)
+
+
+def _name_in_path(socket: Socket) -> str:
+    return cast("str", socket.path_params["channel_name"])
+
+
+def _constant(name: str) -> Callable[[], str]:
+    def give() -> str:
+        return name
+
+    give.__qualname__ = repr(name)
+    return give
+
+
+def _describe(
+    path: Paths,
+    channel: str | AnyCallable,
+    name: str | None,
+    options: ChannelOptions,
+    site: str,
+    hub: Channels | None = None,
+) -> ChannelHandler:
+    own, layer = own_options(options, ChannelOptions, f"channel_listener({path!r}) ({site})")
+    handler = ChannelHandler(
+        fn=own.get("on_publish") or (channel if callable(channel) else channel_listener),
+        paths=read_paths(path),
+        name=name,
+        layer=layer,
+        channel=channel,
+        site=site,
+        hub=hub,
+        **own,
+    )
+    where = handler.where
+    if isinstance(channel, str) and set(_PARAMETER.sub("", channel)) & set("{}"):
+        raise ImproperlyConfiguredException(
+            f"{where}: braces hold the name of a parameter alone, as in channel='room:{{room}}'"
+        )
+    for mode in ("receive_mode", "send_mode"):
+        check_mode(getattr(handler, mode), mode, where)
+    check_count(handler.max_invalid_messages, "max_invalid_messages", where)
+    if handler.publish is None:
+        for option in ("on_publish", "receive_mode", "max_invalid_messages"):
+            if option in own and own[option] is not None:
+                raise ImproperlyConfiguredException(
+                    f"{where}: {option}= without publish=: say which messages clients may publish"
+                )
+    return handler
+
+
+def _find_hub(build: Build) -> Channels:
+    provider: Provide | None = build.layer.dependencies.get("channels")
+    if isinstance(provider, ChannelsProvider):
+        return provider.hub
+    if provider is None:
+        raise build.wrong("there are no channels: add plugins=[Channels(...)] to the app")
+    raise build.wrong(f"dependencies={{'channels': {provider!r}}} hides the app's plugin: give it another name")
+
+
+def _part(value: object) -> str:
+    """A path parameter as a part of a name."""
+    # ":" separates the parts of names: "room:{room}" must not reach "room:1:staff".
+    if isinstance(value, str) and ":" in value:
+        raise NotFoundException(f"{value!r:.80} names no channel")
+    return str(value)
+
+
+def _since(socket: Socket, hub: Channels, topic: str) -> Position | None:
+    text = socket.query_params.get("since")
+    if not text:
+        return None
+    if hub.keep_for(topic) is None:
+        raise ClientException(f"nothing is kept of {topic!r:.80}: leave ?since= out")
+    try:
+        return Position.parse(text)
+    except ChannelsException as error:
+        raise ClientException(error.detail) from error
+
+
+def _only_text(read: Reader) -> Reader:
+    """``read``, which refuses bytes that followers in text mode could not be sent."""
+
+    def read_text(raw: str | bytes) -> Any:
+        value = read(raw)
+        if isinstance(value, bytes):
+            value.decode()
+        return value
+
+    return read_text
+
+
+async def _introduce(socket: Socket, topic: str, subscriber: Subscriber, watch: Watch | None) -> None:
+    """Say where the stream begins, and who is there; from then on changes of presence are sent beside it."""
+    position = socket.query_params["since"] if subscriber.recovered else subscriber.positions.get(topic)
+    begin = {"type": "subscribed", "channel": topic, "position": None if position is None else str(position)}
+    await socket.send_json({**begin, "recovered": subscriber.recovered})
+    if watch is not None:
+        await socket.send_json({"type": "present", "members": watch.members})
+        streams_of(socket).start(_show_changes(socket, watch))
+
+
+async def _show_changes(socket: Socket, watch: Watch) -> None:
+    async for change in watch:
+        await socket.send_text(write_change(change))
+
+
+async def _forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) -> None:
+    await forward(subscriber, socket, encoding)
+    await socket.close(WS_1012_SERVICE_RESTART, "the channel's subscription ended")
+
+
+def _discard(_: bool) -> Exception | bool:
+    """Ignore what a client sends that may publish nothing."""
+    return False
