@@ -7,6 +7,7 @@ from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, MemoryBackend
 from telex.channels.delivery.encoding import as_text
 from telex.channels.delivery.forward import forward
+from telex.channels.delivery.subscriber import streams_of
 
 
 def text() -> Telex:
@@ -47,7 +48,9 @@ def channels() -> Telex:
     async def subscribe(socket: WebSocket, channels: Channels) -> None:
         async with channels.subscribe("news") as events:
             await socket.send_text(READY)
-            await forward(events, socket, as_text)
+            # Beside the handler, as channel_listener does.
+            streams_of(socket).start(forward(events, socket, as_text))
+            await socket.receive()
 
     @websocket_listener("/publish")
     async def publish(data: str, channels: Channels) -> None:

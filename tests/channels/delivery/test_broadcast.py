@@ -12,6 +12,7 @@ from telex.channels.delivery.broadcast import SnapshotDict
 from telex.channels.delivery.encoding import Encoding, as_bytes, as_text
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.delivery.topic import Delivery, Recipient, Topic
+from telex.channels.events import Past, Position
 from telex.channels.names import TopicName
 from telex.types import DirectSend
 
@@ -24,7 +25,9 @@ class Connection:
         self.recipient = Recipient(DeliveryQueue(100))
         self.recipient.topics["c"] = topic
         self.sent: list[tuple[int, bytes]] = []
-        self.limit = 100
+        self.long: list[str | bytes] = []
+        self.limit, self.goes_on, self.is_broken = 100, True, False
+        self.has_direct = True
         self.before_send: Callable[[], None] = lambda: None
         topic.add(self.recipient)
 
@@ -34,15 +37,21 @@ class Connection:
         self.recipient.go_direct(transport, encoding)
         return self
 
-    def open_direct(self, on_end: Callable[[], None]) -> DirectSend:
-        return DirectSend(self.send, self.limit)
+    def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
+        return DirectSend(self.send_small, self.limit) if self.has_direct else None
 
     def close_direct(self, on_end: Callable[[], None]) -> None:
         """Nothing to forget."""
 
-    def send(self, opcode: int, data: bytes) -> None:
+    def send_small(self, opcode: int, data: bytes) -> None:
         self.before_send()
         self.sent.append((opcode, data))
+
+    def send(self, data: str | bytes) -> bool:
+        if self.is_broken:
+            raise OSError("gone")
+        self.long.append(data)
+        return self.goes_on
 
     @property
     def queued(self) -> list[bytes]:
@@ -107,13 +116,31 @@ def test_a_recipient_that_leaves_while_an_event_is_sent_has_it_once(topic: Topic
     assert [connection.queued for connection in connections] == [[b"b"]] * 4
 
 
-def test_an_event_that_is_too_long_or_no_text_takes_the_queue(topic: Topic) -> None:
+def test_a_long_event_is_sent_one_by_one_and_one_that_is_no_text_takes_the_queue(topic: Topic) -> None:
     short, long = Connection(topic).direct(limit=3), Connection(topic).direct(limit=10)
+    full, broken = Connection(topic).direct(limit=3), Connection(topic).direct(limit=3)
     binary = Connection(topic).direct(as_bytes, 10)
-    deliver(topic, "üü".encode(), b"\xff")
-    assert (short.sent, short.queued) == ([], ["üü".encode(), b"\xff"])
+    full.goes_on, broken.is_broken = False, True
+    deliver(topic, "üü".encode())
+    assert (short.long, short.queued, short.state) == (["üü"], [], Delivery.DIRECT)
+    assert (full.long, full.queued, full.state) == (["üü"], [], Delivery.QUEUED)
+    assert (broken.long, broken.queued, broken.state) == ([], ["üü".encode()], Delivery.QUEUED)
+    deliver(topic, b"\xff")
+    assert (short.long, short.queued) == (["üü"], [b"\xff"])
     assert (long.sent, long.queued) == ([(1, "üü".encode())], [b"\xff"])
     assert (binary.sent, binary.queued) == ([(2, "üü".encode()), (2, b"\xff")], [])
+    assert [each.recipient.delivered for each in (short, full, broken)] == [2, 1, 1]
+
+
+def test_a_connection_without_a_direct_send_is_sent_to_one_by_one_until_it_has_one(topic: Topic) -> None:
+    one = Connection(topic)
+    one.has_direct = False
+    one.direct()
+    deliver(topic, b"a")
+    one.has_direct = True
+    deliver(topic, b"b", b"c")
+    assert (one.long, one.sent, one.queued) == (["a", "b"], [(1, b"c")], [])
+    assert (one.recipient.delivered, one.state) == (3, Delivery.DIRECT)
 
 
 def test_a_connection_that_fails_gets_the_event_through_its_queue_and_costs_the_others_nothing(topic: Topic) -> None:
@@ -137,14 +164,24 @@ def test_an_encoding_that_fails_is_left_to_each_recipients_own_task(topic: Topic
     assert (one.sent, misled.sent, misled.queued) == ([(1, b"a")], [], [b"a"])
 
 
-def test_an_event_of_one_topic_does_not_overtake_what_waits_of_another(topic: Topic) -> None:
+def test_a_recipient_is_direct_in_all_of_its_topics_or_in_none(topic: Topic) -> None:
     other = Topic(TopicName("d"))
-    one = Connection(topic).direct()
+    one = Connection(topic)
     one.recipient.topics["d"] = other
-    other.add(one.recipient)
-    other.deliver(Event("d", b"a"))
+    other.add(one.recipient, catching_up=True)
+    one.direct()
+    assert (one.state, other.state_of(one.recipient)) == (Delivery.QUEUED, Delivery.CATCHING_UP)
+    other.end_catch_up(
+        one.recipient, other.begin_catch_up(one.recipient), Past((), Position("e", 0), True), marked=True
+    )
+    other.deliver(Event("d", b"a", Position("e", 1), 0))
     deliver(topic, b"b")
-    assert (one.sent, one.queued) == ([], [b"a", b"b"])
+    assert one.queued == [b"a", b"b"]
+    one.direct()
+    assert one.state is other.state_of(one.recipient) is Delivery.DIRECT
+    one.recipient.put(Event("d", b"c"))
+    deliver(topic, b"d")
+    assert (one.sent, one.queued) == ([], [b"c", b"d"])
 
 
 def test_what_is_listed_is_iterated_as_it_was() -> None:

@@ -40,13 +40,13 @@ async def test_the_policy_close_ends_the_reader_with_1013() -> None:
     assert (queue.delivered, queue.dropped, len(queue)) == (0, 3, 0)
 
 
-def test_conflation_keeps_the_newest_of_each_key_in_the_order_of_the_keys() -> None:
+def test_conflation_keeps_the_newest_of_each_key_in_the_order_in_which_they_came() -> None:
     queue: DeliveryQueue[int] = DeliveryQueue(2, conflate(lambda number: number % 10))
     assert [queue.put(number) for number in (1, 2, 11, 21)] == [True, True, False, False]
     assert queue.conflated == 2
     assert queue.put(3) is False
     assert queue.dropped == 1
-    assert drained(queue) == [2, 3]
+    assert drained(queue) == [21, 3]
 
 
 async def test_a_key_that_fails_ends_its_own_reader_alone() -> None:

@@ -55,23 +55,26 @@ class SnapshotDict(Generic[K, V]):
         return values
 
 
-class TakesEvents(Protocol):
+class Sendable(Protocol):
     """What a group needs of a recipient."""
 
     def put(self, event: Event) -> object:
-        """Take an event that the group could not send."""
+        """Take an event that could not be sent."""
+
+    def send(self, event: Event, message: str | bytes) -> object:
+        """Send an event that is too long for the group."""
 
 
 class BroadcastGroup:
-    """Recipients that get each event as ``encoding`` writes it, if it has at most ``limit`` bytes."""
+    """Recipients that get each event as ``encoding`` writes it. Those over ``limit`` bytes go one by one."""
 
     __slots__ = ("_count", "_encoding", "_joined_at", "_limit", "_sends")
 
     def __init__(self, encoding: Encoding, limit: int) -> None:
         self._encoding = encoding
         self._limit = limit
-        self._sends: SnapshotDict[TakesEvents, Callable[[int, bytes], object]] = SnapshotDict()
-        self._joined_at: dict[TakesEvents, int] = {}
+        self._sends: SnapshotDict[Sendable, Callable[[int, bytes], object]] = SnapshotDict()
+        self._joined_at: dict[Sendable, int] = {}
         self._count = 0
 
     def __len__(self) -> int:
@@ -82,26 +85,33 @@ class BroadcastGroup:
         """What its recipients have in common."""
         return self._encoding, self._limit
 
-    def join(self, recipient: TakesEvents, send: Callable[[int, bytes], object]) -> None:
+    def join(self, recipient: Sendable, send: Callable[[int, bytes], object]) -> None:
         """Send to ``recipient`` from now on."""
         self._sends[recipient] = send
         self._joined_at[recipient] = self._count
 
-    def leave(self, recipient: TakesEvents) -> int:
+    def leave(self, recipient: Sendable) -> int:
         """Send to ``recipient`` no more; returns how many events it got here."""
         self._sends.pop(recipient)
         return self._count - self._joined_at.pop(recipient)
 
-    def sent_to(self, recipient: TakesEvents) -> int:
+    def sent_to(self, recipient: Sendable) -> int:
         """How many events ``recipient`` got here since it joined."""
         return self._count - self._joined_at[recipient]
 
     def deliver(self, event: Event) -> None:
         """Send ``event`` to all. One whose connection fails gets it through its queue, and costs the others nothing."""
-        payload = self._payload(event)
-        if payload is None:
+        try:
+            message = self._encoding(event)
+        except Exception:
+            # Each recipient's own task finds out what is wrong.
             for recipient in tuple(self._joined_at):
                 recipient.put(event)
+            return
+        payload = message.encode() if isinstance(message, str) else message
+        if len(payload) > self._limit:
+            for recipient in tuple(self._joined_at):
+                recipient.send(event, message)
             return
         # Counted first: a recipient that leaves during the loop is still sent to.
         self._count += 1
@@ -116,15 +126,6 @@ class BroadcastGroup:
                 failed.append(send)
         if failed:
             self._put_again(event, failed)
-
-    def _payload(self, event: Event) -> bytes | None:
-        """``None`` if the event is not for the group: each recipient's own task then finds out what is wrong."""
-        try:
-            message = self._encoding(event)
-        except Exception:
-            return None
-        payload = message.encode() if isinstance(message, str) else message
-        return payload if len(payload) <= self._limit else None
 
     def _put_again(self, event: Event, failed: list[Callable[[int, bytes], object]]) -> None:
         for recipient in tuple(self._joined_at):

@@ -7,14 +7,21 @@ queue, and the task sends it.
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
+from typing import Final
 
 from telex.channels.delivery.encoding import Encoding
 from telex.channels.delivery.subscriber import Subscriber, recipient_of
+from telex.channels.delivery.topic import Recipient
 from telex.connection import Socket, WebSocket
 from telex.exceptions import ConcurrencyError, ConnectionStateError
+from telex.types import Transport
 
 __all__ = ("forward",)
+
+SENDS_BEFORE_YIELD: Final = 64
+"""A send that the server takes at once does not suspend: a loop of sends would keep everybody else waiting."""
 
 
 async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) -> None:
@@ -27,18 +34,53 @@ async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) ->
     if recipient.is_forwarded:
         raise ConcurrencyError("this subscriber is forwarded already: subscribe once for each socket")
     recipient.is_forwarded = True
-    queue = recipient.queue
-    # A class that sends in its own way is left to do so.
-    transport = socket.transport if type(socket).send_data is WebSocket.send_data else None
     try:
         with suppress(StopAsyncIteration):
-            while True:
-                if transport is not None and not len(queue):
-                    recipient.go_direct(transport, encoding)
-                await socket.send_data(encoding(await queue.get()), encoding.mode)
+            if type(socket).send_data is not WebSocket.send_data:
+                # A class that sends in its own way is left to do so.
+                await _forward_by(socket, recipient, encoding)
+            elif socket.transport is not None:
+                await _forward_directly(socket, recipient, encoding, socket.transport)
+            else:
+                await _forward_events(socket, recipient, encoding)
     except ConnectionStateError:
         if socket.connection_state != "disconnect":
             raise
     finally:
         recipient.queue_up()
         recipient.is_forwarded = False
+
+
+async def _forward_by(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
+    while True:
+        await socket.send_data(encoding(await recipient.queue.get()), encoding.mode)
+
+
+async def _forward_directly(socket: Socket, recipient: Recipient, encoding: Encoding, transport: Transport) -> None:
+    queue = recipient.queue
+    while True:
+        if not len(queue):
+            recipient.go_direct(transport, encoding)
+        await socket.send_data(encoding(await queue.get()), encoding.mode)
+
+
+async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
+    """As :func:`_forward_by`, with as few coroutines as can be between the queue and the server."""
+    queue, send, reader = recipient.queue, socket.asgi_send, socket.event_reader
+    key = "text" if encoding.mode == "text" else "bytes"
+    sent = 0
+    while True:
+        while (filled := queue.wait_filled()) is not None:
+            await filled
+            sent = 0
+        message = encoding(queue.get_nowait())
+        if not socket.is_open or reader.disconnect is not None:
+            # It knows what is wrong.
+            await socket.send_data(message, encoding.mode)
+        try:
+            await send({"type": "websocket.send", key: message})
+        except OSError as error:
+            raise socket.lost() from error
+        sent += 1
+        if not sent % SENDS_BEFORE_YIELD:
+            await asyncio.sleep(0)

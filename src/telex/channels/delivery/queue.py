@@ -134,13 +134,18 @@ class DeliveryQueue(Generic[T]):
         if len(self._pending) - self._marks >= self._limit:
             return self._overflow(item)
         self._pending.append(item)
-        if self._waiter is not None:
-            self.wake()
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
         return True
 
     def _put_conflated(self, item: T, key: Hashable) -> bool:
         kept = True
         if key in self._keys:
+            # It goes to the end: what is delivered is in the order of positions, so that a reader can come back to any.
+            del self._keys[key]
             self.conflated += 1
             kept = False
         elif len(self._keys) >= self._limit:
@@ -148,7 +153,7 @@ class DeliveryQueue(Generic[T]):
             self.dropped += 1
             kept = False
         self._keys[key] = item
-        self.wake()
+        self._wake()
         return kept
 
     def put_mark(self, item: T) -> None:
@@ -164,18 +169,18 @@ class DeliveryQueue(Generic[T]):
         self._flush_keys()
         self._pending.append(_Mark(item))
         self._marks += 1
-        self.wake()
+        self._wake()
 
     def preload(self, items: Iterable[T]) -> None:
         """Put ``items`` before all that wait: a replay, given whole, which does not count against the limit."""
         if not self._closing:
             self._replay.extend(items)
-            self.wake()
+            self._wake()
 
     def close(self) -> None:
         """Take nothing more; the reader gets what waits, and then its end."""
         self._closing = True
-        self.wake()
+        self._wake()
 
     def fail(self, error: WebSocketException) -> None:
         """Drop what waits, count it, and raise ``error`` at the reader."""
@@ -214,8 +219,8 @@ class DeliveryQueue(Generic[T]):
                 self._pending.append(item)
         self._keys.clear()
 
-    def wake(self) -> None:
-        """Let :meth:`wait` return."""
+    def _wake(self) -> None:
+        """Let :meth:`get` look again."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
@@ -225,7 +230,7 @@ class DeliveryQueue(Generic[T]):
     @property
     def is_awaited(self) -> bool:
         """Whether the reader waits for an item."""
-        return self._waiter is not None
+        return self._waiter is not None and not self._waiter.done()
 
     async def get(self) -> T:
         """The next item.
@@ -234,26 +239,22 @@ class DeliveryQueue(Generic[T]):
         :raises WebSocketException: the mailbox was closed with an error.
         :raises ConcurrencyError: somebody else waits already.
         """
-        while not len(self):
-            if self._error is not None:
-                raise self._error
-            if self._closing:
-                raise StopAsyncIteration
-            await self.wait()
+        while (filled := self.wait_filled()) is not None:
+            await filled
         return self.get_nowait()
 
-    async def wait(self) -> None:
-        """Wait until something changes: there is an item, the end, or somebody calls :meth:`wake`.
-
-        :raises ConcurrencyError: somebody else waits already.
-        """
-        if self._waiter is not None:
+    def wait_filled(self) -> asyncio.Future[None] | None:
+        """What to await before looking again; ``None`` when there is an item. It raises as :meth:`get` does."""
+        if self._pending or self._replay or self._keys:
+            return None
+        if self._error is not None:
+            raise self._error
+        if self._closing:
+            raise StopAsyncIteration
+        if self._waiter is not None and not self._waiter.done():
             raise ConcurrencyError("two tasks read one subscriber: subscribe once for each reader")
         self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def get_nowait(self) -> T:
         """The next item, at once.
@@ -261,14 +262,14 @@ class DeliveryQueue(Generic[T]):
         :raises IndexError: there is none.
         """
         entry: T | _Mark[T]
-        if self._replay:
-            entry = self._replay.popleft()
-        elif self._pending:
+        if self._pending and not self._replay:
             entry = self._pending.popleft()
+        elif self._replay:
+            entry = self._replay.popleft()
         elif self._keys:
             entry = self._keys.pop(next(iter(self._keys)))
         else:
-            raise IndexError("the mailbox is empty")
+            raise IndexError("the queue is empty")
         if isinstance(entry, _Mark):
             self._marks -= 1
             return entry.item

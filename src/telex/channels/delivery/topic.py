@@ -26,7 +26,7 @@ from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.events import Event, Gap, Item, OnGap, Past, Position
 from telex.channels.names import TopicName
 from telex.exceptions import WebSocketException
-from telex.types import Transport
+from telex.types import DirectSend, Transport
 
 __all__ = ("CatchUp", "Delivery", "Recipient", "Topic", "TopicState")
 
@@ -67,10 +67,23 @@ NOT_KEPT: Final = "the history does not reach back to where the stream stood"
 OVERFLOW: Final = "too many events came while the past was fetched"
 
 
+ONE_BY_ONE: Final = DirectSend(lambda opcode, payload: None, -1)
+"""Stands for the function of a connection that has none yet: all events are too long for it."""
+
+
 class Recipient:
     """The hub's end of a subscriber: it takes what its topics deliver."""
 
-    __slots__ = ("_transport", "is_forwarded", "on_finish", "on_gap", "queue", "topics")
+    __slots__ = (
+        "_encoding",
+        "_has_direct_send",
+        "_transport",
+        "is_forwarded",
+        "on_finish",
+        "on_gap",
+        "queue",
+        "topics",
+    )
 
     def __init__(self, queue: DeliveryQueue[Item]) -> None:
         self.queue = queue
@@ -79,14 +92,34 @@ class Recipient:
         self.on_finish: Callable[[], object] | None = None
         self.is_forwarded = False
         self._transport: Transport | None = None
+        self._encoding: Encoding | None = None
+        self._has_direct_send = False
 
     # -- what topics deliver
 
     def put(self, event: Event) -> None:
-        """Take one event."""
-        if self._transport is not None:
-            self.queue_up()
+        """Take one event that could not be sent directly."""
+        self.queue_up()
         self.queue.put(event)
+
+    def send(self, event: Event, message: str | bytes) -> None:
+        """Send an event that the group cannot. The recipient is direct."""
+        transport, encoding = self._transport, self._encoding
+        if transport is None or encoding is None:
+            self.put(event)
+            return
+        try:
+            goes_on = transport.send(message)
+        except (OSError, WebSocketException):
+            # The connection ends, or must: its own task finds out, without harm to the publisher.
+            self.put(event)
+            return
+        self.queue.delivered += 1
+        if not goes_on:
+            self.queue_up()
+        elif not self._has_direct_send:
+            self.queue_up()
+            self.go_direct(transport, encoding)
 
     def put_gap(self, gap: Gap) -> None:
         """Take the mark of a loss, whatever waits."""
@@ -118,14 +151,16 @@ class Recipient:
     # -- queued or direct, in all topics alike: an event of one must not overtake another's
 
     def go_direct(self, transport: Transport, encoding: Encoding) -> None:
-        """Have events written to ``transport`` within the publish, if it is ready for that. The queue is empty."""
-        if self._transport is not None:
-            self.queue_up()
+        """Have events written to ``transport`` within the publish, unless a topic catches up. The queue is empty."""
+        if self._transport is not None or any(
+            topic.state_of(self) is not Delivery.QUEUED for topic in self.topics.values()
+        ):
+            return
+        self._transport, self._encoding = transport, encoding
         direct = transport.open_direct(self.queue_up)
-        if direct is not None:
-            self._transport = transport
-            for topic in self.topics.values():
-                topic.go_direct(self, encoding, direct.send, direct.limit)
+        self._has_direct_send = direct is not None
+        for topic in self.topics.values():
+            topic.go_direct(self, encoding, direct or ONE_BY_ONE)
 
     def queue_up(self) -> None:
         """From here on events take the queue."""
@@ -181,7 +216,7 @@ class Topic:
         self._held: list[Event] = []
         self._reason = LOST
         self._states: dict[Recipient, Delivery] = {}
-        self._queued: SnapshotDict[Recipient, Recipient] = SnapshotDict()
+        self._queued: SnapshotDict[Recipient, Callable[[Event], object]] = SnapshotDict()
         self._catching_up: dict[Recipient, CatchUp] = {}
         self._direct: dict[Recipient, BroadcastGroup] = {}
         self._groups: SnapshotDict[tuple[Encoding, int], BroadcastGroup] = SnapshotDict()
@@ -206,22 +241,18 @@ class Topic:
         if recipient in self._states:
             self._move(recipient, Delivery.ENDED)
 
-    def go_direct(
-        self, recipient: Recipient, encoding: Encoding, send: Callable[[int, bytes], object], limit: int
-    ) -> None:
-        """Send to ``recipient`` within the publish, unless it is still catching up."""
-        if self._states[recipient] is Delivery.QUEUED:
-            self._move(recipient, Delivery.DIRECT)
-            group = self._groups.get((encoding, limit))
-            if group is None:
-                group = self._groups[encoding, limit] = BroadcastGroup(encoding, limit)
-            group.join(recipient, send)
-            self._direct[recipient] = group
+    def go_direct(self, recipient: Recipient, encoding: Encoding, direct: DirectSend) -> None:
+        """Send to ``recipient`` within the publish."""
+        self._move(recipient, Delivery.DIRECT)
+        group = self._groups.get((encoding, direct.limit))
+        if group is None:
+            group = self._groups[encoding, direct.limit] = BroadcastGroup(encoding, direct.limit)
+        group.join(recipient, direct.send)
+        self._direct[recipient] = group
 
     def queue_up(self, recipient: Recipient) -> None:
         """Put events into the queue of ``recipient`` again."""
-        if self._states[recipient] is Delivery.DIRECT:
-            self._move(recipient, Delivery.QUEUED)
+        self._move(recipient, Delivery.QUEUED)
 
     def _move(self, recipient: Recipient, to: Delivery) -> None:
         state = self._states.get(recipient)
@@ -237,7 +268,7 @@ class Topic:
         if to is Delivery.CATCHING_UP:
             self._catching_up[recipient] = CatchUp()
         elif to is Delivery.QUEUED:
-            self._queued[recipient] = recipient
+            self._queued[recipient] = recipient.queue.put
         elif to is Delivery.ENDED:
             del self._states[recipient]
 
@@ -285,14 +316,14 @@ class Topic:
         queued = self._queued.values
         for group in self._groups.values:
             group.deliver(event)
-        for recipient in queued:
-            recipient.put(event)
+        for put in queued:
+            put(event)
         for recipient, catch_up in list(self._catching_up.items()) if self._catching_up else ():
             if catch_up.floor is None:
                 catch_up.held.append(event)
             elif not _is_before(event, catch_up.floor):
                 self._move(recipient, Delivery.QUEUED)
-                recipient.put(event)
+                recipient.queue.put(event)
 
     # -- loss and recovery
 
@@ -374,7 +405,7 @@ class Topic:
                 if _is_after_hole(event, stands):
                     recipient.put_gap(Gap(self.name.name, NOT_KEPT, event.position))
                 stands = event.position
-            recipient.put(event)
+            recipient.queue.put(event)
         if late or self._has_reached(past.head):
             self._move(recipient, Delivery.QUEUED)
 
