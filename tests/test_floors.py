@@ -65,7 +65,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "server": (
         ("limits", "frames", "logs", "timer_wheel"),
-        ("parser", "deflate", "keepalive", "handshake"),
+        ("parser", "deflate", "keepalive", "liveness", "handshake"),
         ("messages", "frame_writer"),
         ("receive_queue",),
         ("connection",),

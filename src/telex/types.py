@@ -152,6 +152,9 @@ class Transport(Protocol):
         :raises OSError: the connection was lost meanwhile.
         """
 
+    def set_end_handler(self, handler: Callable[[], None]) -> None:
+        """Call ``handler`` once when the connection ends, whatever still waits in the receive queue."""
+
     def set_activity(self, activity: Activity) -> None:
         """Ask ``activity`` whether the application works for this connection.
 

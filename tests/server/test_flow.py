@@ -207,7 +207,7 @@ async def test_a_flood_of_tiny_frames_leaves_time_for_others(opcode: int) -> Non
                 await client.send(flood)
 
         making = asyncio.create_task(make_noise())
-        assert await slowest_echo(other, 100) < 0.25
+        assert await slowest_echo(other, 100) < 1
         making.cancel()
         await asyncio.wait({making})
         client.reset()

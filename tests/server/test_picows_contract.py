@@ -27,6 +27,10 @@ class Listener(WSListener):
         self.lost = True
 
 
+def ended() -> None:
+    """For parsers whose stream does not end."""
+
+
 def test_the_release_is_one_that_was_read() -> None:
     assert version("picows").split(".")[:2] >= ["2", "3"]
     assert version("picows").split(".")[0] == "2"
@@ -39,7 +43,7 @@ def test_opcodes_are_the_wires() -> None:
 
 async def test_a_parser_is_past_its_handshake_and_says_nothing() -> None:
     listener, verdicts = Listener(), list[CloseReason]()
-    parser = new_parser(listener, 1000, verdicts.append)
+    parser = new_parser(listener, 1000, verdicts.append, ended)
     feed(parser, frame(TEXT, b"a") + frame(BINARY, b"b", fin=False) + frame(PING, b"c"))
     assert listener.frames == [(TEXT, b"a", True, False), (BINARY, b"b", False, False), (PING, b"c", True, True)]
     assert verdicts == []
@@ -49,7 +53,7 @@ async def test_a_parser_is_past_its_handshake_and_says_nothing() -> None:
 
 async def test_a_verdict_comes_before_the_frame_before_it() -> None:
     listener, verdicts = Listener(), list[CloseReason]()
-    parser = new_parser(listener, 1000, lambda close: verdicts.append(close) or listener.frames.clear())  # type: ignore[func-returns-value]
+    parser = new_parser(listener, 1000, lambda close: verdicts.append(close) or listener.frames.clear(), ended)  # type: ignore[func-returns-value]
     feed(parser, frame(TEXT, b"a") + frame(TEXT, b"b" * 1001))
     assert [close.code for close in verdicts] == [1009]
     assert listener.frames == [(TEXT, b"a", True, True)]
@@ -57,9 +61,11 @@ async def test_a_verdict_comes_before_the_frame_before_it() -> None:
 
 async def test_feeding_more_than_the_buffer_grows_it() -> None:
     listener = Listener()
-    parser = new_parser(listener, 1 << 20, lambda close: None)
+    parser = new_parser(listener, 1 << 20, lambda close: None, ended)
     empty = len(memoryview(parser.get_buffer(-1)))
-    feed(parser, frame(BINARY, b"x" * 100_000))
+    rest = frame(BINARY, b"x" * 100_000)
+    while rest:
+        rest = feed(parser, rest)
     assert listener.frames == [(BINARY, b"x" * 100_000, True, True)]
     assert len(memoryview(parser.get_buffer(-1))) > 100_000 > empty
 
@@ -70,6 +76,13 @@ async def test_errors_of_a_listener_are_a_verdict_too_and_logged(caplog: pytest.
             raise ZeroDivisionError
 
     verdicts: list[CloseReason] = []
-    feed(new_parser(Broken(), 1000, verdicts.append), frame(TEXT, b"a"))
+    feed(new_parser(Broken(), 1000, verdicts.append, ended), frame(TEXT, b"a"))
     assert [close.code for close in verdicts] == [1011]
     assert "ZeroDivisionError" in caplog.text
+
+
+async def test_the_end_of_the_stream_is_told_and_closes_the_transport() -> None:
+    told: list[str] = []
+    parser = new_parser(Listener(), 1000, lambda close: None, lambda: told.append("end"))
+    assert parser.eof_received() is False
+    assert told == ["end"]

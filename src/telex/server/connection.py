@@ -21,9 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from picows import WSFrame, WSTransport
 
@@ -34,6 +35,7 @@ from telex.server.frames import (
     BINARY,
     CLOSE,
     PING,
+    PONG,
     TEXT,
     CloseReason,
     ConnectionClosed,
@@ -44,6 +46,7 @@ from telex.server.frames import (
 )
 from telex.server.keepalive import Keepalive
 from telex.server.limits import Limits
+from telex.server.liveness import unsent_bytes
 from telex.server.messages import Assembler, not_utf8
 from telex.server.parser import READ_AT_MOST, Throttle, feed, new_parser
 from telex.server.receive_queue import Hold, ReceiveQueue
@@ -60,6 +63,11 @@ LINGER: Final = 2.0
 """Seconds for which the server still reads, and forgets, after a failure: closing at once would reset the connection,
 and the close frame that tells why could be lost (RFC 9112 section 9.6 tells the same of HTTP)."""
 
+_INFLATED_PER_TURN: Final = 256 * KIB
+"""Bytes of inflated messages after which other connections get their turn: they may be a thousandth on the wire."""
+
+_WAITING: Final = Hold.QUEUE | Hold.WRITE | Hold.PARSER | Hold.TURN | Hold.REST
+
 _SHRINK_ABOVE: Final = 64 * KIB
 """Bytes of parser buffer that a connection may keep while nothing is in it."""
 
@@ -74,19 +82,37 @@ class Stage(IntEnum):
     CLOSED = 4
 
 
+_COMPRESSED: Final = 4
+
+
+class _Frame(NamedTuple):
+    """A frame that needs a closer look."""
+
+    kind: int
+    payload: bytes
+    fin: bool
+    reserved: int
+
+
 class Connection(ReceiveQueue):
     """The frames of one client, and the :class:`telex.types.Transport` of the application."""
 
     __slots__ = (
         "_activity",
         "_assembler",
+        "_early",
         "_ending",
+        "_inflated",
         "_inflater",
         "_keepalive",
+        "_on_end",
         "_on_lost",
         "_parser",
+        "_rest_of_read",
+        "_room",
         "_throttled",
         "_timer",
+        "_unsent",
         "closed_with",
         "heard",
         "stage",
@@ -105,6 +131,12 @@ class Connection(ReceiveQueue):
         self._assembler: Assembler | None = None
         self._parser: asyncio.BufferedProtocol | None = None
         self._throttled = False
+        self._on_end: Callable[[], None] | None = None
+        self._early = b""
+        self._rest_of_read: deque[_Frame | ProtocolViolation] | None = None
+        self._inflated = 0
+        self._room = 0
+        self._unsent = 0
         self._ending: tuple[CloseReason, bool] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -112,13 +144,19 @@ class Connection(ReceiveQueue):
         """The handshake is complete: take frames from ``wire``, the first of them from ``early``."""
         if agreement is not None:
             self._inflater = Inflater(agreement)
-        self._open_outbox(wire, Deflater(agreement) if agreement is not None else None)
+        self._open_writer(wire, Deflater(agreement) if agreement is not None else None)
         self.stage = Stage.OPEN
         self._deliver = self._handler
-        self._parser = new_parser(self, self._limits.max_message_size, self._on_verdict)
+        self._parser = self._new_parser()
         self._keepalive.start()
-        feed(self._parser, early)
         wire.set_protocol(self._parser)
+        if early:
+            self._early = early
+            self._hold_back(Hold.REST)
+            self._handle_rest()
+
+    def _new_parser(self) -> asyncio.BufferedProtocol:
+        return new_parser(self, self._limits.max_message_size, self._on_verdict, self._on_end_of_stream)
 
     # Frames
 
@@ -154,55 +192,123 @@ class Connection(ReceiveQueue):
             self._pull_cork()
 
     def _on_unusual_frame(self, frame: WSFrame) -> None:
+        if self.stage in (Stage.OPEN, Stage.CLOSING):
+            kind = int(frame.msg_type)  # type: ignore[call-overload]
+            reserved = bool(frame.rsv1) << 2 | bool(frame.rsv2) << 1 | bool(frame.rsv3)
+            got = _Frame(kind, frame.get_payload_as_bytes(), bool(frame.fin), reserved)
+            if self._rest_of_read or (self._hold & _WAITING and kind < CLOSE and self._inflater is not None):
+                self._postpone(got)
+            else:
+                self._handle_frame(got)
+        if frame.last_in_buffer:
+            self._pull_cork()
+            if int(frame.msg_type) == PONG:  # type: ignore[call-overload]
+                self._shrink_parser(frame.tail_size)
+        elif frame.tail_size > READ_AT_MOST:
+            self._throttle()
+
+    def _postpone(self, what: _Frame | ProtocolViolation) -> None:
+        """Inflate it later: what a read brings is bounded as it is on the wire, not as it is inflated."""
+        if not self._rest_of_read:
+            self._rest_of_read = deque()
+            self._deliver = None
+            self._hold_back(Hold.REST)
+        self._rest_of_read.append(what)
+
+    def _handle_rest(self) -> None:
+        while self._hold & ~Hold.END == Hold.REST and (self._rest_of_read or self._early):
+            if self._rest_of_read:
+                what = self._rest_of_read.popleft()
+                if isinstance(what, ProtocolViolation):
+                    self._fail(what)
+                else:
+                    self._handle_frame(what)
+            elif self._parser is not None:
+                early, self._early = self._early, b""
+                rest = feed(self._parser, early)
+                if not self._hold & Hold.END:
+                    self._early = rest
+        if not self._rest_of_read and not self._early:
+            self._rest_of_read = None
+            self._deliver_plain_frames()
+            self._release(Hold.REST)
+
+    def _handle_frame(self, frame: _Frame) -> None:
         if self.stage == Stage.OPEN:
             try:
                 self._take_frame(frame)
             except ProtocolViolation as violation:
                 self._fail(violation)
-        elif self.stage == Stage.CLOSING and int(frame.msg_type) == CLOSE:  # type: ignore[call-overload]
+        elif self.stage == Stage.CLOSING and frame.kind == CLOSE:
             self._disconnect()
-        if frame.last_in_buffer:
-            self._pull_cork()
-        elif frame.tail_size > READ_AT_MOST:
-            self._throttle()
 
-    def _take_frame(self, frame: WSFrame) -> None:
-        kind = int(frame.msg_type)  # type: ignore[call-overload]
-        compressed = bool(frame.rsv1)
-        if frame.rsv2 or frame.rsv3 or (compressed and (self._inflater is None or kind >= CLOSE)):
+    def _take_frame(self, frame: _Frame) -> None:
+        kind, payload, fin, reserved = frame
+        if reserved and (reserved != _COMPRESSED or self._inflater is None or kind >= CLOSE):
             raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, "a reserved bit without its extension")
-        payload = frame.get_payload_as_bytes()
         if kind < CLOSE:
-            self._assemble(kind, payload, bool(frame.fin), compressed)
+            if self._dropped is not None:
+                self._dropped += fin
+            else:
+                self._assemble(kind, payload, fin, bool(reserved))
         elif kind == PING:
-            if not frame.last_in_buffer:
-                self._start_cork()
             self._send_pong(payload)
         elif kind == CLOSE:
             self._end(read_close(payload), failed=False)
         else:
             self._keepalive.on_pong()
-            if frame.last_in_buffer:
-                self._shrink_parser(frame.tail_size)
 
     def _assemble(self, kind: int, payload: bytes, fin: bool, compressed: bool) -> None:
         if self._assembler is None:
             self._assembler = Assembler(self._limits, self._inflater)
         message = self._assembler.add(kind, payload, fin=fin, compressed=compressed)
-        self._deliver = None if self._assembler.busy else self._handler
-        if message is not None:
-            try:
-                self._handler(message)
-            except Exception as error:
-                self._on_handler_error(error)
+        self._deliver_plain_frames()
+        if message is None:
+            return
+        try:
+            self._handler(message)
+        except Exception as error:
+            self._on_handler_error(error)
+        if self._inflater is not None:
+            self._inflated += len(message)
+            if self._inflated >= _INFLATED_PER_TURN:
+                self._inflated = 0
+                self._pass_turn()
+
+    def _deliver_plain_frames(self) -> None:
+        """Whole, uncompressed messages need no closer look, unless they come inside of something."""
+        busy = self._rest_of_read or (self._assembler is not None and self._assembler.busy)
+        usual = self.stage == Stage.OPEN and not busy and self._dropped is None
+        self._deliver = self._handler if usual else None
 
     def _on_verdict(self, close: CloseReason) -> None:
         """The parser met a broken frame; the frame before that may still have to be delivered."""
         if self.stage == Stage.OPEN:
             self._hold_back(Hold.END)
-            self._loop.call_soon(self._fail, ProtocolViolation(close.code, close.reason))
+            self._loop.call_soon(self._on_broken_frame, ProtocolViolation(close.code, close.reason))
         elif self.stage == Stage.CLOSING:
             self._disconnect()
+
+    def _on_broken_frame(self, violation: ProtocolViolation) -> None:
+        if self._rest_of_read:
+            self._postpone(violation)
+        else:
+            self._fail(violation)
+
+    def _on_end_of_stream(self) -> None:
+        """The client closed its side without the closing handshake. The transport closes once it has written all."""
+        if self.stage != Stage.CLOSED:
+            close = self._ending[0] if self._ending else CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE)
+            self._tell(Stage.CLOSED, close, None)
+            self._abort_after(self._limits.close_timeout)
+
+    def on_peer_ended(self) -> None:
+        """The client left while it is not read from: read the rest and drop its messages, as far as its close frame."""
+        if self.stage == Stage.OPEN:
+            self._dropped = len(self._queue or ())
+            self._forget_queue()
+            self._deliver = None
+            self._release(_WAITING & ~Hold.REST)
 
     def _shrink_parser(self, unread: int) -> None:
         """picows' buffer doubles for large messages and never shrinks: replace the parser while nothing is in it.
@@ -214,10 +320,12 @@ class Connection(ReceiveQueue):
             self._loop.call_soon(self._renew_parser)
 
     def _renew_parser(self) -> None:
-        if self._parser is not None:
-            self._parser = new_parser(self, self._limits.max_message_size, self._on_verdict)
-            self._install_parser()
-        self._release(Hold.PARSER)
+        try:
+            if self._parser is not None:
+                self._parser = self._new_parser()
+                self._install_parser()
+        finally:
+            self._release(Hold.PARSER)
 
     def _throttle(self) -> None:
         """The client sends many small frames: from now on it gets a bounded read in each turn of the event loop."""
@@ -272,10 +380,22 @@ class Connection(ReceiveQueue):
         """Whether a drain has something to wait for: a message at work, or what the application says."""
         return not self.idle or (self._activity is not None and self._activity.busy)
 
-    @property
-    def held_back(self) -> bool:
-        """Whether the server does not read from the socket now."""
-        return bool(self._hold)
+    def shows_life(self) -> bool:
+        """Whether the client did anything since the last call: sent bytes, or took some."""
+        heard, self.heard = self.heard, False
+        room, self._room = self._room, len(memoryview(self._parser.get_buffer(-1))) if self._parser else 0
+        if not self._hold and self._writable:
+            return heard or room != self._room
+        unsent, self._unsent = self._unsent, unsent_bytes(self._wire)
+        return heard or self._unsent < unsent
+
+    def is_only_held_back(self) -> bool:
+        """Whether the server does not read from the client, and the client has acknowledged all that was sent."""
+        return bool(self._hold) and not unsent_bytes(self._wire)
+
+    def set_end_handler(self, handler: Callable[[], None]) -> None:
+        """Call ``handler`` once when the connection ends. See :class:`telex.types.Transport`."""
+        self._on_end = handler
 
     def send_ping(self, payload: bytes) -> None:
         """Send a ping, unless older data still waits: then silence is explained by that."""
@@ -314,10 +434,17 @@ class Connection(ReceiveQueue):
         self._deliver = None
         self._keepalive.stop()
         self._cancel_timer()
+        if stage == Stage.CLOSED:
+            self._early, self._rest_of_read = b"", None
+        self._close_writer(last_frame)
+        self._end_receiver()
         if self.closed_with is None:
             self.closed_with = close
-        self._close_outbox(last_frame)
-        self._end_receiver()
+            if self._dropped:
+                _logger.info("%d messages of a client that left were dropped", self._dropped)
+            on_end, self._on_end = self._on_end, None
+            if on_end is not None:
+                on_end()
 
     def _ended_for_receiver(self) -> bool:
         self._settle()
@@ -333,9 +460,9 @@ class Connection(ReceiveQueue):
         self._abort_after(self._limits.close_timeout)
 
     def _linger(self) -> None:
+        self._abort_after(min(LINGER, self._limits.close_timeout))
         if self._wire.is_closing():
             return
-        self._abort_after(min(LINGER, self._limits.close_timeout))
         if not self._wire.can_write_eof():
             self._wire.close()
             return
@@ -367,6 +494,8 @@ class Connection(ReceiveQueue):
         try:
             self._tell(Stage.CLOSED, close, None)
         finally:
+            self._cancel_timer()
+            self._end_watch.discard(self)
             self._parser = None
             self._on_lost()
 

@@ -88,7 +88,7 @@ class FrameWriter(WSListener):
         self._ascii_size = SEND_AT_MOST
         self._direct_size = _SMALL
 
-    def _open_outbox(self, wire: asyncio.Transport, deflater: Deflater | None) -> None:
+    def _open_writer(self, wire: asyncio.Transport, deflater: Deflater | None) -> None:
         self._wire = wire
         self._deflater = deflater
         if deflater is not None:
@@ -267,7 +267,7 @@ class FrameWriter(WSListener):
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _close_outbox(self, last: bytes | None) -> None:
+    def _close_writer(self, last: bytes | None) -> None:
         """Write what was gathered and ``last``; from here on every send raises."""
         if not self._open:
             return

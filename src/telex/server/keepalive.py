@@ -17,12 +17,11 @@ __all__ = ("Keepalive", "Peer")
 class Peer(Protocol):
     """What the keep-alive needs of a connection."""
 
-    heard: bool
-    """Set by every frame; the keep-alive takes it back."""
+    def shows_life(self) -> bool:
+        """Whether the client did anything since the last call."""
 
-    @property
-    def held_back(self) -> bool:
-        """Whether the server itself does not read: silence then proves nothing."""
+    def is_only_held_back(self) -> bool:
+        """Whether the server does not read from the client, and the client has acknowledged all that was sent."""
 
     def send_ping(self, payload: bytes) -> None:
         """Send a ping."""
@@ -32,7 +31,10 @@ class Peer(Protocol):
 
 
 class Keepalive:
-    """The timers of one connection. Any frame is a sign of life; a ping is sent after ``ping_interval`` of silence.
+    """The timers of one connection. Any byte is a sign of life; a ping is sent after ``ping_interval`` of silence.
+
+    A client that is not read from, because the application has messages enough, cannot be heard: it lives as long as it
+    acknowledges what is sent, pings included. A client that takes nothing of what is sent does not.
 
     Frames leave a mark and no time, which is cheaper; the timers date it. So a connection may be quiet for up to one
     more interval (a quarter of ``idle_timeout``) before it is noticed.
@@ -40,7 +42,6 @@ class Keepalive:
 
     __slots__ = (
         "_awaits_pong",
-        "_clock",
         "_idle",
         "_life",
         "_limits",
@@ -49,13 +50,14 @@ class Keepalive:
         "_ping",
         "_pinged_at",
         "_quiet_since",
+        "_wheel",
     )
 
     def __init__(self, peer: Peer, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         self._peer = peer
         self._limits = limits
         self._loop = loop
-        self._clock = TimerWheel.of(loop)
+        self._wheel = TimerWheel.of(loop)
         self._quiet_since = loop.time()
         self._pinged_at = 0.0
         self._awaits_pong = False
@@ -69,9 +71,9 @@ class Keepalive:
         if limits.ping_interval:
             self._schedule_ping(limits.ping_interval)
         if limits.idle_timeout:
-            self._idle = self._clock.call_later(limits.idle_timeout / 4, self._close_if_idle)
+            self._idle = self._wheel.call_later(limits.idle_timeout / 4, self._close_if_idle)
         if limits.max_lifetime:
-            self._life = self._clock.call_later(limits.max_lifetime, self._close_for_age)
+            self._life = self._wheel.call_later(limits.max_lifetime, self._close_for_age)
 
     def stop(self) -> None:
         """Disarm them."""
@@ -88,13 +90,12 @@ class Keepalive:
 
     def _schedule_ping(self, delay: float) -> None:
         self._awaits_pong = False
-        self._ping = self._clock.call_later(delay, self._ping_if_quiet)
+        self._ping = self._wheel.call_later(delay, self._ping_if_quiet)
 
     def _quiet_for(self) -> float:
         """Seconds since the peer was last known to live."""
         now = self._loop.time()
-        if self._peer.heard or self._peer.held_back:
-            self._peer.heard = False
+        if self._peer.shows_life():
             self._quiet_since = now
         return now - self._quiet_since
 
@@ -109,13 +110,13 @@ class Keepalive:
         self._peer.send_ping(secrets.token_bytes(4))
         self._awaits_pong = True
         if self._limits.ping_timeout:
-            self._ping = self._clock.call_later(self._limits.ping_timeout, self._expire_if_quiet)
+            self._ping = self._wheel.call_later(self._limits.ping_timeout, self._expire_if_quiet)
         else:
             self._schedule_ping(interval)
 
     def _expire_if_quiet(self) -> None:
         self._quiet_for()
-        if self._quiet_since < self._pinged_at:
+        if self._quiet_since < self._pinged_at and not self._peer.is_only_held_back():
             self._peer.expire(CloseReason(status_codes.WS_1011_UNEXPECTED_ERROR, "keepalive ping timeout"))
         else:
             self._schedule_ping(self._limits.ping_interval or 0)
@@ -125,7 +126,7 @@ class Keepalive:
 
     def _close_if_idle(self) -> None:
         limit = self._limits.idle_timeout or 0
-        if self._quiet_for() >= limit:
+        if self._quiet_for() >= limit and not self._peer.is_only_held_back():
             self._peer.expire(CloseReason(status_codes.WS_1001_GOING_AWAY, "idle timeout"))
         else:
-            self._idle = self._clock.call_later(limit / 4, self._close_if_idle)
+            self._idle = self._wheel.call_later(limit / 4, self._close_if_idle)

@@ -110,18 +110,33 @@ class _Wire:
     abort = close
 
 
+class _Parser(WSProtocol):  # type: ignore[misc]
+    """Tells of the end of the stream, which picows leaves to the transport."""
+
+    __slots__ = ("on_end_of_stream",)
+
+    on_end_of_stream: Callable[[], None]
+
+    def eof_received(self) -> bool:
+        self.on_end_of_stream()
+        return False  # the transport closes
+
+
 _LOG: Final = _QuietLogger()
 _NO_SOCKET: Final = _NoSocket()
 
 
 def new_parser(
-    listener: WSListener, max_frame_size: int, on_verdict: Callable[[CloseReason], None]
+    listener: WSListener,
+    max_frame_size: int,
+    on_verdict: Callable[[CloseReason], None],
+    on_end_of_stream: Callable[[], None],
 ) -> BufferedProtocol:
     """A parser that calls ``listener.on_ws_frame`` for each whole frame, and ``on_verdict`` once if one is broken.
 
     Frames that precede the broken one in the same read may be delivered after the verdict: picows looks one ahead.
     """
-    parser = WSProtocol(
+    parser = _Parser(
         None,  # host_port: a client's
         None,  # ws_path: a client's
         False,  # is_client_side
@@ -142,6 +157,7 @@ def new_parser(
     parser.connection_made(wire)
     feed(parser, _REQUEST)
     wire.on_verdict = on_verdict
+    parser.on_end_of_stream = on_end_of_stream
     # picows keeps both for as long as the connection lives.
     parser.transport.request.headers.clear()
     parser.transport.response.headers.clear()
@@ -186,15 +202,13 @@ class Throttle(BufferedProtocol):
             self._on_full_read()
 
 
-def feed(parser: BufferedProtocol, data: bytes | bytearray) -> None:
-    """Give the parser bytes that were read before it was the transport's protocol."""
-    rest = memoryview(data)
-    while rest:
-        room = memoryview(parser.get_buffer(-1))
-        size = min(len(room), len(rest))
-        room[:size] = rest[:size]
-        parser.buffer_updated(size)
-        rest = rest[size:]
+def feed(parser: BufferedProtocol, data: bytes) -> bytes:
+    """Give the parser what fits into its buffer of bytes that were read before; the result is the rest of them."""
+    room = memoryview(parser.get_buffer(-1))
+    size = min(len(room), len(data))
+    room[:size] = data[:size]
+    parser.buffer_updated(size)
+    return data[size:]
 
 
 class _NoLoop:

@@ -307,8 +307,6 @@ class WebSocketProtocol(asyncio.Protocol):
         early, self._early = self._early, b""
         self._request = None
         self._connection.open(self.transport, agreement, early)
-        if len(early) > MAX_EARLY and not self._connection.held_back:
-            self.transport.resume_reading()
 
     def _close_unaccepted(self, event: Message) -> None:
         if not self._refused:

@@ -10,6 +10,7 @@ from typing import Final
 from telex.exceptions import ConcurrencyError
 from telex.server.frame_writer import FrameWriter
 from telex.server.limits import Limits
+from telex.server.liveness import EndWatch, descriptor
 
 __all__ = ("Hold", "ReceiveQueue")
 
@@ -25,17 +26,21 @@ class Hold:
     WRITE: Final = 2  # the client does not read its replies
     END: Final = 4  # the last frame was read
     PARSER: Final = 8  # the parser is being replaced
-    TURN: Final = 16  # others get their turn
+    TURN: Final = 16  # other connections get their turn
+    REST: Final = 32  # what was read before is handled first
 
 
 class ReceiveQueue(FrameWriter):
     """Hands messages to a handler at once, or to whoever awaits :meth:`receive`. See :class:`telex.types.Transport`."""
 
-    __slots__ = ("_deliver", "_handler", "_hold", "_queue", "_queued_bytes", "_receiver")
+    __slots__ = ("_deliver", "_dropped", "_end_watch", "_handler", "_hold", "_queue", "_queued_bytes", "_receiver")
 
     def __init__(self, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(limits, loop)
         self._hold: int = Hold.NONE
+        self._end_watch = EndWatch.of(loop)
+        self._dropped: int | None = None
+        """Messages dropped since the client was found to have left; ``None`` before."""
         self._queue: deque[str | bytes] | None = None  # made when needed: an empty one has 600 bytes
         self._queued_bytes = 0
         self._receiver: asyncio.Future[str | bytes | None] | None = None
@@ -161,15 +166,39 @@ class ReceiveQueue(FrameWriter):
     # Reading or not
 
     def _hold_back(self, reason: int) -> None:
+        if self._dropped is not None and reason & (Hold.QUEUE | Hold.WRITE):
+            return
         if not self._hold and not self._wire.is_closing():
             self._wire.pause_reading()
+            self._end_watch.add(self)
         self._hold |= reason
 
     def _release(self, reason: int) -> None:
         if self._hold & reason:
             self._hold &= ~reason
-            if not self._hold and not self._wire.is_closing():
-                self._wire.resume_reading()
+            if not self._hold:
+                self._end_watch.discard(self)
+                if not self._wire.is_closing():
+                    self._wire.resume_reading()
+            elif self._hold & ~Hold.END == Hold.REST:
+                self._loop.call_soon(self._handle_rest)
+
+    def _handle_rest(self) -> None:
+        """Nothing but what was read before keeps the server from reading on."""
+        raise NotImplementedError
+
+    def peer_descriptor(self) -> int:
+        """The socket's file descriptor, or -1 where it is closed."""
+        return descriptor(self._wire)
+
+    def probe(self) -> None:
+        """Send a pong that nobody asked for (RFC 6455 section 5.5.3): a client that has left resets the connection."""
+        if self._open and self._writable:
+            self._send_pong(b"")
+
+    def on_peer_ended(self) -> None:
+        """The client left while it is not read from: read the rest and drop its messages, as far as its close frame."""
+        raise NotImplementedError
 
     def pause_writing(self) -> None:
         """A client that does not read is not read from: its requests would only make more replies."""

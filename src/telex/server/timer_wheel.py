@@ -27,7 +27,7 @@ class Timer:
         self._callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Never call; harmless afterwards. The callback is let go of at once."""
+        """Never call; harmless afterwards. The callback is freed at once."""
         self._callback = None
 
     def ring(self) -> None:
@@ -40,18 +40,18 @@ class Timer:
 class TimerWheel:
     """The timers of one event loop, by the moment at which they are due."""
 
-    _clocks: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, TimerWheel]] = WeakKeyDictionary()
+    _wheels: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, TimerWheel]] = WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._due: dict[tuple[float, int], list[Timer]] = {}
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> TimerWheel:
-        """The clock of that event loop."""
-        clock = cls._clocks.get(loop)
-        if clock is None:
-            clock = cls._clocks[loop] = cls()  # which must not refer to the loop, or neither ever goes
-        return clock
+        """The wheel of that event loop."""
+        wheel = cls._wheels.get(loop)
+        if wheel is None:
+            wheel = cls._wheels[loop] = cls()  # which must not refer to the loop, or neither is ever freed
+        return wheel
 
     @property
     def shared(self) -> int:
