@@ -48,7 +48,7 @@ AIMS = (
     Aim(f"Channels to 500 subscribers, a delivery, {_OWN}", "channels", "telex-async-own", 1.15, "picows"),
     Aim(f"Idle connection, {_OWN}", "idle", "telex-sync-own", 14),
 )
-"""What the design asks for."""
+"""The figures that were asked for."""
 
 
 def tables(results: Results) -> str:
@@ -114,7 +114,7 @@ def _machine() -> str:
 
 _INTRODUCTION = """\
 What a message, a connection and an idle connection cost the server: Telex beside its peers. CPU time, not messages a
-second: it says how many connections a machine carries, and does not depend on how fast the load comes.
+second: CPU time limits the connections of a machine, and does not depend on the rate of the load.
 
 This page is written by one command, which anybody can run:
 
@@ -130,8 +130,8 @@ _METHOD = """\
 A figure is user and system time of the server's process tree by the kernel's clock, divided by the messages
 (deliveries, connections) that were counted and found right in the meantime. The servers run on one core, the load
 generator on another. All peers of a scenario are up at the same time and have their load in turn, in parts of about a
-tenth of a second, of which the cheapest counts: whatever else the machine does only ever adds to a figure. Only with
-1,000 and more connections, and for idle ones, the peers come one after another. Every server runs as it comes, without
-an access log; uvloop and httptools are used wherever they can be. Everybody does the same work: a typed echo is
+tenth of a second, of which the cheapest counts: other work of the machine only adds to a figure. Only with 1,000 and
+more connections, and for idle ones, the peers come one after another. Every server has its default configuration,
+without an access log; uvloop and httptools are used where possible. All peers do the same work: a typed echo is
 decoded, validated and encoded, by msgspec by hand where there is no framework, by pydantic under FastAPI. The C program
-is `benchmarks/floor/echo.c`: what the kernel takes for it is in every other figure."""
+is `benchmarks/floor/echo.c`: the kernel's part of its figure is in every other figure too."""

@@ -25,12 +25,12 @@ class Results:
     figures: dict[tuple[str, str], Sequence[float]] = field(default_factory=dict)
 
     def replace(self, scenario: str, figures: Mapping[str, Sequence[float]]) -> None:
-        """Takes what was measured in the place of what there was of the same peers."""
+        """Replaces the figures of these peers."""
         for peer, rounds in figures.items():
             self.figures[scenario, peer] = rounds
 
     def best(self, scenario: str, peer: str) -> float | None:
-        """The smallest of all rounds: what disturbs a measurement only ever adds to it."""
+        """The smallest of all rounds: disturbances only add to a measurement."""
         return min(self.figures[scenario, peer]) if (scenario, peer) in self.figures else None
 
     def ratio(self, scenario: str, peer: str, base: str | None = None) -> float | None:
@@ -40,7 +40,7 @@ class Results:
         return own / other if own is not None and other else None
 
     def spread(self) -> float:
-        """How far the middle round is above the best, as a part of the best: how restless the machine was."""
+        """How far the middle round is above the best, as a part of the best: how much the machine was disturbed."""
         several = [figures for figures in self.figures.values() if len(figures) > 1]
         return statistics.median(statistics.median(each) / min(each) - 1 for each in several) if several else 0.0
 
@@ -70,7 +70,7 @@ class Results:
         path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
     def load(self, path: Path) -> None:
-        """Takes what an earlier run has written; nothing if there is no such file."""
+        """Reads the figures of an earlier run; none if there is no such file."""
         if not path.exists():
             return
         for row in json.loads(path.read_text("utf-8"))["results"]:

@@ -28,9 +28,9 @@ class Scenario:
 
     :param needs: what a server must have: ``tls``, ``deflate``.
     :param alone: whether the peers come one after another because the load is too large for all at once.
-    :param once: whether only the first part on a fresh server says anything.
-    :param most_rounds: so many rounds are enough, and all there is time for.
-    :param count: where it stands on the line of a plot.
+    :param once: whether only the first part on a fresh server is meaningful.
+    :param most_rounds: the most rounds that are run.
+    :param count: its place on the axis of a plot.
     """
 
     group: str

@@ -1,4 +1,4 @@
-"""The servers that run ASGI apps, each with its fast parts and otherwise as it comes."""
+"""The servers that run ASGI apps, each with its fast parts and its default configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def made_app(module: str, name: str) -> Any:
 
 
 def wanted_app() -> Any:
-    """The same for a process that is told by its environment."""
+    """The same for a process that is configured by its environment."""
     return made_app(*os.environ[_WANTED].split())
 
 
@@ -48,7 +48,7 @@ def on_uvicorn(ws: str) -> Serve:
 
 
 def on_granian(module: str, app: str, listening: socket.socket, certificate: Certificate | None) -> None:
-    """granian with one worker; it listens by itself, beside the socket that holds the port for it."""
+    """granian with one worker; it opens its own listening socket beside the one that reserves the port."""
     from granian.constants import Interfaces, Loops
     from granian.server.mp import MPServer
 

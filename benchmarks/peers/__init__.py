@@ -53,7 +53,7 @@ class Peer:
 
     @property
     def listens(self) -> bool:
-        """Whether it takes a socket that listens already; else it wants one with a port, and listens beside it."""
+        """Whether it accepts a listening socket; otherwise it needs a bound one, and listens beside it."""
         return self.server != "granian"
 
     def _module(self) -> Any:

@@ -1,7 +1,7 @@
-"""Rooms, the progress of jobs and a dashboard: one app, however many processes on however many machines serve it.
+"""Rooms, the progress of jobs and a dashboard: one app on any number of processes and machines.
 
 ``CHANNELS_URL=redis://localhost telex run examples.channels.app:app --port 8001`` is one node, with ``--port 8002``
-another. ``/rooms/{room}?name=Ada`` is a room, ``/jobs/{job}`` shows what the worker tells, ``/dashboard`` all nodes.
+another. ``/rooms/{room}?name=Ada`` is a room, ``/jobs/{job}`` shows the progress of a job, ``/dashboard`` all nodes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ EVERY = 0.5
 
 
 class Say(Struct, frozen=True):
-    """What is said in a room. The author is who the client says it is."""
+    """A message in a room. The client chooses the author."""
 
     author: Annotated[str, Meta(min_length=1, max_length=24)]
     text: Annotated[str, Meta(min_length=1, max_length=2000)]
 
 
 def named(socket: WebSocket, _: Handler) -> None:
-    """Who joins a room has a name."""
+    """Guard: a client of a room must have a name."""
     if not 0 < len(socket.query_params.get("name", "")) <= 24:
         raise ClientException("who are you? ?name= has 1 to 24 characters")
 
@@ -68,9 +68,9 @@ class Report(Struct, frozen=True):
 
 
 class Reporter:
-    """A plugin that publishes a report of this process again and again.
+    """A plugin that publishes a report of this process at intervals.
 
-    It stands after the channels in ``plugins``, and so runs inside their life.
+    It is after the channels in ``plugins``, and so runs while they are open.
     """
 
     def __init__(self, channels: Channels) -> None:
@@ -89,7 +89,7 @@ class Reporter:
     async def _report(self) -> None:
         while True:
             figures = self.channels.statistics()
-            # Not waited for: while the broker is away a report is worth nothing later.
+            # Not awaited: a report that is delayed by the broker is of no use later.
             self.channels.publish_nowait(f"node:{NODE}", Report(NODE, figures.subscribers, figures.delivered))
             await asyncio.sleep(EVERY)
 
@@ -100,7 +100,7 @@ def node_of(item: Event) -> str:
 
 @websocket_stream("/dashboard")
 async def dashboard(channels: Channels) -> AsyncGenerator[Report, None]:
-    """The reports of all processes. A client that is slow gets the newest of each, and nothing that is outdated."""
+    """The reports of all processes. A slow client gets the newest of each, and no outdated one."""
     async with channels.subscribe("node:*", pattern=True, backlog_strategy=conflate(node_of)) as reports:
         async for data in reports.iter_events():
             yield json.decode(data, type=Report)

@@ -1,4 +1,4 @@
-"""A worker without an app: ``python -m examples.channels.worker nightly`` does a job and tells how far it is."""
+"""A worker without an app: ``python -m examples.channels.worker nightly`` runs a job and publishes its progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STEPS = 5
 
 
 def work(job: str) -> None:
-    """Do the job. Whoever looks at it may come and go: the progress is kept for those who come late."""
+    """Run the job. Its progress is kept for pages that are opened late."""
     with publisher(URL, history=HISTORY) as news:
         for done in range(STEPS + 1):
             news.publish(f"job:{job}", Progress(job, done, STEPS))

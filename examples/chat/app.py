@@ -35,52 +35,52 @@ from examples.chat.store import History
 from telex import Parameter, Provide, Telex, WebSocket, WebsocketListener, receives, websocket_stream
 
 RECENT = 50
-"""Messages that a new member, or one who looks back, is shown at once."""
+"""Messages that a new member, or a request for older ones, gets at once."""
 QUIET = 10.0
-"""Seconds after which statistics are sent again though nothing has changed."""
+"""Seconds after which statistics are sent again without a change."""
 BREATH = 0.25
-"""Seconds between two statistics at least."""
+"""Least seconds between two statistics."""
 LISTED = 20
-"""Rooms that statistics name."""
+"""Rooms that statistics list."""
 
 RoomName = Annotated[str, Parameter(min_length=1, max_length=40, pattern=r"^[\w-]+$")]
 MemberName = Annotated[Name, Parameter(query="name")]
 
 
 async def join(room: RoomName, name: MemberName, rooms: Rooms, nodes: Nodes) -> AsyncIterator[Member]:
-    """Presence: a connection is a member from its handshake until it has ended, however it ends."""
+    """Presence: a connection is a member from its handshake to its end, for whatever reason it ends."""
     with rooms.joined(room, name) as member:
         async with nodes.showing(member):
             yield member
 
 
 class Chat(WebsocketListener):
-    """One room's door. The connection's own data is ``member``."""
+    """The messages of a room. The data of one connection is ``member``."""
 
     path = "/rooms/{room:str}"
     name = "room"
     dependencies = {"member": Provide(join)}
 
     async def on_accept(self, socket: WebSocket, member: Member, history: History) -> None:
-        """Say who and what is there; from then on the member's news are streamed."""
+        """Send members and messages; then stream the member's events."""
         recent = await history.last(member.room.name, RECENT)
         await socket.send_json(Welcome(member.name, member.room.name, member.room.names, recent))
         socket.start_stream(member.news(after=recent[-1].number if recent else 0))
 
     @receives
     async def say(self, data: Say, member: Member, history: History, rooms: Rooms) -> None:
-        """Keep it and tell everybody, the speaker too: it learns its message's number so."""
+        """Store the message and send it to all members, its author too, who so gets its number."""
         member.room.tell(await history.add(member.room.name, member.name, data.text.strip()))
         rooms.note_change()
 
     @receives
     def type(self, data: Type, member: Member) -> None:
-        """Tell the others."""
+        """Send it to the other members."""
         member.room.tell(Typing(member.name), but=member)
 
     @receives
     async def rename(self, data: Rename, member: Member, nodes: Nodes) -> Refused | None:
-        """Tell everybody, unless the name is taken."""
+        """Send the new name to all members, unless it is taken."""
         if member.room.rename(member, data.name):
             await nodes.show(member)
             return None
@@ -88,7 +88,7 @@ class Chat(WebsocketListener):
 
     @receives
     async def recall(self, data: Recall, member: Member, history: History) -> Recalled:
-        """Answer the one who asked."""
+        """Reply with older messages."""
         older = await history.last(member.room.name, RECENT, data.before)
         return Recalled(older, complete=len(older) < RECENT)
 
@@ -114,7 +114,7 @@ def summary(members: dict[str, int], messages: dict[str, int]) -> Statistics:
 
 
 def create_app(path: Path, channels: str | None = None) -> Telex:
-    """The chat whose history is in the file at ``path``, and whose nodes meet at the broker at ``channels``."""
+    """The chat with its history in the file at ``path``, and its nodes connected by the broker at ``channels``."""
     history, rooms = History(path), Rooms()
     nodes = Nodes(rooms, channels)
 

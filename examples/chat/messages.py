@@ -1,4 +1,4 @@
-"""What travels between the page and the chat. ``type`` tells the messages apart."""
+"""The messages between the page and the chat. ``type`` distinguishes them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rename(Struct, tag="rename", frozen=True):
 
 
 class Recall(Struct, tag="recall", frozen=True):
-    """Ask for what was said before the message of this number."""
+    """Request the messages before the one of this number."""
 
     before: int
 
@@ -49,7 +49,7 @@ class Said(Struct, tag="said", frozen=True):
 
 
 class Welcome(Struct, tag="welcome", frozen=True):
-    """The first message to a new member: the name it got, who is there, and the last messages."""
+    """The first message to a new member: its name, the members, and the last messages."""
 
     you: str
     room: str
@@ -71,7 +71,7 @@ class Typing(Struct, tag="typing", frozen=True):
 
 
 class Presence(Struct, tag="presence", frozen=True):
-    """Somebody came, left or took another name (``was`` is the old one); ``members`` is who is there now."""
+    """A member joined, left or changed its name (``was`` is the old one); ``members`` are the present ones."""
 
     what: Literal["came", "left", "renamed"]
     name: str
@@ -80,20 +80,20 @@ class Presence(Struct, tag="presence", frozen=True):
 
 
 class Refused(Struct, tag="refused", frozen=True):
-    """A message was understood, but not done."""
+    """A valid message could not be executed."""
 
     reason: str
 
 
 News: TypeAlias = Said | Typing | Presence
-"""What a room tells all its members."""
+"""An event that a room sends to all its members."""
 
 
 # -- statistics
 
 
 class RoomStatistics(Struct, frozen=True):
-    """One room: who is there now, and how much was ever said."""
+    """One room: its present members, and the number of all its messages."""
 
     room: str
     members: int
@@ -101,7 +101,7 @@ class RoomStatistics(Struct, frozen=True):
 
 
 class Statistics(Struct, frozen=True):
-    """All rooms, the liveliest first."""
+    """All rooms, those with the most members first."""
 
     members: int
     messages: int

@@ -1,8 +1,8 @@
 """The other processes that serve the same chat, on this machine or elsewhere, by channels over a broker.
 
-What a room tells is published, and what other nodes publish is told to the members here. Who is where is shown by
-presence: a node that crashes is noticed, and its members leave. The messages themselves are in the history's file,
-which all nodes of a machine share; machines would share a database.
+A room's events are published, and events of other nodes are passed to the members here. Presence shows the members of
+all nodes: when a node crashes, its members leave. The messages themselves are in the history's file, which all nodes of
+a machine share; several machines would share a database.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from telex.channels.presence import Watch
 
 CHANNEL = "chat"
 BACKLOG = 10_000
-"""News of other nodes that may wait to be told."""
+"""Events of other nodes that may wait to be passed on."""
 
 
 class Told(msgspec.Struct, frozen=True):
-    """What a node's room told."""
+    """An event of a room at one node."""
 
     node: str
     room: str
@@ -33,7 +33,7 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Seat(msgspec.Struct, frozen=True):
-    """Where a member is; with ``instead_of`` it was there before, under another name, as that presence."""
+    """The room of a member; with ``instead_of`` the member had another name before, as that presence."""
 
     node: str
     room: str
@@ -41,7 +41,7 @@ class Seat(msgspec.Struct, frozen=True):
 
 
 class Nodes:
-    """This process among the others. Without a URL there are none, and nothing here does anything."""
+    """The connection of this process to the others. Without a URL there are no others, and it does nothing."""
 
     def __init__(self, rooms: Rooms, url: str | None) -> None:
         self._rooms = rooms
@@ -49,14 +49,14 @@ class Nodes:
         self._shown: dict[Member, tuple[str, AsyncExitStack]] = {}
         self._hub: Channels | None = None
         if url is not None:
-            # The past is short: it only bridges the time in which the broker was away.
+            # The history is short: it covers only the time in which the broker was unavailable.
             past, beat = Keep(size=1000, seconds=60), Heartbeat(seconds=1, lost_after=5)
             self._hub = Channels(url, channels=[CHANNEL], history=past, presence=beat)
             rooms.spread = self._tell
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Hear what the others tell, and see who is there, while the body runs."""
+        """Receive events and members of other nodes while the body runs."""
         if self._hub is None:
             yield
             return
@@ -69,7 +69,7 @@ class Nodes:
 
     @asynccontextmanager
     async def showing(self, member: Member) -> AsyncIterator[None]:
-        """Let the others see ``member`` while the body runs."""
+        """Publish the presence of ``member`` while the body runs."""
         await self.show(member)
         try:
             yield
@@ -79,7 +79,7 @@ class Nodes:
                 await tracked.aclose()
 
     async def show(self, member: Member) -> None:
-        """Let the others see ``member`` as it is now."""
+        """Publish the presence of ``member`` under its present name."""
         if self._hub is None:
             return
         ref, before = self._shown.get(member, (None, AsyncExitStack()))
@@ -98,7 +98,7 @@ class Nodes:
         async for item in told:
             if isinstance(item, Gap) or told.dropped > dropped:
                 dropped = told.dropped
-                self._rooms.dismiss("news of other nodes were lost: come back for them")
+                self._rooms.dismiss("events of other nodes were lost: reconnect to load them")
             if not isinstance(item, Gap):
                 event = msgspec.json.decode(item.data, type=Told)
                 if event.node != self._node:

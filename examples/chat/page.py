@@ -1,4 +1,4 @@
-"""The chat's page, as an ordinary ASGI app: Telex hands it every HTTP request."""
+"""The chat's page, as an ordinary ASGI app: Telex passes it every HTTP request."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATIC = Path(__file__).parent / "static"
 
 
 class Hardened:
-    """Lets the page load nothing but its own files, and nobody frame it."""
+    """Lets the page load its own files only, and forbids frames around it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -1,8 +1,8 @@
-"""Who is in which room, and what each member is still to be told.
+"""The members of each room, and the queue of events of each member.
 
-A room tells its members by putting into their queues, which never waits: each member's own stream sends from there.
-One who does not take what it is told is asked to leave, so that nobody's slowness is another's. Members may be
-elsewhere too, at other nodes, which tell them themselves (see ``nodes.py``).
+A room puts its events into its members' queues, which never waits: each member's own stream sends from there. A member
+whose queue is full is closed, so that a slow member does not delay others. Members may be at other nodes too, which
+send to them (see ``nodes.py``).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from examples.chat.messages import News, Presence, Said
 from telex import WebSocketException
 
 BACKLOG = 100
-"""News that may wait for a member."""
+"""Events that may wait for a member."""
 
 Spread: TypeAlias = Callable[[str, News], None]
-"""Tells other nodes what a room, by its name, has told."""
+"""Publishes an event of a room, by its name, to other nodes."""
 
 
 class Member:
-    """Somebody in a room."""
+    """A member of a room."""
 
     def __init__(self, room: Room, name: str) -> None:
         self.room = room
@@ -31,22 +31,22 @@ class Member:
         self._news: asyncio.Queue[News | WebSocketException] = asyncio.Queue(BACKLOG)
 
     def tell(self, news: News) -> None:
-        """Put ``news`` into the queue, or the wish to leave where it is full."""
+        """Put ``news`` into the queue, or the request to leave if it is full."""
         try:
             self._news.put_nowait(news)
         except asyncio.QueueFull:
             self.dismiss(WebSocketException(1013, "you are too slow for this room"))
 
     def dismiss(self, why: WebSocketException) -> None:
-        """Put the wish to leave into the queue, if need be instead of news."""
+        """Put the request to leave into the queue, in place of an event if it is full."""
         if self._news.full():
             self._news.get_nowait()
         self._news.put_nowait(why)
 
     async def news(self, after: int) -> AsyncGenerator[News, None]:
-        """Whatever the room tells from now on, without messages up to the number ``after``.
+        """The events of the room from now on, without messages up to the number ``after``.
 
-        :raises WebSocketException: 1013, the member was too slow; 1012, what other nodes told was lost.
+        :raises WebSocketException: 1013, the member was too slow; 1012, events of other nodes were lost.
         """
         while True:
             news = await self._news.get()
@@ -57,7 +57,7 @@ class Member:
 
 
 class Room:
-    """The members of one room: those here, and the names of those at other nodes."""
+    """The members of one room: those at this node, and the names of those at other nodes."""
 
     def __init__(self, name: str, spread: Spread | None = None) -> None:
         self.name = name
@@ -67,23 +67,23 @@ class Room:
 
     @property
     def names(self) -> list[str]:
-        """Who is in the room, in the order of arrival; those at other nodes come last."""
+        """The names of the members, in the order of arrival; those at other nodes last."""
         return [*(member.name for member in self._members), *self.elsewhere.values()]
 
     def tell(self, news: News, *, but: Member | None = None) -> None:
-        """Tell all members, or all but one, and the other nodes."""
+        """Send to all members, or all but one, and to the other nodes."""
         self.tell_here(news, but=but)
         if self._spread is not None:
             self._spread(self.name, news)
 
     def tell_here(self, news: News, *, but: Member | None = None) -> None:
-        """Tell all members that are here, or all but one."""
+        """Send to all members at this node, or all but one."""
         for member in self._members:
             if member is not but:
                 member.tell(news)
 
     def add(self, wanted: str) -> Member:
-        """A new member, under the name that it wants, or with a number where somebody has that name."""
+        """A new member with this name, or with a number added where the name is taken."""
         member = Member(self, self._free(wanted))
         self._members.append(member)
         self.tell_here(Presence("came", member.name, self.names), but=member)
@@ -95,7 +95,7 @@ class Room:
         self.tell_here(Presence("left", member.name, self.names))
 
     def rename(self, member: Member, name: str) -> bool:
-        """Give a member another name, unless somebody else has it; whether that was so."""
+        """Give a member another name, unless it is taken; returns whether it was."""
         if name in self.names:
             return name == member.name
         was, member.name = member.name, name
@@ -103,7 +103,7 @@ class Room:
         return True
 
     def dismiss(self, why: WebSocketException) -> None:
-        """Ask all members that are here to leave."""
+        """Close all members at this node."""
         for member in self._members:
             member.dismiss(why)
 
@@ -126,7 +126,7 @@ class Rooms:
 
     @contextmanager
     def joined(self, room: str, name: str) -> Iterator[Member]:
-        """Be a member of a room, which exists as long as it has members."""
+        """Make a member of a room, which exists while it has members."""
         place = self._room(room)
         member = place.add(name)
         self.note_change()
@@ -138,26 +138,26 @@ class Rooms:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many members each room has."""
+        """The number of members of each room."""
         return {name: len(room.names) for name, room in self._rooms.items()}
 
     def note_change(self) -> None:
-        """Somebody came, went or said something: wake those who wait for that."""
+        """Record a change and wake the tasks that wait for one."""
         self.version += 1
         self._changed.set()
         self._changed = asyncio.Event()
 
-    # -- what other nodes tell
+    # -- events of other nodes
 
     def heard(self, room: str, news: News) -> None:
-        """Another node's room told something."""
+        """A room at another node sent an event."""
         if isinstance(news, Said):
             self.note_change()
         if room in self._rooms:
             self._rooms[room].tell_here(news)
 
     def came(self, room: str, ref: str, name: str, instead_of: str | None) -> None:
-        """Somebody is at another node; if ``instead_of`` somebody who was, it has taken another name."""
+        """A member joined at another node, or changed its name if ``instead_of`` was a member."""
         place = self._room(room)
         was = place.elsewhere.pop(instead_of, None) if instead_of else None
         place.elsewhere[ref] = name
@@ -165,7 +165,7 @@ class Rooms:
         self.note_change()
 
     def went(self, room: str, ref: str) -> None:
-        """Somebody is no longer at another node. Who has taken another name is known by that alone."""
+        """A member left another node; a change of name has removed the old one already."""
         place = self._rooms.get(room)
         if place is not None and ref in place.elsewhere:
             name = place.elsewhere.pop(ref)
@@ -173,7 +173,7 @@ class Rooms:
             self._leave(place)
 
     def dismiss(self, reason: str) -> None:
-        """Ask everybody to leave and come back: they have missed something."""
+        """Close all members so that they reconnect: events were lost."""
         for room in self._rooms.values():
             room.dismiss(WebSocketException(1012, reason))
 

@@ -1,4 +1,4 @@
-"""What was said, kept in SQLite: an embedded database that is one file, and needs no server.
+"""The messages, stored in SQLite: an embedded database in one file, without a server.
 
 SQLite's calls block, so they run in one thread of their own, one after another.
 """
@@ -21,7 +21,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 PATIENCE = 5.0
-"""Seconds to wait for another process that makes the file."""
+"""Seconds to wait for another process that creates the file."""
 SCHEMA = """
     create table if not exists messages (
         number integer primary key autoincrement,
@@ -45,7 +45,7 @@ class History:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Open the file, making it where there is none."""
+        """Open the file, and create it if there is none."""
         with ThreadPoolExecutor(1, "history") as self._thread:
             loop = asyncio.get_running_loop()
             self._connection = await loop.run_in_executor(self._thread, _connect, self.path)
@@ -56,7 +56,7 @@ class History:
                 self._connection = self._thread = None
 
     async def add(self, room: str, author: str, text: str) -> Said:
-        """Keep a message; returns it with its number and time."""
+        """Store a message; returns it with its number and time."""
         return await self._run(_add, room, author, text)
 
     async def last(self, room: str, count: int, before: int | None = None) -> list[Said]:
@@ -64,7 +64,7 @@ class History:
         return await self._run(_last, room, count, before)
 
     async def totals(self) -> dict[str, int]:
-        """How many messages each room has."""
+        """The number of messages of each room."""
         return await self._run(_totals)
 
     async def _run(self, query: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **_: P.kwargs) -> T:
@@ -82,7 +82,7 @@ def _connect(path: Path) -> sqlite3.Connection:
             connection.executescript(SCHEMA)
             break
         except sqlite3.OperationalError:
-            # Another process makes the file at this moment: SQLite does not wait for the journal's mode as it does
+            # Another process creates the file at this moment: SQLite does not wait for the journal's mode as it does
             # for everything else.
             if time.monotonic() > deadline:
                 raise

@@ -24,7 +24,7 @@ USERS = {"ada-secret": User("ada", frozenset({"admin"})), "bob-secret": User("bo
 
 
 async def find_user(session: FromCookie[str] = "") -> User:
-    """The dependency that says who connects; without a user there is no connection."""
+    """The dependency that identifies the user; without a user the handshake is refused."""
     for secret, user in USERS.items():
         if hmac.compare_digest(secret, session):
             return user
@@ -32,7 +32,7 @@ async def find_user(session: FromCookie[str] = "") -> User:
 
 
 async def needs_role(socket: WebSocket, handler: Handler) -> None:
-    """The guard that asks for the role in the handler's own options."""
+    """The guard that reads the role from the handler's options."""
     user = await find_user(socket.cookies.get("session", ""))
     if handler.opt["role"] not in user.roles:
         raise PermissionDeniedException(f"this is for the role {handler.opt['role']}")

@@ -15,13 +15,13 @@ class Said(Struct):
 
 
 def stamp(data: Say, socket: WebSocket) -> Said | None:
-    """The author is whom the server knows. ``None`` is published to nobody."""
+    """The server sets the author. ``None`` publishes nothing."""
     text = data.text.strip()
     return Said(user_of(socket), text) if text else None
 
 
 async def face_of(socket: WebSocket) -> tuple[str, object]:
-    """Who is here, and what the others are told about it: a database could be asked."""
+    """The key of the member, and the metadata that others see; it could come from a database."""
     name = user_of(socket)
     return name, {"colour": COLOURS.get(name, "grey")}
 

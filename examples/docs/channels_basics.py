@@ -16,7 +16,7 @@ class Goal(Struct):
 
 @websocket_listener("/score")
 async def score(data: Goal, channels: Channels) -> None:
-    """Encoded once, however many subscribers there are."""
+    """Encoded once for all subscribers."""
     await channels.publish("goals", data)
 
 

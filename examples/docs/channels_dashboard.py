@@ -22,7 +22,7 @@ def machine_of(event: Event) -> str:
 
 @websocket_stream("/dashboard")
 async def dashboard(channels: Channels) -> AsyncGenerator[Reading, None]:
-    """A browser that is slow gets the newest reading of each machine, and none that is outdated."""
+    """A slow browser gets the newest reading of each machine, and no outdated one."""
     readings = channels.subscribe("machine:*", pattern=True, backlog_strategy=conflate(machine_of))
     async with readings as events:
         async for data in events.iter_events():

@@ -8,14 +8,14 @@ from telex.channels.publisher import SyncPublisher
 
 @cache
 def news() -> SyncPublisher:
-    """The publisher of this process: opened when it is first needed, closed by the end of the process."""
+    """The publisher of this process: opened at its first use, closed at the end of the process."""
     return publisher(URL, history=HISTORY).__enter__()
 
 
-# A child has its parent's memory, but not its connections: it opens its own.
+# A child process must not use its parent's connections: it opens its own.
 os.register_at_fork(after_in_child=news.cache_clear)
 
 
 def resize(picture: str) -> None:
-    """A task, in whichever process of a pool it runs."""
+    """A task that may run in any process of a pool."""
     news().publish(f"job:{picture}", Progress(picture, 1, 1))

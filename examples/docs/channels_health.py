@@ -11,7 +11,7 @@ from telex.channels import Channels
 
 
 async def ready(_: Request) -> Response:
-    """Send no new clients to a process that hears nothing from the others."""
+    """Send no new clients to a process that has lost the broker."""
     return Response(status_code=200 if channels.is_ready else 503)
 
 

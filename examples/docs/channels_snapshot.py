@@ -15,7 +15,7 @@ async def sell(data: str, channels: Channels) -> None:
 
 @websocket_stream("/stock")
 async def watch(channels: Channels) -> AsyncGenerator[object, None]:
-    """The whole, and then each change. No change falls between the two."""
+    """The whole state, and then each change. No change is missed between the two."""
     while True:
         position = await channels.position("stock")
         yield dict(stock)

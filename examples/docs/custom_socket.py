@@ -9,7 +9,7 @@ class ConnectionState(State):
 
 
 class CountingSocket(WebSocket[str, None, ConnectionState]):
-    """Counts what it sends, and sends notices in one shape."""
+    """Counts its messages, and sends notices in one format."""
 
     async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
         self.state.messages = self.state.get("messages", 0) + 1

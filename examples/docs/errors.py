@@ -11,7 +11,7 @@ def explain(socket: WebSocket, error: ValidationException) -> dict[str, str]:
 
 
 async def sold_out(socket: WebSocket, error: OutOfStock) -> dict[str, str]:
-    """Answers for a handler that raised; the connection goes on."""
+    """Replies when a handler raised; the connection stays open."""
     return {"problem": f"{error} is sold out"}
 
 

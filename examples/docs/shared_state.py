@@ -34,7 +34,7 @@ async def greet(data: str, state: AppState) -> str:
 
 
 class Everybody(WebsocketListener):
-    """One instance serves all connections: what they share lives on ``self``."""
+    """One instance serves all connections: what they share is on ``self``."""
 
     path = "/everybody"
 

@@ -46,7 +46,7 @@ def open_session() -> Iterator[Session]:
 def add_author(data: Author, session: Session) -> Author:
     session.add(data)
     session.commit()
-    # Whatever goes into the reply is loaded here: the DTO touches no session.
+    # All that the reply needs is loaded here: the DTO does not use the session.
     query = sa.select(Author).where(Author.id == data.id).options(selectinload(Author.books))
     return session.scalars(query.execution_options(populate_existing=True)).one()
 

@@ -5,7 +5,7 @@ from telex.types import Mode
 
 
 class QuietWebSocket(WebSocket):
-    """Gives every message in lower case."""
+    """Returns every message in lower case."""
 
     async def receive_data(self, mode: Mode) -> str | bytes:
         data = await super().receive_data(mode)

@@ -1,4 +1,4 @@
-"""A dependency that yields: what follows the ``yield`` runs when the connection has ended, however it ended."""
+"""A dependency that yields: the code after ``yield`` runs when the connection has ended."""
 
 from collections.abc import AsyncGenerator
 

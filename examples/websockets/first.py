@@ -1,4 +1,4 @@
-"""The smallest listener: every message comes back."""
+"""The smallest listener: it sends every message back."""
 
 from telex import Telex
 from telex.handlers.websocket_handlers import websocket_listener

@@ -1,4 +1,4 @@
-"""``receive_mode="binary"``: messages are binary frames. What they hold is up to ``data``: here it is text."""
+"""``receive_mode="binary"``: messages are binary frames. ``data`` says what their content is: here text."""
 
 from telex import Telex, websocket_listener
 

@@ -1,4 +1,4 @@
-"""``send_mode="binary"``: replies are binary frames, whatever they hold."""
+"""``send_mode="binary"``: replies are binary frames, whatever their content."""
 
 from telex import Telex, websocket_listener
 

@@ -1,4 +1,4 @@
-"""``data: bytes`` is the payload as it came; a text frame gives the UTF-8 bytes of its text."""
+"""``data: bytes`` is the payload unchanged; a text frame gives the UTF-8 bytes of its text."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""``data: str`` is the text as it came."""
+"""``data: str`` is the text unchanged."""
 
 from telex import Telex, websocket_listener
 

@@ -1,4 +1,4 @@
-"""Returned ``bytes`` are sent as they are; in the default mode, ``text``, they must be UTF-8."""
+"""Returned ``bytes`` are sent unchanged; in the default mode, ``text``, they must be UTF-8."""
 
 from telex import Telex, websocket_listener
 

@@ -1,4 +1,4 @@
-"""Dataclasses are JSON too, with what they hold."""
+"""Dataclasses are sent as JSON too, nested ones included."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Whatever else is returned is sent as JSON."""
+"""Any other value is sent as JSON."""
 
 from telex import Telex, websocket_listener
 

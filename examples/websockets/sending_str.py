@@ -1,4 +1,4 @@
-"""A returned ``str`` is sent as it is."""
+"""A returned ``str`` is sent unchanged."""
 
 from telex import Telex, websocket_listener
 

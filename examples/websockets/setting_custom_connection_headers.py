@@ -1,4 +1,4 @@
-"""``connection_accept_handler`` accepts in its own way: here with a header."""
+"""``connection_accept_handler`` replaces the default accept: here with a header."""
 
 from telex import Telex, WebSocket, websocket_listener
 

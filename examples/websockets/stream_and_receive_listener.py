@@ -1,6 +1,6 @@
 """A listener that streams meanwhile: its ``connection_lifespan`` runs the stream in a task group.
 
-The listener reads, so it is the one to notice that the client leaves; the task group then ends the stream.
+The listener reads, and so detects that the client leaves; the task group then ends the stream.
 """
 
 import asyncio

@@ -8,7 +8,7 @@ from .messages import Event, Joined, Left, Name, Present, Said, Statistics
 
 
 class Member:
-    """One person in one room, with the events that wait for them."""
+    """One member of one room, with its queue of events."""
 
     def __init__(self, name: str, room: "Room") -> None:
         self.name = name
@@ -17,7 +17,7 @@ class Member:
 
     def tell(self, event: Event) -> None:
         if self._waiting.full():
-            self._waiting.get_nowait()  # a member who does not read loses the oldest, and holds up nobody
+            self._waiting.get_nowait()  # a member that does not read loses the oldest, and delays no one
         self._waiting.put_nowait(event)
 
     async def events(self) -> AsyncGenerator[Event, None]:
@@ -40,7 +40,7 @@ class Room:
 
 
 class Rooms:
-    """Every room that somebody is in."""
+    """Every room that has members."""
 
     def __init__(self) -> None:
         self._rooms: dict[str, Room] = {}
