@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import os
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -17,14 +19,17 @@ from websockets.exceptions import ConnectionClosed
 from telex import (
     NotAuthorizedException,
     PermissionDeniedException,
+    Provide,
     Router,
     Telex,
+    ValidationException,
     WebSocket,
     channel_listener,
     websocket,
 )
 from telex.channels import Channels, Heartbeat, Keep, MemoryBackend, Position
 from telex.channels.delivery.encoding import ENVELOPE
+from telex.dto import DTOConfig, MsgspecDTO
 from telex.exceptions import ImproperlyConfiguredException
 from tests.channels.conftest import until, within
 from tests.contract.servers import Running, ServerKind
@@ -380,3 +385,248 @@ async def test_sockets_leave_no_task(kind: ServerKind) -> None:
             await following(hub, 0)
         await until(lambda: len(asyncio.all_tasks()) <= tasks)
         assert hub.statistics().channels == 0
+
+
+# -- a handler kind like the others
+
+
+class User(msgspec.Struct):
+    name: str
+
+
+async def user_of(socket: WebSocket) -> User:
+    return User(socket.query_params["as"])
+
+
+async def test_name_presence_and_on_publish_take_dependencies_and_parameters(kind: ServerKind) -> None:
+    made: list[str] = []
+
+    def session() -> Iterator[str]:
+        made.append("opened")
+        yield "db"
+        made.append("closed")
+
+    async def named(user: User) -> str:
+        return f"room:{user.name}"
+
+    def who(user: User, color: str) -> tuple[str, object]:
+        return user.name, {"color": color}
+
+    def stamp(data: Say, user: User, db: str) -> Said:
+        return Said(f"{data.text} by {db}", user.name)
+
+    hub = Channels(MemoryBackend(), **HUB, presence=Heartbeat())
+    room = channel_listener(
+        "/",
+        channel=named,
+        publish=Say,
+        on_publish=stamp,
+        presence=who,
+        dependencies={"user": user_of, "db": Provide(session, scope="message")},
+    )
+    async with site(hub, kind, room) as running, connected(running, "/?as=ann&color=red") as ann:
+        await until(lambda: len(hub.presence.members("room:ann")) == 1)
+        assert hub.presence.members("room:ann")[0].meta == {"color": "red"}
+        await ann.send('{"text": "hi"}')
+        assert await hear(ann) == {"text": "hi by db", "author": "ann"}
+        await until(lambda: made == ["opened", "closed"])
+        assert (await denied(running, "/?as=ann")).status == 400
+
+
+async def test_a_lambda_names_the_channel(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), channels=["of:ann"])
+    mine = channel_listener("/", channel=lambda socket: f"of:{socket.query_params['as']}")
+    async with site(hub, kind, mine) as running, connected(running, "/?as=ann") as ann:
+        await hub.publish("of:ann", "hello")
+        assert await within(ann.recv()) == "hello"
+        assert (await denied(running, "/?as=bob")).status == 404
+
+
+class SayDTO(MsgspecDTO[Say]):
+    config = DTOConfig(rename_fields={"text": "words"})
+
+
+async def test_what_clients_publish_is_read_and_written_as_by_a_listener(kind: ServerKind) -> None:
+    class Point:
+        def __init__(self, text: str) -> None:
+            self.x, self.y = map(int, text.split(","))
+
+    hub = Channels(MemoryBackend(), arbitrary_channels_allowed=True)
+    said = channel_listener("/said", channel="said", publish=Say, dto=SayDTO, return_dto=None)
+    point = channel_listener(
+        "/point",
+        channel="point",
+        publish=Point,
+        type_decoders=[(lambda kind: kind is Point, lambda kind, value: kind(value))],
+        type_encoders={Point: lambda point: {"x": point.x, "y": point.y}},
+    )
+    async with (
+        site(hub, kind, said, point) as running,
+        connected(running, "/said") as one,
+        connected(running, "/point") as other,
+    ):
+        await following(hub, 2)
+        await one.send('{"words": "hi"}')
+        assert await hear(one) == {"text": "hi"}
+        await other.send('"3,4"')
+        assert await hear(other) == {"x": 3, "y": 4}
+
+
+async def test_the_hubs_encoders_hold_where_the_layers_have_none(kind: ServerKind) -> None:
+    class Color:
+        pass
+
+    hub = Channels(MemoryBackend(), channels=["c"], type_encoders={Color: lambda _: "red"})
+    room = channel_listener("/", channel="c", publish=str, on_publish=lambda data: [Color(), data])
+    async with site(hub, kind, room) as running, connected(running, "/") as client:
+        await following(hub)
+        await client.send("x")
+        assert await hear(client) == ["red", "x"]
+
+
+async def test_invalid_messages_and_exceptions_follow_the_layers(kind: ServerKind) -> None:
+    def refuse(data: Say) -> Say:
+        if data.text == "bad":
+            raise KeyError
+        return data
+
+    hub = Channels(MemoryBackend(), channels=["c"])
+    closing = channel_listener("/closing", channel="c", publish=Say, on_invalid_message="close")
+    replying = channel_listener(
+        "/replying",
+        channel="c",
+        publish=Say,
+        on_publish=refuse,
+        max_invalid_messages=2,
+        exception_handlers={
+            ValidationException: lambda socket, error: {"wrong": error.path},
+            KeyError: lambda socket, error: "not that",
+        },
+    )
+    limited = channel_listener("/limited", channel="c", publish=str, max_message_size=100)
+    async with site(hub, kind, closing, replying, limited) as running:
+        async with connected(running, "/closing") as client:
+            await client.send("{}")
+            assert (await ended(client))[0] == 1007
+        async with connected(running, "/replying") as client:
+            await client.send('{"text": "bad"}')
+            assert await within(client.recv()) == "not that"
+            for _ in range(2):
+                await client.send('{"text": 1}')
+                assert await hear(client) == {"wrong": "$.text"}
+            assert (await ended(client))[0] == 1007
+        async with connected(running, "/limited") as client:
+            await client.send("x" * 101)
+            assert (await ended(client))[0] == 1009
+
+
+@pytest.mark.parametrize("receive_mode", ["text", "binary"])
+async def test_no_clients_message_ends_another_connection(kind: ServerKind, receive_mode: Any) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/", channel="room:1", publish=str | bytes, receive_mode=receive_mode, history=-1)
+    async with site(hub, kind, room) as running, connected(running, "/") as victim, connected(running, "/") as evil:
+        await following(hub, 2)
+        await evil.send(b"\xff")
+        await evil.send("text" if receive_mode == "text" else b"text")
+        assert await within(victim.recv()) == "text"
+        async with connected(running, "/") as newcomer:
+            assert await within(newcomer.recv()) == "text"
+
+
+async def test_errors_of_enveloped_clients_are_text_too(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), channels=["c"])
+    room = channel_listener("/", channel="c", publish=Say, send_mode="binary")
+    async with (
+        site(hub, kind, room) as running,
+        connected(running, "/") as plain,
+        connected(running, "/", subprotocols=[ENVELOPE]) as enveloped,
+    ):
+        assert (await hear(enveloped))["type"] == "subscribed"
+        for client, kind_of_message in ((plain, bytes), (enveloped, str)):
+            await client.send("{}")
+            answer = await within(client.recv())
+            assert isinstance(answer, kind_of_message)
+            assert json.loads(answer)["type"] == "error"
+
+
+async def test_a_client_of_a_quiet_channel_gets_a_position_to_come_back_with(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    room = channel_listener("/", channel="room:1")
+    async with site(hub, kind, room) as running:
+        async with connected(running, "/", subprotocols=[ENVELOPE]) as client:
+            begin = await hear(client)
+        await hub.publish("room:1", {"n": 1})
+        async with connected(running, f"/?since={begin['position']}", subprotocols=[ENVELOPE]) as client:
+            assert (await hear(client))["recovered"] is True
+            assert (await hear(client))["data"] == {"n": 1}
+
+
+async def test_a_parameter_of_any_kind_is_part_of_a_name(kind: ServerKind) -> None:
+    hub = Channels(MemoryBackend(), **HUB)
+    slot = channel_listener("/slots/{at:datetime}", channel="slot:{at}")
+    async with site(hub, kind, slot) as running, connected(running, "/slots/2026-01-02T10:00:00") as client:
+        await following(hub)
+        await hub.publish(f"slot:{dt.datetime(2026, 1, 2, 10)}", "free")
+        assert await within(client.recv()) == "free"
+
+
+HERE = r"\(handlers/test_channel\.py:\d+\)"
+
+
+@pytest.mark.parametrize(
+    ("options", "hub", "message"),
+    [
+        ({"channel": "other"}, {"channels": ["c"]}, r"no such channel: declare it in Channels\(channels="),
+        ({"history": 3}, {"channels": ["c"]}, r"history=3 needs what is kept.*history=Keep"),
+        ({"history": 3}, {"channels": ["c"], "history": {"d*": Keep()}}, "history=3 needs what is kept"),
+        (
+            {"channel": "live-{room}", "history": 3},
+            {"arbitrary_channels_allowed": True, "history": {"room:*": Keep()}},
+            "history=3 needs what is kept",
+        ),
+        ({"presence": lambda: "me"}, {"channels": ["c"]}, r"presence= needs Channels\(\.\.\., presence=Heartbeat"),
+        ({"dto": SayDTO}, {"channels": ["c"]}, "dto= without publish="),
+        ({"on_invalid_message": "close"}, {"channels": ["c"]}, "on_invalid_message= without publish="),
+        ({"channel": "x-{nope}"}, {"arbitrary_channels_allowed": True}, r"'/\{room:str\}' has no \{nope\}"),
+        ({"publish": str, "on_publish": lambda said: said}, {"channels": ["c"]}, "takes no 'data'"),
+        ({"dependencies": {"channels": lambda: None}}, {"channels": ["c"]}, "hides the app's plugin"),
+    ],
+)
+def test_a_description_that_cannot_work_is_an_error_when_the_app_is_built(
+    options: dict[str, Any], hub: dict[str, Any], message: str
+) -> None:
+    room = channel_listener("/{room:str}", **{"channel": "c", **options})
+    with pytest.raises(ImproperlyConfiguredException, match=rf"channel_listener\(channel=.* {HERE}: .*{message}"):
+        Telex([room], plugins=[Channels(MemoryBackend(), **hub)])
+
+
+@pytest.mark.parametrize(
+    "options", [{"on_publish": lambda data: data}, {"receive_mode": "binary"}, {"max_invalid_messages": 3}]
+)
+def test_options_for_messages_need_publish(options: dict[str, Any]) -> None:
+    with pytest.raises(ImproperlyConfiguredException, match=rf"channel='c'\) {HERE}: {next(iter(options))}= without"):
+        channel_listener("/", channel="c", **options)
+
+
+def test_without_channels_the_app_is_not_built() -> None:
+    with pytest.raises(ImproperlyConfiguredException, match=rf"{HERE}: there are no channels: add plugins="):
+        Telex([channel_listener("/", channel="c")])
+
+
+def test_plans_name_the_users_call_the_channel_and_what_is_published() -> None:
+    hub = Channels(MemoryBackend(), channels=["news"], create_ws_route_handlers=True)
+    room = channel_listener("/say", channel="news", publish=Say)
+    generated, plan = sorted(Telex([room], plugins=[hub]).plans, key=lambda plan: plan.path)
+    assert (plan.kind, plan.path, [shape.annotation for shape in plan.receives]) == ("channel", "/say", [Say])
+    assert re.fullmatch(rf"channel_listener\(channel='news'\) {HERE}", plan.where)
+    assert re.fullmatch(rf"channel_listener\(channel='news'\) {HERE}", generated.where)
+
+
+async def test_a_second_hub_serves_its_own_generated_routes(kind: ServerKind) -> None:
+    one = Channels(MemoryBackend(), channels=["one"], create_ws_route_handlers=True)
+    two = Channels(MemoryBackend(), channels=["two"], create_ws_route_handlers=True)
+    app = Telex([], plugins=[one, two], allowed_origins=["*"])
+    async with app.lifespan(), serving(app, kind) as running, connected(running, "/two") as client:
+        await following(two)
+        await two.publish("two", "hello")
+        assert await within(client.recv()) == "hello"
