@@ -9,20 +9,26 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from telex.dto import DTOConfig
 from tests.dto.kinds import KINDS
 from tests.dto.models import Family, Spec, complete, configs, passing, paths, specs, values, wire_name
 from tests.dto.support import reader, writer
 
-EXAMPLES = 100
-"""Of each kind of model, so five times as many."""
 
-
+@pytest.mark.parametrize("examples", [20, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data())
-def test_what_passes_comes_back_equal_and_nothing_else_passes(kind: str, data: st.DataObject) -> None:
-    spec = data.draw(specs())
-    value, config = data.draw(values(spec)), data.draw(configs(spec))
+def test_what_passes_comes_back_equal_and_nothing_else_passes(kind: str, examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @given(data=st.data())
+    def round_trip(data: st.DataObject) -> None:
+        spec = data.draw(specs())
+        value, config = data.draw(values(spec)), data.draw(configs(spec))
+        check_round_trip(kind, spec, value, config)
+
+    round_trip()
+
+
+def check_round_trip(kind: str, spec: Spec, value: dict[str, Any], config: DTOConfig) -> None:
     family = Family(kind)
     model, is_dict = family.model(spec), kind == "typeddict"
     dto: Any = KINDS[kind].dto[Annotated[model, config]]

@@ -224,7 +224,7 @@ def test_what_the_app_leaves_running_is_cancelled() -> None:
 
 @pytest.fixture
 def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("blocking", "portal"):
+    for module in ("blocking", "lifespan", "portal", "tasks"):
         monkeypatch.setattr(f"telex.testing.{module}.GRACE", 0.1)
 
 

@@ -124,7 +124,8 @@ async def test_an_app_that_receives_after_its_disconnect_is_named() -> None:
                 pass
 
 
-async def test_an_app_that_ignores_its_cancellation_is_given_up() -> None:
+async def test_an_app_that_ignores_its_cancellation_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telex.testing.tasks.GRACE", 0.05)
     freed = asyncio.Event()
 
     async def deaf(scope: Scope, receive: Receive, send: Send) -> None:

@@ -174,7 +174,7 @@ async def test_each_connection_has_a_copy_of_the_lifespans_state() -> None:
             async with client.websocket_connect("/"):
                 pass
     assert [state["count"] for state in app.states] == [2, 2]
-    assert all(state["shared"] is app for state in app.states)
+    assert [state["shared"] for state in app.states] == [app, app]
 
 
 async def test_what_the_app_accepts_with_is_seen() -> None:

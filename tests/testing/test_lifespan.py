@@ -52,7 +52,7 @@ async def test_a_client_can_be_entered_again() -> None:
     client = AsyncTestClient(app)
     for _ in range(2):
         async with client:
-            pass
+            assert app.diary[-1] == "startup"
     assert app.diary == ["startup", "shutdown"] * 2
 
 
@@ -151,7 +151,9 @@ async def test_what_the_lifespan_raises_between_is_raised_at_the_end() -> None:
 
 
 async def test_a_lifespan_that_was_not_started_need_not_be_stopped() -> None:
-    await AppLifespan(echo, 1).stop()
+    lifespan = AppLifespan(Lifespanned(), 1)
+    await lifespan.stop()
+    assert lifespan.state == {}
 
 
 async def test_the_tests_own_failure_stays_on_top_of_a_failed_shutdown() -> None:
