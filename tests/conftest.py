@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from tests.contract.servers import ServerKind
 from tests.support.demands import browser_is_demanded, chromium_path, everything_is_demanded, note_running
 
 
@@ -24,9 +25,14 @@ WITHOUT_BROKER: Final = "memory"
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marks what starts a broker through a fixture; a test that starts one itself carries the mark itself."""
-    callspec = getattr(item, "callspec", None)
-    if callspec is not None and callspec.params.get("engine") == WITHOUT_BROKER:
+    """Marks what runs on a peer's server, and what starts a broker through a fixture.
+
+    A test that starts a broker itself carries the mark itself.
+    """
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    if any(isinstance(value, ServerKind) and value.is_peer for value in params.values()):
+        item.add_marker(pytest.mark.peer)
+    if params.get("engine") == WITHOUT_BROKER:
         return
     if BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):
         item.add_marker(pytest.mark.broker)

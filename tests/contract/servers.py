@@ -73,6 +73,11 @@ class ServerKind:
         """Whether it can serve an app object in the test's own loop; granian brings threads and a loop of its own."""
         return self.name != "granian"
 
+    @property
+    def is_peer(self) -> bool:
+        """Whether the fast lane leaves it out: it has Telex's own server, and uvicorn for the others."""
+        return self.name not in {"telex", "uvicorn-websockets"}
+
     @contextlib.asynccontextmanager
     async def process(self, app: str, *, mebibytes: int | None = None, **settings: Any) -> AsyncIterator[Running]:
         """Serves ``module:attribute`` in a process of its own, which must start, and stop by SIGTERM, in time.
