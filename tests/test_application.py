@@ -99,7 +99,7 @@ async def test_one_lifespan_needs_no_list() -> None:
     assert log == ["in", "out"]
 
 
-async def test_a_failed_start_or_end_is_told_to_the_server_and_cleans_up() -> None:
+async def test_a_failed_start_or_end_is_reported_to_the_server_and_cleans_up() -> None:
     log: list[str] = []
 
     @asynccontextmanager

@@ -193,7 +193,9 @@ async def endless() -> AsyncGenerator[str, None]:
     await asyncio.Event().wait()
 
 
-async def test_data_that_nobody_could_read_closes_1003(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_data_that_a_stream_does_not_read_closes_with_1003(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
     async with talking(Telex([endless]), kind=kind) as client:
         assert await heard(client) == "first"
         await client.send("unwanted")
@@ -392,7 +394,9 @@ async def test_a_status_denies_before_accept_and_closes_4000_plus_it_after(kind:
             assert await ending(client) == (4401, "who are you?")
 
 
-async def test_the_unexpected_closes_1011_and_tells_nothing(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_exception_closes_with_1011_without_details(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
     @websocket_listener("/")
     async def listen(data: str) -> None:
         raise Quarrel("SECRET")

@@ -171,7 +171,7 @@ async def test_many_tasks_make_one_accept() -> None:
     assert peer.payloads == [str(number) for number in range(5)]
 
 
-async def test_those_that_wait_for_an_accept_that_fails_are_told() -> None:
+async def test_a_failed_accept_raises_in_all_tasks_that_wait_for_it() -> None:
     peer = Peer(connect=False)
     socket = made(peer)
     waiting = [asyncio.create_task(socket.send_text("x")) for _ in range(2)]
@@ -582,7 +582,7 @@ async def test_a_send_waits_for_the_accept_of_another_task() -> None:
     assert peer.kinds == ["websocket.accept", "websocket.send", "websocket.send"]
 
 
-async def test_a_send_after_somebody_else_has_heard_the_client_leave() -> None:
+async def test_a_send_after_another_task_has_seen_the_client_leave() -> None:
     outcomes: list[object] = []
 
     @websocket("/")
@@ -628,7 +628,7 @@ async def test_two_closes_at_once_send_one() -> None:
         assert (closed.value.code, closed.value.reason) == (4001, "first")
 
 
-async def test_a_close_leaves_who_waits_for_messages_their_reader() -> None:
+async def test_a_close_does_not_end_the_reader_of_a_waiting_task() -> None:
     got: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
 
     @websocket("/")

@@ -244,7 +244,7 @@ async def test_both_cancellations_at_once_count_as_the_one_from_outside() -> Non
     await reader.aclose()
 
 
-async def test_nobody_is_interrupted_when_nobody_works() -> None:
+async def test_nothing_is_interrupted_when_nothing_runs() -> None:
     reader = EventReader(Peer(connect=False).receive)
     reader.fail(WebSocketDisconnect(1001))
     assert await supervised(handle(reader, asyncio.sleep(0)), reader) == "done"
@@ -319,7 +319,7 @@ async def test_a_child_task_that_receives_the_disconnect_leaves_the_handler_time
             assert await soon(supervised(work(), reader)) == "websocket.disconnect"
 
 
-async def test_on_unread_decides_about_data_that_nobody_waits_for() -> None:
+async def test_on_unread_decides_about_data_without_a_reader() -> None:
     peer = Peer(connect=False)
     reader = EventReader(peer.receive, max_messages=1)
     seen: list[bool] = []

@@ -116,7 +116,7 @@ async def test_headers_and_extra_of_an_exception_are_in_the_denial() -> None:
     assert denial.json() == {"status_code": 401, "detail": "who?", "extra": {"hint": "log in"}}
 
 
-async def test_the_unexpected_is_told_to_the_log_once_and_to_nobody_else(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unexpected_exception_is_logged_once_and_not_sent(caplog: pytest.LogCaptureFixture) -> None:
     for accepted in (False, True):
         caplog.clear()
         async with serving(raising(KeyError(SECRET), accepted=accepted)) as running:
@@ -132,7 +132,7 @@ async def test_the_unexpected_is_told_to_the_log_once_and_to_nobody_else(caplog:
         assert SECRET in str(records[0].exc_info[1])
 
 
-async def test_debug_tells_the_client() -> None:
+async def test_debug_sends_the_exception_to_the_client() -> None:
     @websocket("/{accepted:int}")
     async def handle(socket: WebSocket, accepted: int) -> None:
         if accepted:
@@ -168,7 +168,7 @@ def test_the_nearest_class_or_the_status_is_found() -> None:
     assert ExceptionPolicy(handlers, "here").find(KeyError()) is None
 
 
-async def test_a_handler_answers_and_the_connection_goes_on() -> None:
+async def test_an_exception_handler_replies_and_the_connection_stays_open() -> None:
     async def on_base(socket: WebSocket, exc: Base) -> dict[str, str]:
         return {"sorry": str(exc)}
 
@@ -394,7 +394,7 @@ async def test_a_handler_that_meets_the_clients_end_ends_quietly(caplog: pytest.
     assert not [record for record in caplog.records if record.name == "telex"]
 
 
-async def test_the_test_client_is_told_what_was_unexpected() -> None:
+async def test_the_test_client_raises_unexpected_exceptions() -> None:
     async with AsyncTestClient(raising(KeyError("told"), accepted=True)) as client:
         with pytest.raises(KeyError, match="told"):
             async with client.websocket_connect("/") as session:

@@ -168,6 +168,6 @@ async def test_every_layer_from_the_app_to_the_handler_is_merged() -> None:
     assert order == ["app", "router", "controller", "handler"]
 
 
-def test_a_dto_is_a_class_of_ours() -> None:
+def test_a_dto_must_be_a_class_of_telex() -> None:
     with pytest.raises(ImproperlyConfiguredException, match=r"here: .*int.* is no DTO: write DataclassDTO"):
         read(dto=int)

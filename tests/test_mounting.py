@@ -121,7 +121,7 @@ async def test_urls_that_are_built_have_the_prefix(kind: ServerKind, mount: Any)
         assert (await asked_json(client, "x"))["url"] == "/live/rooms/other"
 
 
-async def test_starlette_finds_urls_of_ours() -> None:
+async def test_starlette_builds_urls_of_a_mounted_telex_app() -> None:
     site = Starlette(routes=[Mount("/live", live(), name="live")])
     assert str(site.url_path_for("live", path="/rooms/blue")) == "/live/rooms/blue"
 

@@ -55,7 +55,7 @@ async def test_drain_closes_all_in_batches_and_ends_their_handlers() -> None:
     assert cancelled == [True] * 3
 
 
-async def test_drain_says_what_it_is_told_and_nothing_to_nobody() -> None:
+async def test_drain_sends_the_given_code_and_reason() -> None:
     assert await Registry().drain() == 0
 
     @websocket_listener("/")
@@ -69,7 +69,7 @@ async def test_drain_says_what_it_is_told_and_nothing_to_nobody() -> None:
         assert await ending(client) == (1001, "bye")
 
 
-async def test_a_client_that_does_not_take_its_close_frame_holds_nobody_up(
+async def test_a_client_that_does_not_read_its_close_frame_delays_no_other(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stuck(Peer):

@@ -52,7 +52,7 @@ async def test_a_cancellation_is_delivered_when_the_thread_has_ended() -> None:
     assert gate.log == ["in", "out"]
 
 
-async def test_a_thread_that_fails_after_its_cancellation_tells_why() -> None:
+async def test_a_thread_that_fails_after_its_cancellation_is_logged() -> None:
     gate = Gate()
     task = asyncio.create_task(run_in_thread(gate, KeyError("broken")))
     await soon(gate.entered.wait())

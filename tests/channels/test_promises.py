@@ -115,7 +115,7 @@ async def read_numbers(client: RawClient) -> tuple[list[int], int | None]:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_each_policy_keeps_its_word_to_a_client_that_reads_late(kind: ServerKind, policy: str) -> None:
+async def test_each_policy_applies_to_a_client_that_reads_late(kind: ServerKind, policy: str) -> None:
     hub = Channels("memory://", arbitrary_channels_allowed=True)
     room = channel_listener("/", channel="c", max_backlog=LIMIT, backlog_strategy=POLICIES[policy])
     async with site(hub, kind, room) as running, await RawClient.open(running.port, receive_buffer=4096) as client:

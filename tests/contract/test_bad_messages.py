@@ -64,7 +64,7 @@ VALID_REPLY = {"id": 7, "price": 0.0, "name": "", "items": []}
 
 @ON_BOTH_PATHS
 @pytest.mark.parametrize("row", NOT_JSON)
-async def test_what_is_not_json_is_answered_and_the_connection_goes_on(site: Site, row: str) -> None:
+async def test_invalid_json_is_answered_and_the_connection_stays_open(site: Site, row: str) -> None:
     sent, message = NOT_JSON[row]
     async with site.connect("/messages/order") as client:
         error = json.loads(await said(client, sent))
@@ -79,7 +79,7 @@ async def test_what_is_not_json_is_answered_and_the_connection_goes_on(site: Sit
 
 @ON_BOTH_PATHS
 @pytest.mark.parametrize("row", DOES_NOT_FIT)
-async def test_json_that_does_not_fit_is_answered_and_the_connection_goes_on(site: Site, row: str) -> None:
+async def test_json_that_does_not_fit_is_answered_and_the_connection_stays_open(site: Site, row: str) -> None:
     sent, message, path = DOES_NOT_FIT[row]
     async with site.connect("/messages/order") as client:
         error = json.loads(await said(client, sent))

@@ -22,7 +22,7 @@ ENDS = {
 
 
 @pytest.mark.parametrize("order", ENDS)
-async def test_however_a_handler_ends_it_is_cleaned_up_after(site: Site, order: str) -> None:
+async def test_every_end_of_a_handler_is_followed_by_cleanup(site: Site, order: str) -> None:
     async with site.connect("/lifetimes/cleanup/raw") as client:
         await client.send(order)
         close = await closing_of(client)
@@ -86,7 +86,7 @@ async def test_a_client_that_leaves_a_stream_closes_the_generator_first(site: Si
 
 
 @pytest.mark.parametrize("how", ["reset", "close"])
-async def test_what_lives_for_a_message_goes_before_what_lives_for_the_connection(site: Site, how: str) -> None:
+async def test_dependencies_of_a_message_are_closed_before_those_of_the_connection(site: Site, how: str) -> None:
     async with site.raw("/lifetimes/cleanup/listener") as client:
         for number in range(3):
             await client.send(frame(TEXT, b"hello"))

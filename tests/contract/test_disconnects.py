@@ -41,7 +41,7 @@ async def test_a_busy_handler_is_cancelled_and_knows_its_context(site: Site, cas
 
 @pytest.mark.parametrize("how", ["reset", "close", "half-close"])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_so_is_every_kind_of_handler(site: Site, kind: str, how: str) -> None:
+async def test_every_kind_of_handler_is_cancelled(site: Site, kind: str, how: str) -> None:
     async with site.raw(f"/lifetimes/busy/{kind}/sleep") as client:
         if kind in {"listener", "concurrent"}:
             await client.send(frame(TEXT, b"go"))

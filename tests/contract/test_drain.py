@@ -13,7 +13,7 @@ from telex import Telex, WebSocket, websocket, websocket_listener, websocket_str
 from tests.server.conftest import running
 
 
-async def test_a_drain_closes_who_waits_and_lets_streams_and_handlers_finish() -> None:
+async def test_a_drain_closes_idle_connections_and_lets_busy_ones_finish() -> None:
     finish, working = asyncio.Event(), asyncio.Semaphore(0)
 
     @websocket_listener("/echo")

@@ -33,7 +33,7 @@ async def assert_logged_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", paths_of(BEFORE_ACCEPT))
-async def test_what_fails_before_accept_is_a_500_that_tells_nothing(site: Site, path: str) -> None:
+async def test_an_exception_before_accept_is_a_500_without_details(site: Site, path: str) -> None:
     response = await site.handshake(path)
     assert response.status == 500
     assert json.loads(response.body) == {"status_code": 500, "detail": "Internal Server Error"}
@@ -52,7 +52,7 @@ STALLS = {
 
 
 @pytest.mark.parametrize("path", paths_of(AFTER_ACCEPT))
-async def test_what_fails_after_accept_closes_with_1011_and_tells_nothing(site: Site, path: str) -> None:
+async def test_an_exception_after_accept_closes_with_1011_without_details(site: Site, path: str) -> None:
     async with site.connect(path) as client:
         await client.send("go")
         if (site.kind.name, path) in STALLS:
@@ -63,7 +63,7 @@ async def test_what_fails_after_accept_closes_with_1011_and_tells_nothing(site: 
 
 
 @pytest.mark.parametrize("path", paths_of(AT_ONCE))
-async def test_what_fails_in_on_accept_closes_with_1011_too(site: Site, path: str) -> None:
+async def test_an_exception_in_on_accept_closes_with_1011(site: Site, path: str) -> None:
     async with site.connect(path) as client:
         assert await closing_of(client) == Close(1011, "internal error")
     await assert_logged_once(site)
@@ -71,7 +71,7 @@ async def test_what_fails_in_on_accept_closes_with_1011_too(site: Site, path: st
 
 @pytest.mark.parametrize("how", ["close", "reset"])
 @pytest.mark.parametrize("path", paths_of(WHEN_GONE))
-async def test_what_fails_when_the_client_has_gone_is_logged(site: Site, path: str, how: str) -> None:
+async def test_an_exception_after_the_client_has_left_is_logged(site: Site, path: str, how: str) -> None:
     async with site.raw(path) as client:
         await client.send(frame(TEXT, b"hello"))
         assert (await client.read_frame()).payload == b"hello"
@@ -176,7 +176,7 @@ async def test_a_reason_that_is_no_text_for_a_frame_does_not_lose_the_close(site
 
 
 @pytest.mark.parametrize("path", paths_of(CLOSES_ITSELF))
-async def test_after_its_own_close_a_handler_is_told_so(site: Site, path: str) -> None:
+async def test_a_send_after_the_handlers_own_close_raises(site: Site, path: str) -> None:
     async with site.connect(path) as client:
         await client.send("hello")
         if (site.kind.name, path) in STALLS:
@@ -222,7 +222,7 @@ async def test_nothing_that_comes_after_the_servers_close_is_handled(site: Site,
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "half-close"])
-async def test_whoever_sends_to_nobody_is_told_so_every_time(site: Site, how: str) -> None:
+async def test_every_send_to_a_client_that_left_raises(site: Site, how: str) -> None:
     async with site.raw("/errors/sends-on") as client:
         assert (await client.read_frame()).payload == b"on and on"
         if how == "reset":

@@ -173,7 +173,7 @@ async def test_paths_are_matched_exactly_and_decoded_once(site: Site, path: str)
     await site.settled()
 
 
-async def test_a_path_that_is_no_utf_8_harms_nobody(site: Site) -> None:
+async def test_a_path_that_is_no_utf_8_does_no_harm(site: Site) -> None:
     for path in ("/files/%ff", "/files/\xff", "/files/%ed%a0%80"):
         async with site.raw() as client:
             response = await client.handshake(path)
@@ -266,7 +266,7 @@ async def test_a_client_that_gives_up_before_the_answer_leaves_nothing(site: Sit
 
 
 @ON_BOTH_PATHS
-async def test_a_page_is_told_that_there_is_a_websocket(site: Site) -> None:
+async def test_an_http_request_to_a_websocket_path_is_a_426(site: Site) -> None:
     async with site.raw() as client:
         response = await client.handshake("/seen", without=["Upgrade", "Connection", "Sec-WebSocket-Key"])
     assert response.status == 426

@@ -82,7 +82,7 @@ async def test_a_million_keys_are_over_the_limit(site: Site) -> None:
 
 
 @ON_BOTH_PATHS
-async def test_what_is_within_the_limit_keeps_nobody_waiting(site: Site) -> None:
+async def test_the_largest_message_does_not_delay_other_connections(site: Site) -> None:
     message = wide(1_000_000)
     async with site.connect("/messages/order") as client, site.connect("/control") as other:
         for _ in range(5):

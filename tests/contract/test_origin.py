@@ -107,21 +107,21 @@ OWN = {
 
 @ON_BOTH_PATHS
 @pytest.mark.parametrize("row", OWN)
-async def test_the_own_origin_is_let_in(site: Site, row: str) -> None:
+async def test_the_requests_own_origin_is_accepted(site: Site, row: str) -> None:
     host, origin = OWN[row]
     response = await site.handshake("/origin/own", [("Host", host), ("Origin", origin)])
     assert response.status == 101
     await site.settled()
 
 
-async def test_a_browser_on_the_servers_own_address_is_let_in(site: Site) -> None:
+async def test_a_page_of_the_servers_own_address_is_accepted(site: Site) -> None:
     host = f"{site.running.host}:{site.running.port}"
     async with site.connect("/origin/own/behind", origin=f"http://{host}") as client:
         assert await said(client, "hello") == "hello"
     assert await site.notes() == ["middleware", "guard", "dependency", "handler"]
 
 
-async def test_without_an_origin_it_is_no_browser_and_is_let_in(site: Site) -> None:
+async def test_a_request_without_an_origin_is_accepted(site: Site) -> None:
     async with site.connect("/origin/own") as client:
         assert await said(client, "hello") == "hello"
     assert await site.notes() == ["guard", "dependency", "handler"]
@@ -166,14 +166,14 @@ LISTED = {
 
 @ON_BOTH_PATHS
 @pytest.mark.parametrize("origin", LISTED)
-async def test_listed_origins_are_let_in_and_their_likes_are_not(site: Site, origin: str) -> None:
+async def test_listed_origins_are_accepted_and_similar_ones_are_not(site: Site, origin: str) -> None:
     response = await site.handshake("/origin/listed", [("Host", "app.test"), ("Origin", origin)])
     assert response.status == (101 if LISTED[origin] else 403)
     await site.settled()
 
 
 @ON_BOTH_PATHS
-async def test_all_origins_may_be_let_in(site: Site) -> None:
+async def test_all_origins_may_be_accepted(site: Site) -> None:
     for origin in ("https://evil.com", "null", "\xff"):
         assert (await site.handshake("/origin/any", [("Origin", origin)])).status == 101
     await site.settled()
@@ -200,7 +200,7 @@ FOOLING = {
 
 
 @pytest.mark.parametrize("row", FOOLING)
-async def test_the_host_cannot_be_fooled(site: Site, row: str) -> None:
+async def test_a_forged_host_is_refused(site: Site, row: str) -> None:
     headers, without = FOOLING[row]
     response = await site.handshake("/origin/own", [*headers, ("Origin", "http://good.test")], without=without)
     assert response.status in {400, 403}, "400 where the server refuses such a Host itself"

@@ -64,7 +64,7 @@ async def test_no_more_than_allowed_are_handled_at_once(site: Site) -> None:
 
 
 @ON_BOTH_PATHS
-async def test_who_sends_for_ever_keeps_nobody_waiting(site: Site) -> None:
+async def test_a_loop_of_sends_does_not_delay_other_connections(site: Site) -> None:
     async with site.connect("/sending/for-ever") as greedy, site.connect("/control") as other:
         reading = asyncio.create_task(read_on(greedy))
         for _ in range(20):
@@ -137,7 +137,7 @@ BUSY = [(kind, "/sending/busy") for kind in KINDS] + [
 
 @pytest.mark.memory
 @pytest.mark.parametrize(("server", "path"), BUSY, ids=lambda each: getattr(each, "name", each))
-async def test_a_busy_handler_stops_whoever_sends(server: ServerKind, path: str) -> None:
+async def test_a_busy_handler_stops_its_client_from_sending(server: ServerKind, path: str) -> None:
     """What is not read any more says nothing of a client that leaves: the handler learns of that when it reads on."""
     async with server.process(SUBJECTS, mebibytes=800) as running, visited(server, running) as site:
         assert running.pid is not None

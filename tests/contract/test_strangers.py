@@ -32,7 +32,7 @@ async def test_nothing_reaches_a_client_that_is_not_accepted(site: Site, where: 
 
 
 @pytest.mark.parametrize("where", ACCEPTED)
-async def test_nor_one_that_a_guard_or_dependency_accepted_before_it_decided(site: Site, where: str) -> None:
+async def test_nothing_reaches_a_client_that_a_guard_accepted_before_it_refused(site: Site, where: str) -> None:
     async with site.connect("/strangers/member") as member, site.connect(f"/strangers/{where}") as stranger:
         await stranger.send("my token")
         await site.until("undecided")

@@ -115,7 +115,7 @@ def check_uvicorn(options: list[str]) -> None:
         assert hasattr(importlib.import_module(module), attribute)
 
 
-def test_a_page_that_lies_is_found(tmp_path: Path) -> None:
+def test_an_outdated_page_is_found(tmp_path: Path) -> None:
     """The check itself can fail."""
     page = tmp_path / "page.md"
     page.write_text("<!-- file: examples/docs/echo.py -->\n```python\nprint('not the file')\n```\n")

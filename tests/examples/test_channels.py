@@ -131,7 +131,7 @@ async def test_the_past_is_replayed_on_the_other_node(first: Program, second: Pr
         assert (await heard(bo))["text"] == "message 3"
 
 
-async def test_a_worker_without_an_app_tells_its_progress(broker: Broker, first: Program, second: Program) -> None:
+async def test_a_worker_without_an_app_publishes_its_progress(broker: Broker, first: Program, second: Program) -> None:
     async with connect(second.url("/jobs/nightly"), proxy=None) as watching:
         with program(sys.executable, "-m", "examples.channels.worker", "nightly", env={"CHANNELS_URL": broker.url}):
             told = [await heard(watching) for _ in range(6)]
@@ -148,7 +148,7 @@ async def test_the_dashboard_shows_every_process(first: Program, second: Program
     assert f":{second.process.pid}" in {node[node.index(":") :] for node in nodes}
 
 
-async def test_who_has_no_name_does_not_join(second: Program) -> None:
+async def test_a_client_without_a_name_does_not_join(second: Program) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with connect(second.url("/rooms/talk"), proxy=None):
             pass

@@ -121,7 +121,7 @@ async def test_writing_is_shown_to_the_others_only(chat: Program) -> None:
         await ada.expect(type="said")
 
 
-async def test_rooms_do_not_hear_each_other(chat: Program) -> None:
+async def test_rooms_do_not_get_messages_of_other_rooms(chat: Program) -> None:
     async with member(chat, "Ada", "one") as ada, member(chat, "Bo", "two") as bo:
         await ada.send(type="say", text="in one")
         await bo.send(type="say", text="in two")
@@ -271,7 +271,7 @@ async def test_a_member_that_does_not_take_its_news_is_asked_to_leave() -> None:
         ("/rooms/a%20b?name=Ada", "path parameter 'room': Expected `str` matching regex"),
     ],
 )
-async def test_who_has_no_proper_name_is_not_let_in(chat: Program, path: str, complaint: str) -> None:
+async def test_a_client_without_a_valid_name_is_refused(chat: Program, path: str, complaint: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with connect(chat.url(path), open_timeout=PATIENCE):
             pass
@@ -279,7 +279,7 @@ async def test_who_has_no_proper_name_is_not_let_in(chat: Program, path: str, co
     assert complaint in json.loads(refused.value.response.body)["detail"]
 
 
-async def test_pages_of_other_sites_are_not_let_in(chat: Program) -> None:
+async def test_pages_of_other_sites_are_refused(chat: Program) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with connect(chat.url("/rooms/lobby?name=Ada"), origin="https://evil.example", open_timeout=PATIENCE):  # type: ignore[arg-type]
             pass

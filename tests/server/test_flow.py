@@ -55,7 +55,7 @@ async def test_a_send_waits_for_a_client_that_does_not_read() -> None:
         await asyncio.wait_for(over.wait(), 5)
 
 
-async def test_in_a_broadcast_only_the_slow_client_suffers() -> None:
+async def test_a_broadcast_delays_only_the_slow_client() -> None:
     members: list[Transport] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +90,7 @@ async def pump(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @pytest.mark.parametrize("reads", [True, False])
-async def test_a_loop_of_sends_leaves_time_for_others(reads: bool) -> None:
+async def test_a_loop_of_sends_does_not_delay_others(reads: bool) -> None:
     async with (
         attacked(pump) as server,
         connected(server.port) as other,
@@ -103,7 +103,7 @@ async def test_a_loop_of_sends_leaves_time_for_others(reads: bool) -> None:
         await asyncio.wait({reading})
 
 
-async def test_small_sends_without_a_pause_leave_time_for_others() -> None:
+async def test_small_sends_without_a_pause_do_not_delay_others() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "websocket" or scope["path"] == "/":
             await echo(scope, receive, send)
@@ -166,7 +166,7 @@ async def test_frames_stay_whole_when_the_client_stalls(size: int) -> None:
         await sending
 
 
-async def test_a_noisy_neighbour(echo_app: App) -> None:
+async def test_a_client_that_floods_does_not_delay_others(echo_app: App) -> None:
     async with attacked(echo_app) as server, connected(server.port) as other, connected(server.port) as noisy:
         noise = frame(TEXT, b'{"a":1}' * 10_000)
 
@@ -196,7 +196,7 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
 
 
 @pytest.mark.parametrize("opcode", [PING, PONG])
-async def test_a_flood_of_tiny_frames_leaves_time_for_others(opcode: int) -> None:
+async def test_a_flood_of_tiny_frames_does_not_delay_others(opcode: int) -> None:
     app = "tests.server.apps:attackable"
     async with process(app) as server, connected(server.port) as other, connected(server.port) as client:
         flood = frame(opcode, b"") * 50_000

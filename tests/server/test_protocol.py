@@ -58,7 +58,7 @@ async def test_trusted_proxies_tell_the_client_and_the_scheme() -> None:
 
 
 @pytest.mark.parametrize("accept", [False, True])
-async def test_an_applications_error_stays_inside(accept: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_of_the_app_is_not_sent_to_the_client(accept: bool, caplog: pytest.LogCaptureFixture) -> None:
     app = answering("/boom", ValueError("SECRET"), accept=accept)
     async with attacked(app) as server, await RawClient.open(server.port) as client:  # type: ignore[arg-type]
         response = await client.handshake("/boom")
@@ -129,7 +129,7 @@ async def test_events_out_of_order_after_accept() -> None:
     assert errors == [ConnectionStateError, ConnectionStateError, KeyError, ConnectionStateError]
 
 
-async def test_what_clients_say_cannot_forge_or_flood_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_clients_cannot_forge_or_flood_log_lines(caplog: pytest.LogCaptureFixture) -> None:
     async with attacked(echo) as server:
         async with await RawClient.open(server.port) as client:
             await client.handshake("/%0aERROR%20forged%1b[31m" + "p" * 5000)

@@ -53,7 +53,7 @@ class Busy:
             await send({**event, "type": "websocket.send"})
 
 
-async def test_the_drain_goes_in_batches_and_lets_the_busy_finish() -> None:
+async def test_the_drain_goes_in_batches_and_lets_busy_handlers_finish() -> None:
     app = Busy()
     settings = {"drain_batch": 5, "drain_interval": 0.1, "drain_timeout": 5.0}
     async with running(app, **settings) as server, AsyncExitStack() as stack:
@@ -85,7 +85,7 @@ async def test_the_drain_goes_in_batches_and_lets_the_busy_finish() -> None:
     assert time.monotonic() - began < 3
 
 
-async def test_at_the_deadline_the_stuck_are_ended() -> None:
+async def test_handlers_that_are_busy_at_the_deadline_are_cancelled() -> None:
     app = Busy()
     async with running(app, drain_timeout=0.3, close_timeout=0.5) as server, AsyncExitStack() as stack:
         stuck, sending = [await stack.enter_async_context(connected(server.port)) for _ in range(2)]

@@ -15,7 +15,7 @@ from tests.server.conftest import attacked, connected, echoes, running
 from tests.support.raw import BINARY, CLOSE, PING, PONG, TEXT, RawClient, close_frame, frame
 
 
-async def test_a_client_that_does_not_pong_is_let_go() -> None:
+async def test_a_client_that_does_not_pong_is_closed() -> None:
     app = Recorder()
     async with running(app, ping_interval=0.2, ping_timeout=0.2) as server:
         began = time.monotonic()
@@ -28,7 +28,7 @@ async def test_a_client_that_does_not_pong_is_let_go() -> None:
     assert app.end == (1011, "keepalive ping timeout")
 
 
-async def test_a_client_that_neither_reads_nor_pongs_is_let_go() -> None:
+async def test_a_client_that_neither_reads_nor_pongs_is_closed() -> None:
     gone = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ async def test_pongs_keep_a_quiet_client() -> None:
         await echoes(client)
 
 
-async def test_a_client_that_the_server_does_not_read_from_is_not_blamed() -> None:
+async def test_a_client_whose_pongs_are_not_read_stays_connected() -> None:
     release = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
