@@ -10,7 +10,7 @@ import collections.abc
 import sys
 import types
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import (
     Annotated,
     Any,
@@ -36,9 +36,11 @@ from telex.exceptions import ImproperlyConfiguredException
 __all__ = (
     "Part",
     "Role",
+    "annotated",
     "expand",
     "field_hints",
     "is_model",
+    "is_pydantic",
     "method_arguments",
     "model_class",
     "parts_of",
@@ -317,7 +319,7 @@ def _parts(annotation: Any, field: str, in_pydantic: bool, seen: set[Any]) -> It
             yield Part("open", inner, field)
         else:
             yield from _parts(_bound(inner), field, in_pydantic, seen)
-    elif _is_pydantic(inner):
+    elif is_pydantic(inner):
         if not in_pydantic:
             yield Part("pydantic", inner, field)
         yield from _inside_pydantic(inner, seen)
@@ -352,11 +354,24 @@ def _inside_model(model: Any, field: str, in_pydantic: bool, seen: set[Any]) -> 
     if not in_pydantic and (issubclass(cls, msgspec.Struct) or hasattr(cls, "__attrs_attrs__")):
         yield Part("msgspec", cls, field)
     if _is_new(model, in_pydantic, seen):
+        names = _field_names(cls)
         for name, hint in field_hints(model).items():
+            if names is not None and name not in names:
+                continue
             for part in _parts(without_qualifiers(hint)[0], f"{cls.__qualname__}.{name}", in_pydantic, seen):
                 # A free variable of a generic model is Any, by the rules of typing.
                 if part.role != "open":
                     yield part
+
+
+def _field_names(cls: Any) -> frozenset[str] | None:
+    """The annotations of a model that are fields; ``None`` when all are."""
+    if issubclass(cls, msgspec.Struct):
+        return frozenset(cls.__struct_fields__)
+    if is_dataclass(cls):
+        return frozenset(each.name for each in fields(cls) if each.init)
+    attributes = getattr(cls, "__attrs_attrs__", None)
+    return None if attributes is None else frozenset(each.name for each in attributes)
 
 
 def _inside_pydantic(model: Any, seen: set[Any]) -> Iterator[Part]:
@@ -369,7 +384,10 @@ def _inside_pydantic(model: Any, seen: set[Any]) -> Iterator[Part]:
 
 
 def _unknown(annotation: Any, field: str, in_pydantic: bool) -> Iterator[Part]:
-    if in_pydantic:
+    if in_pydantic or annotation is object:
+        return
+    if annotation in {msgspec.UnsetType, msgspec.Raw}:
+        yield Part("msgspec", annotation, field)
         return
     try:
         info = msgspec.inspect.type_info(annotation)
@@ -379,7 +397,7 @@ def _unknown(annotation: Any, field: str, in_pydantic: bool) -> Iterator[Part]:
         yield Part("custom", annotation, field)
 
 
-def _is_pydantic(annotation: Any) -> bool:
+def is_pydantic(annotation: Any) -> bool:
     """Whether it is a type of pydantic's own."""
     return (
         "pydantic" in sys.modules

@@ -9,14 +9,24 @@ keeps them, ``NaN`` and infinities are written as ``null``.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
-import types
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NewType, TypeAlias, Union, get_args, get_origin
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
-from telex.annotations import split_annotated
+from telex.annotations import (
+    Part,
+    Role,
+    annotated,
+    expand,
+    is_model,
+    model_class,
+    parts_of,
+    split_annotated,
+    union_members,
+)
 from telex.exceptions import ImproperlyConfiguredException, SerializationException, ValidationException
 from telex.types import Mode, TypeDecoder, TypeEncoder
 
@@ -48,12 +58,13 @@ Writer: TypeAlias = Callable[[Any], Raw]
 def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder] = ()) -> Reader:
     """The function that turns a frame of ``mode`` into ``annotation``.
 
-    :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read such a type.
+    :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read such a type, or not all of it.
     """
-    raw_kinds = _raw_kinds(annotation)
-    if raw_kinds:
-        return _constrained_raw(_raw_reader(raw_kinds, mode), annotation)
-    if _has_pydantic(annotation):
+    annotation = expand(annotation)
+    constraints = _raw_constraints(annotation)
+    if constraints:
+        return _raw_reader(constraints, mode)
+    if _library(annotation, decoders) == "pydantic":
         return _pydantic_reader(annotation)
     try:
         decode: Reader = msgspec.json.Decoder(annotation, dec_hook=_dec_hook(decoders)).decode
@@ -63,8 +74,12 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
 
 
 def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
-    """The function that turns a value declared as ``annotation`` into a frame of ``mode``."""
-    if _raw_kinds(annotation):
+    """The function that turns a value declared as ``annotation`` into a frame of ``mode``.
+
+    :raises ImproperlyConfiguredException: no encoder, nor msgspec or pydantic, can write such a type.
+    """
+    annotation = expand(annotation)
+    if _raw_constraints(annotation):
         return _raw_to_text if mode == "text" else _raw_to_bytes
     encode = _json_encoder(annotation, encoders or {})
     return _as_text(encode) if mode == "text" else encode
@@ -72,7 +87,7 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
 
 def value_writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
     """As :func:`writer`, but the value decides: ``str`` and ``bytes`` go as they are whatever the annotation says."""
-    encode = _json_encoder(annotation, encoders or {})
+    encode = _json_encoder(expand(annotation), encoders or {})
     return but_raw(_as_text(encode) if mode == "text" else encode, mode)
 
 
@@ -81,19 +96,109 @@ def but_raw(write: Writer, mode: Mode) -> Writer:
     write_raw = _raw_to_text if mode == "text" else _raw_to_bytes
 
     def write_by_value(value: object) -> Raw:
-        return write_raw(value) if isinstance(value, (str, bytes)) else write(value)
+        return write_raw(value) if isinstance(value, RAW_TYPES) else write(value)
 
     return write_by_value
 
 
 def convert(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> Callable[[object], Any]:
-    """The function that turns text, or lists of text, into ``annotation``: for parameters of the handshake."""
+    """The function that turns text, or lists of text, into ``annotation``: for parameters of the handshake.
+
+    :raises ImproperlyConfiguredException: text cannot stand for such a type.
+    """
+    _refuse_structured(annotation, decoders)
+    if _library(annotation, decoders) == "pydantic":
+        validate = _adapter(annotation).validate_python
+
+        def to_pydantic(value: object) -> Any:
+            try:
+                return validate(value)
+            except ValueError as exc:
+                raise ValueError(_from_pydantic(exc).detail) from exc
+
+        return to_pydantic
     dec_hook = _dec_hook(decoders)
+    try:
+        msgspec.json.Decoder(annotation, dec_hook=dec_hook)
+    except (TypeError, NameError, ValueError) as exc:
+        raise ImproperlyConfiguredException(f"{annotation!r} cannot be read from text: {exc}") from exc
 
     def to_type(value: object) -> Any:
         return msgspec.convert(value, annotation, strict=False, dec_hook=dec_hook)
 
     return to_type
+
+
+def _refuse_structured(annotation: Any, decoders: Sequence[TypeDecoder]) -> None:
+    inner = split_annotated(annotation)[0]
+    kind = model_class(inner)
+    if _decoder_of(inner, decoders) is not None or kind is Literal:
+        return
+    if (is_model(inner) and not hasattr(kind, "__pydantic_root_model__")) or (
+        isinstance(kind, type) and issubclass(kind, Mapping)
+    ):
+        raise ImproperlyConfiguredException(
+            f"{inner!r} cannot be read from text: make each of its values a parameter, or give a type_decoders entry"
+        )
+    for member in get_args(inner):
+        _refuse_structured(member, decoders)
+
+
+# -- who reads an annotation
+
+
+def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgspec", "pydantic"]:
+    """Which library honours all of ``annotation``. msgspec may ask ``decoders`` or pydantic for a type within it.
+
+    :raises ImproperlyConfiguredException: there is none.
+    """
+    by_role: dict[Role, list[Part]] = {}
+    for part in parts_of(annotation):
+        decoded = part.role == "custom" and _decoder_of(part.what, decoders) is not None
+        by_role.setdefault("msgspec" if decoded else part.role, []).append(part)
+    for part in by_role.get("open", ()):
+        raise ImproperlyConfiguredException(
+            f"the type variable {part} has no value: subclass with a type, as in class Room(Base[Message])"
+        )
+    for part in by_role.get("lost", ()):
+        raise ImproperlyConfiguredException(
+            f"{part} is msgspec's, and pydantic ignores it: write pydantic.Field(...) in a pydantic model"
+        )
+    wanted = [part for role in ("constraint", "custom", "pydantic") for part in by_role.get(role, ())]
+    if not wanted:
+        return "msgspec"
+    by_msgspec = [part for role in ("msgspec", "msgspec constraint") for part in by_role.get(role, ())]
+    problem = f"{by_msgspec[0]} is read by msgspec" if by_msgspec else _why_not(annotation)
+    if problem is None:
+        return "pydantic"
+    for part in by_role.get("constraint", ()):
+        raise ImproperlyConfiguredException(
+            f"{part} is honoured by pydantic alone, but {problem}: write the constraint as msgspec.Meta(...),"
+            " or use pydantic models only"
+        )
+    for part in by_role.get("custom", ()):
+        reason = _why_not(part.what)
+        if reason is not None:
+            raise ImproperlyConfiguredException(
+                f"nothing reads {part}: give type_decoders=[(predicate, function)] on the handler or a layer above it"
+                f" ({reason})"
+            )
+    return "msgspec"
+
+
+def _why_not(annotation: Any) -> str | None:
+    """Why pydantic cannot read ``annotation``; ``None`` when it can."""
+    try:
+        _adapter(annotation)
+    except ImportError:
+        return "pydantic is not installed"
+    except Exception as exc:  # what pydantic raises depends on what it is given
+        return str(exc).partition("\n")[0]
+    return None
+
+
+def _decoder_of(wanted: Any, decoders: Sequence[TypeDecoder]) -> Callable[[type, Any], object] | None:
+    return next((decode for matches, decode in decoders if matches(wanted)), None)
 
 
 def as_validation_error(exc: BaseException) -> ValidationException | None:
@@ -115,33 +220,43 @@ def as_validation_error(exc: BaseException) -> ValidationException | None:
 # -- text and bytes
 
 
-def _raw_kinds(annotation: Any) -> frozenset[type]:
-    """Which of ``str`` and ``bytes`` the annotation consists of; empty when it has anything else."""
-    annotation, _ = split_annotated(annotation)
-    if isinstance(annotation, NewType):
-        return _raw_kinds(annotation.__supertype__)
-    if annotation is str or annotation is bytes:
-        return frozenset({annotation})
-    if get_origin(annotation) in {Union, types.UnionType}:
-        members = [_raw_kinds(member) for member in get_args(annotation) if member is not type(None)]
-        return frozenset().union(*members) if all(members) else frozenset()
-    return frozenset()
+def _raw_constraints(annotation: Any) -> dict[type, tuple[object, ...]]:
+    """``str`` and ``bytes``, when the annotation consists of these, with the metadata of each; empty when it does not.
+
+    :raises ImproperlyConfiguredException: one of them is there twice with different metadata.
+    """
+    found: dict[type, tuple[object, ...]] = {}
+    for inner, extras in _raw_members(annotation, ()):
+        if inner not in {str, bytes}:
+            return {}
+        if found.setdefault(inner, extras) != extras:
+            raise ImproperlyConfiguredException(f"{annotation!r} has {inner.__name__} twice: keep one of them")
+    return found
 
 
-def _raw_reader(kinds: frozenset[type], mode: Mode) -> Reader:
-    native = str if mode == "text" else bytes
-    if native in kinds:
-        return as_is
-    return _text_to_bytes if mode == "text" else _bytes_to_text
+def _raw_members(annotation: Any, outer: tuple[object, ...]) -> Iterator[tuple[Any, tuple[object, ...]]]:
+    inner, extras = split_annotated(annotation)
+    members = [member for member in union_members(inner) if member is not type(None)]
+    if not members:
+        yield inner, (*extras, *outer)
+    for member in members:
+        yield from _raw_members(member, (*extras, *outer))
 
 
-def _constrained_raw(read: Reader, annotation: Any) -> Reader:
-    """``read``, then the annotation's constraints when it has some."""
-    if not any(isinstance(extra, msgspec.Meta) for extra in split_annotated(annotation)[1]):
+def _raw_reader(constraints: Mapping[type, tuple[object, ...]], mode: Mode) -> Reader:
+    native, other = (str, bytes) if mode == "text" else (bytes, str)
+    kind = native if native in constraints else other
+    read = as_is if kind is native else _text_to_bytes if mode == "text" else _bytes_to_text
+    wanted = annotated(kind, constraints[kind])
+    if not parts_of(wanted):
         return read
+    if _library(wanted, ()) == "pydantic":
+        check = _adapter(wanted).validate_python
+    else:
+        check = functools.partial(msgspec.convert, type=wanted, builtin_types=(bytes,))
 
     def read_and_check(raw: Raw) -> Any:
-        return msgspec.convert(read(raw), annotation, builtin_types=(bytes,))
+        return check(read(raw))
 
     return read_and_check
 
@@ -160,19 +275,33 @@ def _bytes_to_text(raw: Raw) -> str:
 
 
 def _raw_to_text(value: object) -> str:
-    if isinstance(value, str):
+    if type(value) is str:
         return value
-    if isinstance(value, bytes):
-        return value.decode()
-    raise SerializationException(f"declared as text or bytes, but the value is {type(value).__name__}")
+    if isinstance(value, str):
+        return str.__str__(value)  # a subclass, which servers and clients would not know as text
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return str(value, "utf-8")
+    raise _not_raw(value)
 
 
 def _raw_to_bytes(value: object) -> bytes:
-    if isinstance(value, bytes):
+    if type(value) is bytes:
         return value
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(memoryview(value))
     if isinstance(value, str):
         return value.encode()
-    raise SerializationException(f"declared as text or bytes, but the value is {type(value).__name__}")
+    raise _not_raw(value)
+
+
+def _not_raw(value: object) -> SerializationException:
+    return SerializationException(f"declared as text or bytes, but the value is {_named(value)}")
+
+
+def _named(value: object) -> str:
+    """The type of a value that cannot be written, and what to write where it was to be awaited."""
+    hint = ": declare the function with async def, or await it" if hasattr(value, "__await__") else ""
+    return f"{type(value).__qualname__}{hint}"
 
 
 def is_raw_writer(write: Writer | None) -> bool:
@@ -183,10 +312,31 @@ def is_raw_writer(write: Writer | None) -> bool:
 # -- JSON
 
 
+RAW_TYPES: Final = (str, bytes, bytearray, memoryview)
+"""What is sent as it is by functions that the value decides for."""
+
+
 def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], bytes]:
-    if _has_pydantic(annotation):
+    parts = [part for part in parts_of(annotation) if not part.field]
+    roles = {part.role for part in parts}
+    if roles & {"pydantic", "constraint"} and "msgspec" not in roles and _why_not(annotation) is None:
         return _pydantic_writer(annotation)
+    for part in parts:
+        if part.role == "custom" and not _is_writable(part.what, encoders):
+            raise ImproperlyConfiguredException(
+                f"nothing writes {part}: give type_encoders={{{part.what.__qualname__}: function}} on the handler or a"
+                " layer above it"
+            )
     return msgspec.json.Encoder(enc_hook=encoder_hook(encoders)).encode
+
+
+def _is_writable(kind: Any, encoders: Mapping[type, TypeEncoder]) -> bool:
+    """Whether values may be written: what is open to subclasses that can be is taken for writable."""
+    if not isinstance(kind, type) or inspect.isabstract(kind) or getattr(kind, "_is_protocol", False):
+        return True
+    if kind.__subclasses__() or any(issubclass(kind, each) or issubclass(each, kind) for each in encoders):
+        return True
+    return _why_not(kind) is None
 
 
 def _as_text(encode: Callable[[Any], bytes]) -> Callable[[Any], str]:
@@ -198,14 +348,12 @@ def _as_text(encode: Callable[[Any], bytes]) -> Callable[[Any], str]:
 
 def _dec_hook(decoders: Sequence[TypeDecoder]) -> Callable[[type, Any], object]:
     def decode_custom(wanted: type, value: Any) -> object:
-        for matches, decode in decoders:
-            if matches(wanted):
-                return decode(wanted, value)
-        if _has_pydantic(wanted):
-            return _validate_pydantic(wanted, value)
+        decode = _decoder_of(wanted, decoders)
+        if decode is not None:
+            return decode(wanted, value)
         if isinstance(wanted, type) and isinstance(value, wanted):
             return value
-        raise NotImplementedError(f"no type_decoders entry reads {wanted!r}")
+        return _validate_pydantic(wanted, value)
 
     return decode_custom
 
@@ -215,9 +363,9 @@ def encoder_hook(encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], object
         for kind in type(value).__mro__:
             if kind in encoders:
                 return encoders[kind](value)
-        if _has_pydantic(type(value)):
+        if _why_not(type(value)) is None:
             return _dump_pydantic(value)
-        raise NotImplementedError(f"no type_encoders entry writes {type(value).__qualname__}")
+        raise NotImplementedError(f"no type_encoders entry writes {_named(value)}")
 
     return encode_custom
 
@@ -225,27 +373,20 @@ def encoder_hook(encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], object
 # -- pydantic, when it is there
 
 
-def _has_pydantic(annotation: Any) -> bool:
-    """Whether the annotation is, or is made of, types of pydantic's own."""
-    if "pydantic" not in sys.modules:
-        return False
-    annotation, extras = split_annotated(annotation)
-    if any(type(extra).__module__.partition(".")[0] == "pydantic" for extra in extras):
-        return True
-    if isinstance(annotation, type) and (
-        hasattr(annotation, "__pydantic_core_schema__") or hasattr(annotation, "__get_pydantic_core_schema__")
-    ):
-        return True
-    if get_origin(annotation) is Literal:
-        return False
-    return any(_has_pydantic(argument) for argument in get_args(annotation))
-
-
-@functools.cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    try:
+        return _cached_adapter(annotation)
+    except TypeError:  # its metadata cannot be hashed, or pydantic cannot read it
+        return _new_adapter(annotation)
+
+
+def _new_adapter(annotation: Any) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(annotation)
+
+
+_cached_adapter = functools.cache(_new_adapter)
 
 
 def _pydantic_reader(annotation: Any) -> Reader:

@@ -281,11 +281,8 @@ class Graph:
         index = self._new_slot()
         try:
             to_type = codecs.convert(request.annotation, self._decoders)
-            msgspec.json.Decoder(request.annotation, dec_hook=lambda _type, value: value)
-        except TypeError as exc:
-            raise ImproperlyConfiguredException(
-                f"{request.name!r} of {signature.where} cannot be read from text: {exc}"
-            ) from exc
+        except ImproperlyConfiguredException as exc:
+            raise ImproperlyConfiguredException(f"{request.name!r} of {signature.where}: {exc.detail}") from exc
         self._values.append((index, request, to_type))
         return index
 

@@ -9,11 +9,12 @@ import types
 import uuid
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NewType, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from starlette.requests import HTTPConnection
 
+from telex.annotations import annotated, unalias
 from telex.datastructures import Empty, EmptyType
 from telex.exceptions import ImproperlyConfiguredException
 from telex.signatures import ParameterInfo
@@ -150,8 +151,7 @@ def request_parameter(
 
 def is_simple(annotation: Any) -> bool:
     """Whether text can stand for a value of this type: numbers, text, dates, enums, and unions or lists of them."""
-    if isinstance(annotation, NewType):
-        return is_simple(annotation.__supertype__)
+    annotation = unalias(annotation)
     origin = get_origin(annotation)
     if origin is Annotated:
         return is_simple(get_args(annotation)[0])
@@ -166,8 +166,8 @@ def is_simple(annotation: Any) -> bool:
 
 def _wire_annotation(parameter: ParameterInfo, options: Parameter) -> Any:
     declared = parameter.annotation if options.annotation is Empty else options.annotation
-    extras = tuple(extra for extra in parameter.metadata if isinstance(extra, msgspec.Meta))
-    return options.constrain(Annotated[declared, *extras] if extras else declared)
+    extras = tuple(extra for extra in parameter.metadata if not isinstance(extra, (In, Parameter)))
+    return options.constrain(annotated(declared, extras))
 
 
 def _default(parameter: ParameterInfo, options: Parameter) -> object:

@@ -148,7 +148,10 @@ class Build:
             return dto.compile_reader(annotation, mode, self.layer.type_decoders, self.where)
         if holds_data(annotation):
             raise self.wrong("'data' is DTOData, and no dto is given that makes it: add dto=..., or annotate the model")
-        return codecs.reader(annotation, mode, self.layer.type_decoders)
+        try:
+            return codecs.reader(annotation, mode, self.layer.type_decoders)
+        except ImproperlyConfiguredException as exc:
+            raise self.wrong(f"'data': {exc.detail}") from exc
 
     def writer(self, annotation: Any, mode: Mode, *, by_value: bool = False) -> Writer:
         """What writes replies of ``annotation``; ``by_value`` lets text and bytes pass whatever the annotation says."""
@@ -157,7 +160,10 @@ class Build:
             write = dto.compile_writer(annotation, mode, self.layer.type_encoders, self.where)
             return codecs.but_raw(write, mode) if by_value else write
         compile_writer = codecs.value_writer if by_value else codecs.writer
-        return compile_writer(annotation, mode, self.layer.type_encoders)
+        try:
+            return compile_writer(annotation, mode, self.layer.type_encoders)
+        except ImproperlyConfiguredException as exc:
+            raise self.wrong(f"the reply: {exc.detail}") from exc
 
     def _return_dto(self, annotation: Any) -> type[AbstractDTO[Any]] | None:
         """``return_dto``; where none was given, ``dto`` if it knows the annotation's model."""
