@@ -1,1 +1,1 @@
-"""Telex's tests. Helpers that several of them share live in ``tests.support``."""
+"""Telex's tests. Helpers that several of them share are in ``tests.support``."""

@@ -1,4 +1,4 @@
-"""What holds for all tests: lanes, the browser's presence, leaks, and that CI skips nothing."""
+"""The rules for all tests: lanes, the browser's presence, leaks, and that CI skips nothing."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def kind(request: pytest.FixtureRequest) -> ServerKind:
     return found
 
 
-# -- 1: JSON reaches `data: Model` decoded and validated
+# -- JSON reaches `data: Model` decoded and validated
 
 
 class StructPoint(msgspec.Struct):
@@ -104,7 +104,7 @@ async def test_json_is_decoded_and_validated(kind: ServerKind, model: type) -> N
     assert len(got) == 1
 
 
-# -- 2: a bad message gets an error frame, and the connection stays
+# -- a bad message gets an error frame, and the connection stays
 
 
 async def test_an_invalid_message_is_answered_and_ten_in_a_row_close(kind: ServerKind) -> None:
@@ -123,7 +123,7 @@ async def test_an_invalid_message_is_answered_and_ten_in_a_row_close(kind: Serve
     assert reason
 
 
-# -- 3: a listener does not respond to the other mode
+# -- a listener does not respond to the other mode
 
 
 async def test_the_other_mode_is_ignored_warned_of_once_and_counted(
@@ -154,7 +154,7 @@ async def test_binary_listeners_ignore_text(kind: ServerKind) -> None:
         assert await asked(client, b"\xff") == b"\xff"
 
 
-# -- 4: which annotations switch JSON off
+# -- which annotations switch JSON off
 
 UserId = NewType("UserId", str)
 
@@ -184,7 +184,7 @@ async def test_everything_else_is_json(kind: ServerKind, annotation: Any) -> Non
         assert await asked(client, sent) == name
 
 
-# -- 5: data on a stream that nobody reads
+# -- data on a stream that nobody reads
 
 
 @websocket_stream("/")
@@ -233,7 +233,7 @@ async def test_a_stream_that_takes_socket_and_does_not_read_raises_on_overflow(k
         assert (await ending(client))[0] == 1003
 
 
-# -- 6: accept
+# -- accept
 
 
 async def test_a_listener_and_a_stream_accept_before_they_start(kind: ServerKind) -> None:
@@ -290,7 +290,7 @@ async def test_a_handler_that_never_accepts_gives_a_403_denial(kind: ServerKind)
     assert denial.json()["detail"] == "the handler did not accept the connection"
 
 
-# -- 7: the end of a handler is the end of the connection
+# -- the end of a handler is the end of the connection
 
 
 async def test_returning_closes_with_1000(kind: ServerKind) -> None:
@@ -302,7 +302,7 @@ async def test_returning_closes_with_1000(kind: ServerKind) -> None:
         assert await ending(client) == (1000, "")
 
 
-# -- 8: after one's own close
+# -- after one's own close
 
 
 @pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}], ids=["in turn", "concurrent"])
@@ -344,7 +344,7 @@ async def test_an_explicit_send_after_close_raises(kind: ServerKind) -> None:
     assert str(errors[0]) == "send() on a connection in state 'disconnect': it was closed by this side before"
 
 
-# -- 9: exceptions
+# -- exceptions
 
 
 class Quarrel(Exception):
@@ -427,7 +427,7 @@ async def test_groups_are_unwrapped(kind: ServerKind) -> None:
         assert await ending(client) == (4009, "from a task")
 
 
-# -- 10: close reasons
+# -- close reasons
 
 
 async def test_a_long_reason_is_cut_at_a_character_boundary(kind: ServerKind) -> None:
@@ -440,7 +440,7 @@ async def test_a_long_reason_is_cut_at_a_character_boundary(kind: ServerKind) ->
         assert await ending(client) == (4000, "a" + "ü" * 61)
 
 
-# -- 11: subprotocols
+# -- subprotocols
 
 
 async def test_a_subprotocol_that_was_not_offered_is_an_error_that_names_the_offered(
@@ -468,7 +468,7 @@ async def test_of_a_list_the_first_that_was_offered_is_taken(kind: ServerKind) -
         assert client.subprotocol is None
 
 
-# -- 12: sync callables run inline
+# -- sync callables run inline
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
@@ -514,7 +514,7 @@ async def test_sync_callables_run_inline_unless_asked(kind: ServerKind, in_threa
     assert threads == dict.fromkeys(["provider", "on_accept", "listener", "on_disconnect"], in_thread)
 
 
-# -- 13 and 14: scopes and cleanup
+# -- scopes and cleanup
 
 
 async def test_a_message_scoped_dependency_is_made_for_each_message(kind: ServerKind) -> None:
@@ -605,7 +605,7 @@ async def test_what_was_entered_is_cleaned_up_when_a_later_one_fails(kind: Serve
     assert log[-4:] == ["middle sees Quarrel", "middle out", "outer sees WebSocketException", "outer out"]
 
 
-# -- 15, 16, 17: what fills parameters
+# -- what fills parameters
 
 
 async def test_a_providers_value_is_trusted(kind: ServerKind) -> None:
@@ -668,7 +668,7 @@ async def test_bare_names_and_marks_both_work(kind: ServerKind) -> None:
         assert await asked_json(client, "x") == ["blue", 7, 2, "t", "dark", 1, 2, 3]
 
 
-# -- 18: None sends nothing
+# -- None sends nothing
 
 
 @pytest.mark.parametrize("returns", [str | None, dict[str, int] | None, Any, StructPoint | None])
@@ -682,7 +682,7 @@ async def test_returning_none_sends_nothing(kind: ServerKind, returns: Any) -> N
         assert await asked(client, "x") in {"loud", '{"x":1}'}
 
 
-# -- 19: hooks
+# -- hooks
 
 
 @pytest.mark.parametrize("failing", [True, False])
@@ -710,7 +710,7 @@ async def test_on_disconnect_runs_exactly_once_and_knows_how(kind: ServerKind, f
     assert ended.empty()
 
 
-# -- 20: class listeners
+# -- class listeners
 
 
 async def test_a_class_has_the_accept_handler_and_one_instance(kind: ServerKind) -> None:
@@ -765,7 +765,7 @@ async def test_a_class_has_the_connection_lifespan(kind: ServerKind) -> None:
     assert log == ["in", "out"]
 
 
-# -- 21: streams end in order
+# -- streams end in order
 
 
 async def test_a_stream_is_closed_before_its_dependencies(kind: ServerKind) -> None:
@@ -806,7 +806,7 @@ async def test_a_streams_codes_are_preserved(kind: ServerKind, listen: bool) -> 
         assert await ending(client) == (4009, "enough")
 
 
-# -- 22 and 23: serialisation
+# -- serialisation
 
 
 class Money:
@@ -859,7 +859,7 @@ async def test_send_json_uses_the_layers_encoders(kind: ServerKind) -> None:
     assert msgspec.msgpack.decode(packed) == ["1.50"]
 
 
-# -- 24, 25: mistakes are errors
+# -- mistakes are errors
 
 
 @pytest.mark.parametrize(
@@ -904,7 +904,7 @@ def test_the_same_path_twice_is_an_error() -> None:
         Telex([first, Router("/chat", route_handlers=[second])])
 
 
-# -- 26: URLs
+# -- URLs
 
 
 def test_paths_by_name_and_by_handler() -> None:
@@ -948,7 +948,7 @@ def test_paths_by_name_and_by_handler() -> None:
             app.route_reverse(target, **given)
 
 
-# -- 27: sessions
+# -- sessions
 
 
 async def test_a_cookie_session_is_read_only(kind: ServerKind) -> None:
@@ -992,7 +992,7 @@ async def test_a_session_that_is_stored_on_the_server_saves(kind: ServerKind) ->
     assert stored.saved == {"said": "x"}
 
 
-# -- 28: the Origin check applies to every route
+# -- the Origin check applies to every route
 
 
 async def test_a_foreign_origin_is_refused_on_every_kind_of_route(kind: ServerKind) -> None:
@@ -1034,7 +1034,7 @@ async def test_a_foreign_origin_is_refused_on_every_kind_of_route(kind: ServerKi
     assert entered == ["raw"]
 
 
-# -- 29: the test client
+# -- the test client
 
 
 async def test_waits_of_the_test_client_are_bounded_and_errors_surface() -> None:
@@ -1053,7 +1053,7 @@ async def test_waits_of_the_test_client_are_bounded_and_errors_surface() -> None
     assert caught.value.code == 1011
 
 
-# -- 30: allow_data_discard and listen_for_disconnect
+# -- allow_data_discard and listen_for_disconnect
 
 
 async def test_allow_data_discard_ignores_what_comes(kind: ServerKind) -> None:

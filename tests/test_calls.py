@@ -1,4 +1,4 @@
-"""Decorated functions: the outermost function says how a result comes, the innermost what is taken and given."""
+"""Decorated functions: the outermost decides whether a result is awaited, the innermost its parameters and its type."""
 
 from __future__ import annotations
 

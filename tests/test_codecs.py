@@ -240,7 +240,7 @@ def test_by_value_text_and_bytes_pass_whatever_the_annotation_says() -> None:
     assert [write_binary("a"), write_binary(b"\xff"), write_binary([1])] == [b"a", b"\xff", b"[1]"]
 
 
-# -- types of one's own
+# -- custom types
 
 
 def test_type_encoders_and_decoders_are_for_what_json_has_not() -> None:

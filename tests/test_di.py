@@ -93,7 +93,7 @@ async def test_every_kind_of_provider() -> None:
 
 
 async def test_a_provider_beside_the_parameter() -> None:
-    """As FastAPI's users write it."""
+    """As in FastAPI."""
 
     async def listen(
         data: str, session: Annotated[str, Provide(open_session)], other: Annotated[int, Provide(gives)]

@@ -1,4 +1,4 @@
-"""Nothing leaves that a client could misread: subprotocols, headers, close codes, reasons, denials."""
+"""What an app sends is checked: subprotocols, headers, close codes, reasons, denials."""
 
 from __future__ import annotations
 

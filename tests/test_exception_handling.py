@@ -1,4 +1,4 @@
-"""Exceptions: the layered handlers first, then the table; before accept and after it; told once, and nobody else."""
+"""Exceptions: the layered handlers first, then the table; before accept and after it; logged once, not sent."""
 
 from __future__ import annotations
 
@@ -404,7 +404,7 @@ async def test_the_test_client_raises_unexpected_exceptions() -> None:
         assert (await session.expect(WebSocketDisconnect)).code == 4503
 
 
-# -- cancellations that nobody asked for
+# -- cancellations that Telex did not request
 
 
 async def awaits_what_was_cancelled() -> None:

@@ -1,4 +1,4 @@
-"""Layered options: stated once, checked with who and where, merged by their rules, pure."""
+"""Layered options: stated once, checked with names and places, merged by their rules, pure."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_wrong_option_is_an_error_on_every_layer_that_says_where(
             return Router("/here", **options)
         if layer == "handler":
             return websocket_listener("/", **options)(listen)
-        # A controller's attribute that is no option is its own business.
+        # A controller's attribute that is no option is left alone.
         return Telex([type("Here", (Controller,), options)])
 
     if layer == "controller" and "gards" in options:

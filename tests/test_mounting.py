@@ -32,7 +32,7 @@ def kind(request: pytest.FixtureRequest) -> ServerKind:
 
 
 def live() -> Telex:
-    """An app that says where it is, refuses, and fails."""
+    """An app that returns its path, refuses, and fails."""
 
     @websocket_listener("/rooms/{room:str}", name="room")
     async def listen(data: str, room: str, socket: WebSocket, state: State, page: int = 1) -> Any:

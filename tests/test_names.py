@@ -1,4 +1,4 @@
-"""No class name stands twice in the package: a reader who meets a name knows which class it is."""
+"""No two classes of the package have the same name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KNOWN_TWICE: frozenset[str] = frozenset(
     }
     | {"_Node"}
 )
-"""Names that still stand twice. It only shrinks."""
+"""Names that two classes still have. The list only shrinks."""
 
 
 def test_no_class_or_type_alias_has_the_name_of_another() -> None:

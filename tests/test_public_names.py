@@ -1,4 +1,4 @@
-"""The names that ``telex`` promises. A change here is a change for users: it belongs into CHANGELOG.md."""
+"""The names that ``telex`` promises. A change here is a change for users: it belongs in CHANGELOG.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions are read once, whatever kind of callable they are, and errors say who and where."""
+"""Functions of every kind of callable are read once, and errors name function, file and line."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_names_are_resolved_in_the_namespace_given() -> None:
     assert read_signature(hidden, {"Decimal": decimal.Decimal}).parameters[0].annotation is decimal.Decimal
 
 
-# -- errors say who and where
+# -- errors name function, file and line
 
 
 def unannotated(a) -> None: ...  # type: ignore[no-untyped-def]

@@ -1,4 +1,4 @@
-"""Threads of sync functions: whoever starts one waits for it, whatever happens."""
+"""Threads of sync functions: the task that starts one always waits for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BOTH = pytest.mark.parametrize(
 
 
 class Gate:
-    """A function that tells when it runs, and returns or raises when it may."""
+    """A function with an event for its start, which returns or raises when it is released."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

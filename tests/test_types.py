@@ -1,4 +1,4 @@
-"""Small types: ``State``, ``Empty``, and the names that are only handed on."""
+"""Small types: ``State``, ``Empty``, and the names that are re-exported."""
 
 from __future__ import annotations
 

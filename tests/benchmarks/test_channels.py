@@ -1,4 +1,4 @@
-"""The benchmark of channels runs, on the smallest scale, and what it counts it counts rightly."""
+"""The benchmark of channels runs, on the smallest scale, and its counts are right."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_subscribing_and_leaving_leaves_nothing() -> None:
 
 
 def test_silence_is_heard() -> None:
-    """What is counted as lost in silence: a hole without a gap, wherever it is."""
+    """An event is lost in silence when it is missing without a gap."""
     taken = {1, 2, 3, 4, 5}
     assert nodes.undeclared([1, 2, 3, 4, 5], taken) == 0
     assert nodes.undeclared([1, 2, 4, 5], taken) == 1

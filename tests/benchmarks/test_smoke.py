@@ -1,4 +1,4 @@
-"""The benchmarks run, on the smallest scale: a harness that nobody runs stops being true."""
+"""The benchmarks run, on the smallest scale."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def telex_with(app: str) -> str:
 def test_every_peer_echoes() -> None:
     scenario = replace(SCENARIOS["text"], drive=Echo(2))
     installed = [name for name, peer in PEERS.items() if peer.can("text")]
-    assert len(installed) >= len(PEERS) - 1  # all but Node's, which pip does not bring
+    assert len(installed) >= len(PEERS) - 1  # all but Node's, which pip does not install
     figures = side_by_side(installed, scenario, Effort(1, 0.05))
     assert list(figures) == installed
     assert all(0 < figure < 10_000 for figure in figures.values())

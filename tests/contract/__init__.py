@@ -1,1 +1,1 @@
-"""One body of tests over every server that Telex promises to run on."""
+"""One set of tests over every server that Telex supports."""

@@ -1,4 +1,4 @@
-"""A raw ASGI app that does what its path says, to prove the servers before anything of ours runs on them."""
+"""A raw ASGI app whose paths say what it does: it tests the servers before Telex runs on them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Runs one server as a process: ``python -m tests.contract.launch SERVER module:attribute FD-OR-PORT SETTINGS``.
 
-All but granian are handed a socket that is bound already, so that no other process can take its port in between.
+All but granian get a socket that is bound already, so that no other process can take its port in between.
 """
 
 from __future__ import annotations

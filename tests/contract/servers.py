@@ -136,7 +136,7 @@ class ServerKind:
 
 
 class LoopServer(uvicorn.Server):
-    """uvicorn without signal handlers, which tells when it has started."""
+    """uvicorn without signal handlers, with an event that is set when it has started."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

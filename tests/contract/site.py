@@ -63,7 +63,7 @@ class Site:
         headers: Mapping[str, str] | None = None,
         subprotocols: Iterable[str] | None = None,
     ) -> connect:
-        """A well-behaved client of somebody else's, to be entered."""
+        """A conforming client of another library, to be entered."""
         return connect(
             self.running.url(path),
             compression=None,
@@ -80,7 +80,7 @@ class Site:
 
     @contextlib.asynccontextmanager
     async def raw(self, path: str | None = None, *, receive_buffer: int | None = None) -> AsyncIterator[RawClient]:
-        """A client whose every byte is the test's; with a ``path`` its handshake has succeeded."""
+        """A client that sends the test's bytes; with a ``path`` its handshake has succeeded."""
         async with await RawClient.open(self.running.port, timeout=PATIENCE, receive_buffer=receive_buffer) as client:
             if path is not None:
                 response = await client.handshake(path)
@@ -90,7 +90,7 @@ class Site:
     async def handshake(
         self, path: str, headers: Iterable[tuple[str, str]] = (), *, without: Iterable[str] = ()
     ) -> Response:
-        """The answer to one handshake, whose connection is then given up."""
+        """The answer to one handshake, whose connection is then closed."""
         async with self.raw() as client:
             return await client.handshake(path, tuple(headers), without=without)
 
@@ -117,7 +117,7 @@ class Site:
     async def records(self) -> list[tuple[str, str, str]]:
         """The log records from WARNING up since this was last asked, as level, logger, and text with traceback.
 
-        What a server adds to denials on its own account (``NOISE``) is left out.
+        What a server itself adds to denials (``NOISE``) is left out.
         """
         records = [tuple(each) for each in await self.ask("records", self.first_record)]
         self.first_record += len(records)
@@ -153,7 +153,7 @@ class Site:
         self.log_start = len(self.running.log())
 
     async def check_postcondition(self) -> None:
-        """Nobody else noticed anything of this test, and nothing of it is left."""
+        """Other connections were not affected by this test, and nothing of it is left."""
         await asyncio.wait_for(self.control.send("still here"), PATIENCE)
         assert await asyncio.wait_for(self.control.recv(), PATIENCE) == "still here"
         async with self.connect("/control") as fresh:
@@ -167,10 +167,10 @@ class Site:
 
 
 NOISE: Final[Mapping[str, frozenset[str]]] = {
-    # said of every denial response, which it sends all the same
+    # logged for every denial response, which is sent nevertheless
     "uvicorn-websockets": frozenset({"ASGI callable returned without completing handshake."}),
 }
-"""What servers log on their own account although all went as it should."""
+"""What servers log without an error."""
 
 
 @contextlib.asynccontextmanager

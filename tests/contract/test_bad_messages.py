@@ -1,6 +1,6 @@
-"""Messages that are wrong: what the client is told, and that no handler ever sees them.
+"""Invalid messages: the client gets an error, and no handler gets the message.
 
-What JSON leaves open is decided so, and held here: the last of duplicate keys wins; integers are exact, and refused
+What JSON leaves open is tested here: the last of duplicate keys wins; integers are exact, and refused
 where they have more digits than Python reads; fields that a type does not have are ignored, unless the type forbids
 them; ``NaN``, infinities and numbers beyond a double are refused, for pydantic's models too.
 """
@@ -233,7 +233,7 @@ CLOSES_INVALID_UTF_8 = {
     "granian": 1005,  # closes without a code
     "telex": 1007,
 }
-"""RFC 6455 section 8.1 asks for 1007; where a server does otherwise, the message is at least never delivered."""
+"""RFC 6455 section 8.1 asks for 1007; where a server does otherwise, the message is never delivered."""
 
 
 # -- the other kind of frame

@@ -13,7 +13,7 @@ from tests.support.raw import TEXT, RawClient, close_frame, frame
 
 ENTERED = ["enter outer", "enter inner"]
 
-# what a low-level handler is told, and what its dependencies see of it
+# what a low-level handler gets, and what its dependencies see of it
 ENDS = {
     "return": "quietly",
     "close": "quietly",
@@ -41,7 +41,7 @@ async def test_a_handler_that_cancels_itself_is_cleaned_up_after(site: Site) -> 
     await site.settled()
     how = "CancelledError"
     assert await site.notes() == [*ENTERED, "ready", f"exit inner {how}", f"exit outer {how}"]
-    await site.records()  # what servers say of an app that was cancelled
+    await site.records()  # what servers log when an app was cancelled
 
 
 async def leave(client: RawClient, how: str) -> None:
@@ -129,7 +129,7 @@ async def test_a_setup_that_fails_half_way_frees_what_was_made(site: Site) -> No
 
 
 CUTS_SHORT = {"granian"}
-"""granian ends its process without waiting for connections, so a test can demand nothing of it here."""
+"""granian ends its process without waiting for connections, so it is not tested here."""
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name not in CUTS_SHORT], ids=lambda kind: kind.name)
@@ -151,7 +151,7 @@ async def test_a_server_that_stops_cleans_up(kind: ServerKind) -> None:
 
 
 ENOUGH = {"uvicorn-websockets": 1000, "telex": 1000}
-"""How many vanish on a server; 300 on the others, whose part in this is smaller."""
+"""The number of clients that vanish on one server; 300 on the others."""
 VANISHING = [
     ("/control", b"hello", 1),
     ("/lifetimes/cleanup/join", b"hello", 1),
@@ -159,7 +159,7 @@ VANISHING = [
     ("/lifetimes/cleanup/listener", b"sleep", 0),
     ("/lifetimes/cleanup/stream", b"", 1),
 ]
-"""Where they connect, what they say, and how many frames they read before they vanish."""
+"""The path, the messages, and the number of frames that are read before the client vanishes."""
 
 
 async def test_a_thousand_clients_that_vanish_leave_nothing(site: Site) -> None:

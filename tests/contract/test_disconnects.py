@@ -1,4 +1,4 @@
-"""Clients that vanish: whatever a handler is doing then ends, and nothing of it is left."""
+"""Clients that vanish: the handler is cancelled at any point, and nothing of it is left."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_two_hundred_that_vanish_while_they_join_leave_nothing(site: Site)
     async def join_and_vanish(number: int) -> None:
         async with gate, site.raw() as client:
             handshake = asyncio.create_task(client.handshake("/lifetimes/cleanup/join"))
-            # A client vanishes at another moment each: before its request, in the provider, after the accept.
+            # Clients vanish at different moments: before the request, in the provider, after the accept.
             await asyncio.wait([handshake], timeout=(number % 20) / 1000)
             handshake.cancel()
             await asyncio.wait([handshake])

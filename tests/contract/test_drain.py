@@ -1,4 +1,4 @@
-"""The own server's drain, as handlers see it: who waits is closed at once, who works may finish."""
+"""The drain of Telex's server, as handlers see it: idle connections are closed at once, busy ones may finish."""
 
 from __future__ import annotations
 

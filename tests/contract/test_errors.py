@@ -1,6 +1,6 @@
 """Handlers that fail, and connections that end in unusual ways.
 
-What failed is logged once, with its traceback; the client learns that it failed and nothing else.
+An exception is logged once, with its traceback; the client gets no details.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ STALLS = {
     # waits in close until a read that is under way has ended
     ("granian", "/errors/closes-itself/concurrent"),
 }
-"""Where a server itself stops short: nothing is lost but time, and all is cleaned up once the client leaves."""
+"""Where a server itself is incomplete: all is cleaned up once the client leaves."""
 
 
 @pytest.mark.parametrize("path", paths_of(AFTER_ACCEPT))

@@ -217,7 +217,7 @@ async def test_a_path_parameter_of_the_wrong_type_is_no_path(site: Site, path: s
     assert await site.notes() == []
 
 
-# what is wrong, and what is said of it
+# what is wrong, and the error
 WRONG_PARAMETERS: dict[str, tuple[str, dict[str, str], dict[str, str | None]]] = {
     "limit-missing": ("", {}, {"query:limit": "is missing"}),
     "limit-empty": ("?limit=", {}, {"query:limit": "Expected `int`, got `str`"}),
@@ -247,7 +247,7 @@ async def test_wrong_parameters_are_all_named(site: Site, row: str) -> None:
     assert await site.notes() == []
 
 
-# -- a handler that does not care to accept
+# -- a handler that does not accept
 
 
 async def test_a_handler_that_never_accepts_refuses(site: Site) -> None:

@@ -1,6 +1,6 @@
-"""Who may connect from a browser's page, and whom the Host header cannot fool.
+"""Which pages may connect, and which forged Host headers are refused.
 
-A refusal comes before anything of the app's runs: no middleware, no guard, no dependency, no handler.
+A refusal comes before any code of the app: middleware, guards, dependencies, handlers.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ REFUSED_BY_SERVERS = {
     "granian": {"vertical-tab", "separator"},
     "telex": {"vertical-tab", "separator"},
 }
-"""Headers that a server lets through to no app: its own answer is 400."""
+"""Headers that a server itself refuses with 400."""
 
 
 TOLD_DIFFERENTLY = ["another-host", "null", "empty", "blank", "not-ascii", "vertical-tab", "separator", "next-line"]
-"""Origins that servers may hand on each in its own way; what is made of the others is ours alone."""
+"""Origins that servers pass on in different ways."""
 
 
 @pytest.mark.parametrize("row", TOLD_DIFFERENTLY)

@@ -15,7 +15,7 @@ from tests.support.limits import rss_of_tree
 from tests.support.raw import BINARY, TEXT, RawClient, frame
 
 ORDERS_NOTHING = {"granian"}
-"""granian sends what several tasks give it at once in any order; one task's sends it keeps in theirs."""
+"""granian keeps the order of sends of one task, not of several."""
 
 
 async def test_sends_from_many_tasks_are_whole_and_in_order(site: Site) -> None:
@@ -82,13 +82,13 @@ async def read_on(client: object) -> None:
 
 
 async def stalled(site: Site, path: str) -> int:
-    """What a counter of the server says once it stands still."""
+    """The value of a counter of the server once it no longer grows."""
     async with site.connect(path) as client:
         last, same = -1, 0
         while same < 4:
             now = int(await said(client, ""))
             last, same = now, same + 1 if now == last else 0
-            await asyncio.sleep(0.05)  # a measure of standing still, not a wait for an event
+            await asyncio.sleep(0.05)  # measures that nothing changes; there is no event to wait for
     return last
 
 
@@ -138,7 +138,7 @@ BUSY = [(kind, "/sending/busy") for kind in KINDS] + [
 @pytest.mark.memory
 @pytest.mark.parametrize(("server", "path"), BUSY, ids=lambda each: getattr(each, "name", each))
 async def test_a_busy_handler_stops_its_client_from_sending(server: ServerKind, path: str) -> None:
-    """What is not read any more says nothing of a client that leaves: the handler learns of that when it reads on."""
+    """A connection that is not read shows no disconnect: the handler sees it when it reads again."""
     async with server.process(SUBJECTS, mebibytes=800) as running, visited(server, running) as site:
         assert running.pid is not None
         before = rss_of_tree(running.pid)

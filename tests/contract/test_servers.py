@@ -1,4 +1,4 @@
-"""The servers themselves, by a raw ASGI app and a foreign client: what the tests of Telex on them may build on."""
+"""The servers themselves, with a raw ASGI app and a foreign client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is connected: nothing that anybody sends reaches a client whose handshake has not been decided."""
+"""No message reaches a client whose handshake has not been decided."""
 
 from __future__ import annotations
 

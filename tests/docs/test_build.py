@@ -1,4 +1,4 @@
-"""The documentation builds: strictly, which makes a warning an error, and without a network."""
+"""The documentation builds strictly, where a warning is an error, and without a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's first app and its test, done as a reader does them: in an empty folder, by its commands."""
+"""The README's first app and its test, in an empty folder, by the README's commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.programs import TELEX, program
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Has what the README says to write."""
+    """The folder with the files of the README."""
     for block in blocks(ROOT / "README.md"):
         if block.language == "python":
             assert block.file is not None

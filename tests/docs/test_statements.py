@@ -1,4 +1,4 @@
-"""What the reference states in tables and lists, tried."""
+"""The statements of the reference's tables and lists, tested."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ async def until(client: ClientConnection, kind: str) -> Any:
 
 
 async def joins(client: ClientConnection, name: str) -> None:
-    """Wait until that one is there, whether as one of the first or as one who came."""
+    """Wait until that member is there, as one of the first or as one that joined."""
     while True:
         message = await heard(client)
         members = [*message.get("members", []), message.get("member", {})]
@@ -164,7 +164,7 @@ async def test_the_members_of_a_killed_node_leave(broker: Broker, first: Program
 
 
 def test_the_nodes_end_in_order(first: Program, second: Program) -> None:
-    """Stands last: it stops what the other tests used, and reads what they made it log."""
+    """The last test: it stops the servers that the others used, and reads their logs."""
     for node in (first, second):
         node.stop()
         assert "Traceback" not in node.log, node.log

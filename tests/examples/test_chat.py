@@ -74,7 +74,7 @@ class Member:
         return message
 
     async def until_members(self, *names: str) -> None:
-        """These are in the room as soon as all nodes know of each other."""
+        """These are in the room once all nodes have exchanged their members."""
         while sorted(self.welcome["members"]) != sorted(names):
             self.welcome = await self.expect(type="presence")
 
@@ -340,7 +340,7 @@ async def test_two_demos_are_one_chat(demos: tuple[Program, Program]) -> None:
             await ada.expect(type="presence", what="came", name="Bo", members=["Ada", "Bo"])
             await bo.until_members("Ada", "Bo")
             await ada.send(type="type")
-            # What the welcome has told already may be told once more.
+            # Messages of the welcome may come once more.
             while (message := await bo.next())["type"] == "presence":
                 assert message["name"] == "Ada"
             assert message == {"type": "typing", "name": "Ada"}
@@ -382,7 +382,7 @@ async def test_the_members_of_a_demo_that_crashed_leave(history: Path, valkey: V
 
 
 async def test_members_come_back_for_news_that_were_lost(history: Path, valkey: Valkey) -> None:
-    """The broker ends and comes back empty: nobody knows what was told meanwhile, and nobody pretends to."""
+    """The broker ends and comes back empty: what was sent meanwhile is reported as lost."""
     with demo(history, valkey.url) as one, demo(history, valkey.url) as other:
         async with member(one, "Ada") as ada, member(other, "Bo") as bo:
             await ada.expect(what="came", name="Bo")

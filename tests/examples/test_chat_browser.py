@@ -119,7 +119,7 @@ def test_rooms_and_names_can_be_changed(browser: BrowserContext, tmp_path: Path)
         expect(bo.locator("#members .name")).to_have_text(["Cy"])
         expect(ada.locator("#members .name")).to_have_text(["Ada"])
         say(bo, "nobody hears me")
-        ada.bring_to_front()  # what is behind is drawn seldom, and Playwright waits for two drawings
+        ada.bring_to_front()  # a page in the background is drawn seldom, and Playwright waits for two frames
         ada.click("#rooms button:has-text('quiet')")
         expect(ada.locator(".message .text")).to_have_text(["nobody hears me"])
         expect(bo.locator("#members .name")).to_have_text(["Cy", "Ada"])

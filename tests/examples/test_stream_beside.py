@@ -1,6 +1,6 @@
 """The page's two ways to stream and receive at once, in all four combinations of handler and task group.
 
-On real servers, and with what the page leaves open: who accepts, what ends the stream, what is left behind.
+On real servers, and with what the page leaves open: which side accepts, what ends the stream, what is left.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ async def anyio_lifespan(socket: WebSocket) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def eager_lifespan(socket: WebSocket) -> AsyncIterator[None]:
-    """The stream is the first to accept: the listener must not mind."""
+    """The stream accepts first: the listener must work with that."""
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(send_websocket_stream(socket, numbers()))
         await asyncio.sleep(0)

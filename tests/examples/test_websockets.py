@@ -45,7 +45,7 @@ def test_a_handler_that_streams_is_tested_like_any_other() -> None:
 
 
 class Line(Protocol):
-    """A connection, whoever is at the other end."""
+    """A connection of either client."""
 
     headers: Mapping[str, str]
 

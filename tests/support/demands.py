@@ -1,4 +1,4 @@
-"""What a test may do without, and where nothing may be missing."""
+"""What may be missing in a test run, and where nothing may be missing."""
 
 from __future__ import annotations
 

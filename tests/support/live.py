@@ -1,4 +1,4 @@
-"""Apps over a real socket, talked to by the ``websockets`` library: what a promise is shown with."""
+"""Apps over a real socket, with the ``websockets`` library as the client."""
 
 from __future__ import annotations
 

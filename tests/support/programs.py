@@ -1,4 +1,4 @@
-"""Programs as processes of their own: what they print is waited for, and they are gone at the end.
+"""Programs as processes: tests wait for what they print, and no process is left at the end.
 
 ::
 

@@ -1,4 +1,4 @@
-"""A WebSocket client in which every byte is ours: for what a well-behaved client cannot say.
+"""A WebSocket client that sends any bytes: for what a conforming client cannot send.
 
 It reads from its socket only when asked, so a client that never reads is one whose ``read_*`` is not called.
 
@@ -191,7 +191,7 @@ class RawClient:
         return await self._limited(self._read_frame())
 
     async def read_close(self) -> Close:
-        """Reads up to the close frame, passing over others, and tells what it said; 1006 where none came."""
+        """Reads up to the close frame, skips others, and returns its code and reason; 1006 where none came."""
         try:
             while (got := await self.read_frame()).opcode != CLOSE:
                 pass
@@ -213,7 +213,7 @@ class RawClient:
         return self._take(len(self._unread))
 
     def close_sending(self) -> None:
-        """Closes our side only: the peer reads the end of the stream, we can go on reading."""
+        """Closes our side only: the peer reads the end of the stream, this client can still read."""
         self.socket.shutdown(socket.SHUT_WR)
 
     def reset(self) -> None:

@@ -1,1 +1,1 @@
-"""Apps of Telex that the contract tests serve, and the probe that tells a test what happened inside."""
+"""Apps of Telex that the contract tests serve, and the probe that reports what happened inside."""

@@ -19,7 +19,7 @@ journal.keep_log()
 
 @websocket_listener("/control")
 def control(data: str) -> str:
-    """The connection that nothing which happens elsewhere may disturb."""
+    """The connection that no other connection may affect."""
     return data
 
 
@@ -29,7 +29,7 @@ watched.extend([open_to_all, *PREFIXES.values()])
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The app for everybody, and others under a prefix each."""
+    """The app of most tests, and others under a prefix each."""
     prefix = scope.get("path", "").split("/")[1:2]
     mounted = PREFIXES.get(prefix[0]) if prefix else None
     if mounted is None:

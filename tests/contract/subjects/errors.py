@@ -341,7 +341,7 @@ def counted(data: str) -> str:
 
 @websocket("/sends-on")
 async def sends_on(socket: Socket) -> None:
-    """Sends until it is told, or cancelled, because nobody is there; and once more."""
+    """Sends until a send raises, or it is cancelled, because the client has left; and once more."""
     await socket.accept()
     try:
         while True:

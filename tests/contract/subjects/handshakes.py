@@ -174,7 +174,7 @@ handshakes = Router(
 )
 
 
-# -- an app that lets nobody in without a token
+# -- an app that refuses clients without a token
 
 
 def need_token(socket: Socket) -> None:

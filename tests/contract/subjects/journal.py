@@ -26,7 +26,7 @@ class Journal:
         self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
 
     def note(self, text: str) -> None:
-        """Handlers say what they do; only from the loop's own thread."""
+        """Handlers note what they do; only in the loop's own thread."""
         self.notes.append(text)
         for future, (wanted, times) in tuple(self._waiting.items()):
             if text == wanted and self.notes.count(wanted) >= times and not future.done():

@@ -19,7 +19,7 @@ who: ContextVar[str] = ContextVar("who", default="nobody")
 
 @contextlib.contextmanager
 def noting(name: str) -> Generator[None, None, None]:
-    """Notes when a handler is busy and how that ended, and that its context is still its own."""
+    """Notes when a handler is busy, how that ended, and that its context has not changed."""
     who.set(name)
     journal.note("in")
     try:
@@ -179,7 +179,7 @@ MESSAGE: Final = {**CONNECTION, "each": Provide(each, scope="message")}
 
 @websocket("/cleanup/raw", dependencies=CONNECTION)
 async def cleanup_raw(socket: Socket, inner: str) -> None:
-    """Does what it is told."""
+    """Does what the message says."""
     await socket.accept()
     journal.note("ready")
     match await socket.receive_text():

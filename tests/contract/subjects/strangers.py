@@ -1,4 +1,4 @@
-"""Connections that are not accepted yet, or never, while others send to everybody."""
+"""Connections that are not accepted yet, or never, while others send to all."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.contract.subjects.journal import journal
 
 Socket = WebSocket[Any, Any, Any]
 undecided: Final[dict[Socket, asyncio.Event]] = {}
-"""Those whose handshake waits, as an app might remember them itself, and what they wait for."""
+"""The connections whose handshake waits, as an app might keep them, and what they wait for."""
 
 
 async def decide(socket: Socket) -> None:
-    """Wait until somebody has sent to all, then refuse."""
+    """Wait for a send to all connections, then refuse."""
     undecided[socket] = asyncio.Event()
     journal.note("undecided")
     try:
@@ -79,7 +79,7 @@ async def behind_first_message(data: str, user: None) -> str:
 
 @websocket_listener("/member")
 async def member(data: str, socket: Socket) -> int:
-    """Sends to all that the app knows, and to all that this module remembers; returns how many the app knows."""
+    """Sends to all connections of the app, and to all that this module keeps; returns the number of the app's."""
     known = [each for each in socket.app.connections if each.scope["path"].startswith("/strangers/")]
     for each in known:
         await each.send_text(f"to all: {data}")
