@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, is_dataclass
 from enum import Enum, auto
 from pathlib import Path
-from types import MethodType
+from types import MethodType, SimpleNamespace
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from telex.annotations import expand, field_hints, method_arguments, split_annotated, substitute
@@ -18,11 +18,13 @@ from telex.exceptions import ImproperlyConfiguredException
 
 __all__ = (
     "AnyCallable",
+    "annotation_of",
     "call_site",
     "class_attribute",
     "Kind",
     "ParameterInfo",
     "Signature",
+    "declared_method",
     "describe",
     "is_context_manager",
     "is_undecorated",
@@ -120,8 +122,8 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     hints = _class_hints(fn, signature) if inspect.isclass(fn) else {}
     if not inspect.isclass(fn) or not signature.parameters.keys() <= hints.keys():
         hints |= _hints(fn, dict(namespace or {}), where)
-    if getattr(fn, "__name__", "") == "<lambda>":  # which cannot be annotated
-        hints = {**dict.fromkeys(signature.parameters, Any), **hints}
+    if getattr(fn, "__name__", "") == "<lambda>":  # which cannot be annotated; messages always are
+        hints = {**{name: Any for name in signature.parameters if name != "data"}, **hints}
     parameters = tuple(
         _parameter(parameter, hints, where)
         for parameter in signature.parameters.values()
@@ -147,6 +149,27 @@ def class_attribute(instance: object, name: str) -> Any:
     if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) != "self":
         return value
     return getattr(instance, name)
+
+
+def declared_method(instance: object, name: str) -> AnyCallable | None:
+    """``instance.name`` if its class declares a method of that name. Properties and descriptors do not run."""
+    declared = inspect.getattr_static(instance, name)
+    is_method = inspect.isfunction(declared) or isinstance(
+        declared, (classmethod, staticmethod, functools.partialmethod)
+    )
+    return getattr(instance, name) if is_method else None
+
+
+def annotation_of(fn: AnyCallable, name: str, namespace: Mapping[str, object] | None = None) -> Any:
+    """The annotation of one parameter, ``None`` where it cannot be resolved. Those of the others are not read."""
+    target = _plain_function(fn)
+    written = {key: hint for key, hint in getattr(target, "__annotations__", {}).items() if key == name}
+    names = {**getattr(target, "__globals__", {}), **(namespace or {})}
+    try:
+        hint = get_type_hints(SimpleNamespace(__annotations__=written), localns=names, include_extras=True).get(name)
+    except (NameError, AttributeError, TypeError):
+        return None
+    return expand(_filled(hint, method_arguments(fn) if isinstance(fn, MethodType) else {}))
 
 
 def is_undecorated(fn: object) -> bool:

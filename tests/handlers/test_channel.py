@@ -476,8 +476,11 @@ async def test_the_hubs_encoders_hold_where_the_layers_have_none(kind: ServerKin
     class Color:
         pass
 
+    def paint(data: str) -> list[object]:
+        return [Color(), data]
+
     hub = Channels(MemoryBackend(), channels=["c"], type_encoders={Color: lambda _: "red"})
-    room = channel_listener("/", channel="c", publish=str, on_publish=lambda data: [Color(), data])
+    room = channel_listener("/", channel="c", publish=str, on_publish=paint)
     async with site(hub, kind, room) as running, connected(running, "/") as client:
         await following(hub)
         await client.send("x")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from dataclasses import dataclass
-from typing import Any, Literal, NewType, TypedDict
+from typing import Any, ClassVar, Generic, Literal, NewType, TypedDict, TypeVar
 
 import msgspec
 import pytest
@@ -63,8 +64,8 @@ class Game(WebsocketListener):
     def leave(self, data: Leave) -> str:
         return "left"
 
-    def on_say_hello(self, data: Say) -> None:
-        """Not a receiver: it is not marked, and not named by a tag."""
+    def hello(self, data: Say) -> None:
+        """Not a receiver: it is not marked, and not named by a tag; another method receives what it takes."""
 
     def move(self, text: str) -> None:
         """Not a receiver: named by a tag, but it takes no data."""
@@ -215,11 +216,92 @@ def test_a_tag_that_is_no_text_names_nobody() -> None:
     class Tagged(WebsocketListener):
         path = "/"
 
-        def on_5(self, data: Numbered) -> None: ...
+        def of_5(self, data: Numbered) -> None: ...
 
         def on_receive(self, data: str) -> None: ...
 
     assert [fn.__name__ for fn in declared_receivers(Tagged(None))] == ["on_receive"]
+
+
+def test_a_method_that_looks_like_a_receiver_and_is_none_is_an_error() -> None:
+    class Misspelt(WebsocketListener):
+        path = "/"
+
+        def on_move(self, data: Move) -> None: ...
+
+        def on_sya(self, data: Say) -> None: ...
+
+    class Unmarked(WebsocketListener):
+        path = "/"
+
+        def on_move(self, data: Move) -> None: ...
+
+        def talk(self, data: Say) -> None: ...
+
+    class Extra(WebsocketListener):
+        path = "/"
+
+        def on_receive(self, data: str) -> None: ...
+
+        def on_message(self, data: str) -> None: ...
+
+    for listener, method in ((Misspelt, "on_sya"), (Unmarked, "talk"), (Extra, "on_message")):
+        with pytest.raises(
+            ImproperlyConfiguredException, match=rf"{method} \(.*\) takes 'data', but no message reaches"
+        ):
+            Telex([listener])
+
+
+async def test_building_reads_only_receivers(kind: ServerKind) -> None:
+    ran: list[str] = []
+
+    class Busy(WebsocketListener):
+        path = "/"
+        signature_namespace: ClassVar[dict[str, Any]] = {"Later": Move}
+
+        @property
+        def broken(self) -> str:
+            raise RuntimeError("a property ran while the app was built")
+
+        @functools.cached_property
+        def cached(self) -> str:
+            ran.append("cached")
+            return "cached"
+
+        def on_move(self, data: Later) -> str:  # type: ignore[name-defined]  # noqa: F821
+            return f"{self.render(data)} {ran}"
+
+        def render(self, data: Move, digits: Unknown = None) -> str:  # type: ignore[name-defined]  # noqa: F821
+            return f"x={data.x}"
+
+        def keep(self, data: Nowhere, /, *rest: object) -> None:  # type: ignore[name-defined]  # noqa: F821
+            """A helper whose annotations are there for type checkers alone."""
+
+    async with talking(Telex([Busy]), kind=kind) as client:
+        assert await asked(client, '{"type": "move", "x": 3}') == "x=3 []"
+
+
+M = TypeVar("M")
+
+
+async def test_a_generic_base_receives_what_its_subclass_says(kind: ServerKind) -> None:
+    class Base(WebsocketListener, Generic[M]):
+        path = "/"
+
+        def on_receive(self, data: list[M]) -> str:
+            return repr(data)
+
+    class Moves(Base[Move]):
+        pass
+
+    class Open(Base):  # type: ignore[type-arg]
+        pass
+
+    async with talking(Telex([Moves]), kind=kind) as client:
+        assert await asked(client, '[{"type": "move", "x": 3}]') == "[Move(x=3)]"
+        assert '"$[0].x"' in await asked(client, '[{"type": "move", "x": "three"}]')
+    with pytest.raises(ImproperlyConfiguredException, match="on_receive"):
+        Telex([Open])
 
 
 async def test_on_receive_beside_others(kind: ServerKind) -> None:

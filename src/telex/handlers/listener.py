@@ -199,7 +199,7 @@ class WebsocketListener:
     def describe(cls, owner: object) -> ListenerHandler:
         """The description of a new instance; ``owner`` is the app or router that it is registered with."""
         listener = cls(owner) if positional_count(cls) else cast("Any", cls)()
-        receivers = declared_receivers(listener)
+        receivers = declared_receivers(listener, getattr(cls, "signature_namespace", None))
         given = {name: class_attribute(listener, name) for name in _OPTION_NAMES if hasattr(listener, name)}
         described = _describe_listener(receivers[0], receivers, cls.path, cls.name, cast("ListenerOptions", given))
         return replace(described, identity=cls)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin, is_typeddict
 
-from telex.annotations import split_annotated
+from telex.annotations import split_annotated, union_members
 from telex.calls import Call
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.plans import Build
-from telex.signatures import AnyCallable, Kind, describe, read_signature
+from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, describe, read_signature
 from telex.threads import run_in_thread
 from telex.types import Mode
 
@@ -47,34 +47,40 @@ class Receivers:
     sends: tuple[Any, ...]
 
 
-def declared_receivers(listener: object) -> tuple[AnyCallable, ...]:
-    """The methods of ``listener`` that take messages.
+def declared_receivers(listener: object, namespace: Mapping[str, object] | None = None) -> tuple[AnyCallable, ...]:
+    """The methods of ``listener`` that take messages. No property runs, and helpers' annotations may be unreadable.
 
-    :raises ImproperlyConfiguredException: there is none.
+    :raises ImproperlyConfiguredException: there is none, or a method looks like one, and no message would reach it.
     """
-    names = [name for kind in reversed(type(listener).__mro__) for name in vars(kind)]
-    found = [getattr(listener, name) for name in dict.fromkeys(names) if _is_receiver(listener, name)]
+    names = dict.fromkeys(name for kind in reversed(type(listener).__mro__) for name in vars(kind))
+    methods = {name: method for name in names if (method := declared_method(listener, name)) is not None}
+    takes = {name: annotation_of(method, "data", namespace) for name, method in methods.items()}
+    found = [
+        name
+        for name, method in methods.items()
+        if name == "on_receive" or hasattr(method, _MARK) or name in _names_by_tag(takes[name])
+    ]
     if not found:
         raise ImproperlyConfiguredException(
             f"{describe(type(listener))} receives nothing: write async def on_receive(self, data: ...),"
             " or mark methods with @receives"
         )
-    return tuple(found)
+    received = [kind for name in found for kind in union_members(takes[name]) or (takes[name],)]
+    for name in methods.keys() - found:
+        if takes[name] is None or name.startswith("_"):
+            continue
+        if name.startswith("on_") or (_names_by_tag(takes[name]) and takes[name] not in received):
+            raise ImproperlyConfiguredException(
+                f"{describe(methods[name])} takes 'data', but no message reaches it: mark it with @receives, name it"
+                f" {' or '.join(sorted(_names_by_tag(takes[name]))) or 'after a tag'}, or begin its name with '_'"
+            )
+    return tuple(methods[name] for name in found)
 
 
-def _is_receiver(listener: object, name: str) -> bool:
-    method = getattr(listener, name, None)
-    if not isinstance(method, types.MethodType):
-        return False
-    return name == "on_receive" or hasattr(method, _MARK) or _is_named_by_tag(method, name)
-
-
-def _is_named_by_tag(method: types.MethodType, name: str) -> bool:
-    if "data" not in getattr(method, "__annotations__", {}):
-        return False
-    annotation = read_signature(method)["data"].annotation
-    tag = getattr(getattr(annotation, "__struct_config__", None), "tag", None)
-    return isinstance(tag, str) and name in {tag, f"on_{tag}"}
+def _names_by_tag(annotation: Any) -> frozenset[str]:
+    """What a method may be called to receive messages of this type."""
+    tag = getattr(getattr(split_annotated(annotation)[0], "__struct_config__", None), "tag", None)
+    return frozenset({tag, f"on_{tag}"}) if isinstance(tag, str) else frozenset()
 
 
 def compile_receivers(
@@ -123,6 +129,13 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     signature = read_signature(fn, build.layer.signature_namespace)
     if "data" not in signature:
         raise build.wrong(f"{signature.where} takes no 'data': add the parameter data with the type of its messages")
+    takes = signature["data"].full_annotation
+    variables = (takes,) if isinstance(takes, TypeVar) else getattr(takes, "__parameters__", ())
+    if variables:
+        raise build.wrong(
+            f"{signature.where}: what {variables[0]!r} is in 'data: {takes!r}' is nowhere said: subclass the generic"
+            " base with a type, as in class Chat(Base[Say])"
+        )
     for name in ("request", "body"):
         if name in signature:
             raise build.wrong(f"{name!r} is not there for a listener: take 'data' and 'socket'")
@@ -135,7 +148,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     call = build.graph.call(fn, skip=("data",), scope="message", in_thread=in_thread)
     per_message = build.graph.is_per_message(call)
     return _Receiver(
-        takes=signature["data"].full_annotation,
+        takes=takes,
         returns=returns,
         where=signature.where,
         encode=encode,
