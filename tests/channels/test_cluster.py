@@ -143,6 +143,8 @@ async def test_a_frozen_node_is_noticed_by_publisher_and_reader(
             with pytest.raises(BackendUnavailable):
                 await within(hub.publish(channel, "cold"))
             await until(lambda: not hub.is_ready)
+            reader = hub._reader
+            await until(lambda: reader is not None and not reader.connected.is_set())
         finally:
             node.thaw()
         await until(lambda: hub.is_ready)

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 
-from telex.channels.backends.redis.connection import Link
+from telex.channels.backends.redis.connection import RedisConnection
 from telex.channels.backends.redis.slots import Address, Slots
 from telex.exceptions import BackendUnavailable
 
@@ -24,11 +24,8 @@ class Told:
             b"SLOTS": [[0, 16_383, *nodes]],
         }
 
-    async def send(self, _: bytes, what: bytes) -> list[object]:
-        return [self._answers[what]]
-
-    async def answers(self, asked: list[object]) -> list[object]:
-        return asked
+    async def call(self, *asked: tuple[bytes, bytes]) -> list[object]:
+        return [self._answers[what] for _, what in asked]
 
 
 class Nodes(dict[Address, Told]):
@@ -37,12 +34,12 @@ class Nodes(dict[Address, Told]):
     def __init__(self) -> None:
         self.asked: list[Address] = []
 
-    async def link_to(self, address: Address) -> Link:
+    async def link_to(self, address: Address) -> RedisConnection:
         self.asked.append(address)
         await asyncio.sleep(0)
         if address not in self:
             raise BackendUnavailable(f"{address[0]} is away")
-        return cast("Link", self[address])
+        return cast("RedisConnection", self[address])
 
 
 @pytest.fixture

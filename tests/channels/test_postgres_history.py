@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Keep, Position
-from telex.channels.backends.postgres.replay import past_of
+from telex.channels.backends.postgres.replay import Row, past_of
 from tests.channels.brokers import Postgres
 from tests.channels.conftest import take, take_data, until
 
@@ -22,12 +22,10 @@ HOUR = 493_000
 
 MICROS = HOUR * 3_600_000_000
 
-Row = tuple[str, int, int | None, int | None, bytes | None]
-
 
 def rows(last: int, *events: tuple[int, int]) -> list[Row]:
     """What the database answers: a head, and events with the numbers of those before them."""
-    return [("e", last, number, previous, b"x") for number, previous in events] or [("e", last, None, None, None)]
+    return [Row("e", last, *event, b"x", 1) for event in events] or [Row("e", last, None, None, None, None)]
 
 
 @pytest.mark.parametrize(
@@ -55,8 +53,8 @@ def rows(last: int, *events: tuple[int, int]) -> list[Row]:
 def test_a_position_is_recognised_or_not(answer: list[Row], since: int, complete: bool) -> None:
     past = past_of("c", answer, Position("e", since))
     assert past.complete is complete
-    assert past.head == Position("e", answer[0][1])
-    assert len(past.events) == sum(row[2] is not None for row in answer) * complete
+    assert past.head == Position("e", answer[0].last)
+    assert len(past.events) == sum(row.number is not None for row in answer) * complete
     assert not past_of("c", answer, Position("another", since)).complete
     assert past_of("c", answer, None).complete
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -16,7 +16,7 @@ from telex.channels.backends.base import ChannelsBackend
 from telex.channels.delivery.queue import Policy
 from telex.channels.delivery.subscriber import Subscriber, Subscription, recipient_of
 from telex.channels.events import Event, Keep, OnGap, Position
-from telex.channels.names import INTERNAL, ChannelNames, Since, Target, TopicName, encoder, starting_points
+from telex.channels.names import INTERNAL, ChannelNames, Since, TopicName, encoder, starting_points
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.publish_queue import PublishQueue
 from telex.channels.recovery.reader import BrokerReader
@@ -35,14 +35,6 @@ PRESENCE: Final = f"{INTERNAL}presence"
 """The channel on which the nodes tell each other who is where."""
 
 PRESENCE_BACKLOG: Final = 10_000
-
-PROBE: Final = f"{INTERNAL}probe"
-"""The channel of the signs of life by which a hub sees that it can publish. Nobody listens to it."""
-
-PROBE_SECONDS: Final = 10.0
-"""A hub that published nothing for this long sends one."""
-
-PROBE_TIMEOUT: Final = 5.0
 
 RESTART_SECONDS: Final = 1.0
 """The pause before a part of the hub that failed begins again."""
@@ -159,14 +151,12 @@ class Channels:
         self._heartbeat = presence
         self._presence: Presence | None = None
         self._audience = Audience()
-        self._publish_queue = PublishQueue(self._hand_over)
+        self._publish_queue = PublishQueue(self.backend.publish)
         self._reader: BrokerReader | None = None
         self._main: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: set[asyncio.Timeout] = set()
         self._published = 0
-        self._publishes = True
-        self._doubted = asyncio.Event()
 
     # -- life
 
@@ -191,7 +181,7 @@ class Channels:
         if self._reader is not None:
             raise ChannelsException("this hub runs already: one Channels serves one app")
         await self.backend.open()
-        self._loop, self._publishes, self._doubted = asyncio.get_running_loop(), True, asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         reader = self._reader = BrokerReader(self.backend, self._names.keep_for, self._subscribe_timeout)
         self._publish_queue.open()
         if self._heartbeat is not None:
@@ -220,7 +210,6 @@ class Channels:
         async with asyncio.TaskGroup() as group:
             group.create_task(_supervised(reader.run), name="telex.channels.reader")
             group.create_task(_supervised(self._publish_queue.run), name="telex.channels.publish_queue")
-            group.create_task(_supervised(self._probe), name="telex.channels.probe")
             if self._presence is not None:
                 hear = partial(self._hear_presence, reader, self._presence)
                 group.create_task(_supervised(hear), name="telex.channels.presence")
@@ -271,46 +260,12 @@ class Channels:
         targets = self._names.targets(channels)
         payload = self.encode_data(data)
         if transaction is None:
-            await self._hand_over(targets, payload)
+            await self.backend.publish(targets, payload)
         else:
             await self.backend.publish_in(transaction, targets, payload)
         self._published += len(targets)
         if not reader.connected.is_set():
             reader.hurry()
-
-    async def _hand_over(self, targets: Sequence[Target], payload: bytes) -> None:
-        try:
-            await self.backend.publish(targets, payload)
-        except BackendUnavailable:
-            self._publishes = False
-            self._doubted.set()
-            raise
-        except asyncio.CancelledError:
-            # The caller's time may be shorter than what it takes to notice a silent broker.
-            self._doubted.set()
-            raise
-
-    async def _probe(self) -> None:
-        """Publish a sign of life when nothing else was published for a while, and when publishing is in doubt."""
-        while True:
-            published = self._published + self._publish_queue.published
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PROBE_SECONDS):
-                    await self._doubted.wait()
-            if self._doubted.is_set() or published == self._published + self._publish_queue.published:
-                self._doubted.clear()
-                self._publishes = await self._can_publish()
-            while not self._publishes:
-                await asyncio.sleep(RESTART_SECONDS)
-                self._publishes = await self._can_publish()
-
-    async def _can_publish(self) -> bool:
-        try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                await self.backend.publish([(PROBE, None)], b"")
-        except (TimeoutError, BackendUnavailable):
-            return False
-        return True
 
     def publish_nowait(self, channels: str | Iterable[str], data: object) -> None:
         """Publish soon, in order, without waiting; may be called from any thread.
@@ -477,7 +432,7 @@ class Channels:
     @property
     def is_ready(self) -> bool:
         """Whether what others publish reaches this process, and it can publish: for the app's readiness."""
-        return self._reader is not None and self._reader.connected.is_set() and self._publishes
+        return self._reader is not None and self._reader.connected.is_set() and self.backend.can_publish
 
     def statistics(self) -> Statistics:
         """The state of the hub and its counts."""

@@ -7,16 +7,29 @@ that it is lost. The hub's feed opens the next one, subscribes again and finds o
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException
 
-__all__ = ("ChannelsBackend", "Listener", "OnDemand", "Sink")
+__all__ = ("ChannelsBackend", "Listener", "OnDemand", "Refusal", "Sink")
+
+logger: logging.Logger = logging.getLogger("telex.channels")
+
+PROBE_SECONDS: Final = 1.0
+"""A connection that publishes is asked for a sign of life this often, whether or not somebody publishes."""
+
+
+class Refusal(BackendUnavailable):
+    """The broker has answered, and will not do what it was asked: permissions, limits, a name that it cannot store.
+
+    The connection is in order, and whatever else is asked of it goes on.
+    """
 
 
 class Sink(Protocol):
@@ -36,6 +49,9 @@ class Sink(Protocol):
 
         They are subscribed to again.
         """
+
+    def refused(self, topic: TopicName, error: Refusal) -> None:
+        """The broker will not have ``topic`` subscribed to."""
 
 
 class Listener(ABC):
@@ -83,6 +99,11 @@ class ChannelsBackend(ABC):
     async def close(self) -> None:
         """Disconnect."""
 
+    @property
+    def can_publish(self) -> bool:
+        """Whether the connection that publishes is in order, as far as the last sign of life tells."""
+        return True
+
     @abstractmethod
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         """Hand ``data`` to the broker for each target; returns when the broker has it.
@@ -121,14 +142,20 @@ class ChannelsBackend(ABC):
         raise ChannelsException(f"{type(self).__name__} has no transactions: publish without transaction=")
 
 
-class _Closable(Protocol):
+class _Connection(Protocol):
     @property
     def is_closed(self) -> bool: ...
 
     async def close(self) -> None: ...
 
+    async def ping(self) -> None:
+        """Ask for a sign of life, and close what gives none.
 
-L = TypeVar("L", bound=_Closable)
+        :raises BackendUnavailable: there is none.
+        """
+
+
+L = TypeVar("L", bound=_Connection)
 
 
 class OnDemand(Generic[L]):
@@ -143,16 +170,48 @@ class OnDemand(Generic[L]):
         self._link: L | None = None
         self._attempts = 0
         self._failure: BackendUnavailable | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, which is not known to be lost."""
+        return self._link is not None and not self._link.is_closed
 
     @property
     def is_idle(self) -> bool:
         """Whether there is no open connection, and nobody waits for one."""
-        return not self._lock.locked() and (self._link is None or self._link.is_closed)
+        return not self._lock.locked() and not self.is_open
+
+    async def watch(self) -> None:
+        """Open the connection, and see by the clock that it is in order until :meth:`close`.
+
+        :raises BackendUnavailable: it cannot be opened.
+        """
+        await self.get()
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._probe(), name="telex.channels.probe")
+
+    async def _probe(self) -> None:
+        # Asked each time, as a cancellation may get lost in a client library.
+        while self._watcher is not None:
+            await asyncio.sleep(PROBE_SECONDS)
+            try:
+                await (await self.get()).ping()
+            except BackendUnavailable as error:
+                logger.debug("the connection that publishes gave no sign of life: %s", error)
+            except Exception:
+                logger.exception("the connection that publishes could not be asked for a sign of life")
 
     async def close(self) -> None:
         """Close the connection, if there is one. The next may be opened on another event loop."""
-        self._lock = asyncio.Lock()
-        await self._drop()
+        watcher, self._watcher = self._watcher, None
+        try:
+            if watcher is not None:
+                watcher.cancel()
+                await asyncio.wait([watcher])
+        finally:
+            self._lock = asyncio.Lock()
+            await self._drop()
 
     async def _drop(self) -> None:
         link, self._link = self._link, None

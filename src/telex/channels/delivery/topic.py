@@ -25,7 +25,7 @@ from telex.channels.delivery.encoding import Encoding, lost
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.events import Event, Gap, Item, OnGap, Past, Position
 from telex.channels.names import TopicName
-from telex.exceptions import WebSocketException
+from telex.exceptions import BackendUnavailable, WebSocketException
 from telex.types import DirectSend, Transport
 
 __all__ = ("CatchUp", "Delivery", "Recipient", "Topic", "TopicState")
@@ -205,13 +205,15 @@ class Topic:
         "last",
         "live",
         "name",
+        "refusal",
     )
 
     def __init__(self, name: TopicName) -> None:
         self.name: TopicName = name
         self.last: Position | None = None
         self.live: asyncio.Event = asyncio.Event()
-        """Set while the state is LIVE."""
+        """Set while the state is LIVE, and when the broker has refused the subscription."""
+        self.refusal: BackendUnavailable | None = None
         self._state = TopicState.NEW
         self._held: list[Event] = []
         self._reason = LOST
@@ -334,6 +336,7 @@ class Topic:
 
     def _enter(self, state: TopicState) -> None:
         self._state = state
+        self.refusal = None
         if state is TopicState.LIVE:
             self.live.set()
         else:
@@ -342,6 +345,16 @@ class Topic:
     def confirm(self) -> None:
         """The broker has confirmed the subscription, and nothing was missed."""
         self._enter(TopicState.LIVE)
+
+    def ask(self) -> None:
+        """The broker is asked for a subscription."""
+        if self._state is not TopicState.LIVE:
+            self._enter(self._state)
+
+    def refuse(self, refusal: BackendUnavailable) -> None:
+        """The broker will not have the topic subscribed to: recipients that wait for it are told."""
+        self.refusal = refusal
+        self.live.set()
 
     def suspend(self) -> None:
         """The broker's connection is lost."""

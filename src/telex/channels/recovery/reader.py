@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from telex.channels.backends.base import ChannelsBackend, Listener
+from telex.channels.backends.base import ChannelsBackend, Listener, Refusal
 from telex.channels.delivery.subscriber import Subscriber, recipient_of
 from telex.channels.delivery.topic import Delivery, Recipient, Topic
 from telex.channels.events import Event, Keep, Past, Position
@@ -34,6 +34,9 @@ BACKOFF_SECONDS: Final = (0.05, 5.0)
 
 STABLE_SECONDS: Final = 5.0
 """After a connection that lasted this long the pauses begin anew."""
+
+REFUSED_SECONDS: Final = 10.0
+"""A topic that the broker refused is asked for again after this, as long as it has recipients."""
 
 BATCH: Final = 64
 """How many topics are caught up at the same time."""
@@ -86,6 +89,25 @@ class BrokerReader:
             if topic is not None:
                 topic.suspend()
                 self._note_deaf(name, "some channels are not heard")
+
+    def refused(self, name: TopicName, error: Refusal) -> None:
+        """The broker will not have one name subscribed to: those that wait for it are told, the others go on."""
+        self._active.discard(name)
+        topic = self.topics.get(name)
+        if topic is not None:
+            # Clients choose names: whoever joins is told, which is no news for the log.
+            level = logging.WARNING if topic.is_recovering else logging.DEBUG
+            logger.log(level, "channels cannot follow %r: %s", name.name, error.detail)
+            topic.refuse(error)
+            asyncio.get_running_loop().call_later(REFUSED_SECONDS, self._ask_again, topic)
+
+    def _is_refused(self, name: TopicName) -> bool:
+        topic = self.topics.get(name)
+        return topic is None or topic.refusal is not None
+
+    def _ask_again(self, topic: Topic) -> None:
+        if self.topics.get(topic.name) is topic and topic.refusal is not None:
+            self._touch(topic.name)
 
     def hurry(self) -> None:
         """A publisher has reached the broker: do not wait any longer to read from it."""
@@ -254,15 +276,18 @@ class BrokerReader:
             await listener.unsubscribe(gone)
             self._active.difference_update(gone)
         if new:
+            for name in new:
+                if (topic := self.topics.get(name)) is not None:
+                    topic.ask()
             await self._note_positions(new)
-            new = [name for name in new if name not in self._deaf]
+            new = [name for name in new if name not in self._deaf and not self._is_refused(name)]
             # Before it is so: what is dropped from here on is seen as gone.
             self._active.update(new)
             await listener.subscribe(new)
         recovering: list[Topic] = []
         for name in dirty:
             topic = self.topics.get(name)
-            if topic is not None and name in self._active:
+            if topic is not None and name in self._active and topic.refusal is None:
                 if topic.is_recovering:
                     recovering.append(topic)
                 else:
@@ -277,12 +302,21 @@ class BrokerReader:
             batch = topics[start : start + BATCH]
             if self._backend.is_sharded:
                 await all_of(map(self._note_position_on_shard, batch))
-            else:
+                continue
+            try:
                 await self.replay.note_positions(batch)
+            except Refusal:
+                await all_of(map(self._note_position, batch))
+
+    async def _note_position(self, topic: Topic) -> None:
+        try:
+            await self.replay.note_positions([topic])
+        except Refusal as error:
+            self.refused(topic.name, error)
 
     async def _note_position_on_shard(self, topic: Topic) -> None:
         try:
-            await self.replay.note_positions([topic])
+            await self._note_position(topic)
         except BackendUnavailable as error:
             self._note_deaf(topic.name, error.detail)
             await asyncio.sleep(BACKOFF_SECONDS[0])
@@ -291,6 +325,9 @@ class BrokerReader:
         past: Past | None = None
         try:
             past = await self.replay.missed_by(topic)
+        except Refusal as error:
+            self.refused(topic.name, error)
+            return
         except BackendUnavailable as error:
             if not self._backend.is_sharded:
                 raise

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-from telex.channels.backends.base import ChannelsBackend
+from telex.channels.backends.base import ChannelsBackend, Refusal
 from telex.channels.delivery.topic import Recipient, Topic
 from telex.channels.events import Keep, Past, Position
 from telex.exceptions import BackendUnavailable, ChannelsException
@@ -71,6 +71,8 @@ class Replay:
             catch_up = topic.begin_catch_up(recipient)
             try:
                 past = await self._read_shared((topic.name.name, since, limit))
+            except Refusal:
+                raise
             except BackendUnavailable as error:
                 # The publishing side may notice a loss before the reader does: ask again.
                 self.trouble = error.detail
@@ -87,13 +89,15 @@ class Replay:
     async def until_live(self, topic: Topic) -> None:
         """Wait until the broker has confirmed the subscription.
 
-        :raises BackendUnavailable: it does not in time.
+        :raises BackendUnavailable: it refuses, or does not confirm in time.
         """
         try:
             async with asyncio.timeout(self._timeout):
                 await topic.live.wait()
         except TimeoutError:
             raise BackendUnavailable(self.explained("confirmed no subscription")) from None
+        if topic.refusal is not None:
+            raise BackendUnavailable(topic.refusal.detail) from topic.refusal
 
     async def _read_shared(self, wanted: Wanted) -> Past:
         while True:

@@ -11,30 +11,23 @@ another one. Offsets are the stream's sequence numbers.
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
-from nats.errors import Error, MaxPayloadError, SlowConsumerError
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Refusal, Sink
+from telex.channels.backends.nats.connection import Login, NatsConnection, Server, heeding
 from telex.channels.backends.nats.jetstream import Store, Subjects
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
-from telex.exceptions import (
-    BackendUnavailable,
-    ChannelsException,
-    ImproperlyConfiguredException,
-)
+from telex.exceptions import ImproperlyConfiguredException
 
 __all__ = ("NatsBackend",)
 
@@ -46,243 +39,17 @@ LAST_SEQUENCE: Final = "Nats-Last-Sequence"
 BATCH: Final = 100
 """So many subscriptions are sent before they are confirmed: others get their turn, and no buffer of ours fills up."""
 
-CLOSING_SECONDS: Final = 0.5
-"""Seconds. The library would wait for ever for a connection whose certificate it has refused."""
 
-T = TypeVar("T")
+class _StoreConnection(NatsConnection):
+    """A connection that publishes, or reads what is kept."""
 
-
-class _Login(NamedTuple):
-    """What the server is told of who connects."""
-
-    user: str | None = None
-    password: str | None = None
-    token: str | None = None
-
-
-class _Server(NamedTuple):
-    """Where to connect, as whom, and whether TLS is a must; ``timeout`` in seconds is for each answer."""
-
-    urls: list[str]
-    login: _Login
-    tls: ssl.SSLContext | None
-    timeout: float
-
-    @property
-    def needs_tls(self) -> bool:
-        return self.tls is not None or any(url.startswith("tls://") for url in self.urls)
-
-
-class _Client(Client):
-    """The library's client, where it would go on in the clear and tell the password, and what it forgets at the end."""
-
-    def __init__(self, needs_tls: bool) -> None:
-        super().__init__()
-        self._needs_tls = needs_tls
-
-    def _connect_command(self) -> bytes:
-        if self._needs_tls and not self._server_info.get("tls_required"):
-            raise Error("TLS was asked for, and the server does not require it")
-        return super()._connect_command()
-
-    def abort(self) -> None:
-        """End what is left: the library waits for its buffers first, which a server that stands still never takes."""
-        for subscription in self._subs.values():
-            subscription._stop_processing()
-        self._subs.clear()
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()
-
-
-class _Question:
-    """Gathers an answer, of which ``until`` tells the last message."""
-
-    def __init__(self, until: Callable[[Msg], bool]) -> None:
-        self._until = until
-        self._messages: list[Msg] = []
-        self.answered: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
-
-    def take(self, message: Msg) -> None:
-        self._messages.append(message)
-        if not self.answered.done() and self._until(message):
-            self.answered.set_result(self._messages)
-
-
-class _Link:
-    """One connection, which is not reconnected by the client library: the feed does that, and knows what was missed."""
-
-    def __init__(self, server: _Server, on_lost: Callable[[BackendUnavailable], None] | None) -> None:
-        self._server = server
-        self._on_lost = on_lost
-        self._failure: BackendUnavailable | None = None
-        self._waiting: set[asyncio.Timeout] = set()
-        self.client = _Client(server.needs_tls)
-        self._inbox = self.client.new_inbox()
-        self._numbers = itertools.count()
-        self._questions: dict[str, _Question] = {}
-
-    @property
-    def is_closed(self) -> bool:
-        return self._failure is not None or self.client.is_closed
-
-    async def open(self) -> None:
-        """Connect.
-
-        :raises BackendUnavailable: no server answers.
-        """
-        try:
-            async with asyncio.timeout(self._server.timeout):
-                await _heeding(self._connect())
-        except (Error, OSError, TimeoutError) as error:
-            await self.close()
-            raise BackendUnavailable(f"NATS does not answer: {error!r}") from error
-        except BaseException:
-            await self.close()
-            raise
-
-    async def _connect(self) -> None:
-        login = self._server.login
-        await self.client.connect(
-            self._server.urls,
-            user=login.user,
-            password=login.password,
-            token=login.token,
-            tls=self._server.tls,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=max(1, round(self._server.timeout)),
-            error_cb=self._on_error,
-            closed_cb=self._on_closed,
-        )
-        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
-
-    async def close(self) -> None:
-        """Disconnect, without waiting long for a server that does not answer."""
-        self._on_lost = None
-        try:
-            with suppress(Error, OSError, TimeoutError):
-                async with asyncio.timeout(CLOSING_SECONDS):
-                    await self.client.close()
-        finally:
-            self.client.abort()
-
-    @asynccontextmanager
-    async def answering(self) -> AsyncIterator[None]:
-        """Bound what is asked of the server in the body; the loss of the connection ends it at once.
-
-        :raises BackendUnavailable: no answer came.
-        """
-        if self._failure is not None:
-            raise BackendUnavailable(self._failure.detail)
-        scope = asyncio.timeout(self._server.timeout)
-        try:
-            async with scope:
-                self._waiting.add(scope)
-                yield
-        except (Error, OSError, TimeoutError) as error:
-            detail = self._failure.detail if self._failure else f"NATS did not answer: {error!r}"
-            raise BackendUnavailable(detail) from error
-        finally:
-            self._waiting.discard(scope)
-
-    async def ask(
-        self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = lambda _: True
-    ) -> list[Msg]:
-        """Send ``payload`` to ``subject``; returns the answer when ``until`` says that a message of it is its last.
-
-        :raises BackendUnavailable: the connection is lost, or the answer did not come in time.
-        :raises ChannelsException: the payload is too large.
-        """
-        async with self.answering():
-            with self._expecting(until) as (inbox, question):
-                await self.publish(subject, payload, reply=inbox)
-                return await question.answered
-
-    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
-        """Send ``payload``; within :meth:`answering`.
-
-        :raises ChannelsException: it is too large.
-        """
-        try:
-            await _heeding(self.client.publish(subject, payload, reply))
-        except MaxPayloadError as error:
-            raise ChannelsException(
-                f"a value of {len(payload):,} bytes is larger than the {self.client.max_payload:,} that this NATS "
-                "server takes: raise its max_payload, or publish where the value is"
-            ) from error
-
-    async def confirm(self) -> None:
-        """Wait until the server has done all that was sent before; within :meth:`answering`.
-
-        The client library's ``flush`` does not do this: its PING goes past commands that still wait in its buffer. A
-        message to ourselves goes the way of all others.
-        """
-        with self._expecting(lambda _: True) as (inbox, question):
-            await self.publish(inbox, b"")
-            await question.answered
-
-    @contextmanager
-    def _expecting(self, until: Callable[[Msg], bool]) -> Iterator[tuple[str, _Question]]:
-        """The subject for an answer, and who gathers it."""
-        inbox = f"{self._inbox}.{next(self._numbers)}"
-        question = self._questions[inbox] = _Question(until)
-        try:
-            yield inbox, question
-        finally:
-            del self._questions[inbox]
-
-    async def _on_answer(self, message: Msg) -> None:
-        question = self._questions.get(message.subject)
-        if question is not None:
-            question.take(message)
-
-    async def _on_error(self, error: Exception) -> None:
-        if isinstance(error, SlowConsumerError):
-            # The library has dropped messages: the connection's subscriptions cannot be trusted any more.
-            self.fail(f"this process was too slow: {error!r}")
-        elif "permissions violation" in str(error).lower():
-            self.fail(str(error))
-        else:
-            logger.debug("NATS client: %r", error)
-
-    async def _on_closed(self) -> None:
-        self.fail(repr(self.client.last_error))
-
-    def fail(self, reason: str) -> None:
-        """Give the connection up: who waits for an answer is told, and so is the listener's sink."""
-        if self._failure is not None:
-            return
-        self._failure = BackendUnavailable(f"NATS is lost: {reason}")
-        now = asyncio.get_running_loop().time()
-        for scope in self._waiting:
-            if not scope.expired():
-                scope.reschedule(now)
-        if self._on_lost is not None:
-            self._on_lost(self._failure)
-
-
-class _PublishingLink(_Link):
-    """The connection that publishes, and asks what is kept."""
-
-    def __init__(self, server: _Server, names: Subjects, replicas: int) -> None:
+    def __init__(self, server: Server, names: Subjects, replicas: int) -> None:
         super().__init__(server, None)
         self.store = Store(self.ask, names, replicas)
 
 
-async def _heeding(work: Awaitable[T]) -> T:
-    """The library's ``work``, which may forget a cancellation that comes while it waits."""
-    task = asyncio.current_task()
-    cancelling = task.cancelling() if task else 0
-    result = await work
-    if task is not None and task.cancelling() > cancelling:
-        raise asyncio.CancelledError
-    return result
-
-
 class _NatsListener(Listener):
-    def __init__(self, link: _Link, names: Subjects, sink: Sink) -> None:
+    def __init__(self, link: NatsConnection, names: Subjects, sink: Sink) -> None:
         self._link = link
         self._names = names
         self._sink = sink
@@ -291,23 +58,28 @@ class _NatsListener(Listener):
 
     async def subscribe(self, topics: Collection[TopicName]) -> None:
         for batch in _batches(topics):
-            async with self._link.answering():
+            refusals: dict[str, Refusal] = {}
+            subjects: dict[str, list[TopicName]] = {}
+            for topic in batch:
+                subjects.setdefault(self._way(topic)[0], []).append(topic)
+            async with self._link.confirming(subjects, refusals.__setitem__):
                 for topic in batch:
                     self._subscriptions[topic] = await self._subscribe(topic)
-                await self._link.confirm()
+            for subject, refusal in refusals.items():
+                for topic in subjects[subject]:
+                    await heeding(self._subscriptions.pop(topic).unsubscribe())
+                    self._sink.refused(topic, refusal)
 
     async def unsubscribe(self, topics: Collection[TopicName]) -> None:
         for batch in _batches(topics):
-            async with self._link.answering():
+            async with self._link.confirming():
                 for topic in batch:
                     subscription = self._subscriptions.pop(topic, None)
                     if subscription is not None:
-                        await _heeding(subscription.unsubscribe())
-                await self._link.confirm()
+                        await heeding(subscription.unsubscribe())
 
     async def ping(self) -> None:
-        async with self._link.answering():
-            await self._link.confirm()
+        await self._link.ping()
 
     async def _subscribe(self, topic: TopicName) -> Subscription:
         subject, read = self._way(topic)
@@ -324,7 +96,7 @@ class _NatsListener(Listener):
                 # The client library calls us for all that has arrived without waiting in between.
                 await self._budget.renew()
 
-        return await _heeding(self._link.client.subscribe(subject, cb=hear))
+        return await heeding(self._link.client.subscribe(subject, cb=hear))
 
     def _way(self, topic: TopicName) -> tuple[str, Callable[[Msg], Event | None]]:
         """The subject to hear, and what makes an event of a message there; ``None`` of what is no event of ours."""
@@ -380,16 +152,27 @@ class NatsBackend(ChannelsBackend):
         tls: ssl.SSLContext | None = None,
     ) -> None:
         urls = url.split(",")
-        self._server = _Server(urls, _login(urls), tls, timeout)
+        if any(urlsplit(each).query for each in urls):
+            raise ImproperlyConfiguredException(
+                "a URL of NATS has no options: write NatsBackend(url, timeout=..., replicas=..., tls=...)"
+            )
+        self._server = Server(urls, _login(urls), tls, timeout)
         self._names = Subjects(prefix)
         self._replicas = replicas
-        self._publishing = OnDemand(self._open_publishing)
+        self._publishing = OnDemand(self._open_store)
+        # Crowds that read the past must not keep publishers waiting.
+        self._reading = OnDemand(self._open_store)
 
     async def open(self) -> None:
-        await self._publishing.get()
+        await self._publishing.watch()
 
     async def close(self) -> None:
         await self._publishing.close()
+        await self._reading.close()
+
+    @property
+    def can_publish(self) -> bool:
+        return self._publishing.is_open
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         link = await self._publishing.get()
@@ -398,14 +181,11 @@ class NatsBackend(ChannelsBackend):
                 await link.store.publish(channel, keep, data)
         live = [self._names.live(channel) for channel, keep in targets if keep is None]
         if live:
-            async with link.answering():
-                for subject in live:
-                    await link.publish(subject, data)
-                await link.confirm()
+            await link.publish_confirmed(live, data)
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
-        link = _Link(self._server, sink.lost)
+        link = NatsConnection(self._server, sink.lost)
         await link.open()
         try:
             yield _NatsListener(link, self._names, sink)
@@ -415,7 +195,7 @@ class NatsBackend(ChannelsBackend):
     async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
         if not targets:
             return {}
-        link = await self._publishing.get()
+        link = await self._reading.get()
         keeps = [keep for _, keep in targets]
         widest = Keep(max(keep.size for keep in keeps), max(keep.seconds for keep in keeps))
         return dict.fromkeys((channel for channel, _ in targets), await link.store.end(widest))
@@ -423,13 +203,13 @@ class NatsBackend(ChannelsBackend):
     async def history(
         self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
     ) -> Past:
-        link = await self._publishing.get()
+        link = await self._reading.get()
         if since is None:
             return await link.store.last(channel, keep, limit)
         return await link.store.after(channel, keep, since)
 
-    async def _open_publishing(self) -> _PublishingLink:
-        link = _PublishingLink(self._server, self._names, self._replicas)
+    async def _open_store(self) -> _StoreConnection:
+        link = _StoreConnection(self._server, self._names, self._replicas)
         await link.open()
         return link
 
@@ -440,18 +220,18 @@ def _batches(topics: Collection[TopicName]) -> Iterator[Sequence[TopicName]]:
         yield listed[start : start + BATCH]
 
 
-def _login(urls: Sequence[str]) -> _Login:
+def _login(urls: Sequence[str]) -> Login:
     """Who the URLs say that connects: the library would take a password as it is quoted in the URL."""
-    logins = {_login_in(url) for url in urls} - {_Login()}
+    logins = {_login_in(url) for url in urls} - {Login()}
     if len(logins) > 1:
         raise ImproperlyConfiguredException("the servers of one NATS know the same users: write one user and password")
-    return logins.pop() if logins else _Login()
+    return logins.pop() if logins else Login()
 
 
-def _login_in(url: str) -> _Login:
+def _login_in(url: str) -> Login:
     parts = urlsplit(url)
     if parts.username is None:
-        return _Login()
+        return Login()
     if parts.password is None:
-        return _Login(token=unquote(parts.username))
-    return _Login(unquote(parts.username), unquote(parts.password))
+        return Login(token=unquote(parts.username))
+    return Login(unquote(parts.username), unquote(parts.password))

@@ -14,17 +14,18 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 from nats.aio.msg import Msg
 
+from telex.channels.backends.base import Refusal
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import INTERNAL
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
 __all__ = ("Ask", "Store", "Subjects")
 
-READERS: Final = 16
+READERS: Final = 4
 """So many channels are read at the same time: what is on its way to them fits into the buffers of one connection."""
 
 BATCH: Final = 256
-BATCH_BYTES: Final = 1_048_576
+BATCH_BYTES: Final = 131_072
 """An answer has at most so many events, and bytes and one event: the server sends without asking whether we follow."""
 
 LEAST_SECONDS: Final = 1.0
@@ -115,7 +116,7 @@ class Ask(Protocol):
         """
 
 
-class Refused(BackendUnavailable):
+class Refused(Refusal):
     """JetStream has answered that it will not; ``code`` is its number for the reason, 0 if nobody has answered."""
 
     def __init__(self, detail: str, code: int = 0) -> None:
@@ -133,7 +134,7 @@ class _Reason(msgspec.Struct):
     description: str = ""
 
 
-class _Answer(msgspec.Struct):
+class _ApiAnswer(msgspec.Struct):
     error: _Reason | None = None
 
 
@@ -225,6 +226,8 @@ class Store:
                 raise BackendUnavailable(self._failure.detail) from self._failure
             try:
                 yield
+            except Refusal:
+                raise
             except BackendUnavailable as failure:
                 self._failures += 1
                 self._failure = failure
@@ -360,7 +363,7 @@ class Store:
         config = (await self._stream()).config
         if not _is_wide_enough(config, keep):
             config |= _widths(keep, config)
-            await self._call(f"STREAM.UPDATE.{self._names.stream}", config, _Answer)
+            await self._call(f"STREAM.UPDATE.{self._names.stream}", config, _ApiAnswer)
         return config
 
     def _check_alone(self, streams: Sequence[str]) -> None:
@@ -395,7 +398,7 @@ class Store:
             **_widths(keep),
         }
         try:
-            await self._call(f"STREAM.CREATE.{self._names.stream}", config, _Answer)
+            await self._call(f"STREAM.CREATE.{self._names.stream}", config, _ApiAnswer)
         except Refused as refusal:
             if refusal.code != NAME_TAKEN:
                 raise Refused(
@@ -416,7 +419,7 @@ def _is_unanswered(message: Msg) -> bool:
 
 
 def _raise_refusal(message: Msg) -> None:
-    reason = msgspec.json.decode(message.data, type=_Answer).error
+    reason = msgspec.json.decode(message.data, type=_ApiAnswer).error
     if reason is None:
         return
     if reason.err_code in WITHOUT_JETSTREAM:

@@ -12,24 +12,24 @@ import asyncio
 import base64
 import hashlib
 import logging
-import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Final, TypeAlias
 from weakref import WeakValueDictionary
 
-from psycopg import AsyncConnection, Error, Notify
+from psycopg import Error, Notify, ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 
 from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
-from telex.channels.backends.postgres.connection import Connection, Link, LockHeld, answering
-from telex.channels.backends.postgres.replay import past_of
+from telex.channels.backends.postgres.connection import LockHeld, PostgresConnection, Psycopg, connect
+from telex.channels.backends.postgres.replay import Row, completed, parts_of, past_of
 from telex.channels.backends.postgres.schema import PREFIX, Statements
 from telex.channels.backends.postgres.transaction import execute_in
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
-from telex.exceptions import BackendUnavailable
+from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
 __all__ = ("PostgresBackend",)
 
@@ -51,14 +51,13 @@ _LARGEST: Final = 2**31 - 1
 class _PostgresListener(Listener):
     """Listens on one connection, and reads it only when something is there: statements and notices share it."""
 
-    def __init__(self, connection: Connection, timeout: float, prefix: str, sink: Sink, fetch: _Fetch) -> None:
+    def __init__(self, link: PostgresConnection, connection: Psycopg, prefix: str, sink: Sink, fetch: _Fetch) -> None:
+        self._link = link
         self._connection = connection
-        self._timeout = timeout
         self._prefix = prefix
         self._sink = sink
         self._fetch = fetch
         self._channels: dict[str, str] = {}
-        self._lock = asyncio.Lock()
         self._readable = asyncio.Event()
         self._heard: deque[tuple[str, str]] = deque()
         self._budget = YieldBudget()
@@ -78,23 +77,25 @@ class _PostgresListener(Listener):
         await self._execute("SELECT 1")
 
     async def _run(self, command: str, topics: Collection[TopicName]) -> None:
+        # Names are a checked prefix and hexadecimal digests: nothing in the statement comes from outside.
         await self._execute("; ".join(f"{command} {_notice(self._prefix, topic.name)}" for topic in topics))
 
     async def _execute(self, statement: str) -> None:
-        async with self._lock, answering(self._connection, self._timeout):
+        async def execute(connection: Psycopg) -> None:
             try:
-                # Names are a checked prefix and hexadecimal digests: nothing in the statement comes from outside.
-                await self._connection.execute(statement.encode())
+                await connection.execute(statement.encode())
             finally:
                 # psycopg took the socket's reader away, and may have read notices.
                 self._readable.set()
+
+        await self._link.run(execute)
 
     async def read(self) -> None:
         """Deliver until the connection is lost, or anything else goes wrong, and say so."""
         try:
             while True:
                 await self._wait_readable()
-                async with self._lock:
+                if not self._link.is_busy:
                     self._consume()
                 while self._heard:
                     await self._deliver(*self._heard.popleft())
@@ -111,13 +112,13 @@ class _PostgresListener(Listener):
 
     async def _wait_readable(self) -> None:
         loop, descriptor = asyncio.get_running_loop(), self._connection.fileno()
-        if not self._lock.locked():
+        if not self._link.is_busy:
             loop.add_reader(descriptor, self._readable.set)
         try:
             await self._readable.wait()
         finally:
             self._readable.clear()
-            if not self._lock.locked():
+            if not self._link.is_busy:
                 loop.remove_reader(descriptor)
 
     def _consume(self) -> None:
@@ -158,10 +159,14 @@ class PostgresBackend(ChannelsBackend):
     :func:`schema_with` for another prefix) unless ``create_schema`` is false. ``timeout`` (seconds) bounds connecting,
     each statement, and the wait for a channel that somebody else has locked.
 
-    :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL.
+    :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL, or libpq cannot use the URL.
     """
 
     def __init__(self, url: str, *, prefix: str = PREFIX, create_schema: bool = True, timeout: float = 5.0) -> None:
+        try:
+            conninfo_to_dict(url)
+        except ProgrammingError as error:
+            raise ImproperlyConfiguredException(f"the URL of PostgreSQL cannot be used: {error}".strip()) from error
         self._url = url
         self._prefix = prefix
         self._statements = Statements.named(prefix)
@@ -175,6 +180,7 @@ class PostgresBackend(ChannelsBackend):
 
     async def open(self) -> None:
         try:
+            await self._publishing.watch()
             link = await self._publishing.get()
             if self._create_schema:
                 await self._create(link)
@@ -186,6 +192,10 @@ class PostgresBackend(ChannelsBackend):
     async def close(self) -> None:
         await self._publishing.close()
         await self._reading.close()
+
+    @property
+    def can_publish(self) -> bool:
+        return self._publishing.is_open
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         """Hand ``data`` to the database for each target.
@@ -216,15 +226,16 @@ class PostgresBackend(ChannelsBackend):
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
-        connection = await self._connect()
-        listener = _PostgresListener(connection, self._timeout, self._prefix, sink, self._fetch)
+        connection = await connect(self._url, self._timeout)
+        link = PostgresConnection(connection, self._timeout)
+        listener = _PostgresListener(link, connection, self._prefix, sink, self._fetch)
         reader = asyncio.create_task(listener.read(), name="telex.channels.postgres")
         try:
             yield listener
         finally:
             reader.cancel()
             await asyncio.wait([reader])
-            await connection.close()
+            await link.close()
 
     async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
         link = await self._reading.get()
@@ -237,37 +248,32 @@ class PostgresBackend(ChannelsBackend):
         after = since.offset if since is not None else 0
         most = _size(keep) if limit is None or since is not None else min(limit, _size(keep))
         link = await self._reading.get()
-        rows = await link.ask(self._statements.history, (channel, min(after, 2**63 - 1), keep.seconds, most))
-        return past_of(channel, rows, since)
+        after = after if 0 <= after < 2**63 else 2**63 - 1
+        answer = await link.ask(self._statements.history, (channel, after, keep.seconds, most))
+        rows = [Row(*row) for row in answer]
+        found: dict[int, bytes] = {}
+        for numbers in parts_of(rows):
+            found.update(await link.ask(self._statements.values, (channel, numbers)))
+        return past_of(channel, completed(rows, found), since)
 
     # -- connections
 
-    async def _connect(self) -> Connection:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await AsyncConnection.connect(self._url, autocommit=True)
-        except (Error, OSError, TimeoutError) as error:
-            raise BackendUnavailable(f"PostgreSQL does not answer: {error}") from error
+    async def _connect_to_read(self) -> PostgresConnection:
+        return PostgresConnection(await connect(self._url, self._timeout), self._timeout)
 
-    async def _connect_to_read(self) -> Link:
-        return Link(await self._connect(), self._timeout)
+    async def _connect_to_publish(self) -> PostgresConnection:
+        patience = min(PATIENCE, self._timeout / 2)
+        return PostgresConnection(await connect(self._url, self._timeout, patience), self._timeout)
 
-    async def _connect_to_publish(self) -> Link:
-        link = await self._connect_to_read()
-        milliseconds = math.ceil(1000 * min(PATIENCE, self._timeout / 2))
-        try:
-            await link.ask(f"SET lock_timeout = {milliseconds}")
-        except BaseException:
-            await link.close()
-            raise
-        return link
+    async def _create(self, link: PostgresConnection) -> None:
+        async def create(connection: Psycopg) -> None:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL lock_timeout = 0")
+                # Nodes that start together must not create the same things at the same time.
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._prefix,))
+                await connection.execute(self._statements.schema.encode())
 
-    async def _create(self, link: Link) -> None:
-        async with link.turn() as connection, connection.transaction():
-            await connection.execute("SET LOCAL lock_timeout = 0")
-            # Nodes that start together must not create the same things at the same time.
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._prefix,))
-            await connection.execute(self._statements.schema.encode())
+        await link.run(create)
 
     async def _fetch(self, channel: str, number: int, is_kept: bool) -> bytes | None:
         """A value that was too large for a notice; ``None`` when it is gone."""

@@ -6,27 +6,28 @@ import asyncio
 import os
 import select
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
-from telex.exceptions import BackendUnavailable, MissingDependencyException
+from psycopg import AsyncConnection, Error, InterfaceError, OperationalError
+from psycopg.errors import (
+    InsufficientPrivilege,
+    InvalidSchemaName,
+    LockNotAvailable,
+    ReadOnlySqlTransaction,
+    UndefinedFunction,
+    UndefinedTable,
+)
 
-try:
-    from psycopg import AsyncConnection, Error, OperationalError
-    from psycopg.errors import (
-        InsufficientPrivilege,
-        InvalidSchemaName,
-        LockNotAvailable,
-        UndefinedFunction,
-        UndefinedTable,
-    )
-except ImportError as _missing:
-    raise MissingDependencyException("psycopg", "postgres") from _missing
+from telex.channels.backends.base import Refusal
+from telex.exceptions import BackendUnavailable
 
-__all__ = ("Connection", "Link", "LockHeld", "answering")
+__all__ = ("LockHeld", "PostgresConnection", "Psycopg", "answering", "connect")
 
-Connection: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
+Psycopg: TypeAlias = "AsyncConnection[tuple[Any, ...]]"
+
+T = TypeVar("T")
 
 _NOT_SET_UP: Final = (InsufficientPrivilege, InvalidSchemaName, UndefinedFunction, UndefinedTable)
 
@@ -35,49 +36,118 @@ _HOW_TO_SET_UP: Final = (
     " let the role of the app use them, and write PostgresBackend(url, create_schema=False)"
 )
 
+_SESSION: Final = (
+    "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; SET lock_timeout = {}"
+)
+
 
 class LockHeld(BackendUnavailable):
     """Another transaction holds a lock, and did not end in time. The connection lives, and nothing was done."""
 
 
-class Link:
-    """One connection. ``timeout`` (seconds) bounds the wait for its turn, and each turn."""
+async def connect(url: str, timeout: float, lock_timeout: float = 0) -> Psycopg:
+    """A connection on which each statement is a transaction, whatever the database's defaults are.
 
-    def __init__(self, connection: Connection, timeout: float) -> None:
+    ``timeout`` and ``lock_timeout`` are in seconds, the latter without a limit if it is 0.
+
+    :raises BackendUnavailable: the server does not answer.
+    """
+    connection: Psycopg | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            # The encoding is ours: in that of an SQL_ASCII database psycopg would give us bytes for text.
+            connection = await AsyncConnection.connect(url, autocommit=True, client_encoding="utf8")
+            await connection.execute(_SESSION.format(round(lock_timeout * 1000)).encode())
+            await _check_primary(connection)
+    except BaseException as error:
+        if connection is not None:
+            await connection.close()
+        if isinstance(error, (Error, OSError, TimeoutError)):
+            raise BackendUnavailable(f"PostgreSQL does not answer: {error}") from error
+        raise
+    return connection
+
+
+async def _check_primary(connection: Psycopg) -> None:
+    row = await (await connection.execute("SELECT pg_is_in_recovery()")).fetchone()
+    if row is not None and row[0]:
+        await connection.close()
+        raise BackendUnavailable("this PostgreSQL is a standby: connect to the primary")
+
+
+class PostgresConnection:
+    """One connection. ``timeout`` (seconds) bounds the wait for its turn, and each turn.
+
+    Statements are run by tasks of the connection's: a caller that is cancelled takes nothing with it, and does not wait
+    for psycopg, which would ask a silent server to stop.
+    """
+
+    def __init__(self, connection: Psycopg, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
         self._lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
         # Not select.select, which fails for descriptors from 1,024 on.
         self._poll = select.poll()
         self._poll.register(connection.fileno(), select.POLLIN)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether a statement is under way."""
+        return self._lock.locked()
+
+    @property
     def is_closed(self) -> bool:
-        if self._connection.closed or self._lock.locked():
+        if self._connection.closed or self.is_busy:
             return self._connection.closed
         # An idle connection has nothing to read, unless the server has left.
         return bool(self._poll.poll(0))
 
     async def close(self) -> None:
         """Disconnect."""
+        if self._tasks:
+            _cut(self._connection)
+            await asyncio.wait(self._tasks)
         await self._connection.close()
+
+    async def ping(self) -> None:
+        """Ask for a sign of life.
+
+        :raises BackendUnavailable: there is none in time, and the connection is closed.
+        """
+        await self.run(_check_primary)
 
     async def ask(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The rows that ``statement`` gives.
 
         :raises LockHeld: nothing was done, for a lock.
-        :raises BackendUnavailable: the connection is lost, or the server refused.
+        :raises Refusal: the server refused.
+        :raises BackendUnavailable: the connection is lost, or those before were not done in time.
         """
-        async with self.turn() as connection:
+
+        async def execute(connection: Psycopg) -> list[tuple[Any, ...]]:
             cursor = await connection.execute(statement.encode(), parameters)
             return await cursor.fetchall() if cursor.description else []
 
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[Connection]:
-        """The connection for oneself. What fails in the body is translated.
+        return await self.run(execute)
 
-        :raises BackendUnavailable: as above, or those before were not done in time.
+    async def run(self, work: Callable[[Psycopg], Awaitable[T]]) -> T:
+        """What ``work`` makes of the connection, which it has for itself.
+
+        :raises BackendUnavailable: as above.
         """
+        task = asyncio.create_task(self._in_turn(work), name="telex.channels.postgres.statement")
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Whoever waited may have been cancelled; nobody needs to look.
+            task.exception()
+
+    async def _in_turn(self, work: Callable[[Psycopg], Awaitable[T]]) -> T:
         try:
             async with asyncio.timeout(self._timeout):
                 await self._lock.acquire()
@@ -85,13 +155,13 @@ class Link:
             raise BackendUnavailable(f"PostgreSQL is too slow: others were not done in {self._timeout:g} s") from None
         try:
             async with answering(self._connection, self._timeout):
-                yield self._connection
+                return await work(self._connection)
         finally:
             self._lock.release()
 
 
 @asynccontextmanager
-async def answering(connection: Connection, timeout: float) -> AsyncIterator[None]:
+async def answering(connection: Psycopg, timeout: float) -> AsyncIterator[None]:
     """Bound what is asked of the server in the body, and translate its failures.
 
     When the time is over the connection is cut, and the statement fails. To cancel it instead would have psycopg ask
@@ -102,16 +172,27 @@ async def answering(connection: Connection, timeout: float) -> AsyncIterator[Non
         yield
     except LockNotAvailable as error:
         raise LockHeld(f"PostgreSQL refused: {error}") from error
-    except OperationalError as error:
-        raise BackendUnavailable(f"PostgreSQL is lost, or did not answer in {timeout:g} s: {error}") from error
+    except ReadOnlySqlTransaction as error:
+        # The primary has become a standby: the next connection may find the new one.
+        await connection.close()
+        raise BackendUnavailable(f"PostgreSQL takes no writes: {error}") from error
     except _NOT_SET_UP as error:
-        raise BackendUnavailable(f"PostgreSQL refused: {error.diag.message_primary}: {_HOW_TO_SET_UP}") from error
+        raise Refusal(f"PostgreSQL refused: {error.diag.message_primary}: {_HOW_TO_SET_UP}") from error
     except (Error, OSError) as error:
-        raise BackendUnavailable(f"PostgreSQL refused: {error}") from error
+        if connection.closed or _is_of_connection(error):
+            raise BackendUnavailable(f"PostgreSQL is lost, or did not answer in {timeout:g} s: {error}") from error
+        raise Refusal(f"PostgreSQL refused: {error}") from error
     finally:
         late.cancel()
 
 
-def _cut(connection: Connection) -> None:
+def _is_of_connection(error: Error | OSError) -> bool:
+    if isinstance(error, OperationalError):
+        # The server ends connections with an error of class 57P; what it has a number for besides is a statement's.
+        return error.sqlstate is None or error.sqlstate.startswith("57P")
+    return isinstance(error, (InterfaceError, OSError))
+
+
+def _cut(connection: Psycopg) -> None:
     with suppress(Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as copy:
         copy.shutdown(socket.SHUT_RDWR)

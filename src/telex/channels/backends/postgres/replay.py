@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from telex.channels.events import Event, Past, Position
 
-__all__ = ("past_of",)
+__all__ = ("Row", "completed", "parts_of", "past_of")
 
 _HOURS: Final = 10**12
 """What is below is an hour, where a channel stands of which nothing is known. What is above is an event."""
@@ -19,13 +19,57 @@ _GOOD_HOURS: Final = 24
 """For so long nothing that came after an hour can have been forgotten since."""
 
 
-def past_of(channel: str, rows: Sequence[tuple[Any, ...]], since: Position | None) -> Past:
-    """What :attr:`Statements.history` gave. Each row has the head; the only one may have no event."""
-    epoch, last = rows[0][:2]
+_PART_BYTES: Final = 262_144
+
+
+class Row(NamedTuple):
+    """A row of :attr:`Statements.history`: the channel's head, and an event unless it is the only row and has none.
+
+    ``data`` is missing where it would be too much for one answer.
+    """
+
+    epoch: str
+    last: int
+    number: int | None
+    previous: int | None
+    data: bytes | None
+    size: int | None
+
+
+def parts_of(rows: Iterable[Row]) -> Iterator[list[int]]:
+    """The numbers of the events whose data is missing, in parts that are not too much for one answer."""
+    part: list[int] = []
+    size = 0
+    for row in rows:
+        if row.number is not None and row.data is None:
+            if part and size + (row.size or 0) > _PART_BYTES:
+                yield part
+                part, size = [], 0
+            part.append(row.number)
+            size += row.size or 0
+    if part:
+        yield part
+
+
+def completed(rows: Sequence[Row], found: Mapping[int, bytes]) -> Sequence[Row]:
+    """The rows with the data that was missing, as far as it was there to be found: the oldest go first."""
+    whole: list[Row] = []
+    for row in rows:
+        data = found.get(row.number) if row.number is not None and row.data is None else row.data
+        if row.number is not None and data is None:
+            whole.clear()
+        else:
+            whole.append(row._replace(data=data))
+    return whole or [rows[-1]._replace(number=None)]
+
+
+def past_of(channel: str, rows: Sequence[Row], since: Position | None) -> Past:
+    """What the rows say: the events after ``since``, if none of them is missing."""
+    epoch, last = rows[0].epoch, rows[0].last
     events = tuple(
-        Event(channel, data, Position(epoch, number), previous)
-        for _, _, number, previous, data in rows
-        if number is not None
+        Event(channel, row.data, Position(epoch, row.number), row.previous)
+        for row in rows
+        if row.number is not None and row.data is not None
     )
     head = Position(epoch, last)
     if since is None:

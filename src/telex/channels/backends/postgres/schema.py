@@ -142,6 +142,13 @@ BEGIN
     );
 END $$;
 
+-- Without these a literal would be read as the notation of a bytea, in which a backslash is not itself.
+CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data text, size integer, seconds float8) RETURNS void
+LANGUAGE sql AS $$ SELECT telex_publish(of_channel, convert_to(of_data, 'UTF8'), size, seconds) $$;
+
+CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data jsonb, size integer, seconds float8) RETURNS void
+LANGUAGE sql AS $$ SELECT telex_publish(of_channel, convert_to(of_data::text, 'UTF8'), size, seconds) $$;
+
 CREATE OR REPLACE FUNCTION telex_sweep() RETURNS void
 LANGUAGE sql AS $$
     -- What a publisher holds just now is not old, or will be found the next time.
@@ -170,6 +177,7 @@ BEGIN
     -- Whoever calls them, and whatever its search path is when it commits.
     FOREACH made IN ARRAY ARRAY[
         'telex_send(text, bytea, integer, float8)', 'telex_publish(text, bytea, integer, float8)',
+        'telex_publish(text, text, integer, float8)', 'telex_publish(text, jsonb, integer, float8)',
         'telex_send_staged()', 'telex_sweep()'
     ]::regprocedure[] LOOP
         EXECUTE format('ALTER FUNCTION %s SET search_path = %I, pg_temp', made, current_schema());
@@ -201,12 +209,16 @@ class Statements:
         " LEFT JOIN telex_channels AS c USING (channel)"
     )
     history: str = (
-        f"SELECT {_STANDS}, e.id, e.previous, e.data FROM (SELECT %s::text AS channel) AS asked"  # noqa: S608 - of constants
+        f"SELECT {_STANDS}, e.id, e.previous,"  # noqa: S608 - of constants
+        " CASE WHEN sum(e.size) OVER (ORDER BY e.id DESC) <= 262144 THEN e.data END, e.size"
+        " FROM (SELECT %s::text AS channel) AS asked"
         " LEFT JOIN telex_channels AS c USING (channel) LEFT JOIN LATERAL ("
-        " SELECT id, previous, data FROM telex_events WHERE channel = asked.channel AND id > %s::bigint"
+        " SELECT id, previous, data, octet_length(data) AS size FROM telex_events"
+        " WHERE channel = asked.channel AND id > %s::bigint"
         " AND id > (greatest(extract(epoch FROM now()) - %s::float8, 0) * 1000000)::bigint ORDER BY id DESC LIMIT %s"
         ") AS e ON true ORDER BY e.id"
     )
+    values: str = "SELECT id, data FROM telex_events WHERE channel = %s AND id = ANY(%s)"
     sweep: str = "SELECT telex_sweep()"
     value: str = "SELECT data FROM telex_values WHERE id = %s"
     kept_value: str = "SELECT data FROM telex_events WHERE channel = %s AND id = %s"

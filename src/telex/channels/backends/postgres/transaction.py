@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from telex.exceptions import ChannelsException, MissingDependencyException
 
@@ -23,13 +23,23 @@ class _Dialect(Protocol):
     def driver(self) -> str: ...
 
 
+@runtime_checkable
 class _SqlalchemyConnection(Protocol):
-    """SQLAlchemy is not imported: who uses it has done so."""
+    """A ``Connection`` or ``AsyncConnection`` of SQLAlchemy's, which is not imported: who uses it has done so."""
 
     @property
     def dialect(self) -> _Dialect: ...
 
     def exec_driver_sql(self, statement: str, parameters: tuple[object, ...], /) -> object: ...
+
+
+@runtime_checkable
+class _SqlalchemySession(Protocol):
+    """A ``Session``, ``AsyncSession`` or a scoped one."""
+
+    def connection(self) -> object: ...
+
+    def get_bind(self) -> object: ...
 
 
 async def execute_in(transaction: object, statement: str, parameters: Sequence[object]) -> None:
@@ -48,23 +58,18 @@ async def execute_in(transaction: object, statement: str, parameters: Sequence[o
 
 
 async def _sqlalchemy_connection(transaction: object) -> _SqlalchemyConnection:
-    found: Any = transaction
-    if _is_of_sqlalchemy(found) and not hasattr(found, "exec_driver_sql") and hasattr(found, "connection"):
+    found: object = transaction
+    if not isinstance(found, _SqlalchemyConnection) and isinstance(found, _SqlalchemySession):
         found = await _result(found.connection())
-    if not _is_of_sqlalchemy(found) or not hasattr(found, "exec_driver_sql"):
+    if not isinstance(found, _SqlalchemyConnection):
         raise _refusal(_name_of(transaction))
-    connection: _SqlalchemyConnection = found
-    if connection.dialect.driver != "psycopg":
-        raise _refusal(f"{_name_of(transaction)} over {connection.dialect.driver}")
-    return connection
+    if found.dialect.driver != "psycopg":
+        raise _refusal(f"{_name_of(transaction)} over {found.dialect.driver}")
+    return found
 
 
 async def _result(done: object | Awaitable[object]) -> object:
     return await done if inspect.isawaitable(done) else done
-
-
-def _is_of_sqlalchemy(value: object) -> bool:
-    return any(each.__module__.partition(".")[0] == "sqlalchemy" for each in type(value).__mro__)
 
 
 def _refusal(what: str) -> ChannelsException:

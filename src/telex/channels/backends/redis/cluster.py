@@ -30,9 +30,17 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Connection
 from redis.exceptions import NoScriptError
 
-from telex.channels.backends.base import Listener, OnDemand, Sink
-from telex.channels.backends.redis.connection import REDIRECTED, Link
-from telex.channels.backends.redis.single import HISTORY, PUBLISH, Command, RedisBackend, evaluated, read_event, tagged
+from telex.channels.backends.base import Listener, OnDemand, Refusal, Sink
+from telex.channels.backends.redis.connection import REDIRECTED, Command, RedisConnection
+from telex.channels.backends.redis.single import (
+    HISTORY,
+    PUBLISH,
+    FollowedLogs,
+    RedisBackend,
+    evaluated,
+    read_event,
+    tagged,
+)
 from telex.channels.backends.redis.slots import Address, Node, Slots
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
@@ -76,23 +84,31 @@ class _ClusterListener(Listener):
     def __init__(self, backend: RedisClusterBackend, sink: Sink) -> None:
         self._backend = backend
         self._sink = sink
-        self._links: dict[Address, Link] = {}
+        self._links: dict[Address, RedisConnection] = {}
         self._homes: dict[bytes, Node] = {}
         self._leaving: set[bytes] = set()
+        self._kept = FollowedLogs(backend, sink)
 
     async def subscribe(self, topics: Collection[TopicName]) -> None:
-        names = [self._backend.shard_name(topic.name) for topic in topics]
-        heard: set[bytes] = set()
+        names = {self._backend.shard_name(topic.name): topic for topic in topics}
+        settled: set[bytes] = set()
         for address, answers in (await self._ask_for(names)).items():
-            heard.update(await self._confirmed(address, answers))
-        refused = [name for name in names if name not in heard]
-        if refused:
+            settled.update(await self._confirmed(address, answers))
+            for name, answer in answers.items():
+                if isinstance(refusal := _failure_of(answer), Refusal):
+                    settled.add(name)
+                    self._homes.pop(name, None)
+                    self._sink.refused(names[name], refusal)
+        for topic in topics:
+            self._kept.add(topic)
+        homeless = [name for name in names if name not in settled]
+        if homeless:
             # Their slot is on its way, or its node away. The others are heard; these come again.
-            for name in refused:
+            for name in homeless:
                 self._homes.pop(name, None)
             self._backend.slots.forget()
             await asyncio.sleep(PAUSE_SECONDS)
-            self._sink.dropped([TopicName(self._backend.channel_name(name)) for name in refused])
+            self._sink.dropped([names[name] for name in homeless])
 
     async def _ask_for(self, names: Iterable[bytes]) -> dict[Address, dict[bytes, asyncio.Future[object]]]:
         """Ask the node of each name to be heard there; gives the answers to come, without those of nodes away."""
@@ -106,7 +122,7 @@ class _ClusterListener(Listener):
                 link = await self._link_to(node.address)
                 # From here on the node may end the subscription: it has to be known by then.
                 self._homes[name] = node
-                [answer] = await link.send(b"SSUBSCRIBE", name)
+                [answer] = link.send((b"SSUBSCRIBE", name))
             except BackendUnavailable:
                 away.add(node)
             else:
@@ -117,7 +133,7 @@ class _ClusterListener(Listener):
         """Wait for the answers of one node; gives the names that are heard there."""
         with suppress(BackendUnavailable, *REDIRECTED):
             await self._links[address].answers(answers.values())
-        heard = [name for name, answer in answers.items() if _is_confirmed(answer)]
+        heard = [name for name, answer in answers.items() if answer.done() and _failure_of(answer) is None]
         # A replica confirms as well, but hears of what its primary gets only by the way. Asked afterwards, as whoever
         # stops being a primary ends the subscriptions that it has by then.
         if heard and not await self._backend.is_primary(address):
@@ -126,6 +142,7 @@ class _ClusterListener(Listener):
         return heard
 
     async def unsubscribe(self, topics: Collection[TopicName]) -> None:
+        self._kept.discard(topics)
         leaving: dict[Address, list[bytes]] = {}
         for topic in topics:
             name = self._backend.shard_name(topic.name)
@@ -140,12 +157,14 @@ class _ClusterListener(Listener):
         self._leaving.update(names)
         # A node that is gone has taken the subscriptions with it; what else it had is dropped by its link.
         with suppress(BackendUnavailable, *REDIRECTED):
-            await link.answers([future for name in names for future in await link.send(b"SUNSUBSCRIBE", name)])
+            await link.call(*((b"SUNSUBSCRIBE", name) for name in names))
         self._leaving.difference_update(names)
 
     async def ping(self) -> None:
         # A node that does not answer drops its own channels.
-        await asyncio.gather(*(link.call(b"PING") for link in self._links.values()), return_exceptions=True)
+        await asyncio.gather(*(link.call((b"PING",)) for link in self._links.values()), return_exceptions=True)
+        with suppress(BackendUnavailable):
+            await self._kept.touch()
 
     async def leave_old_homes(self) -> None:
         """Go over to the new nodes of slots whose old node has not said that they have moved."""
@@ -168,13 +187,13 @@ class _ClusterListener(Listener):
                 del self._links[address]
                 await link.close()
 
-    async def _link_to(self, address: Address) -> Link:
+    async def _link_to(self, address: Address) -> RedisConnection:
         link = self._links.get(address)
         if link is not None and not link.is_closed:
             return link
         await self._clear_away()
         connection, hear, lose = self._backend.connection_to(address), self._hear, self._lose
-        link = Link(connection, self._backend.timeout, partial(hear, address), partial(lose, address))
+        link = RedisConnection(connection, self._backend.timeout, partial(hear, address), partial(lose, address))
         await link.open()
         self._links[address] = link
         return link
@@ -229,11 +248,15 @@ class RedisClusterBackend(RedisBackend):
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
         first, seeds = _read_url(url)
         super().__init__(first, prefix=prefix, timeout=timeout)
-        self.timeout = timeout
         self.slots: Slots = Slots(seeds, self._link_to)
-        self._nodes: dict[Address, OnDemand[Link]] = {}
+        self._nodes: dict[Address, OnDemand[RedisConnection]] = {}
         self._listeners: set[_ClusterListener] = set()
         self._watcher: asyncio.Task[None] | None = None
+        self._reaches_all = True
+
+    @property
+    def can_publish(self) -> bool:
+        return self._reaches_all and all(node.is_open for node in self._nodes.values())
 
     async def open(self) -> None:
         try:
@@ -251,7 +274,7 @@ class RedisClusterBackend(RedisBackend):
                 await self._look_around()
             except BackendUnavailable:
                 # Whoever needs a node now is told by itself.
-                pass
+                self._reaches_all = False
             except Exception:
                 logger.exception("the map of the cluster's slots cannot be read")
 
@@ -260,6 +283,16 @@ class RedisClusterBackend(RedisBackend):
         await self.slots.refresh()
         for listener in tuple(self._listeners):
             await listener.leave_old_homes()
+        owners = set(await self.slots.load())
+        pings = (self._ping(owner.address) for owner in owners if owner is not None)
+        self._reaches_all = None not in owners and all(await asyncio.gather(*pings))
+
+    async def _ping(self, address: Address) -> bool:
+        try:
+            await (await self._link_to(address)).call((b"PING",))
+        except BackendUnavailable:
+            return False
+        return True
 
     async def _reach_a_node(self) -> None:
         """Find out at the start whether nodes answer where the cluster says that they are, not only where the URL does.
@@ -315,11 +348,11 @@ class RedisClusterBackend(RedisBackend):
 
     def shard_name(self, channel: str) -> bytes:
         """The shard channel of ``channel``."""
-        return tagged(self._prefix, channel)
+        return tagged(self.prefix, channel)
 
     def channel_name(self, shard: bytes) -> str:
         """The channel of the shard channel ``shard``."""
-        return shard[len(self._prefix) + 2 : -1].decode()
+        return shard[len(self.prefix) + 2 : -1].decode()
 
     def _topic_name(self, channel: str) -> bytes:
         return self.shard_name(channel)
@@ -332,8 +365,7 @@ class RedisClusterBackend(RedisBackend):
     async def is_primary(self, address: Address) -> bool:
         """Whether a node has slots of its own, as far as it knows; no if it does not answer."""
         try:
-            link = await self._link_to(address)
-            [info] = await link.call(b"INFO", b"replication")
+            [info] = await (await self._link_to(address)).call((b"INFO", b"replication"))
         except BackendUnavailable:
             return False
         return b"role:master" in cast("bytes", info)
@@ -344,7 +376,7 @@ class RedisClusterBackend(RedisBackend):
         connection.host, connection.port = address
         return connection
 
-    async def _link_to(self, address: Address) -> Link:
+    async def _link_to(self, address: Address) -> RedisConnection:
         if address not in self._nodes:
             self._nodes[address] = OnDemand(lambda: self._connect(self.connection_to(address)))
         return await self._nodes[address].get()
@@ -364,7 +396,7 @@ class RedisClusterBackend(RedisBackend):
                     raise BackendUnavailable(f"no node of the cluster has the slot of {channel!r}")
                 link = await self._link_to(owner.address)
                 try:
-                    [answer] = await link.call(*command)
+                    [answer] = await link.call(command)
                 except NoScriptError:
                     await self._load_scripts(link)
                 except REDIRECTED:
@@ -392,8 +424,8 @@ class RedisClusterBackend(RedisBackend):
             raise BackendUnavailable(f"a channel had no node of the cluster for {2 * self.timeout:g} s") from error
 
 
-def _is_confirmed(answer: asyncio.Future[object]) -> bool:
-    return answer.done() and not answer.cancelled() and answer.exception() is None
+def _failure_of(answer: asyncio.Future[object]) -> BaseException | None:
+    return answer.exception() if answer.done() and not answer.cancelled() else None
 
 
 def _read_url(url: str) -> tuple[str, list[Address]]:

@@ -6,28 +6,37 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import Final
+from itertools import repeat
+from typing import Final, TypeAlias, cast
 
 from redis.asyncio import Connection
 from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
 
+from telex.channels.backends.base import Refusal
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.exceptions import BackendUnavailable
 
-__all__ = ("REDIRECTED", "Link")
+__all__ = ("REDIRECTED", "Command", "Demoted", "RedisConnection")
+
+Command: TypeAlias = tuple[str | bytes | int, ...]
 
 REDIRECTED: Final = (AskError, TryAgainError, ClusterDownError)
 """What a node of a cluster answers when it did nothing: the channel is elsewhere (MOVED and ASK), or nowhere yet."""
 
+_NOT_PRIMARY: Final = ("READONLY", "MASTERDOWN")
+"""In the errors of a server that was demoted: all that it is asked from here on is asked in vain."""
 
-SMALL: Final = 16_384
-"""Bytes of a command that the socket takes at once, unless something waits before it."""
+
+class Demoted(BackendUnavailable):
+    """The server is a replica: what is published there reaches few, and what is written there is refused."""
 
 
-class Link:
+class RedisConnection:
     """One connection on which commands are sent without waiting for each other, and answered in order.
 
-    A subscribing connection also hears what nobody asked for; ``on_message`` says whether a reply is of that kind.
+    It is given up when nothing is answered or taken for ``timeout`` seconds while something waits, whether or not the
+    callers still wait. A subscribing connection also hears what nobody asked for; ``on_message`` says whether a reply
+    is of that kind.
     """
 
     def __init__(
@@ -41,10 +50,13 @@ class Link:
         self._timeout = timeout
         self._on_message = on_message
         self._on_lost = on_lost
-        self._waiting: deque[asyncio.Future[object]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[object], float]] = deque()
+        self._unsent: list[bytes] = []
+        self._has_unsent = asyncio.Event()
+        self._progress = -math.inf
+        self._alarm: asyncio.TimerHandle | None = None
         self._failure: BackendUnavailable | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._writers: set[asyncio.Task[None]] = set()
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def is_closed(self) -> bool:
@@ -64,93 +76,109 @@ class Link:
         except BaseException:
             await self._connection.disconnect(nowait=True)
             raise
-        self._reader = asyncio.create_task(self._read(), name="telex.channels.redis")
+        self._tasks = [
+            asyncio.create_task(self._read(), name="telex.channels.redis"),
+            asyncio.create_task(self._write(), name="telex.channels.redis.write"),
+        ]
 
     async def close(self) -> None:
         """Disconnect."""
+        # What a server that is lost did not take is forgotten: closing would wait for that, maybe for ever.
+        if self._failure is not None or self._waiting:
+            self._abort()
+        self.fail("the connection was closed")
         try:
-            tasks = [*self._writers] if self._reader is None else [self._reader, *self._writers]
-            for task in tasks:
+            for task in self._tasks:
                 task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
+            if self._tasks:
+                await asyncio.wait(self._tasks)
         finally:
             # Also for whoever is cancelled while it waits: nobody else would.
-            self._abort()
             await self._connection.disconnect(nowait=True)
 
     def _abort(self) -> None:
-        """Forget what a server that is lost did not take: closing would wait for that, maybe for ever."""
+        # Private: redis-py closes its transport, which waits for what is unsent, and has no public way to abort it.
         writer = getattr(self._connection, "_writer", None)
-        if self._failure is not None and writer is not None:
+        if writer is not None:
             writer.transport.abort()
 
-    async def send(self, *command: str | bytes | int, replies: int = 1) -> list[asyncio.Future[object]]:
-        """Send one command; gives a future for each of its replies.
+    def send(self, *commands: Command) -> list[asyncio.Future[object]]:
+        """Send commands; gives a future for the reply of each.
 
         :raises BackendUnavailable: the connection is lost.
         """
         if self._failure is not None:
             raise BackendUnavailable(self._failure.detail)
         loop = asyncio.get_running_loop()
-        futures = [loop.create_future() for _ in range(replies)]
-        self._waiting.extend(futures)
-        packed = self._connection.pack_command(*command)
-        try:
-            async with asyncio.timeout(self._timeout):
-                if self._writers or sum(map(len, packed)) > SMALL:
-                    await asyncio.shield(self._writer_of(packed))
-                else:
-                    await self._write(packed)
-        except TimeoutError as error:
-            self._fail(TimeoutError(f"it has taken no data for {self._timeout:g} s"))
-            raise BackendUnavailable(f"Redis has taken no data for {self._timeout:g} s") from error
-        except (RedisError, OSError) as error:
-            self._fail(error)
-            raise BackendUnavailable(f"Redis is lost: {error}") from error
+        futures: list[asyncio.Future[object]] = [loop.create_future() for _ in commands]
+        late_at = loop.time() + self._timeout
+        self._waiting.extend(zip(futures, repeat(late_at)))
+        # Written by a task of the connection's: a caller that is cancelled takes nothing with it.
+        self._unsent += self._connection.pack_commands(commands)
+        self._has_unsent.set()
+        if self._alarm is None:
+            self._alarm = loop.call_at(late_at, self._check)
         return futures
 
-    async def _write(self, packed: list[bytes]) -> None:
-        await self._connection.send_packed_command(packed, check_health=False)
-
-    def _writer_of(self, packed: list[bytes]) -> asyncio.Task[None]:
-        """What has to wait is written by a task of the link's: a caller that is cancelled takes nothing with it.
-
-        Else the client library would end the connection that others publish by.
-        """
-        writer = asyncio.create_task(self._write(packed), name="telex.channels.redis.write")
-        self._writers.add(writer)
-        writer.add_done_callback(self._written)
-        return writer
-
-    def _written(self, writer: asyncio.Task[None]) -> None:
-        self._writers.discard(writer)
-        if not writer.cancelled() and (error := writer.exception()) is not None:
-            self._fail(error)
+    def _check(self) -> None:
+        """See by our own clock whether the server still answers, or takes what it is sent."""
+        self._alarm = None
+        if not self._waiting:
+            return
+        loop = asyncio.get_running_loop()
+        late_at = max(self._waiting[0][1], self._progress + self._timeout)
+        if loop.time() < late_at:
+            self._alarm = loop.call_at(late_at, self._check)
+        else:
+            self.fail(f"no answer in {self._timeout:g} s")
 
     async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
         """Wait for replies.
 
-        :raises BackendUnavailable: they do not come, or one is an error.
+        :raises Refusal: one is an error.
+        :raises BackendUnavailable: they do not come.
         :raises ResponseError: one says that the command did nothing: the script is not loaded, or :data:`REDIRECTED`.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                outcomes = await asyncio.gather(*futures, return_exceptions=True)
-        except TimeoutError as error:
-            self._fail(TimeoutError(f"no answer in {self._timeout:g} s"))
-            raise BackendUnavailable(f"Redis did not answer in {self._timeout:g} s") from error
+        if len(futures) == 1:
+            return [await next(iter(futures))]
+        outcomes = await asyncio.gather(*futures, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         return outcomes
 
-    async def call(self, *command: str | bytes | int, replies: int = 1) -> list[object]:
-        """Send one command and wait for its replies.
+    async def call(self, *commands: Command) -> list[object]:
+        """Send commands and wait for their replies.
 
         :raises BackendUnavailable: as above.
         """
-        return await self.answers(await self.send(*command, replies=replies))
+        return await self.answers(self.send(*commands))
+
+    async def ping(self) -> None:
+        """Ask whether the server is there, and still a primary: a demoted one goes on taking publishes.
+
+        :raises BackendUnavailable: it is not.
+        """
+        try:
+            [info] = await self.call((b"INFO", b"replication"))
+        except Refusal:
+            # Permissions: at least it answers.
+            return
+        if b"role:master" not in cast("bytes", info):
+            error = Demoted("the server is a replica of another one, or has become one: connect to the primary")
+            self.fail(error)
+            raise error
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._has_unsent.wait()
+                self._has_unsent.clear()
+                packed, self._unsent = self._unsent, []
+                await self._connection.send_packed_command(packed, check_health=False)
+                self._progress = asyncio.get_running_loop().time()
+        except Exception as error:
+            self.fail(error)
 
     async def _read(self) -> None:
         budget = YieldBudget()
@@ -166,34 +194,40 @@ class Link:
                 if budget.is_spent():
                     # Reading what has arrived already never waits.
                     await budget.renew()
-        except asyncio.CancelledError:
-            self._fail(ConnectionError("the connection was closed"))
-            raise
         except Exception as error:
-            self._fail(error)
+            self.fail(error)
 
     def _take(self, reply: object) -> None:
         if self._on_message is not None and isinstance(reply, list) and self._on_message(reply):
             return
-        future = self._waiting.popleft()
+        future, _ = self._waiting.popleft()
+        self._progress = asyncio.get_running_loop().time()
+        if isinstance(reply, ResponseError) and not isinstance(reply, (NoScriptError, *REDIRECTED)):
+            is_demoted = any(word in str(reply) for word in _NOT_PRIMARY)
+            reply = (Demoted if is_demoted else Refusal)(f"Redis refused: {reply}")
+            if isinstance(reply, Demoted):
+                self.fail(reply)
         if future.done():
             return
-        if isinstance(reply, (NoScriptError, *REDIRECTED)):
+        if isinstance(reply, Exception):
             future.set_exception(reply)
-        elif isinstance(reply, ResponseError):
-            future.set_exception(BackendUnavailable(f"Redis refused: {reply}"))
+            # Whoever waited may have been cancelled; nobody needs to look.
+            future.exception()
         else:
             future.set_result(reply)
 
-    def _fail(self, error: BaseException) -> None:
+    def fail(self, reason: object) -> None:
+        """Give the connection up: who waits for an answer is told, and so is ``on_lost``."""
         if self._failure is not None:
             return
-        self._failure = BackendUnavailable(f"Redis is lost: {error}")
-        for future in self._waiting:
+        self._failure = reason if isinstance(reason, Demoted) else BackendUnavailable(f"Redis is lost: {reason}")
+        for future, _ in self._waiting:
             if not future.done():
                 future.set_exception(BackendUnavailable(self._failure.detail))
-                # Whoever waited may have been cancelled; nobody needs to look.
                 future.exception()
         self._waiting.clear()
+        self._unsent.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
         if self._on_lost is not None:
             self._on_lost(self._failure)

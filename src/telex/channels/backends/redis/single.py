@@ -24,29 +24,32 @@ import hashlib
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from itertools import compress
-from typing import ClassVar, Final, TypeAlias, cast
+from typing import ClassVar, Final, NamedTuple, cast
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from redis.asyncio import Connection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, RedisError
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
-from telex.channels.backends.redis.connection import Link
+from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Refusal, Sink
+from telex.channels.backends.redis.connection import Command, Demoted, RedisConnection
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
-from telex.exceptions import ChannelsException
+from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
 __all__ = ("RedisBackend",)
 
-Command: TypeAlias = tuple[str | bytes | int, ...]
-
 META_SECONDS: Final = 86_400
 """A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
+
+TOUCH_SECONDS: Final = META_SECONDS / 4
+TOUCHED_AT_ONCE: Final = 256
 
 _OPEN_LOG: Final = """
 local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
@@ -60,7 +63,8 @@ if meta[1] ~= reign then
   redis.call('HSET', KEYS[2], 'reign', reign, 'epoch', meta[2], 'offset', meta[3])
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
-local now = redis.call('TIME')[1]
+local time = redis.call('TIME')
+local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 """
 
 PUBLISH: Final = (
@@ -77,36 +81,94 @@ return offset
 HISTORY: Final = (
     _OPEN_LOG
     + """
-local events = {}
-if ARGV[3] ~= '' then
-  events = redis.call('XRANGE', KEYS[1], '(' .. ARGV[3] .. '-0', '+')
-elseif ARGV[4] ~= '0' then
-  events = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', ARGV[4])
+local command, after, last = 'XRANGE', ARGV[3], '+'
+if ARGV[4] == '1' then
+  command, last = 'XREVRANGE', '-'
+end
+local wanted, bytes, events = tonumber(ARGV[5]), 0, {}
+while #events < wanted and bytes < 262144 do
+  local page = redis.call(command, KEYS[1], after, last, 'COUNT', math.min(8, wanted - #events))
+  if #page == 0 then
+    break
+  end
+  for _, entry in ipairs(page) do
+    events[#events + 1] = entry
+    bytes = bytes + #entry[2][4]
+  end
+  after = '(' .. page[#page][1]
 end
 return {meta[2], meta[3], now, events}
 """
 )
+"""A page of the log, forwards or backwards: so many events, or so many bytes and a few events."""
+
+
+_OURS: Final = {"protocol", "socket_timeout", "socket_connect_timeout"}
 
 
 class _RedisListener(Listener):
-    def __init__(self, link: Link, prefix: bytes) -> None:
-        self._link = link
-        self._prefix = prefix
+    def __init__(self, backend: RedisBackend, connection: RedisConnection, sink: Sink) -> None:
+        self._connection = connection
+        self._sink = sink
+        self._prefix = backend.prefix
+        self._kept = FollowedLogs(backend, sink)
 
     async def subscribe(self, topics: Collection[TopicName]) -> None:
-        await self._all(b"SUBSCRIBE", b"PSUBSCRIBE", topics)
+        answers = self._send(b"SUBSCRIBE", b"PSUBSCRIBE", topics)
+        # Each has its answer: one that is refused is none of the others' business.
+        for topic, outcome in zip(topics, await asyncio.gather(*answers, return_exceptions=True), strict=True):
+            if isinstance(outcome, Refusal):
+                self._sink.refused(topic, outcome)
+            elif isinstance(outcome, BaseException):
+                raise outcome
+            else:
+                self._kept.add(topic)
 
     async def unsubscribe(self, topics: Collection[TopicName]) -> None:
-        await self._all(b"UNSUBSCRIBE", b"PUNSUBSCRIBE", topics)
+        self._kept.discard(topics)
+        await self._connection.answers(self._send(b"UNSUBSCRIBE", b"PUNSUBSCRIBE", topics))
 
     async def ping(self) -> None:
-        await self._link.call(b"PING")
+        await self._connection.call((b"PING",))
+        await self._kept.touch()
 
-    async def _all(self, for_channels: bytes, for_patterns: bytes, topics: Collection[TopicName]) -> None:
-        for command, wanted in ((for_channels, False), (for_patterns, True)):
-            names = [_broker_name(self._prefix, topic) for topic in topics if topic.is_pattern is wanted]
-            if names:
-                await self._link.call(command, *names, replies=len(names))
+    def _send(
+        self, for_channel: bytes, for_pattern: bytes, topics: Collection[TopicName]
+    ) -> list[asyncio.Future[object]]:
+        return self._connection.send(
+            *((for_pattern if topic.is_pattern else for_channel, _broker_name(self._prefix, topic)) for topic in topics)
+        )
+
+
+class FollowedLogs:
+    """The channels with history that a listener hears: their epochs must not end while they are quiet."""
+
+    def __init__(self, backend: ChannelsBackend, sink: Sink) -> None:
+        self._backend = backend
+        self._sink = sink
+        self._channels: set[str] = set()
+        self._touched = time.monotonic()
+
+    def add(self, topic: TopicName) -> None:
+        """A topic is heard, perhaps a channel with history."""
+        if not topic.is_pattern and self._sink.keep_for(topic.name) is not None:
+            self._channels.add(topic.name)
+
+    def discard(self, topics: Iterable[TopicName]) -> None:
+        """They are not heard any more."""
+        self._channels.difference_update(topic.name for topic in topics)
+
+    async def touch(self) -> None:
+        """Have the server keep the epochs for longer, if it is time.
+
+        :raises BackendUnavailable: it does not answer.
+        """
+        if time.monotonic() - self._touched < TOUCH_SECONDS:
+            return
+        self._touched = time.monotonic()
+        targets = [(name, keep) for name in self._channels if (keep := self._sink.keep_for(name)) is not None]
+        for start in range(0, len(targets), TOUCHED_AT_ONCE):
+            await self._backend.positions(targets[start : start + TOUCHED_AT_ONCE])
 
 
 class RedisBackend(ChannelsBackend):
@@ -124,43 +186,39 @@ class RedisBackend(ChannelsBackend):
     scripts: ClassVar[tuple[str, ...]] = (PUBLISH, HISTORY)
 
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
-        self._prefix = prefix.encode()
-        self._timeout = timeout
-        # Versions of redis-py before 6 check who signed a certificate, but not whom it names.
-        verified = {"ssl_check_hostname": True} if url.startswith("rediss:") else {}
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            socket_timeout=None,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 0),
-            **verified,
-        )
-        self._new_connection = cast("Callable[[], Connection]", pool.make_connection)
+        self.prefix: bytes = prefix.encode()
+        self.timeout = timeout
+        self._new_connection = _connections_to(url, timeout)
         self._publishing = OnDemand(lambda: self._connect(self._new_connection()))
+        # Crowds that read the past must not keep publishers waiting.
+        self._reading = OnDemand(lambda: self._connect(self._new_connection()))
+        self._hearing: set[RedisConnection] = set()
 
     async def open(self) -> None:
-        await self._publishing.get()
+        await self._publishing.watch()
 
     async def close(self) -> None:
         await self._publishing.close()
+        await self._reading.close()
+
+    @property
+    def can_publish(self) -> bool:
+        return self._publishing.is_open
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
-        link = await self._publishing.get()
-        futures: list[asyncio.Future[object]] = []
-        for target in targets:
-            futures += await link.send(*self._publication(target, data))
+        connection = await self._publishing.get()
+        futures = connection.send(*(self._publication(target, data) for target in targets))
         try:
-            await link.answers(futures)
+            await connection.answers(futures)
         except NoScriptError:
             # Somebody flushed the server's scripts: load them again, and send again what did nothing.
-            await self._load_scripts(link)
+            await self._load_scripts(connection)
             undone = [isinstance(future.exception(), NoScriptError) for future in futures]
             await self.publish(list(compress(targets, undone)), data)
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
-        start = len(self._prefix)
+        start = len(self.prefix)
 
         def hear(reply: list[bytes]) -> bool:
             if reply[0] not in {b"message", b"pmessage"}:
@@ -170,66 +228,99 @@ class RedisBackend(ChannelsBackend):
             sink.deliver(read_event(channel, reply[-1]), pattern)
             return True
 
-        link = Link(self._new_connection(), self._timeout, hear, sink.lost)
-        await link.open()
+        connection = RedisConnection(self._new_connection(), self.timeout, hear, sink.lost)
+        await connection.open()
+        self._hearing.add(connection)
         try:
-            yield _RedisListener(link, self._prefix)
+            await connection.ping()
+            yield _RedisListener(self, connection, sink)
         finally:
-            await link.close()
+            self._hearing.discard(connection)
+            await connection.close()
 
     async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
-        heads = await asyncio.gather(*(self._read(channel, keep, "", 0) for channel, keep in targets))
+        pages = await asyncio.gather(
+            *(self._read(channel, keep, "+", 0) for channel, keep in targets), return_exceptions=True
+        )
+        for page in pages:
+            if isinstance(page, BaseException):
+                raise page
         return {
-            channel: Position(epoch, offset) for (channel, _), (epoch, offset, _, _) in zip(targets, heads, strict=True)
+            channel: page.head
+            for (channel, _), page in zip(targets, pages, strict=True)
+            if not isinstance(page, BaseException)
         }
 
     async def history(
         self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
     ) -> Past:
-        wanted = keep.size if limit is None else min(limit, keep.size)
-        asked = "" if since is None else str(since.offset)
-        epoch, offset, now, entries = await self._read(channel, keep, asked, wanted)
-        head = Position(epoch, offset)
         if since is None:
-            entries.reverse()
-        events = tuple(
-            Event(channel, fields[3], Position(epoch, number), number - 1)
-            for entry_id, fields in entries
-            if int(fields[1]) > now - keep.seconds
-            for number in (int(entry_id.partition(b"-")[0]),)
-        )
-        if since is None:
-            return Past(events, head, complete=True)
-        whole = since.epoch == epoch and since.offset + len(events) == offset
-        return Past(events if whole else (), head, complete=whole)
+            wanted = keep.size if limit is None else min(limit, keep.size)
+            return await self._last(channel, keep, wanted)
+        return await self._after(channel, keep, since)
+
+    async def _last(self, channel: str, keep: Keep, wanted: int) -> Past:
+        found: list[tuple[int, bytes]] = []
+        page = first = await self._read(channel, keep, "+", wanted, backwards=True)
+        while page.entries and page.head.epoch == first.head.epoch:
+            found += page.entries
+            if page.ends_in is None or len(found) >= wanted:
+                break
+            page = await self._read(channel, keep, f"({page.ends_in}-0", wanted - len(found), backwards=True)
+        return Past(_events(channel, first.head.epoch, reversed(found)), first.head, complete=True)
+
+    async def _after(self, channel: str, keep: Keep, since: Position) -> Past:
+        # Clients send positions: no log has one that Redis cannot count to.
+        start = since.offset if 0 <= since.offset < 2**63 else 2**63 - 1
+        page = first = await self._read(channel, keep, f"({start}-0", keep.size)
+        found = [*page.entries]
+        while page.ends_in is not None and page.ends_in < first.head.offset:
+            page = await self._read(channel, keep, f"({page.ends_in}-0", keep.size)
+            found += page.entries
+        head = first.head
+        # What has come since the first page was read is heard.
+        events = _events(channel, head.epoch, (entry for entry in found if entry[0] <= head.offset))
+        if not (since.epoch == head.epoch == page.head.epoch and since.offset + len(events) == head.offset):
+            return Past((), page.head, complete=False)
+        return Past(events, head, complete=True)
 
     # -- connections and scripts
 
-    async def _connect(self, connection: Connection) -> Link:
-        link = Link(connection, self._timeout)
-        await link.open()
+    async def _connect(self, connection: Connection) -> RedisConnection:
+        made = RedisConnection(connection, self.timeout, on_lost=self._note_loss)
+        await made.open()
         try:
-            await self._load_scripts(link)
+            await self._prepare(made)
         except BaseException:
-            await link.close()
+            await made.close()
             raise
-        return link
+        return made
 
-    async def _load_scripts(self, link: Link) -> None:
+    async def _prepare(self, connection: RedisConnection) -> None:
+        await connection.ping()
+        await self._load_scripts(connection)
+
+    def _note_loss(self, error: BackendUnavailable) -> None:
+        """A demoted server says so to publishers alone: whoever hears there would hear nothing any more."""
+        if isinstance(error, Demoted):
+            for connection in tuple(self._hearing):
+                connection.fail(error.detail)
+
+    async def _load_scripts(self, connection: RedisConnection) -> None:
         for script in self.scripts:
-            await link.call(b"SCRIPT", b"LOAD", script)
+            await connection.call((b"SCRIPT", b"LOAD", script))
 
     async def _ask(self, channel: str, command: Command) -> object:
         """The answer of the server that ``channel`` is on.
 
         :raises BackendUnavailable: there is none.
         """
-        link = await self._publishing.get()
+        connection = await self._reading.get()
         try:
-            [answer] = await link.call(*command)
+            [answer] = await connection.call(command)
         except NoScriptError:
-            await self._load_scripts(link)
-            [answer] = await link.call(*command)
+            await self._load_scripts(connection)
+            [answer] = await connection.call(command)
         return answer
 
     def _publication(self, target: Target, data: bytes) -> Command:
@@ -246,21 +337,62 @@ class RedisBackend(ChannelsBackend):
         return (b"PUBLISH",)
 
     def _topic_name(self, channel: str) -> bytes:
-        return _broker_name(self._prefix, TopicName(channel))
+        return _broker_name(self.prefix, TopicName(channel))
 
-    async def _read(
-        self, channel: str, keep: Keep, since: str, limit: int
-    ) -> tuple[str, int, int, list[tuple[bytes, list[bytes]]]]:
-        """Epoch, offset, the server's time in seconds, and entries of the log."""
-        answer = await self._ask(channel, (*evaluated(HISTORY, 2), *self._log_of(channel, keep), since, limit))
+    async def _read(self, channel: str, keep: Keep, start: str, wanted: int, *, backwards: bool = False) -> _Page:
+        arguments = (*self._log_of(channel, keep), start, int(backwards), wanted)
+        answer = await self._ask(channel, (*evaluated(HISTORY, 2), *arguments))
         epoch, offset, now, entries = cast("tuple[bytes, bytes, bytes, list[tuple[bytes, list[bytes]]]]", answer)
-        return epoch.decode(), int(offset), int(now), entries
+        oldest = int(now) - keep.seconds * 1000
+        numbers = [int(entry_id.partition(b"-")[0]) for entry_id, _ in entries]
+        young = [
+            (number, fields[3]) for number, (_, fields) in zip(numbers, entries, strict=True) if int(fields[1]) > oldest
+        ]
+        return _Page(Position(epoch.decode(), int(offset)), young, numbers[-1] if numbers else None)
 
     def _log_of(self, channel: str, keep: Keep) -> Command:
         """The keys and arguments that both scripts begin with."""
-        key = tagged(self._prefix, channel)
+        key = tagged(self.prefix, channel)
         milliseconds = round((keep.seconds + META_SECONDS) * 1000)
         return key + b":log", key + b":meta", secrets.token_hex(6), milliseconds
+
+
+class _Page(NamedTuple):
+    """A part of a log: its head, the events that are not too old, and the number of the last one of any age."""
+
+    head: Position
+    entries: list[tuple[int, bytes]]
+    ends_in: int | None
+
+
+def _events(channel: str, epoch: str, entries: Iterable[tuple[int, bytes]]) -> tuple[Event, ...]:
+    return tuple(Event(channel, data, Position(epoch, number), number - 1) for number, data in entries)
+
+
+def _connections_to(url: str, timeout: float) -> Callable[[], Connection]:
+    """What makes connections, each not opened yet.
+
+    :raises ImproperlyConfiguredException: the URL has options that redis-py does not know.
+    """
+    parts = urlsplit(url)
+    # These would be mixed with our own clock, or change what the answers look like.
+    options = [(name, value) for name, value in parse_qsl(parts.query) if name not in _OURS]
+    # Versions of redis-py before 6 check who signed a certificate, but not whom it names.
+    verified = {"ssl_check_hostname": True} if parts.scheme == "rediss" else {}
+    try:
+        pool = ConnectionPool.from_url(
+            urlunsplit(parts._replace(query=urlencode(options))),
+            protocol=2,
+            socket_timeout=None,
+            socket_connect_timeout=timeout,
+            retry=Retry(NoBackoff(), 0),
+            **verified,
+        )
+        make = cast("Callable[[], Connection]", pool.make_connection)
+        make()
+    except (TypeError, ValueError, RedisError) as error:
+        raise ImproperlyConfiguredException(f"the URL of Redis has an option that cannot be used: {error}") from error
+    return make
 
 
 def tagged(prefix: bytes, channel: str) -> bytes:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias, cast
 
 from redis.crc import key_slot
 
-from telex.channels.backends.redis.connection import Link
+from telex.channels.backends.redis.connection import RedisConnection
 from telex.exceptions import BackendUnavailable
 
 __all__ = ("Address", "Node", "Slots")
@@ -43,7 +43,7 @@ class Slots:
     term than one that was seen is believed only when no node has a newer one.
     """
 
-    def __init__(self, seeds: Sequence[Address], link_to: Callable[[Address], Awaitable[Link]]) -> None:
+    def __init__(self, seeds: Sequence[Address], link_to: Callable[[Address], Awaitable[RedisConnection]]) -> None:
         self._seeds = frozenset(seeds)
         self._link_to = link_to
         self._primaries: list[Address] = list(seeds)
@@ -117,8 +117,7 @@ class Slots:
             self._primaries.remove(address)
             self._primaries.append(address)
         link = await self._link_to(address)
-        asked = [*await link.send(b"CLUSTER", b"INFO"), *await link.send(b"CLUSTER", b"SLOTS")]
-        info, slots = await link.answers(asked)
+        info, slots = await link.call((b"CLUSTER", b"INFO"), (b"CLUSTER", b"SLOTS"))
         return _read(cast("bytes", info), cast("list[list[object]]", slots), address)
 
     def _believe(self, told: _Map) -> list[Node | None]:

@@ -1,0 +1,318 @@
+"""One connection to NATS, which many ask at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import re
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager, suppress
+from typing import Final, NamedTuple, TypeAlias, TypeVar
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error, MaxPayloadError, SlowConsumerError
+
+from telex.channels.backends.base import Refusal
+from telex.exceptions import BackendUnavailable, ChannelsException
+
+__all__ = ("Login", "NatsConnection", "Server", "heeding")
+
+logger: logging.Logger = logging.getLogger("telex.channels")
+
+CLOSING_SECONDS: Final = 0.5
+"""Seconds. The library would wait for ever for a connection whose certificate it has refused."""
+
+_VIOLATION: Final = re.compile(r'permissions violation for (?:subscription|publish) to "([^"]*)"', re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+class Login(NamedTuple):
+    """What the server is told of who connects."""
+
+    user: str | None = None
+    password: str | None = None
+    token: str | None = None
+
+
+class Server(NamedTuple):
+    """Where to connect, as whom, and whether TLS is a must; ``timeout`` in seconds is for each answer."""
+
+    urls: list[str]
+    login: Login
+    tls: ssl.SSLContext | None
+    timeout: float
+
+    @property
+    def needs_tls(self) -> bool:
+        return self.tls is not None or any(url.startswith("tls://") for url in self.urls)
+
+
+class _Client(Client):
+    """The library's client, and all that is private of it: it has no public way to do either.
+
+    It would go on in the clear, and tell the password, where TLS was asked for and the server has none. And it waits at
+    the end for its buffers, which a server that stands still never takes.
+    """
+
+    def __init__(self, needs_tls: bool) -> None:
+        super().__init__()
+        self._needs_tls = needs_tls
+
+    def _connect_command(self) -> bytes:
+        if self._needs_tls and not self._server_info.get("tls_required"):
+            raise Error("TLS was asked for, and the server does not require it")
+        return super()._connect_command()
+
+    def abort(self) -> None:
+        """End what is left, without waiting."""
+        for subscription in self._subs.values():
+            subscription._stop_processing()
+        self._subs.clear()
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+
+Refuse: TypeAlias = Callable[[str, Refusal], object]
+
+
+class _Question:
+    """Gathers an answer, of which ``until`` tells the last message. ``subjects`` are those that it may be refused."""
+
+    def __init__(self, until: Callable[[Msg], bool], subjects: Collection[str], refuse: Refuse | None) -> None:
+        self._until = until
+        self.subjects = subjects
+        self.refuse: Refuse = refuse or self._fail
+        self._messages: list[Msg] = []
+        self.scope: asyncio.Timeout | None = None
+        self.answered: asyncio.Future[list[Msg]] = asyncio.get_running_loop().create_future()
+
+    def take(self, message: Msg, timeout: float) -> None:
+        self._messages.append(message)
+        if self.answered.done():
+            return
+        if self._until(message):
+            self.answered.set_result(self._messages)
+        elif self.scope is not None and not self.scope.expired():
+            # A part of the answer is a sign of life.
+            self.scope.reschedule(self.answered.get_loop().time() + timeout)
+
+    def _fail(self, _: str, refusal: Refusal) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(refusal)
+
+
+class NatsConnection:
+    """One connection, which is not reconnected by the client library: the feed does that, and knows what was missed."""
+
+    def __init__(self, server: Server, on_lost: Callable[[BackendUnavailable], None] | None) -> None:
+        self._server = server
+        self._on_lost = on_lost
+        self._failure: BackendUnavailable | None = None
+        self._waiting: set[asyncio.Timeout] = set()
+        self.client = _Client(server.needs_tls)
+        self._inbox = self.client.new_inbox()
+        self._numbers = itertools.count()
+        self._questions: dict[str, _Question] = {}
+
+    @property
+    def is_closed(self) -> bool:
+        return self._failure is not None or self.client.is_closed
+
+    async def open(self) -> None:
+        """Connect.
+
+        :raises BackendUnavailable: no server answers.
+        """
+        try:
+            async with asyncio.timeout(self._server.timeout):
+                await heeding(self._connect())
+        except (Error, OSError, TimeoutError) as error:
+            await self.close()
+            raise BackendUnavailable(f"NATS does not answer: {error!r}") from error
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _connect(self) -> None:
+        login = self._server.login
+        await self.client.connect(
+            self._server.urls,
+            user=login.user,
+            password=login.password,
+            token=login.token,
+            tls=self._server.tls,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=max(1, round(self._server.timeout)),
+            error_cb=self._on_error,
+            closed_cb=self._on_closed,
+        )
+        await self.client.subscribe(f"{self._inbox}.*", cb=self._on_answer)
+
+    async def close(self) -> None:
+        """Disconnect, without waiting long for a server that does not answer."""
+        self._on_lost = None
+        try:
+            with suppress(Error, OSError, TimeoutError):
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await self.client.close()
+        finally:
+            self.client.abort()
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[asyncio.Timeout]:
+        """Bound what is asked of the server in the body; the loss of the connection ends it at once.
+
+        :raises BackendUnavailable: no answer came.
+        """
+        if self._failure is not None:
+            raise BackendUnavailable(self._failure.detail)
+        scope = asyncio.timeout(self._server.timeout)
+        try:
+            async with scope:
+                self._waiting.add(scope)
+                yield scope
+        except (Error, OSError, TimeoutError) as error:
+            detail = self._failure.detail if self._failure else f"NATS did not answer: {error!r}"
+            raise BackendUnavailable(detail) from error
+        finally:
+            self._waiting.discard(scope)
+
+    async def ask(
+        self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = lambda _: True
+    ) -> list[Msg]:
+        """Send ``payload`` to ``subject``; returns the answer when ``until`` says that a message of it is its last.
+
+        :raises Refusal: this connection may not publish there.
+        :raises BackendUnavailable: the connection is lost, or nothing of the answer came in time.
+        :raises ChannelsException: the payload is too large.
+        """
+        inbox, question = self._expect(until, (subject,))
+        try:
+            async with self.answering() as question.scope:
+                await self.publish(subject, payload, reply=inbox)
+                return await question.answered
+        finally:
+            del self._questions[inbox]
+
+    async def publish_confirmed(self, subjects: Collection[str], payload: bytes) -> None:
+        """Send ``payload`` to ``subjects``; returns when the server has it.
+
+        :raises Refusal: this connection may not publish to one of them.
+        :raises BackendUnavailable: the server did not confirm in time, and is given up.
+        :raises ChannelsException: the payload is too large.
+        """
+        async with self.confirming(subjects):
+            for subject in subjects:
+                await self.publish(subject, payload)
+
+    async def ping(self) -> None:
+        """Ask for a sign of life.
+
+        :raises BackendUnavailable: there is none in time, and the connection is given up.
+        """
+        async with self.confirming():
+            pass
+
+    @asynccontextmanager
+    async def confirming(self, subjects: Collection[str] = (), refuse: Refuse | None = None) -> AsyncIterator[None]:
+        """Wait at the end of the body until the server has done all that was sent, or give the connection up.
+
+        The client library's ``flush`` does not do this: its PING goes past commands that still wait in its buffer. A
+        message to ourselves goes the way of all others. ``refuse`` is told which of ``subjects`` this connection may
+        not use; without it that is raised.
+
+        :raises BackendUnavailable: there is no answer in time.
+        """
+        inbox, question = self._expect(lambda _: True, subjects, refuse)
+        try:
+            async with self.answering():
+                yield
+                await self.publish(inbox, b"")
+                await question.answered
+        except Refusal:
+            raise
+        except BackendUnavailable as error:
+            self.fail(error.detail)
+            raise
+        finally:
+            del self._questions[inbox]
+
+    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+        """Send ``payload``; within :meth:`answering`.
+
+        :raises ChannelsException: it is too large.
+        """
+        try:
+            await heeding(self.client.publish(subject, payload, reply))
+        except MaxPayloadError as error:
+            raise ChannelsException(
+                f"a value of {len(payload):,} bytes is larger than the {self.client.max_payload:,} that this NATS "
+                "server takes: raise its max_payload, or publish where the value is"
+            ) from error
+
+    def _expect(
+        self, until: Callable[[Msg], bool], subjects: Collection[str], refuse: Refuse | None = None
+    ) -> tuple[str, _Question]:
+        """The subject for an answer, and who gathers it until it is forgotten."""
+        inbox = f"{self._inbox}.{next(self._numbers)}"
+        question = self._questions[inbox] = _Question(until, subjects, refuse)
+        return inbox, question
+
+    async def _on_answer(self, message: Msg) -> None:
+        question = self._questions.get(message.subject)
+        if question is not None:
+            question.take(message, self._server.timeout)
+
+    async def _on_error(self, error: Exception) -> None:
+        if isinstance(error, SlowConsumerError):
+            # The library has dropped messages: the connection's subscriptions cannot be trusted any more.
+            self.fail(f"this process was too slow: {error!r}")
+        elif violation := _VIOLATION.search(str(error)):
+            self._refuse(violation[1], str(error))
+        else:
+            logger.debug("NATS client: %r", error)
+
+    def _refuse(self, told: str, detail: str) -> None:
+        """Tell those that asked for a subject, which the library tells in lower case."""
+        refused = [
+            (question, subject)
+            for question in self._questions.values()
+            for subject in question.subjects
+            if subject.lower() == told.lower()
+        ]
+        for question, subject in refused:
+            question.refuse(subject, Refusal(f"NATS refused: {detail}"))
+        if not refused:
+            self.fail(detail)
+
+    async def _on_closed(self) -> None:
+        self.fail(repr(self.client.last_error))
+
+    def fail(self, reason: str) -> None:
+        """Give the connection up: who waits for an answer is told, and so is the listener's sink."""
+        if self._failure is not None:
+            return
+        self._failure = BackendUnavailable(f"NATS is lost: {reason}")
+        now = asyncio.get_running_loop().time()
+        for scope in self._waiting:
+            if not scope.expired():
+                scope.reschedule(now)
+        if self._on_lost is not None:
+            self._on_lost(self._failure)
+
+
+async def heeding(work: Awaitable[T]) -> T:
+    """The library's ``work``, which may forget a cancellation that comes while it waits."""
+    task = asyncio.current_task()
+    cancelling = task.cancelling() if task else 0
+    result = await work
+    if task is not None and task.cancelling() > cancelling:
+        raise asyncio.CancelledError
+    return result
