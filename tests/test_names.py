@@ -12,10 +12,8 @@ KNOWN_TWICE: frozenset[str] = frozenset(
     {
         "App",
         "AppConfig",
-        "Connection",
         "Handle",
         "Lifespan",
-        "Link",
         "Scope",
         "Slots",
     }

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from telex.channels.backends.redis.connection import RedisConnection
-from telex.channels.backends.redis.slots import Address, Slots
+from telex.channels.backends.redis.slots import Address, SlotMap
 from telex.exceptions import BackendUnavailable
 
 A, B, C = ("a", 1), ("b", 2), ("c", 3)
@@ -47,14 +47,14 @@ def nodes() -> Nodes:
     return Nodes()
 
 
-async def owner_of(slots: Slots) -> Address | None:
+async def owner_of(slots: SlotMap) -> Address | None:
     slots.forget()
     owner = await slots.owner(b"any")
     return owner and owner.address
 
 
 async def test_a_replica_is_asked_when_no_primary_answers(nodes: Nodes) -> None:
-    slots = Slots([A], nodes.link_to)
+    slots = SlotMap([A], nodes.link_to)
     nodes[A] = Told(1, A, B)
     assert await owner_of(slots) == A
     del nodes[A]
@@ -68,7 +68,7 @@ async def test_a_replica_is_asked_when_no_primary_answers(nodes: Nodes) -> None:
 
 
 async def test_a_node_with_an_older_term_is_not_believed_while_another_knows_better(nodes: Nodes) -> None:
-    slots = Slots([A, B], nodes.link_to)
+    slots = SlotMap([A, B], nodes.link_to)
     nodes[A], nodes[B] = Told(1, A), Told(2, B)
     assert await owner_of(slots) == A
     for _ in range(3):
@@ -80,7 +80,7 @@ async def test_a_node_with_an_older_term_is_not_believed_while_another_knows_bet
 
 
 async def test_one_node_at_two_addresses_is_one(nodes: Nodes) -> None:
-    slots = Slots([A], nodes.link_to)
+    slots = SlotMap([A], nodes.link_to)
     nodes[A] = Told(1, A)
     home = await slots.owner(b"any")
     assert home is not None
@@ -93,7 +93,7 @@ async def test_one_node_at_two_addresses_is_one(nodes: Nodes) -> None:
 
 
 async def test_a_map_that_is_asked_for_again_serves_until_the_answer(nodes: Nodes) -> None:
-    slots = Slots([A], nodes.link_to)
+    slots = SlotMap([A], nodes.link_to)
     nodes[A] = Told(1, A)
     assert await owner_of(slots) == A
     del nodes[A]
@@ -105,7 +105,7 @@ async def test_a_map_that_is_asked_for_again_serves_until_the_answer(nodes: Node
 
 
 def test_a_map_that_was_closed_serves_another_event_loop(nodes: Nodes) -> None:
-    slots = Slots([A], nodes.link_to)
+    slots = SlotMap([A], nodes.link_to)
     nodes[A] = Told(1, A)
 
     async def use() -> None:

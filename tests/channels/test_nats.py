@@ -17,7 +17,7 @@ from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
 from telex.channels import Channels, Event, Gap, Keep
-from telex.channels.backends.base import Listener, Refusal
+from telex.channels.backends.base import BrokerRefusal, Listener
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.nats.jetstream import Store
 from telex.channels.names import TopicName
@@ -78,7 +78,7 @@ class FailingSink:
     def dropped(self, topics: Collection[TopicName]) -> None:
         raise AssertionError
 
-    def refused(self, topic: TopicName, error: Refusal) -> None:
+    def refused(self, topic: TopicName, error: BrokerRefusal) -> None:
         raise AssertionError
 
 

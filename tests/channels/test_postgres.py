@@ -14,7 +14,7 @@ from psycopg import AsyncConnection
 
 from telex.channels import Channels, Event, Gap, Keep, Position
 from telex.channels.backends import postgres
-from telex.channels.backends.base import Listener, Refusal, Sink
+from telex.channels.backends.base import BrokerRefusal, Listener, Sink
 from telex.channels.backends.postgres import PostgresBackend
 from telex.channels.backends.postgres import backend as module
 from telex.channels.names import TopicName
@@ -118,7 +118,7 @@ class Recorder:
     def dropped(self, topics: Collection[TopicName]) -> None:
         raise AssertionError
 
-    def refused(self, topic: TopicName, error: Refusal) -> None:
+    def refused(self, topic: TopicName, error: BrokerRefusal) -> None:
         raise AssertionError
 
 

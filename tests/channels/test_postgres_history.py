@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Keep, Position
-from telex.channels.backends.postgres.replay import Row, past_of
+from telex.channels.backends.postgres.replay import HistoryRow, past_of
 from tests.channels.brokers import Postgres
 from tests.channels.conftest import take, take_data, until
 
@@ -23,9 +23,11 @@ HOUR = 493_000
 MICROS = HOUR * 3_600_000_000
 
 
-def rows(last: int, *events: tuple[int, int]) -> list[Row]:
+def rows(last: int, *events: tuple[int, int]) -> list[HistoryRow]:
     """What the database answers: a head, and events with the numbers of those before them."""
-    return [Row("e", last, *event, b"x", 1) for event in events] or [Row("e", last, None, None, None, None)]
+    return [HistoryRow("e", last, *event, b"x", 1) for event in events] or [
+        HistoryRow("e", last, None, None, None, None)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def rows(last: int, *events: tuple[int, int]) -> list[Row]:
         pytest.param(rows(MICROS + 9, (MICROS + 9, 0)), MICROS, False, id="the channel was forgotten, and began anew"),
     ],
 )
-def test_a_position_is_recognised_or_not(answer: list[Row], since: int, complete: bool) -> None:
+def test_a_position_is_recognised_or_not(answer: list[HistoryRow], since: int, complete: bool) -> None:
     past = past_of("c", answer, Position("e", since))
     assert past.complete is complete
     assert past.head == Position("e", answer[0].last)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from telex.channels import Channels, Event, Gap, Item, Keep, MemoryBackend, Position, Subscriber
-from telex.channels.backends.base import Listener, Refusal, Sink
+from telex.channels.backends.base import BrokerRefusal, Listener, Sink
 from telex.channels.events import Past
 from telex.channels.names import TopicName
 from telex.channels.recovery import reader, replay
@@ -45,7 +45,7 @@ class LossySink:
     def dropped(self, topics: Collection[TopicName]) -> None:
         self._sink.dropped(topics)
 
-    def refused(self, topic: TopicName, error: Refusal) -> None:
+    def refused(self, topic: TopicName, error: BrokerRefusal) -> None:
         raise AssertionError
 
 

@@ -17,7 +17,7 @@ from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException
 
-__all__ = ("ChannelsBackend", "Listener", "OnDemand", "Refusal", "Sink")
+__all__ = ("ChannelsBackend", "Listener", "OnDemand", "BrokerRefusal", "Sink")
 
 logger: logging.Logger = logging.getLogger("telex.channels")
 
@@ -25,7 +25,7 @@ PROBE_SECONDS: Final = 1.0
 """A connection that publishes is asked for a sign of life this often, whether or not somebody publishes."""
 
 
-class Refusal(BackendUnavailable):
+class BrokerRefusal(BackendUnavailable):
     """The broker has answered, and will not do what it was asked: permissions, limits, a name that it cannot store.
 
     The connection is in order, and whatever else is asked of it goes on.
@@ -50,7 +50,7 @@ class Sink(Protocol):
         They are subscribed to again.
         """
 
-    def refused(self, topic: TopicName, error: Refusal) -> None:
+    def refused(self, topic: TopicName, error: BrokerRefusal) -> None:
         """The broker will not have ``topic`` subscribed to."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final
 
-from telex.channels.backends.base import ChannelsBackend, Listener, Refusal
+from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener
 from telex.channels.delivery.subscriber import Subscriber, recipient_of
 from telex.channels.delivery.topic import Delivery, Recipient, Topic
 from telex.channels.events import Event, Keep, Past, Position
@@ -90,7 +90,7 @@ class BrokerReader:
                 topic.suspend()
                 self._note_deaf(name, "some channels are not heard")
 
-    def refused(self, name: TopicName, error: Refusal) -> None:
+    def refused(self, name: TopicName, error: BrokerRefusal) -> None:
         """The broker will not have one name subscribed to: those that wait for it are told, the others go on."""
         self._active.discard(name)
         topic = self.topics.get(name)
@@ -305,13 +305,13 @@ class BrokerReader:
                 continue
             try:
                 await self.replay.note_positions(batch)
-            except Refusal:
+            except BrokerRefusal:
                 await all_of(map(self._note_position, batch))
 
     async def _note_position(self, topic: Topic) -> None:
         try:
             await self.replay.note_positions([topic])
-        except Refusal as error:
+        except BrokerRefusal as error:
             self.refused(topic.name, error)
 
     async def _note_position_on_shard(self, topic: Topic) -> None:
@@ -325,7 +325,7 @@ class BrokerReader:
         past: Past | None = None
         try:
             past = await self.replay.missed_by(topic)
-        except Refusal as error:
+        except BrokerRefusal as error:
             self.refused(topic.name, error)
             return
         except BackendUnavailable as error:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
-from telex.channels.backends.base import ChannelsBackend, Refusal
+from telex.channels.backends.base import BrokerRefusal, ChannelsBackend
 from telex.channels.delivery.topic import Recipient, Topic
 from telex.channels.events import Keep, Past, Position
 from telex.exceptions import BackendUnavailable, ChannelsException
@@ -71,7 +71,7 @@ class Replay:
             catch_up = topic.begin_catch_up(recipient)
             try:
                 past = await self._read_shared((topic.name.name, since, limit))
-            except Refusal:
+            except BrokerRefusal:
                 raise
             except BackendUnavailable as error:
                 # The publishing side may notice a loss before the reader does: ask again.

@@ -15,10 +15,10 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error, MaxPayloadError, SlowConsumerError
 
-from telex.channels.backends.base import Refusal
+from telex.channels.backends.base import BrokerRefusal
 from telex.exceptions import BackendUnavailable, ChannelsException
 
-__all__ = ("Login", "NatsConnection", "Server", "heeding")
+__all__ = ("Login", "NatsConnection", "NatsServer", "heeding")
 
 logger: logging.Logger = logging.getLogger("telex.channels")
 
@@ -38,7 +38,7 @@ class Login(NamedTuple):
     token: str | None = None
 
 
-class Server(NamedTuple):
+class NatsServer(NamedTuple):
     """Where to connect, as whom, and whether TLS is a must; ``timeout`` in seconds is for each answer."""
 
     urls: list[str]
@@ -77,7 +77,7 @@ class _Client(Client):
             writer.transport.abort()
 
 
-Refuse: TypeAlias = Callable[[str, Refusal], object]
+Refuse: TypeAlias = Callable[[str, BrokerRefusal], object]
 
 
 class _Question:
@@ -101,7 +101,7 @@ class _Question:
             # A part of the answer is a sign of life.
             self.scope.reschedule(self.answered.get_loop().time() + timeout)
 
-    def _fail(self, _: str, refusal: Refusal) -> None:
+    def _fail(self, _: str, refusal: BrokerRefusal) -> None:
         if not self.answered.done():
             self.answered.set_exception(refusal)
 
@@ -109,7 +109,7 @@ class _Question:
 class NatsConnection:
     """One connection, which is not reconnected by the client library: the feed does that, and knows what was missed."""
 
-    def __init__(self, server: Server, on_lost: Callable[[BackendUnavailable], None] | None) -> None:
+    def __init__(self, server: NatsServer, on_lost: Callable[[BackendUnavailable], None] | None) -> None:
         self._server = server
         self._on_lost = on_lost
         self._failure: BackendUnavailable | None = None
@@ -189,7 +189,7 @@ class NatsConnection:
     ) -> list[Msg]:
         """Send ``payload`` to ``subject``; returns the answer when ``until`` says that a message of it is its last.
 
-        :raises Refusal: this connection may not publish there.
+        :raises BrokerRefusal: this connection may not publish there.
         :raises BackendUnavailable: the connection is lost, or nothing of the answer came in time.
         :raises ChannelsException: the payload is too large.
         """
@@ -204,7 +204,7 @@ class NatsConnection:
     async def publish_confirmed(self, subjects: Collection[str], payload: bytes) -> None:
         """Send ``payload`` to ``subjects``; returns when the server has it.
 
-        :raises Refusal: this connection may not publish to one of them.
+        :raises BrokerRefusal: this connection may not publish to one of them.
         :raises BackendUnavailable: the server did not confirm in time, and is given up.
         :raises ChannelsException: the payload is too large.
         """
@@ -236,7 +236,7 @@ class NatsConnection:
                 yield
                 await self.publish(inbox, b"")
                 await question.answered
-        except Refusal:
+        except BrokerRefusal:
             raise
         except BackendUnavailable as error:
             self.fail(error.detail)
@@ -288,7 +288,7 @@ class NatsConnection:
             if subject.lower() == told.lower()
         ]
         for question, subject in refused:
-            question.refuse(subject, Refusal(f"NATS refused: {detail}"))
+            question.refuse(subject, BrokerRefusal(f"NATS refused: {detail}"))
         if not refused:
             self.fail(detail)
 

@@ -21,8 +21,8 @@ from urllib.parse import unquote, urlsplit
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Refusal, Sink
-from telex.channels.backends.nats.connection import Login, NatsConnection, Server, heeding
+from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener, OnDemand, Sink
+from telex.channels.backends.nats.connection import Login, NatsConnection, NatsServer, heeding
 from telex.channels.backends.nats.jetstream import Store, Subjects
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
@@ -43,7 +43,7 @@ BATCH: Final = 100
 class _StoreConnection(NatsConnection):
     """A connection that publishes, or reads what is kept."""
 
-    def __init__(self, server: Server, names: Subjects, replicas: int) -> None:
+    def __init__(self, server: NatsServer, names: Subjects, replicas: int) -> None:
         super().__init__(server, None)
         self.store = Store(self.ask, names, replicas)
 
@@ -58,7 +58,7 @@ class _NatsListener(Listener):
 
     async def subscribe(self, topics: Collection[TopicName]) -> None:
         for batch in _batches(topics):
-            refusals: dict[str, Refusal] = {}
+            refusals: dict[str, BrokerRefusal] = {}
             subjects: dict[str, list[TopicName]] = {}
             for topic in batch:
                 subjects.setdefault(self._way(topic)[0], []).append(topic)
@@ -156,7 +156,7 @@ class NatsBackend(ChannelsBackend):
             raise ImproperlyConfiguredException(
                 "a URL of NATS has no options: write NatsBackend(url, timeout=..., replicas=..., tls=...)"
             )
-        self._server = Server(urls, _login(urls), tls, timeout)
+        self._server = NatsServer(urls, _login(urls), tls, timeout)
         self._names = Subjects(prefix)
         self._replicas = replicas
         self._publishing = OnDemand(self._open_store)

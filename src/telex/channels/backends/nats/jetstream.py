@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 import msgspec
 from nats.aio.msg import Msg
 
-from telex.channels.backends.base import Refusal
+from telex.channels.backends.base import BrokerRefusal
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import INTERNAL
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
@@ -116,7 +116,7 @@ class Ask(Protocol):
         """
 
 
-class Refused(Refusal):
+class Refused(BrokerRefusal):
     """JetStream has answered that it will not; ``code`` is its number for the reason, 0 if nobody has answered."""
 
     def __init__(self, detail: str, code: int = 0) -> None:
@@ -226,7 +226,7 @@ class Store:
                 raise BackendUnavailable(self._failure.detail) from self._failure
             try:
                 yield
-            except Refusal:
+            except BrokerRefusal:
                 raise
             except BackendUnavailable as failure:
                 self._failures += 1

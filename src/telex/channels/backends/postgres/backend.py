@@ -23,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.postgres.connection import LockHeld, PostgresConnection, Psycopg, connect
-from telex.channels.backends.postgres.replay import Row, completed, parts_of, past_of
+from telex.channels.backends.postgres.replay import HistoryRow, completed, parts_of, past_of
 from telex.channels.backends.postgres.schema import PREFIX, Statements
 from telex.channels.backends.postgres.transaction import execute_in
 from telex.channels.delivery.yield_budget import YieldBudget
@@ -250,7 +250,7 @@ class PostgresBackend(ChannelsBackend):
         link = await self._reading.get()
         after = after if 0 <= after < 2**63 else 2**63 - 1
         answer = await link.ask(self._statements.history, (channel, after, keep.seconds, most))
-        rows = [Row(*row) for row in answer]
+        rows = [HistoryRow(*row) for row in answer]
         found: dict[int, bytes] = {}
         for numbers in parts_of(rows):
             found.update(await link.ask(self._statements.values, (channel, numbers)))

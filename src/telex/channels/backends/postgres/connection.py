@@ -20,7 +20,7 @@ from psycopg.errors import (
     UndefinedTable,
 )
 
-from telex.channels.backends.base import Refusal
+from telex.channels.backends.base import BrokerRefusal
 from telex.exceptions import BackendUnavailable
 
 __all__ = ("LockHeld", "PostgresConnection", "Psycopg", "answering", "connect")
@@ -121,7 +121,7 @@ class PostgresConnection:
         """The rows that ``statement`` gives.
 
         :raises LockHeld: nothing was done, for a lock.
-        :raises Refusal: the server refused.
+        :raises BrokerRefusal: the server refused.
         :raises BackendUnavailable: the connection is lost, or those before were not done in time.
         """
 
@@ -177,11 +177,11 @@ async def answering(connection: Psycopg, timeout: float) -> AsyncIterator[None]:
         await connection.close()
         raise BackendUnavailable(f"PostgreSQL takes no writes: {error}") from error
     except _NOT_SET_UP as error:
-        raise Refusal(f"PostgreSQL refused: {error.diag.message_primary}: {_HOW_TO_SET_UP}") from error
+        raise BrokerRefusal(f"PostgreSQL refused: {error.diag.message_primary}: {_HOW_TO_SET_UP}") from error
     except (Error, OSError) as error:
         if connection.closed or _is_of_connection(error):
             raise BackendUnavailable(f"PostgreSQL is lost, or did not answer in {timeout:g} s: {error}") from error
-        raise Refusal(f"PostgreSQL refused: {error}") from error
+        raise BrokerRefusal(f"PostgreSQL refused: {error}") from error
     finally:
         late.cancel()
 

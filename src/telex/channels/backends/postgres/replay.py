@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from telex.channels.events import Event, Past, Position
 
-__all__ = ("Row", "completed", "parts_of", "past_of")
+__all__ = ("HistoryRow", "completed", "parts_of", "past_of")
 
 _HOURS: Final = 10**12
 """What is below is an hour, where a channel stands of which nothing is known. What is above is an event."""
@@ -22,7 +22,7 @@ _GOOD_HOURS: Final = 24
 _PART_BYTES: Final = 262_144
 
 
-class Row(NamedTuple):
+class HistoryRow(NamedTuple):
     """A row of :attr:`Statements.history`: the channel's head, and an event unless it is the only row and has none.
 
     ``data`` is missing where it would be too much for one answer.
@@ -36,7 +36,7 @@ class Row(NamedTuple):
     size: int | None
 
 
-def parts_of(rows: Iterable[Row]) -> Iterator[list[int]]:
+def parts_of(rows: Iterable[HistoryRow]) -> Iterator[list[int]]:
     """The numbers of the events whose data is missing, in parts that are not too much for one answer."""
     part: list[int] = []
     size = 0
@@ -51,9 +51,9 @@ def parts_of(rows: Iterable[Row]) -> Iterator[list[int]]:
         yield part
 
 
-def completed(rows: Sequence[Row], found: Mapping[int, bytes]) -> Sequence[Row]:
+def completed(rows: Sequence[HistoryRow], found: Mapping[int, bytes]) -> Sequence[HistoryRow]:
     """The rows with the data that was missing, as far as it was there to be found: the oldest go first."""
-    whole: list[Row] = []
+    whole: list[HistoryRow] = []
     for row in rows:
         data = found.get(row.number) if row.number is not None and row.data is None else row.data
         if row.number is not None and data is None:
@@ -63,7 +63,7 @@ def completed(rows: Sequence[Row], found: Mapping[int, bytes]) -> Sequence[Row]:
     return whole or [rows[-1]._replace(number=None)]
 
 
-def past_of(channel: str, rows: Sequence[Row], since: Position | None) -> Past:
+def past_of(channel: str, rows: Sequence[HistoryRow], since: Position | None) -> Past:
     """What the rows say: the events after ``since``, if none of them is missing."""
     epoch, last = rows[0].epoch, rows[0].last
     events = tuple(

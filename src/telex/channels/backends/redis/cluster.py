@@ -30,7 +30,7 @@ from urllib.parse import urlsplit, urlunsplit
 from redis.asyncio import Connection
 from redis.exceptions import NoScriptError
 
-from telex.channels.backends.base import Listener, OnDemand, Refusal, Sink
+from telex.channels.backends.base import BrokerRefusal, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import REDIRECTED, Command, RedisConnection
 from telex.channels.backends.redis.single import (
     HISTORY,
@@ -41,7 +41,7 @@ from telex.channels.backends.redis.single import (
     read_event,
     tagged,
 )
-from telex.channels.backends.redis.slots import Address, Node, Slots
+from telex.channels.backends.redis.slots import Address, Node, SlotMap
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
@@ -95,7 +95,7 @@ class _ClusterListener(Listener):
         for address, answers in (await self._ask_for(names)).items():
             settled.update(await self._confirmed(address, answers))
             for name, answer in answers.items():
-                if isinstance(refusal := _failure_of(answer), Refusal):
+                if isinstance(refusal := _failure_of(answer), BrokerRefusal):
                     settled.add(name)
                     self._homes.pop(name, None)
                     self._sink.refused(names[name], refusal)
@@ -248,7 +248,7 @@ class RedisClusterBackend(RedisBackend):
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:
         first, seeds = _read_url(url)
         super().__init__(first, prefix=prefix, timeout=timeout)
-        self.slots: Slots = Slots(seeds, self._link_to)
+        self.slots: SlotMap = SlotMap(seeds, self._link_to)
         self._nodes: dict[Address, OnDemand[RedisConnection]] = {}
         self._listeners: set[_ClusterListener] = set()
         self._watcher: asyncio.Task[None] | None = None

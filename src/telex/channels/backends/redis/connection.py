@@ -12,7 +12,7 @@ from typing import Final, TypeAlias, cast
 from redis.asyncio import Connection
 from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
 
-from telex.channels.backends.base import Refusal
+from telex.channels.backends.base import BrokerRefusal
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.exceptions import BackendUnavailable
 
@@ -135,7 +135,7 @@ class RedisConnection:
     async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
         """Wait for replies.
 
-        :raises Refusal: one is an error.
+        :raises BrokerRefusal: one is an error.
         :raises BackendUnavailable: they do not come.
         :raises ResponseError: one says that the command did nothing: the script is not loaded, or :data:`REDIRECTED`.
         """
@@ -161,7 +161,7 @@ class RedisConnection:
         """
         try:
             [info] = await self.call((b"INFO", b"replication"))
-        except Refusal:
+        except BrokerRefusal:
             # Permissions: at least it answers.
             return
         if b"role:master" not in cast("bytes", info):
@@ -204,7 +204,7 @@ class RedisConnection:
         self._progress = asyncio.get_running_loop().time()
         if isinstance(reply, ResponseError) and not isinstance(reply, (NoScriptError, *REDIRECTED)):
             is_demoted = any(word in str(reply) for word in _NOT_PRIMARY)
-            reply = (Demoted if is_demoted else Refusal)(f"Redis refused: {reply}")
+            reply = (Demoted if is_demoted else BrokerRefusal)(f"Redis refused: {reply}")
             if isinstance(reply, Demoted):
                 self.fail(reply)
         if future.done():

@@ -37,7 +37,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Refusal, Sink
+from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import Command, Demoted, RedisConnection
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
@@ -117,7 +117,7 @@ class _RedisListener(Listener):
         answers = self._send(b"SUBSCRIBE", b"PSUBSCRIBE", topics)
         # Each has its answer: one that is refused is none of the others' business.
         for topic, outcome in zip(topics, await asyncio.gather(*answers, return_exceptions=True), strict=True):
-            if isinstance(outcome, Refusal):
+            if isinstance(outcome, BrokerRefusal):
                 self._sink.refused(topic, outcome)
             elif isinstance(outcome, BaseException):
                 raise outcome

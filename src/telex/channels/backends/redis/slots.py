@@ -12,7 +12,7 @@ from redis.crc import key_slot
 from telex.channels.backends.redis.connection import RedisConnection
 from telex.exceptions import BackendUnavailable
 
-__all__ = ("Address", "Node", "Slots")
+__all__ = ("Address", "Node", "SlotMap")
 
 Address: TypeAlias = tuple[str, int]
 """The host and the port of a node."""
@@ -35,7 +35,7 @@ class _Map(NamedTuple):
     replicas: frozenset[Address]
 
 
-class Slots:
+class SlotMap:
     """The cluster's map, asked for when it is needed and forgotten when it was wrong.
 
     A node that is cut off from the others, or has stood still, goes on telling the map of its time, in which it may own
