@@ -7,7 +7,7 @@ import contextlib
 
 import pytest
 
-from telex.channels import Event, Gap, Position
+from telex.channels import Event, Gap, Position, conflate
 from telex.exceptions import ChannelsException
 from tests.channels.conftest import KEEP, Engine, MakeHub, take, take_data, within
 
@@ -255,3 +255,44 @@ async def test_a_publisher_who_keeps_nothing_is_heard_on_a_channel_with_history(
         await keeping.publish(name, "kept")
         assert await take_data(events, 2) == ["plain", "kept"]
         assert await take_data(plain_events, 2) == ["plain", "kept"]
+
+
+@pytest.mark.parametrize("history", [None, 2], ids=["live", "history"])
+async def test_where_a_stream_begins_is_known_before_its_first_event(
+    make_hub: MakeHub, name: str, history: int | None
+) -> None:
+    hub = await make_hub(history=KEEP)
+    async with hub.subscribe(name, history=history) as quiet:
+        begin = quiet.positions[name]
+    await hub.publish(name, "while it was away")
+    async with hub.subscribe(name, since=begin) as events:
+        assert events.recovered is True
+        assert await take_data(events, 1) == ["while it was away"]
+        assert events.positions[name] == begin
+    for number in range(3):
+        await hub.publish(name, str(number))
+    async with hub.subscribe(name, history=2) as events:
+        begin = events.positions[name]
+        assert await take_data(events, 2) == ["1", "2"]
+    # Whoever left before the first event of that replay gets it all again.
+    async with hub.subscribe(name, since=begin) as events:
+        assert events.recovered is True
+        assert await take_data(events, 2) == ["1", "2"]
+
+
+async def test_a_reader_that_conflates_may_come_back_to_any_event_that_it_saw(make_hub: MakeHub, name: str) -> None:
+    hub = await make_hub(history=KEEP)
+    values = ["a1", "b1", "c1", "a2", "b2", "a3"]
+    slow = await hub.subscribe(name, backlog_strategy=conflate(lambda event: event.data[:1]))
+    async with hub.subscribe(name) as prompt:
+        for value in values:
+            await hub.publish(name, value)
+        await take(prompt, len(values))
+    for seen in range(1, 4):
+        items = await take(slow, 1)
+        assert isinstance(items[0], Event)
+        async with hub.subscribe(name, since=items[0].position) as back:
+            rest = [item.text for item in await take(back, back.qsize) if isinstance(item, Event)]
+            newest = {text[0]: text for text in [*(["c1", "b2", "a3"][:seen]), *rest]}
+            assert (back.recovered, newest) == (True, {"a": "a3", "b": "b2", "c": "c1"})
+    assert slow.qsize == 0

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from telex.channels import Channels, ChannelsBackend, Event, Gap, Keep
+from telex.channels import Channels, ChannelsBackend, Event, Gap, Heartbeat, Keep
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
@@ -202,3 +202,26 @@ async def test_several_channels_are_each_marked_once(broker: Broker) -> None:
         assert {item.channel for item in items if isinstance(item, Gap)} == {"a", "b"}
         assert isinstance((await take(other, 1))[0], Gap)
         assert backend_from_url(broker.url).is_shared
+
+
+async def test_nobody_counts_as_gone_while_the_broker_stands_still(broker: Broker) -> None:
+    beat = Heartbeat(0.2, 0.6)
+    async with hub_on(broker, presence=beat) as one, hub_on(broker, presence=beat) as two:  # noqa: SIM117 - too long
+        async with one.presence.track("room", "ann"), two.presence.track("room", "bob"):
+            for hub in (one, two):
+                await until(lambda hub=hub: len(hub.presence.members("room")) == 2)  # type: ignore[misc]
+            async with one.presence.watch("room") as ones, two.presence.watch("room") as twos:
+                for _ in range(2):
+                    broker.freeze()
+                    # Longer than a node may be silent, and shorter than what makes a connection count as lost.
+                    await asyncio.sleep(1.5)
+                    broker.thaw()
+                    async with one.subscribe("proof") as proof:
+                        await until(lambda: one.is_ready and two.is_ready)
+                        await two.publish("proof", "thawed")
+                        await take(proof, 1)
+                    await asyncio.sleep(0.7)
+                for hub, changes in ((one, ones), (two, twos)):
+                    assert {member.key for member in hub.presence.members("room")} == {"ann", "bob"}
+                    with pytest.raises(TimeoutError):
+                        await within(anext(changes), 0.01)

@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import SimpleNamespace
 
@@ -25,7 +25,8 @@ from telex.channels import (
     backend_from_url,
     conflate,
 )
-from telex.channels.events import Gap
+from telex.channels.events import Gap, Past
+from telex.channels.names import Target
 from telex.exceptions import (
     BackendUnavailable,
     ChannelsException,
@@ -260,13 +261,71 @@ async def test_the_end_of_the_hub_publishes_what_waits_and_ends_its_readers() ->
     assert asyncio.all_tasks() == tasks
 
 
-async def test_the_outbox_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_publish_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telex.channels.publish_queue.LIMIT", 3)
     async with Channels("memory://", channels=["c"]) as hub:
         for _ in range(3):
             hub.publish_nowait("c", "x")
         with pytest.raises(BackendUnavailable, match="3 values wait"):
             hub.publish_nowait("c", "x")
+
+
+async def test_a_subscription_that_waits_ends_with_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Channels("memory://", arbitrary_channels_allowed=True, history=Keep(5), subscribe_timeout=60)
+    reached = asyncio.Event()
+
+    async def never(*_: object, **__: object) -> Past:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError("it waits")
+
+    async with hub:
+        monkeypatch.setattr(hub.backend, "history", never)
+        waiting = asyncio.ensure_future(hub.subscribe("c", history=1))
+        await within(reached.wait())
+    with pytest.raises(ChannelsException, match="ended before the subscription was confirmed"):
+        await within(waiting)
+
+
+async def test_a_hub_is_used_on_its_own_event_loop(channels: Channels) -> None:
+    async def publish() -> None:
+        await channels.publish("c", "from elsewhere")
+
+    async def subscribe() -> None:
+        await channels.subscribe("c")
+
+    for use in (publish, subscribe):
+        with pytest.raises(ChannelsException, match=r"another event loop: call publish_nowait\(\)"):
+            await asyncio.to_thread(asyncio.run, use())
+    async with channels.subscribe("c") as events:
+        await asyncio.to_thread(channels.publish_nowait, "c", "from a thread")
+        assert await take_data(events, 1) == ["from a thread"]
+
+
+async def test_a_channel_that_is_followed_keeps_its_place_however_quiet_it_is() -> None:
+    now = 0.0
+    backend = MemoryBackend(clock=lambda: now)
+    async with Channels(backend, arbitrary_channels_allowed=True, history=Keep(seconds=1)) as hub:
+        async with hub.subscribe("quiet") as events:
+            await hub.publish("quiet", "one")
+            before = await hub.position("quiet")
+            for _ in range(5):
+                now += 30
+                await hub.publish("other", "x")
+            await hub.publish("quiet", "two")
+            assert await take_data(events, 2) == ["one", "two"]
+            after = await hub.position("quiet")
+        assert (after.epoch, after.offset, hub.statistics().gaps) == (before.epoch, before.offset + 1, 0)
+        now += 5
+        async with hub.subscribe("quiet", since=after) as events:
+            assert events.recovered is True
+        # Once another subscription is confirmed, the broker knows that this channel is left.
+        async with hub.subscribe("other"):
+            pass
+        for _ in range(2):
+            now += 30
+            await hub.publish("other", "x")
+        assert (await hub.subscribe("quiet", since=after)).recovered is False
 
 
 async def test_one_hub_serves_one_app(channels: Channels) -> None:
@@ -321,7 +380,7 @@ async def test_history_is_kept_by_name_or_by_beginning() -> None:
 async def test_history_ages() -> None:
     clock = Clock()
     history = Keep(size=10, seconds=60)
-    async with Channels(MemoryBackend(clock=clock), channels=["c"], history=history) as hub:
+    async with Channels(MemoryBackend(clock=clock), channels=["c", "d"], history=history) as hub:
         start = await hub.position("c")
         await hub.publish("c", "old")
         clock.now = 40
@@ -331,7 +390,8 @@ async def test_history_ages() -> None:
             assert await take_data(events, 1) == ["young"]
         async with hub.subscribe("c", since=start) as events:
             assert isinstance((await take(events, 1))[0], Gap)
-        clock.now = 200
+        async with hub.subscribe("d"):
+            clock.now = 200
         await hub.publish("c", "new")
         assert (await hub.position("c")).epoch != start.epoch
 
@@ -392,3 +452,54 @@ async def test_ten_thousand_cycles_leave_no_key_task_or_memory() -> None:
         assert figures.delivered == figures.received == 15_000
         assert asyncio.all_tasks() == tasks
         assert grown < 1_000_000
+
+
+# -- readiness
+
+
+class Silent(MemoryBackend):
+    """A broker that hears, and to which publishing fails or hangs."""
+
+    error: Exception | None = None
+    gate: asyncio.Event | None = None
+
+    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+        if self.error is not None:
+            raise self.error
+        if self.gate is not None:
+            await self.gate.wait()
+        await super().publish(targets, data)
+
+
+async def test_a_hub_that_cannot_publish_is_not_ready_until_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telex.channels.hub.RESTART_SECONDS", 0.01)
+    backend = Silent()
+    async with Channels(backend, arbitrary_channels_allowed=True) as hub:
+        await until(lambda: hub.is_ready)
+        backend.error = BackendUnavailable("read only")
+        with pytest.raises(BackendUnavailable):
+            await hub.publish("c", "x")
+        assert (hub.is_ready, hub.statistics().connected) == (False, False)
+        backend.error = None
+        # Nothing else is published: its own sign of life tells.
+        await until(lambda: hub.is_ready)
+
+
+async def test_a_silent_broker_is_noticed_whether_or_not_callers_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telex.channels.hub.RESTART_SECONDS", 0.01)
+    monkeypatch.setattr("telex.channels.hub.PROBE_TIMEOUT", 0.05)
+    backend = Silent()
+    async with Channels(backend, arbitrary_channels_allowed=True) as hub:
+        backend.gate = asyncio.Event()
+        with pytest.raises(TimeoutError):
+            await within(hub.publish("c", "x"), 0.01)
+        await until(lambda: not hub.is_ready)
+        backend.gate.set()
+        await until(lambda: hub.is_ready)
+    monkeypatch.setattr("telex.channels.hub.PROBE_SECONDS", 0.05)
+    backend.gate = None
+    async with Channels(backend, arbitrary_channels_allowed=True) as hub:
+        backend.gate = asyncio.Event()
+        await until(lambda: not hub.is_ready)
+        backend.gate.set()
+        await until(lambda: hub.is_ready)

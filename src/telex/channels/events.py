@@ -36,9 +36,23 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         :raises ChannelsException: the text is not a position. Clients send such texts: treat it as their mistake.
         """
         epoch, _, offset = text.rpartition(":")
-        if not epoch or not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST:
+        if not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST:
             raise ChannelsException(f"{text[:80]!r} is not a position: it looks like 'epoch:17'")
-        return cls(epoch, int(offset))
+        return cls(epoch, int(offset)).checked()
+
+    def checked(self) -> Position:
+        """This position, if a broker may have given it.
+
+        :raises ChannelsException: none has.
+        """
+        if (
+            not 0 <= self.offset < 10**LONGEST
+            or not self.epoch.isascii()
+            or not self.epoch.isprintable()
+            or not self.epoch
+        ):
+            raise ChannelsException(f"{str(self)[:80]!r} is not a position: it looks like 'epoch:17'")
+        return self
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from telex.channels.events import Keep, Position
 from telex.codecs import value_writer
-from telex.exceptions import ChannelsException, ImproperlyConfiguredException
+from telex.exceptions import ChannelsException, ImproperlyConfiguredException, TelexException
 from telex.types import TypeEncoders
 
 __all__ = ("INTERNAL", "ChannelNames", "Since", "Target", "TopicName", "encoder", "starting_points")
@@ -45,12 +45,20 @@ class ChannelNames:
     def __init__(
         self, declared: Iterable[str] | None, arbitrary: bool, history: Keep | Mapping[str, Keep] | None
     ) -> None:
+        if isinstance(declared, str):
+            raise ImproperlyConfiguredException(
+                f"channels={declared!r:.80} is one name: write channels=[{declared!r:.80}]"
+            )
         self.declared: frozenset[str] = frozenset(declared or ())
+        for name in self.declared:
+            _check_name(name, ImproperlyConfiguredException)
         self.arbitrary = arbitrary
         if not self.declared and not arbitrary:
             raise ImproperlyConfiguredException(
                 "which channels are there? Declare them with channels=[...] or write arbitrary_channels_allowed=True"
             )
+        for pattern in history if isinstance(history, Mapping) else ():
+            _check_name(pattern, ImproperlyConfiguredException)
         self._history = history
         # Looked up for each publish and subscription; bounded, as names may come from clients.
         self.keep_for: Callable[[str], Keep | None] = lru_cache(CACHED_NAMES)(self._find_keep)
@@ -125,8 +133,7 @@ class ChannelNames:
         return cast("Iterable[str]", channels)
 
     def _check(self, name: object) -> None:
-        if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name.encode(errors="replace")) > NAME_BYTES:
-            raise ChannelsException(f"{name!r:.80} is no channel: a name has 1 to {NAME_BYTES} bytes, none NUL or US")
+        _check_name(name)
         if not self.arbitrary and name not in self.declared:
             raise ChannelsException(
                 f"unknown channel {name!r:.80}: declare it in channels=[...] or allow arbitrary ones; "
@@ -152,9 +159,15 @@ def encoder(type_encoders: TypeEncoders | None) -> Callable[[object], bytes]:
     return encode
 
 
+def _check_name(name: object, error: type[TelexException] = ChannelsException) -> None:
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name.encode()) > NAME_BYTES:
+        raise error(f"{name!r:.80} is no channel: a name is text of 1 to {NAME_BYTES} bytes, without NUL and US")
+
+
 def _checked_pattern(pattern: object) -> str:
-    if not isinstance(pattern, str) or not pattern.endswith("*") or "*" in pattern[:-1] or "\0" in pattern:
+    if not isinstance(pattern, str) or not pattern.endswith("*") or "*" in pattern[:-1]:
         raise ChannelsException(f"{pattern!r:.80} is no pattern: write a prefix followed by one '*'")
+    _check_name(pattern)
     return pattern
 
 
@@ -180,4 +193,4 @@ def _position(value: object) -> Position:
         return Position.parse(value)
     if not isinstance(value, Position):
         raise ChannelsException(f"since={value!r:.80} is no position: give what channels.position() or an event has")
-    return value
+    return value.checked()

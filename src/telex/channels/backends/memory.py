@@ -148,8 +148,11 @@ class MemoryBackend(ChannelsBackend):
 
     def _sweep(self, now: float) -> None:
         self._swept = now
+        followed = {channel for listener in self._listeners for channel in listener.channels}
         for channel, log in list(self._logs.items()):
-            if log.touched <= now - log.keep.seconds - SWEEP_SECONDS:
+            if channel in followed:
+                log.touched = now
+            elif log.touched <= now - log.keep.seconds - SWEEP_SECONDS:
                 del self._logs[channel]
 
     @staticmethod

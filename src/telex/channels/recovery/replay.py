@@ -166,10 +166,11 @@ def _beginning(past: Past, since: Position | None) -> Position:
         return past.head
     if since is not None:
         return since
-    if not past.events:
+    first = past.events[0] if past.events else None
+    if first is None or first.position is None:
         return past.head
-    first = past.events[0]
-    return Position(past.head.epoch, first.previous or 0)
+    before = first.position.offset - 1 if first.previous is None else first.previous
+    return Position(past.head.epoch, before)
 
 
 async def all_of(work: Iterable[Awaitable[None]]) -> None:
