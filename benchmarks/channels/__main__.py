@@ -130,7 +130,7 @@ This page is written by one command, which starts the brokers itself:
 $ python -m benchmarks.channels --markdown docs/benchmarks-channels.md
 ```"""
 _NODES = f"""\
-One process publishes, another has {READERS} readers and a slow one with a small mailbox that drops the oldest; nothing
+One process publishes, another has {READERS} readers and a slow one with a small queue that drops the oldest; nothing
 is kept. The rate is of the {READERS}, flat out, with publisher, reader and broker sharing the machine; the latency,
 from before the publish to the reader, is at {RATE:.0f} publishes a second. Missing is what was neither delivered nor
 dropped."""
