@@ -576,6 +576,44 @@ async def test_a_parameter_of_any_kind_is_part_of_a_name(kind: ServerKind) -> No
 HERE = r"\(handlers/test_channel\.py:\d+\)"
 
 
+def takes_a_number(data: int) -> int:
+    return data
+
+
+def yields(data: str) -> Iterator[str]:
+    yield data
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"channel": 5}, "channel= is a function, not 5"),
+        ({"presence": "ann"}, "presence= is a function, not 'ann'"),
+        ({"publish": str, "on_publish": "say"}, "on_publish= is a function, not 'say'"),
+        ({"publish": str, "on_publish": yields}, r"on_publish= yields \(.*\) yields: return the value"),
+        ({"history": "3"}, "history= is a number of events, not '3'"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_an_error_where_it_is_written(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ImproperlyConfiguredException, match=rf"channel_listener\(channel=.* {HERE}: {message}"):
+        channel_listener("/", **{"channel": "c", **options})
+
+
+async def test_a_function_that_gives_no_name_is_the_apps_error(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Channels(MemoryBackend(), presence=Heartbeat(), **HUB)
+    nameless = channel_listener("/nameless", channel=lambda: None)
+    faceless = channel_listener("/faceless", channel="c", presence=lambda: ("ann", 1, 2))
+    async with site(hub, kind, nameless, faceless) as running:
+        assert (await denied(running, "/nameless")).status == 500
+        assert (await denied(running, "/faceless")).status == 500
+    errors = [str(record.exc_info[1]) for record in caplog.records if record.exc_info]
+    assert len(errors) == 2
+    assert re.search(r"channel= .*test_channel.py:\d+\) returned None, which is no channel's name", errors[0])
+    assert re.search(r"presence= .*test_channel.py:\d+\) returned \('ann', 1, 2\): return a text, or", errors[1])
+
+
 @pytest.mark.parametrize(
     ("options", "hub", "message"),
     [
@@ -592,6 +630,10 @@ HERE = r"\(handlers/test_channel\.py:\d+\)"
         ({"on_invalid_message": "close"}, {"channels": ["c"]}, "on_invalid_message= without publish="),
         ({"channel": "x-{nope}"}, {"arbitrary_channels_allowed": True}, r"'/\{room:str\}' has no \{nope\}"),
         ({"publish": str, "on_publish": lambda said: said}, {"channels": ["c"]}, "takes no 'data'"),
+        ({"publish": str, "on_publish": takes_a_number}, {"channels": ["c"]}, "takes data: int, and publish= is str"),
+        ({"max_backlog": 0}, {"channels": ["c"]}, "from 1 to so many items, not 0"),
+        ({"backlog_strategy": "drop"}, {"channels": ["c"]}, "'drop'"),
+        ({"on_gap": "ignore"}, {"channels": ["c"]}, "on_gap='ignore'"),
         ({"dependencies": {"channels": lambda: None}}, {"channels": ["c"]}, "hides the app's plugin"),
     ],
 )

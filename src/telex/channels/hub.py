@@ -317,10 +317,20 @@ class Channels:
         starts = starting_points(topics, since)
         for topic in topics if history or starts else ():
             self._names.kept(topic.name)
+        subscriber = self.make_subscriber(max_backlog, backlog_strategy, on_gap)
+        return Subscription(lambda: self._open(subscriber, topics, history, starts), self._dismiss, socket)
+
+    def make_subscriber(
+        self, max_backlog: int | None, backlog_strategy: Policy | None, on_gap: OnGap | None
+    ) -> Subscriber:
+        """A subscriber that follows nothing yet, with the hub's own options for ``None``.
+
+        :raises ImproperlyConfiguredException: an option is invalid.
+        """
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
         recipient_of(subscriber).on_gap = self._on_gap if on_gap is None else _checked_on_gap(on_gap)
-        return Subscription(lambda: self._open(subscriber, topics, history, starts), self._dismiss, socket)
+        return subscriber
 
     async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
         """Let ``subscriber`` leave ``channels``, all by default. After the last one its stream ends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
@@ -170,6 +171,10 @@ class ChannelHandler(Handler):
                 f"history={self.history} needs what is kept of the channel, which is nothing:"
                 " write Channels(..., history=Keep(...))"
             )
+        try:
+            hub.make_subscriber(self.max_backlog, self.backlog_strategy, self.on_gap)
+        except ImproperlyConfiguredException as error:
+            raise build.wrong(error.detail) from None
         if self.presence is not None and not hub.has_presence:
             raise build.wrong("presence= needs Channels(..., presence=Heartbeat())")
         if self.publish is None:
@@ -180,9 +185,13 @@ class ChannelHandler(Handler):
     def _compile_name(self, build: Build) -> Name:
         if not isinstance(self.channel, str):
             call = build.graph.call(self.channel, in_thread=self.sync_to_thread)
+            where = describe(self.channel)
 
             async def provide(_: Socket, slots: Slots) -> str:
-                return cast("str", await call(slots))
+                name = await call(slots)
+                if not isinstance(name, str):
+                    raise ChannelsException(f"channel= {where} returned {name!r:.80}, which is no channel's name")
+                return name
 
             return provide
         channel = self.channel
@@ -199,10 +208,19 @@ class ChannelHandler(Handler):
         if self.presence is None:
             return None
         call = build.graph.call(self.presence, in_thread=self.sync_to_thread)
+        where = describe(self.presence)
 
         async def identify(slots: Slots) -> tuple[str, object]:
-            who = await call(slots)
-            return who if isinstance(who, tuple) else (who, None)
+            match await call(slots):
+                case str(key):
+                    return key, None
+                case (str(key), meta):
+                    return key, meta
+                case other:
+                    raise ChannelsException(
+                        f"presence= {where} returned {other!r:.80}: return a text, or a tuple of a text and what is"
+                        " told with it"
+                    )
 
         return identify
 
@@ -236,6 +254,11 @@ class ChannelHandler(Handler):
         signature = read_signature(self.on_publish, build.layer.signature_namespace)
         if "data" not in signature:
             raise build.wrong(f"on_publish= {signature.where} takes no 'data': call its parameter for the message so")
+        if _never_fits(self.publish, taken := signature["data"].annotation):
+            raise build.wrong(
+                f"on_publish= {signature.where} takes data: {taken.__qualname__}, and publish= is"
+                f" {self.publish.__qualname__}: write the same type twice"
+            )
         call = build.graph.call(self.on_publish, skip=("data",), scope="message", in_thread=self.sync_to_thread)
         resolve, encode = build.graph.message_resolver(call), build.writer(signature.returns, "binary", by_value=True)
 
@@ -336,6 +359,15 @@ def _describe(
         raise ImproperlyConfiguredException(
             f"{where}: braces hold the name of a parameter alone, as in channel='room:{{room}}'"
         )
+    for option, fn in (("channel", channel), ("on_publish", handler.on_publish), ("presence", handler.presence)):
+        if not (fn is None or callable(fn)) and not (option == "channel" and isinstance(fn, str)):
+            raise ImproperlyConfiguredException(f"{where}: {option}= is a function, not {fn!r:.80}")
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise ImproperlyConfiguredException(
+                f"{where}: {option}= {describe(fn)} yields: return the value, and clean up in a dependency"
+            )
+    if not isinstance(handler.history, int):
+        raise ImproperlyConfiguredException(f"{where}: history= is a number of events, not {handler.history!r:.80}")
     for mode in ("receive_mode", "send_mode"):
         check_mode(getattr(handler, mode), mode, where)
     check_count(handler.max_invalid_messages, "max_invalid_messages", where)
@@ -375,6 +407,16 @@ def _since(socket: Socket, hub: Channels, topic: str) -> Position | None:
         return Position.parse(text)
     except ChannelsException as error:
         raise ClientException(error.detail) from error
+
+
+def _never_fits(published: Any, taken: Any) -> bool:
+    """Whether two classes, of which neither has type arguments, exclude each other."""
+    if Any in (published, taken) or not (isinstance(published, type) and isinstance(taken, type)):
+        return False
+    try:
+        return not issubclass(published, taken) and (published, taken) != (int, float)
+    except TypeError:
+        return False
 
 
 def _only_text(read: Reader) -> Reader:
