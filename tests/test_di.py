@@ -345,7 +345,7 @@ BOTH = pytest.mark.parametrize(
 
 
 @BOTH
-@pytest.mark.parametrize("options", [{}, {"sync_to_thread": True}])
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}, {"sync_to_thread": True}])
 @pytest.mark.parametrize("reply", [True, False])
 async def test_an_answered_message_finishes_its_cleanup_although_the_client_leaves(
     kind: ServerKind, options: dict[str, Any], reply: bool

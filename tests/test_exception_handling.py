@@ -485,7 +485,7 @@ BOTH = pytest.mark.parametrize(
 
 
 @BOTH
-@pytest.mark.parametrize("path", ["listener", "raw", "stream", "started", "message"])
+@pytest.mark.parametrize("path", ["listener", "sync", "concurrent", "raw", "stream", "started", "message"])
 async def test_a_cancellation_of_the_handlers_own_is_its_error(
     kind: ServerKind, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:

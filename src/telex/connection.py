@@ -153,6 +153,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._accepting: asyncio.Future[None] | None = None
         self._owner: asyncio.Task[object] | None = None
         self._announce: Callable[[WebSocket[Any, Any, Any]], None] | None = None
+        self._closer = 0
+        self._ended_by = 0  # the exception's id: a reference would be a cycle
 
     def configure(self, options: ConnectionOptions) -> None:
         """Set the limits and encoders; a session does, so that subclasses need not pass them through ``__init__``."""
@@ -163,6 +165,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def own(self, task: asyncio.Task[object] | None) -> None:
         """Let ``task`` alone, and the streams that it starts, accept by sending: it serves this connection."""
         self._owner = task
+        self.event_reader.owner = task
 
     def admit(self, announce: Callable[[WebSocket[Any, Any, Any]], None]) -> None:
         """Guards and dependencies have agreed: call ``announce`` as soon as the connection is open."""
@@ -358,10 +361,19 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._step = "closed"
         self.is_open = False
         self.close_code, self.close_reason = event["code"], event["reason"]
+        closer = asyncio.current_task()
+        self._closer = id(closer)
+        if closer is not self._owner:
+            self.event_reader.stop_after_grace(WebSocketDisconnect(event["code"], event["reason"]))
         try:
             await self.asgi_send(cast("Message", event))
         except OSError:
             self.lost()
+
+    def ended_by(self, exc: Exception) -> bool:
+        """Whether ``exc`` has ended this connection before; from here on it has."""
+        before, self._ended_by = self._ended_by, id(exc)
+        return before == id(exc)
 
     # -- raw events
 
@@ -429,6 +441,8 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def _refuse(self, call: _Call) -> NoReturn:
         if self._step == "disconnect":
             raise self.lost()
+        if self._step == "closed" and self.close_code is not None and self._closer != id(asyncio.current_task()):
+            raise WebSocketDisconnect(self.close_code, self.close_reason)
         raise ConnectionStateError(
             f"{call}() on a connection in state {self.connection_state!r}: {_WHY_NOT[self._step]}"
         )

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
-from telex.exceptions import ConcurrencyError, WebSocketDisconnect
+from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
 from telex.types import Message, Receive
 
-__all__ = ("EventReader", "as_disconnect", "supervised")
+__all__ = ("EventReader", "as_disconnect", "supervised", "unasked", "unexpected")
 
 T = TypeVar("T")
+
+_Supervision: TypeAlias = tuple["asyncio.Task[object] | None", int, bool]
+"""Who is interrupted when the client leaves, whether it works, and whether a message loop may be interrupted."""
 
 _IDLE: Final = 0
 _READING: Final = 1
@@ -29,7 +32,8 @@ _AHEAD: Final = 2
 """The reader reads, or has read, ahead: events are in its queue."""
 
 GRACE: Final = 0.5
-"""Seconds that a handler has to end by itself when one of its own child tasks has received the disconnect."""
+"""Seconds that a handler has to end by itself when another task has received the disconnect or closed the connection:
+that may be one of its own child tasks, with work of its own to finish."""
 
 
 class EventReader:
@@ -39,9 +43,13 @@ class EventReader:
         "_bytes",
         "_held",
         "_interrupt",
+        "_nothing_held",
         "_pump",
         "_queue",
+        "_reading_task",
         "_state",
+        "_stop_timer",
+        "_supervises",
         "_waiter",
         "disconnect",
         "listed",
@@ -66,6 +74,10 @@ class EventReader:
         self.owner: asyncio.Task[object] | None = None
         self._interrupt: Exception | None = None
         self._held = 0
+        self._nothing_held: asyncio.Future[None] | None = None
+        self._reading_task: asyncio.Task[object] | None = None
+        self._stop_timer: asyncio.TimerHandle | None = None
+        self._supervises = False
         self.work: int = DONE
         """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
@@ -130,10 +142,16 @@ class EventReader:
 
     async def _get_directly(self) -> Message:
         self._state = _READING
+        self._reading_task = task = asyncio.current_task()
         try:
             event = await self.receive()
+        except asyncio.CancelledError:
+            if self._reading_task is task or task is None or task.uncancel():
+                raise
+            event = self._end_event()  # ``stop`` has taken the task from its wait
         finally:
             self._state = _IDLE
+            self._reading_task = None
         if event["type"] == "websocket.disconnect":
             self._note_end(event, child=asyncio.current_task() is not self.owner)
         self._watch_again()
@@ -149,10 +167,19 @@ class EventReader:
 
     # -- watching
 
-    def begin(self, owner: asyncio.Task[object]) -> None:
-        """``owner`` begins work: interrupt it when the client leaves."""
-        self.owner = owner
+    def begin(self, owner: asyncio.Task[object]) -> _Supervision:
+        """``owner`` begins work: interrupt it when the client leaves. Returns what :meth:`go_back` takes."""
+        before = self.owner, self.work, self._supervises
+        self.owner, self._supervises = owner, True
         self.mark_busy()
+        return before
+
+    def go_back(self, before: _Supervision) -> None:
+        """The work is over: interrupt what was at work around it, perhaps another task."""
+        inner = self.owner
+        self.owner, self.work, self._supervises = before
+        if self.disconnect is not None and self.owner is not inner and self.work != DONE:
+            self.stop_after_grace(self.disconnect)
 
     def mark_busy(self) -> None:
         """The owner begins to wait for something else than the client."""
@@ -211,6 +238,9 @@ class EventReader:
     async def aclose(self) -> None:
         """Stop reading and forget what is queued."""
         self.work = DONE
+        self.owner = None
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
         self._queue.clear()
         if self.disconnect is not None:
             self.disconnect.__traceback__ = None  # its frames refer to the connection, which refers to it
@@ -218,10 +248,38 @@ class EventReader:
 
     def fail(self, interrupt: Exception) -> None:
         """End the work that runs with ``interrupt``, once nothing is held."""
-        if self.work != DONE and self.owner is not None and self._interrupt is None:
+        if self.work != DONE:
+            self._interrupt_owner(interrupt)
+
+    def _interrupt_owner(self, interrupt: Exception) -> None:
+        if self.owner is not None and self._interrupt is None:
             self._interrupt = interrupt
             if not self._held:
                 self.owner.cancel()
+
+    def stop_after_grace(self, end: WebSocketDisconnect) -> None:
+        """Another task than the owner's has closed the connection: end the handler that does not end by itself."""
+        if self._stop_timer is None:
+            self._stop_timer = asyncio.get_running_loop().call_later(GRACE, self.stop, end)
+
+    def stop(self, end: WebSocketDisconnect) -> None:
+        """This side has closed the connection: whoever reads gets a disconnect, and work is interrupted."""
+        if self.disconnect is None:
+            self.disconnect = end
+        reading = self._reading_task
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(self._end_event())
+        elif reading is not None:
+            self._reading_task = None
+            reading.cancel()
+        elif self._state == _READING and self._supervises:
+            self._interrupt_owner(end)  # it waits in a message loop
+        else:
+            self.fail(end)
+
+    def _end_event(self) -> Message:
+        end = self.disconnect or WebSocketDisconnect(1006)
+        return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
 
     def hold(self) -> None:
         """What follows belongs to an answered message: no interrupt reaches the work until :meth:`let_go`."""
@@ -230,8 +288,18 @@ class EventReader:
     def let_go(self) -> None:
         """Take one :meth:`hold` back; what came meanwhile interrupts now."""
         self._held -= 1
-        if not self._held and self._interrupt is not None and self.owner is not None:
+        if self._held:
+            return
+        if self._nothing_held is not None and not self._nothing_held.done():
+            self._nothing_held.set_result(None)
+        if self._interrupt is not None and self.owner is not None:
             self.owner.cancel()
+
+    async def until_let_go(self) -> None:
+        """Wait until nothing is held: what is raised next cancels the tasks that answered messages are finished in."""
+        while self._held:
+            self._nothing_held = asyncio.get_running_loop().create_future()
+            await self._nothing_held
 
     def _has_room(self) -> bool:
         return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
@@ -288,10 +356,10 @@ def as_disconnect(event: Message) -> WebSocketDisconnect:
 
 async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
     """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``."""
-    owner, outer, outer_work = asyncio.current_task(), reader.owner, reader.work
+    owner = asyncio.current_task()
     if owner is None:  # pragma: no cover - there is always one under asyncio
         raise RuntimeError("supervised() needs an asyncio task")
-    reader.begin(owner)
+    before = reader.begin(owner)
     try:
         return await work
     except asyncio.CancelledError as cancelled:
@@ -300,8 +368,39 @@ async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
             raise
         raise interrupt from cancelled
     finally:
-        reader.end()
-        reader.owner, reader.work = outer, outer_work
+        if reader.end() is not None:
+            await _absorb_cancellation(owner)
+        reader.go_back(before)
+
+
+async def _absorb_cancellation(task: asyncio.Task[object]) -> None:
+    """Take an interrupt that came too late for the work, or else the next ``await`` would raise it.
+
+    Before Python 3.13 ``uncancel`` leaves a cancellation pending that was not delivered yet.
+    """
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        if task.cancelling():
+            raise
+
+
+def unasked(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
+    """What stands for a ``CancelledError`` that came up in this task although nobody cancelled it.
+
+    :raises asyncio.CancelledError: this task was cancelled: whoever did that waits for its end.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise cancelled
+    return unexpected(cancelled)
+
+
+def unexpected(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
+    """The error that stands for ``cancelled``, which nobody asked for."""
+    error = UnexpectedCancellation("awaited something that was cancelled, without being cancelled itself")
+    error.__cause__ = cancelled
+    return error
 
 
 def _size(event: Message) -> int:

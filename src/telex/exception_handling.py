@@ -86,7 +86,7 @@ class ExceptionPolicy:
         connection open, or raises, the table applies.
         """
         error = cast("Exception", leaf(exc))
-        if _has_left(socket, error):
+        if _has_left(socket, error) or socket.ended_by(error):
             return
         handler = self.find(error)
         if handler is not None:
@@ -102,12 +102,6 @@ class ExceptionPolicy:
     def is_disconnect(self, socket: Socket, exc: BaseException) -> bool:
         """Whether ``exc`` says nothing but that the client has left."""
         return _has_left(socket, leaf(exc))
-
-    def closing(self, socket: Socket, exc: BaseException | None) -> tuple[int, str]:
-        """The close code and reason of a connection that has ended, or will end because of ``exc``."""
-        if socket.close_code is not None or exc is None:
-            return socket.close_code or WS_1000_NORMAL_CLOSURE, socket.close_reason
-        return self._code_of(_familiar(leaf(exc)))
 
     async def _let_answer(self, socket: Socket, handler: ExceptionHandler, error: Exception) -> None:
         if socket.connection_state != "receive":

@@ -23,7 +23,8 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
-from telex.ends import unasked
+from telex.ends import OnEnd, told_of_the_end
+from telex.event_reader import unasked
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
@@ -106,6 +107,8 @@ class Build:
     sends: tuple[MessageShape, ...] = ()
     uses_streams: bool = False
     """Whether the handler itself starts streams, though no function takes the socket."""
+    on_end: OnEnd | None = None
+    """What a kind calls at the end of a connection that was accepted."""
 
     def __post_init__(self) -> None:
         self.where = self.handler.where
@@ -204,7 +207,7 @@ def _compile_session(build: Build, run: Run, policy: ExceptionPolicy, check_orig
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options = build.websocket_class, _connection_options(build)
     guards, registry = _compile_guards(build), build.registry
-    serve = _compile_serve(build, run)
+    serve = _compile_serve(build, run, policy)
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
@@ -236,10 +239,12 @@ async def _finish(socket: Socket) -> None:
         await socket.deny(403, {"status_code": 403, "detail": "the handler did not accept the connection"})
 
 
-def _compile_serve(build: Build, run: Run) -> Callable[[Socket], Awaitable[None]]:
+def _compile_serve(build: Build, run: Run, policy: ExceptionPolicy) -> Callable[[Socket], Awaitable[None]]:
     """``run`` with its dependencies around it, and a task group for streams where a function can start one."""
     resolve = build.graph.connection_resolver()
     body = _with_streams(run) if build.uses_streams or build.graph.takes_socket else run
+    if build.on_end is not None:
+        body = told_of_the_end(body, policy, build.on_end)
     nothing: list[Any] = [None]
     announce = build.registry.add
 

@@ -65,4 +65,4 @@ async def _close(socket: Socket, code: int, reason: str) -> None:
             await socket.close(code, reason)
     except TimeoutError:
         socket.logger.warning("a connection did not take its close frame within %s s", CLOSE_WITHIN)
-    socket.event_reader.fail(socket.lost(code, reason))
+    socket.event_reader.stop(socket.lost(code, reason))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
 from telex.codecs import Raw, Writer
-from telex.ends import unasked
+from telex.event_reader import unasked
 from telex.types import Mode
 
 __all__ = ("SendHandler", "Streams", "send_stream")
@@ -39,7 +39,7 @@ class Streams(asyncio.TaskGroup):
 
     def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``stream`` beside the handler."""
-        task = self.create_task(_unless_cancelled(stream))
+        task = self.create_task(stream)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
@@ -48,14 +48,6 @@ class Streams(asyncio.TaskGroup):
         """End those that still run."""
         for task in tuple(self._running):
             task.cancel()
-
-
-async def _unless_cancelled(stream: Coroutine[Any, Any, None]) -> None:
-    """``stream``, in which a ``CancelledError`` that nobody asked for is an error: a task group would ignore it."""
-    try:
-        await stream
-    except asyncio.CancelledError as exc:
-        raise unasked(exc) from exc
 
 
 async def send_stream(
@@ -74,6 +66,8 @@ async def send_stream(
                 await send_handler(socket, value)
             else:
                 await socket.send_data(write(value), mode)
+    except asyncio.CancelledError as exc:
+        raise unasked(exc) from exc  # a task group would ignore it
     finally:
         aclose = getattr(stream, "aclose", None)
         if aclose is not None:

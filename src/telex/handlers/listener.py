@@ -7,8 +7,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
+from telex.calls import Call
 from telex.connection import Socket
 from telex.defaults import MAX_INVALID_MESSAGES
+from telex.ends import OnEnd
 from telex.event_reader import supervised
 from telex.handlers.base import Handler, Paths, check_count, check_function, check_mode, own_options, read_paths
 from telex.handlers.invalid_messages import InvalidMessages
@@ -121,29 +123,34 @@ class ListenerHandler(Handler):
             if self.on_disconnect
             else None
         )
-        asked = [name for name in _DISCONNECT_NAMES if on_disconnect and name in on_disconnect.signature]
+        if on_disconnect is not None:
+            build.on_end = _tell(on_disconnect)
         errors, accept = build.exception_policy(), self.connection_accept_handler
 
         async def run(socket: Socket, slots: list[Any]) -> None:
-            await _accept(socket, accept)
-            if not socket.is_open:
-                return
-            ended_by: BaseException | None = None
             try:
+                await _accept(socket, accept)
+                if not socket.is_open:
+                    return
                 if on_accept is not None:
                     await supervised(on_accept(slots), socket.event_reader)
                 await serve(socket, slots)
-            except BaseException as exc:
-                ended_by = exc
+            except Exception as exc:
                 if not errors.is_disconnect(socket, exc):
                     raise
-            finally:
-                if on_disconnect is not None:
-                    code, reason = errors.closing(socket, ended_by)
-                    given = {"close_code": code, "close_reason": reason}
-                    await on_disconnect(slots, **{name: given[name] for name in asked})
 
         return run
+
+
+def _tell(on_disconnect: Call) -> OnEnd:
+    """``on_disconnect``, which is told the code and reason that the connection has ended with."""
+    asked = [name for name in _DISCONNECT_NAMES if name in on_disconnect.signature]
+
+    async def tell(socket: Socket, slots: list[Any]) -> None:
+        given = {"close_code": socket.close_code, "close_reason": socket.close_reason}
+        await on_disconnect(slots, **{name: given[name] for name in asked})
+
+    return tell
 
 
 _DISCONNECT_NAMES = ("close_code", "close_reason")

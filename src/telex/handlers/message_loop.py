@@ -25,8 +25,8 @@ from typing import Any, Final, TypeAlias
 
 from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
 from telex.connection import Socket, WebSocket, WrongModeException, is_too_long
-from telex.event_reader import as_disconnect, supervised
-from telex.exception_handling import ExceptionPolicy, leaf
+from telex.event_reader import as_disconnect, supervised, unasked, unexpected
+from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.invalid_messages import InvalidMessages
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
@@ -75,11 +75,12 @@ class MessageLoop:
         serve_fast = self.serve_by_transport if self.awaits else self._compile_callback()
 
         def serve(socket: Socket, slots: Slots) -> Coroutine[Any, Any, None]:
-            if socket.transport is not None:
-                return serve_fast(socket, socket.transport, slots)
-            return self.serve_by_events(socket, slots)
+            if socket.transport is None:
+                return supervised(self.serve_by_events(socket, slots), socket.event_reader)
+            loop = serve_fast(socket, socket.transport, slots)
+            return supervised(loop, socket.event_reader) if self.awaits else loop
 
-        return _interruptible(serve) if self.awaits else serve
+        return serve
 
     # -- the loops
 
@@ -208,6 +209,10 @@ class MessageLoop:
                     left.failure = exc
                     hand_over(raw)
                     return
+                except asyncio.CancelledError as exc:
+                    left.failure = unexpected(exc)
+                    hand_over(raw)
+                    return
                 if reply is not None and encode is not None:
                     kind = reply.__class__
                     try:
@@ -230,7 +235,11 @@ class MessageLoop:
                 reader.mark_busy()
                 await places.acquire()
                 reader.mark_idle()
-                raw = await self._read(socket)
+                try:
+                    raw = await self._read(socket)
+                except Exception:
+                    await reader.until_let_go()
+                    raise
                 try:
                     data = self.decode(raw)
                 except Exception as exc:
@@ -257,11 +266,16 @@ class MessageLoop:
     async def _handle_one(self, socket: Socket, handle: Handle, data: Any, places: asyncio.Semaphore) -> None:
         try:
             await self._exchange(socket, handle, data)
+            if not socket.is_open:
+                # Not every server wakes a reader when the app itself has closed.
+                raise WebSocketDisconnect(socket.close_code, socket.close_reason)
+        except asyncio.CancelledError as exc:
+            raise unasked(exc) from exc  # a task group would ignore it
+        except Exception:
+            await socket.event_reader.until_let_go()
+            raise
         finally:
             places.release()
-        if not socket.is_open:
-            # Not every server wakes a reader when the app itself has closed.
-            raise WebSocketDisconnect(socket.close_code, socket.close_reason)
 
     # -- one message, outside of the quick path
 
@@ -339,13 +353,10 @@ class MessageLoop:
 
         :raises Exception: ``exc``, when there is none.
         """
-        error = leaf(exc)
-        if not isinstance(error, Exception) or isinstance(error, WebSocketDisconnect):
-            raise exc
-        handler = self.errors.find(error)
+        handler = None if isinstance(exc, WebSocketDisconnect) else self.errors.find(exc)
         if handler is None:
             raise exc
-        await self.errors.reply(socket, handler, error)
+        await self.errors.reply(socket, handler, exc)
 
     @property
     def _native_out(self) -> type | None:

@@ -6,6 +6,7 @@ from typing import Final
 
 from telex import Telex, websocket_listener
 from telex.types import Receive, Scope, Send
+from tests.contract.subjects.ends import ends
 from tests.contract.subjects.errors import errors
 from tests.contract.subjects.handshakes import guarded, guarded_below, handshakes
 from tests.contract.subjects.journal import journal, probe, watched
@@ -23,7 +24,7 @@ def control(data: str) -> str:
     return data
 
 
-open_to_all = Telex([control, probe, messages, handshakes, errors, lifetimes, sending, strangers])
+open_to_all = Telex([control, probe, messages, handshakes, errors, lifetimes, sending, strangers, ends])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
 

@@ -1,0 +1,173 @@
+"""Who ends a connection, and what is running then: what is cancelled, finished, told, cleaned up and logged.
+
+A row of ``RUNNING`` is what runs, a row of ``ENDS`` who ends it. What a cell must show follows from both: the work is
+over first, ``on_disconnect`` is told the code that went over the wire, and the connection's dependencies close last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from tests.contract.site import PATIENCE, Site, closing_of, said
+from tests.support.raw import Close
+
+TOLD = {"hypercorn": (1006, ""), "granian": (4000, "")}
+"""What these servers make of a client's close frame with 4000 and a reason."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What runs: whether the client asks for it, how it is over when it is interrupted, whether it may be awaited."""
+
+    asked: bool = True
+    interrupted: str | None = "cancelled"
+    """The note of work that something else ends; ``None`` when nothing runs."""
+    hooks: bool = True
+    """Whether ``on_disconnect`` may be given."""
+
+
+RUNNING = {
+    "nothing": Running(interrupted=None),
+    "sync": Running(interrupted=None),
+    "async": Running(),
+    "concurrent": Running(),
+    "thread": Running(interrupted="finished"),
+    "cleanup": Running(interrupted="finished"),
+    "started": Running(),
+    "hook": Running(asked=False),
+    "stream": Running(asked=False, hooks=False),
+    "raw": Running(asked=False, hooks=False),
+}
+FOLLOWS_ORDERS = ["async", "concurrent", "cleanup", "started", "hook", "stream", "raw"]
+SLOW = {"concurrent", "sync", "hook"}
+"""Rows whose cells repeat a neighbour's."""
+
+
+def cells(rows: list[str]) -> list[object]:
+    return [pytest.param(row, marks=[pytest.mark.slow] if row in SLOW else []) for row in rows]
+
+
+class Case:
+    """One connection whose work has begun, and somebody to do things from elsewhere."""
+
+    def __init__(self, site: Site, running: str, client: ClientConnection, control: ClientConnection) -> None:
+        self.site, self.name, self.client, self.control = site, running, client, control
+        self.running = RUNNING[running]
+
+    async def begin(self) -> None:
+        if self.running.asked:
+            await self.client.send("go")
+        if self.name == "cleanup":
+            assert await self.client.recv() == "answered"
+        await self.site.until("begun")
+
+    async def tell(self, command: str) -> None:
+        assert await said(self.control, command) == command
+
+    async def finish_what_is_awaited(self) -> None:
+        """Work that an end must not interrupt goes on until the test lets it end."""
+        if self.running.interrupted == "finished":
+            await asyncio.sleep(0.1)  # for what must not happen
+            notes = await self.site.notes()
+            assert notes == ["begun"], notes
+            await self.tell("end thread" if self.name == "thread" else "finish")
+
+    async def check(self, work: str | None, code: int, reason: str = "") -> None:
+        await self.site.until("closed")
+        begun, *notes = await self.site.notes()
+        assert begun == "begun"
+        if work is not None:
+            assert notes.pop(0) == work
+        assert notes.pop() == "closed"
+        if self.running.hooks:
+            assert notes == [f"told {code} {reason}".strip()]
+        else:
+            assert not notes
+
+
+@contextlib.asynccontextmanager
+async def opened(site: Site, running: str) -> AsyncIterator[Case]:
+    async with site.connect("/ends/control") as control, site.connect(f"/ends/{running}") as client:
+        case = Case(site, running, client, control)
+        await case.begin()
+        yield case
+
+
+ALL = pytest.mark.parametrize("running", cells(list(RUNNING)))
+
+
+@ALL
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_the_client_ends_it(site: Site, running: str, how: str) -> None:
+    async with opened(site, running) as case:
+        if how == "close":
+            closing = asyncio.create_task(case.client.close(4000, "bye"))
+        else:
+            case.client.transport.abort()
+        await case.finish_what_is_awaited()
+        if how == "close":
+            await case.check(case.running.interrupted, *TOLD.get(site.kind.name, (4000, "bye")))
+            await asyncio.wait_for(closing, PATIENCE)
+        else:
+            await site.until("closed")
+
+
+@ALL
+async def test_another_task_closes_it(site: Site, running: str) -> None:
+    async with opened(site, running) as case:
+        await case.tell("kick")
+        assert await closing_of(case.client) == Close(4101, "kicked")
+        await case.finish_what_is_awaited()
+        await case.check(case.running.interrupted, 4101, "kicked")
+
+
+@ALL
+async def test_a_drain_ends_it(site: Site, running: str) -> None:
+    async with opened(site, running) as case:
+        await case.tell("drain")
+        assert await closing_of(case.client) == Close(1012, "service restart")
+        await case.finish_what_is_awaited()
+        await case.check(case.running.interrupted, 1012, "service restart")
+
+
+@pytest.mark.parametrize("running", cells([*FOLLOWS_ORDERS, "nothing", "sync"]))
+async def test_an_exception_ends_it(site: Site, running: str) -> None:
+    async with opened(site, running) as case:
+        await (case.tell if running in FOLLOWS_ORDERS else case.client.send)("raise")
+        assert await closing_of(case.client) == Close(1011, "internal error")
+        if running in {"nothing", "sync"}:
+            await site.until("closed")
+            assert await site.notes() == ["begun", "begun", "told 1011 internal error", "closed"]
+        else:
+            await case.check("raised KeyError", 1011, "internal error")
+        [(level, _, text)] = await site.records()
+        assert level == "ERROR"
+        assert "KeyError: 'broken'" in text
+
+
+@pytest.mark.parametrize("running", cells([*FOLLOWS_ORDERS, "nothing", "sync"]))
+async def test_a_close_code_that_is_raised_ends_it(site: Site, running: str) -> None:
+    async with opened(site, running) as case:
+        await (case.tell if running in FOLLOWS_ORDERS else case.client.send)("refuse")
+        assert await closing_of(case.client) == Close(4200, "refused")
+        if running in {"nothing", "sync"}:
+            await site.until("closed")
+            assert await site.notes() == ["begun", "begun", "told 4200 refused", "closed"]
+        else:
+            await case.check("raised WebSocketException", 4200, "refused")
+
+
+@pytest.mark.parametrize("running", cells([row for row in FOLLOWS_ORDERS if row != "stream"]))
+async def test_the_handler_itself_closes_it(site: Site, running: str) -> None:
+    async with opened(site, running) as case:
+        await case.tell("close")
+        assert await closing_of(case.client) == Close(4100, "inside")
+        # granian's ``receive`` returns at once when the app closes: a message loop ends before its child task does.
+        child = site.kind.name == "granian" and running in {"concurrent", "started"}
+        await case.check("cancelled" if child else "finished", 4100, "inside")
