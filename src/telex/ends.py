@@ -36,9 +36,10 @@ from telex.event_reader import unasked
 from telex.exception_handling import ExceptionPolicy
 from telex.status_codes import WS_1012_SERVICE_RESTART
 
-__all__ = ("OnEnd", "told_of_the_end")
+__all__ = ("OnEnd", "Run", "told_of_the_end")
 
 Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
+"""Serves one connection whose dependencies are resolved. It accepts, and may leave the closing to the session."""
 OnEnd: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 """Called once for a connection that was accepted and has ended, while its dependencies are there."""
 

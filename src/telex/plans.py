@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from telex import codecs
 from telex.calls import Cache
@@ -23,7 +23,7 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.di import Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
-from telex.ends import OnEnd, told_of_the_end
+from telex.ends import OnEnd, Run, told_of_the_end
 from telex.event_reader import unasked
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
@@ -38,9 +38,6 @@ from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
 __all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
-
-Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
-"""Serves one connection whose dependencies are resolved. It accepts, and may leave the closing to the session."""
 
 
 @dataclass(frozen=True, slots=True)
