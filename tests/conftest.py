@@ -62,9 +62,13 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         note_running(None)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown() -> None:
-    """Reports an unclosed transport in the test that made it, not in the one in which the collector finds it."""
+@pytest.fixture(autouse=True)
+def leaks_are_found() -> Generator[None, None, None]:
+    """Reports an unclosed transport in the test that made it, not in the one in which the collector finds it.
+
+    It is set up first and torn down last, before pytest reports what could not be raised.
+    """
+    yield
     _collect()
 
 
