@@ -12,6 +12,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, Literal, NoReturn, Protocol, TypeAlias, cast
 
@@ -75,6 +76,9 @@ _PUBLIC: Final[Mapping[_Step, ConnectionState]] = {
 }
 
 _SENDS_BEFORE_YIELD: Final = 32
+
+_family: Final[ContextVar[object | None]] = ContextVar("telex_family", default=None)
+"""Marks the context of one handler, and so the tasks that it starts. No socket: contexts outlive connections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._accepting: asyncio.Future[None] | None = None
         self._owner: asyncio.Task[object] | None = None
         self._announce: Callable[[WebSocket[Any, Any, Any]], None] | None = None
+        self._family: object | None = None
         self._closer = 0
         self._ended_by = 0  # the exception's id: a reference would be a cycle
 
@@ -163,9 +168,14 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self.event_reader.max_bytes = options.max_message_size
 
     def own(self, task: asyncio.Task[object] | None) -> None:
-        """Let ``task`` alone, and the streams that it starts, accept by sending: it serves this connection."""
+        """Let ``task`` alone accept by sending: it serves this connection."""
         self._owner = task
         self.event_reader.owner = task
+
+    def own_tasks(self) -> None:
+        """Let the tasks that this context starts from here on accept by sending, too: they are the handler's."""
+        self._family = object()
+        _family.set(self._family)
 
     def admit(self, announce: Callable[[WebSocket[Any, Any, Any]], None]) -> None:
         """Guards and dependencies have agreed: call ``announce`` as soon as the connection is open."""
@@ -329,7 +339,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if self._accepting is None:
             if call == "send" and not self._accepts_by_sending():
                 raise ConnectionStateError(
-                    "send() by another task than the handler's, on a connection that has not been accepted:"
+                    "send() by a task that the handler did not start, on a connection that has not been accepted:"
                     " call 'await socket.accept()' in the handler before its socket is given to others"
                 )
             await self.accept()
@@ -340,7 +350,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     def _accepts_by_sending(self) -> bool:
         task = asyncio.current_task()
-        return self._owner in {None, task} or (self.streams is not None and task in self.streams)
+        return self._owner in {None, task} or (self._family is not None and _family.get() is self._family)
 
     # -- the closing handshake
 
@@ -582,7 +592,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             raise ConnectionStateError("start_stream() outside of a handler: use send_websocket_stream(socket, stream)")
         if not self._was_accepted and not self._accepts_by_sending():
             raise ConnectionStateError(
-                "start_stream() by another task than the handler's, on a connection that has not been accepted:"
+                "start_stream() by a task that the handler did not start, on a connection that has not been accepted:"
                 " call 'await socket.accept()' in the handler first"
             )
         return self.streams.start(send_stream(self, stream, self.options.value_writer(mode), mode, send_handler))

@@ -266,6 +266,7 @@ def _with_streams(run: Run) -> Run:
         try:
             async with Streams() as streams:
                 socket.streams = streams
+                socket.own_tasks()
                 try:
                     await run(socket, slots)
                 except Exception as exc:

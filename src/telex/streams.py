@@ -34,9 +34,6 @@ class Streams(asyncio.TaskGroup):
         super().__init__()
         self._running: set[asyncio.Task[None]] = set()
 
-    def __contains__(self, task: object) -> bool:
-        return task in self._running
-
     def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``stream`` beside the handler."""
         task = self.create_task(stream)

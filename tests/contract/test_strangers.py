@@ -53,9 +53,10 @@ async def all_of(client: ClientConnection) -> tuple[list[object], Close]:
     return received, await closing_of(client)
 
 
-async def test_a_stream_that_the_handler_starts_accepts(site: Site) -> None:
-    async with site.connect("/strangers/own-tasks") as client:
-        assert await client.recv() == "from a stream"
+@pytest.mark.parametrize("by", ["stream", "task"])
+async def test_what_the_handler_starts_accepts(site: Site, by: str) -> None:
+    async with site.connect(f"/strangers/own-tasks?by={by}") as client:
+        assert await client.recv() == "from it"
         assert (await closing_of(client)).code == 1000
     assert await site.notes() == ["accepted: True"]
 

@@ -111,12 +111,15 @@ async def refused_sends(socket: Socket, data: str) -> None:
 
 @websocket("/own-tasks")
 async def own_tasks(socket: Socket) -> None:
-    """A stream that the handler starts accepts, as the handler itself does."""
+    """What the handler starts accepts by sending, as the handler itself does."""
 
     async def values() -> AsyncGenerator[str, None]:
-        yield "from a stream"
+        yield "from it"
 
-    await socket.start_stream(values())
+    if socket.query_params["by"] == "stream":
+        await socket.start_stream(values())
+    else:
+        await asyncio.create_task(socket.send_text("from it"))
     journal.note(f"accepted: {socket.was_accepted}")
 
 
