@@ -170,13 +170,17 @@ class RedisConnection:
             raise error
 
     async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 await self._has_unsent.wait()
                 self._has_unsent.clear()
                 packed, self._unsent = self._unsent, []
+                begun = loop.time()
                 await self._connection.send_packed_command(packed, check_health=False)
-                self._progress = asyncio.get_running_loop().time()
+                if loop.time() - begun > self._timeout / 10:
+                    # The server has taken what waited for it. What the system's buffer took at once shows nothing.
+                    self._progress = loop.time()
         except Exception as error:
             self.fail(error)
 
