@@ -192,8 +192,8 @@ class Connection(ReceiveQueue):
             self._pull_cork()
 
     def _on_unusual_frame(self, frame: WSFrame) -> None:
-        if self.stage in (Stage.OPEN, Stage.CLOSING):
-            kind = int(frame.msg_type)  # type: ignore[call-overload]
+        kind = int(frame.msg_type)  # type: ignore[call-overload]
+        if self.stage == Stage.OPEN or (self.stage == Stage.CLOSING and kind == CLOSE):
             reserved = bool(frame.rsv1) << 2 | bool(frame.rsv2) << 1 | bool(frame.rsv3)
             got = _Frame(kind, frame.get_payload_as_bytes(), bool(frame.fin), reserved)
             if self._rest_of_read or (self._hold & _WAITING and kind < CLOSE and self._inflater is not None):
@@ -202,7 +202,7 @@ class Connection(ReceiveQueue):
                 self._handle_frame(got)
         if frame.last_in_buffer:
             self._pull_cork()
-            if int(frame.msg_type) == PONG:  # type: ignore[call-overload]
+            if kind == PONG:
                 self._shrink_parser(frame.tail_size)
         elif frame.tail_size > READ_AT_MOST:
             self._throttle()
