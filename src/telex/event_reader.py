@@ -336,6 +336,7 @@ class EventReader:
         elif self.on_unread is not None:
             verdict = self.on_unread(not self._has_room())
             if isinstance(verdict, Exception):
+                self.on_unread = _drop  # what follows is neither kept nor logged again
                 self.fail(verdict)
             if verdict is not True:
                 return
@@ -347,6 +348,10 @@ class EventReader:
         self.disconnect = as_disconnect(event)
         if child and self.work != DONE:
             asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
+
+
+def _drop(_: bool) -> bool:
+    return False
 
 
 def as_disconnect(event: Message) -> WebSocketDisconnect:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from starlette.requests import HTTPConnection
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 
 __all__ = ("OriginCheck", "compile_origin_check")
+
+_logger: Final = logging.getLogger("telex")
 
 OriginCheck: TypeAlias = Callable[[HTTPConnection], None]
 """Raises when the connection comes from a page that may not connect."""
@@ -33,6 +36,13 @@ def compile_origin_check(allowed: Collection[str] | None, where: str) -> OriginC
         if not origins:
             return
         if len(origins) > 1 or not _is_allowed(origins[0].decode("latin-1"), connection, entries):
+            _logger.warning(
+                "refused: Origin %.200r is not the request's own (scheme %r, Host %.200r) nor in allowed_origins of %s",
+                b", ".join(origins).decode("latin-1"),
+                connection.scope.get("scheme"),
+                ", ".join(connection.headers.getlist("host")),
+                where,
+            )
             raise PermissionDeniedException("this origin may not connect")
 
     return check_origin
@@ -79,6 +89,8 @@ def _is_same_host(scheme: str, host: str, port: int | None, connection: HTTPConn
         return False
     if own_port is None:
         own_port = 443 if secure else _DEFAULT_PORTS[scheme]
+    elif secure is not (scheme == "https"):
+        return False
     return (_DEFAULT_PORTS[scheme] if port is None else port) == own_port
 
 

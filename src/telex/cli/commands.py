@@ -45,6 +45,7 @@ def telex() -> None:
 @_factory
 @_app_dir
 @click.option("--root-path", metavar="PATH", help="The path under which a proxy serves the app.")
+@click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* are believed.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The private key, for https and wss.")
 @click.option("--ssl-keyfile-password", metavar="TEXT", help="The password of the private key.")
 @click.option("--ssl-certfile", metavar="FILE", help="The certificate chain.")
@@ -53,7 +54,7 @@ def telex() -> None:
     type=click.Choice(["critical", "error", "warning", "info", "debug", "trace"]),
     help="The lowest level that is logged (default: info).",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="The format of log lines (default: text).")
+@click.option("--log-format", type=click.Choice(["text", "json", "none"]), help="The format of log lines (default: text).")
 @click.option("--access-log/--no-access-log", default=None, help="Log each request and handshake (default: yes).")
 @click.option("--drain-timeout", type=float, metavar="SECONDS", help="How long a graceful stop may take (default: 30).")
 def run(target: str, app_dir: str, **settings: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -84,6 +85,19 @@ def _import(name: str) -> ModuleType:
         raise LoadError(f"there is no module {exc.name!r} in {Path.cwd()}, nor elsewhere: {_modules_here()}") from None
     except ImproperlyConfiguredException as exc:
         raise LoadError(f"{name}: {exc}") from exc
+    except Exception as exc:
+        raise LoadError(f"{name} cannot be imported:\n{_own_traceback(exc)}") from exc
+
+
+def _own_traceback(exc: Exception) -> str:
+    """The traceback from the first frame that is the user's."""
+    frames = exc.__traceback__
+    while frames is not None and (
+        frames.tb_frame.f_code.co_filename in {__file__, importlib.__file__}
+        or frames.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(exc.with_traceback(frames), chain=True)).rstrip()
 
 
 def _make(found: object, target: str) -> object:

@@ -36,6 +36,7 @@ def log_config(style: Literal["text", "json", "none"]) -> dict[str, Any] | None:
     if style == "none":
         return None
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
+    config["root"] = {"handlers": ["default"], "level": "WARNING"}  # the application's own records
     config["loggers"]["telex"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     if style == "json":
         config["formatters"] = {name: {"()": JSONFormatter} for name in config["formatters"]}

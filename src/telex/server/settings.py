@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Final, Literal, TypeAlias
 
 from uvicorn.config import Config
@@ -18,6 +20,8 @@ from telex.server.protocol import WebSocketProtocol
 from telex.types import ASGIApp
 
 __all__ = ("App", "ServerConfig", "Settings")
+
+_logger: Final = logging.getLogger("telex.server")
 
 App: TypeAlias = ASGIApp | Callable[..., ASGIApp] | str
 """An ASGI app, a factory of one, or ``"module:attribute"`` (which ``workers`` and ``reload`` need)."""
@@ -92,7 +96,17 @@ class Settings(Limits):
             text = environment.get(f"TELEX_{name.upper()}")
             if text is not None:
                 values[name] = _parse(name, kind, text)
+        _warn_of_unknown(environment, known)
         return cls(**{**values, **given})
+
+
+def _warn_of_unknown(environment: Mapping[str, str], known: Mapping[str, str]) -> None:
+    variables = [f"TELEX_{name.upper()}" for name in known]
+    for name in sorted(environment):
+        if name.startswith("TELEX_") and name not in variables:
+            near = get_close_matches(name, variables, 1)
+            hint = f"did you mean {near[0]}?" if near else "no setting has that name"
+            _logger.warning("the environment variable %s is ignored: %s", name, hint)
 
 
 def _parse(name: str, kind: str, text: str) -> object:
