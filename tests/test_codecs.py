@@ -374,3 +374,29 @@ def test_an_error_of_pydantic_itself_is_a_validation_error() -> None:
     invalid = as_validation_error(caught.value)
     assert invalid is not None
     assert invalid.path == "$.x"
+
+
+def test_a_long_list_of_wrong_items_makes_one_error() -> None:
+    class Item(pydantic.BaseModel):
+        number: int
+
+    class Order(pydantic.BaseModel):
+        items: list[Item]
+
+    with pytest.raises(ValidationException) as caught:
+        reader(Order)('{"items": [' + ",".join(["0"] * 200_000) + "]}")
+    assert caught.value.path == "$.items[0]"
+    assert isinstance(caught.value.extra, list)
+    assert len(caught.value.extra) == 1
+
+
+@pytest.mark.parametrize("message", ['{"%s": 1}', '{"a": {"%s": "x"}}'])
+def test_an_error_reflects_little_of_what_a_client_sent(message: str) -> None:
+    class Strict(msgspec.Struct, forbid_unknown_fields=True):
+        a: dict[str, int] = {}
+
+    with pytest.raises(msgspec.ValidationError) as caught:
+        reader(Strict)(message % ("x" * 1_000_000))
+    error = as_validation_error(caught.value)
+    assert error is not None
+    assert len(error.detail) + len(error.path) < 1100

@@ -159,3 +159,26 @@ async def test_allowed_origins_are_layered() -> None:
         assert (await denied(running, "/usual", origin="https://b.example")).status == 403
         async with connected(running, "/usual", origin="https://a.example") as client:
             assert await ending(client) == (1000, "")
+
+
+@pytest.mark.parametrize(
+    ("origin", "scheme", "passing"),
+    [
+        ("https://app.example:8443", "wss", True),
+        ("http://app.example:8000", "ws", True),
+        ("http://app.example:8443", "wss", False),
+        ("https://app.example:8000", "ws", False),
+    ],
+)
+def test_with_an_explicit_port_the_scheme_counts_too(origin: str, scheme: str, passing: bool) -> None:
+    assert passes([origin], host=origin.partition("://")[2], scheme=scheme) is passing
+
+
+def test_the_log_names_the_origin_and_what_it_was_compared_with(caplog: pytest.LogCaptureFixture) -> None:
+    assert not passes(["https://evil.example"], host="app.example:8000", scheme="ws")
+    (record,) = caplog.records
+    for part in ("https://evil.example", "'ws'", "app.example:8000", "here"):
+        assert part in record.getMessage()
+    caplog.clear()
+    assert not passes(["x" * 5000])
+    assert len(caplog.records[0].getMessage()) < 600

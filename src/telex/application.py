@@ -109,6 +109,8 @@ class Telex:
         self._on_startup = tuple(config.on_startup)
         self._on_shutdown = tuple(config.on_shutdown)
         self._layer = Layer.read(config.options, "Telex(...)")
+        self.dependencies: Final = self._layer.dependencies
+        """Those of the app's layer, the plugins' included."""
         self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
         self._cache = Cache()
         self._names = RouteNames()

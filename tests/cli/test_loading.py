@@ -137,3 +137,28 @@ def test_a_directory_is_put_on_the_path_once(in_folder: Path) -> None:
     make_importable(str(in_folder))
     assert sys.path.count(str(in_folder)) == 1
     assert sys.path[0] == str(in_folder)
+
+
+def test_an_import_that_fails_shows_the_users_own_traceback(folder: Path) -> None:
+    (folder / "deep.py").write_text("def connect():\n    raise RuntimeError('no database')\n\nconnect()\n")
+    result = output_of(TELEX, "run", "deep:app", cwd=folder)
+    said = result.stdout + (result.stderr or "")
+    assert 'deep.py", line 4' in said
+    assert "RuntimeError: no database" in said
+    assert "click" not in said
+    assert len(said.splitlines()) < 14
+
+
+def test_memory_channels_with_several_workers_are_warned_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "room.py").write_text(
+        "from telex import Channels, Telex\napp = Telex([], plugins=[Channels('memory://', channels=['a'])])\n"
+    )
+    monkeypatch.setattr("telex.cli.serving.run", lambda *_: None)
+    monkeypatch.chdir(folder)
+    for workers, warnings in ((1, 0), (2, 1)):
+        caplog.clear()
+        result = CliRunner().invoke(telex, ["run", "room:app", "--workers", str(workers)])
+        assert result.exit_code == 0, result.output
+        assert len([record for record in caplog.records if "memory://" in record.getMessage()]) == warnings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import socket
 import ssl
@@ -145,6 +146,37 @@ def test_the_log_level_is_heeded(folder: Path) -> None:
             client.send("hello")
         running.stop()
         assert running.log == ""
+
+
+def test_a_proxy_behind_a_unix_socket_is_believed(folder: Path) -> None:
+    (folder / "seen.py").write_text(
+        "from telex import Telex, WebSocket, websocket_listener\n"
+        "@websocket_listener('/')\n"
+        "def seen(data: str, socket: WebSocket) -> str:\n"
+        "    return f'{socket.url.scheme} {socket.client.host}'\n"
+        "app = Telex([seen])\n"
+    )
+    path = str(folder / "s")
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "198.51.100.9"}
+    for options in ([], ["--forwarded-allow-ips", "10.0.0.1"]):
+        with program(TELEX, "run", "seen:app", "--uds", path, *options, cwd=folder) as running:
+            running.wait_for("running on unix socket")
+            with unix_connect(path, "ws://localhost/", open_timeout=5, additional_headers=headers) as client:
+                client.send("")
+                assert client.recv(timeout=5) == "wss 198.51.100.9"
+            running.stop()
+
+
+def test_json_logging_covers_the_applications_own_records(folder: Path) -> None:
+    (folder / "logs.py").write_text(
+        "import logging\nfrom telex import Telex\n"
+        "def start() -> None:\n    logging.getLogger('shop').warning('mine')\n"
+        "app = Telex([], on_startup=[start])\n"
+    )
+    with program(TELEX, "run", "logs:app", "--port", "0", "--log-format", "json", cwd=folder) as running:
+        running.wait_for("mine")
+        running.stop()
+    assert json.loads(next(line for line in running.log.splitlines() if "mine" in line))["logger"] == "shop"
 
 
 def test_it_serves_over_tls(folder: Path) -> None:

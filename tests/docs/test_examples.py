@@ -381,7 +381,7 @@ def test_nginx_waits_longer_than_pings_take() -> None:
     ping_interval = Settings().ping_interval
     assert ping_interval is not None
     assert float(settings["proxy_read_timeout"].rstrip("s")) > 2 * ping_interval
-    for header in ("Upgrade $http_upgrade", 'Connection "upgrade"', "Host $host", "X-Forwarded-Proto $scheme"):
+    for header in ("Upgrade $http_upgrade", 'Connection "upgrade"', "Host $http_host", "X-Forwarded-Proto $scheme"):
         assert f"proxy_set_header {header};" in text
     assert settings["proxy_http_version"] == "1.1"
 

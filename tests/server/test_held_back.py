@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
+from telex import Telex, websocket_stream
 from telex.server import Server
 from telex.server.connection import Connection
 from telex.types import Receive, Scope, Send
@@ -261,3 +262,17 @@ async def test_an_unfinished_frame_without_more_bytes_is_silence() -> None:
     async with running(echo, ping_interval=0.2, ping_timeout=0.2) as server, connected(server.port) as client:
         await client.send(frame(TEXT, b"u" * 2000)[:100])
         assert (await client.read_close()).code == 1011
+
+
+async def test_a_flood_to_a_stream_that_reads_nothing_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    @websocket_stream("/ticks")
+    async def ticks() -> AsyncGenerator[str, None]:
+        while True:
+            yield "tick"
+            await asyncio.sleep(0.05)
+
+    async with running(Telex([ticks])) as server, await RawClient.open(server.port) as client:
+        await client.send(OPENING.replace(b"GET / ", b"GET /ticks ") + frame(TEXT, b"") * 5000)
+        assert (await client.read_response()).status == 101
+        assert (await client.read_close()).code == 1003
+    assert len([record for record in caplog.records if "nobody reads it" in record.getMessage()]) == 1

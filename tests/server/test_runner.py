@@ -258,7 +258,10 @@ async def test_tls(certificate: tuple[Path, Path], loop: str) -> None:
     certfile, keyfile = certificate
     trust = ssl.create_default_context(cafile=str(certfile))
     settings: dict[str, Any] = {"ssl_certfile": str(certfile), "ssl_keyfile": str(keyfile), "loop": loop}
+    settings["handshake_timeout"] = 1.0
     async with process("tests.server.apps:attackable", **settings) as server:
+        async with await RawClient.open(server.port) as silent:
+            assert await silent.read_to_end() == b""  # the TLS handshake has the same limit
         for path in ("/", "/frame"):
             async with websockets.connect(f"wss://localhost:{server.port}{path}", ssl=trust) as client:
                 for message in ("x", "y" * 5000, b"z" * 300_000):
@@ -358,6 +361,14 @@ def test_settings_come_from_the_environment_and_code_wins() -> None:
 def test_settings_that_do_not_fit_are_named(name: str, text: str) -> None:
     with pytest.raises(ImproperlyConfiguredException, match=f"TELEX_{name} is '{text}'"):
         Settings.read({}, {f"TELEX_{name}": text})
+
+
+def test_unknown_variables_of_the_environment_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    Settings.read({}, {"TELEX_PROT": "1", "TELEX_SOMETHING_ELSE": "2", "TELEX_PORT": "3", "OTHER": "4"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "the environment variable TELEX_PROT is ignored: did you mean TELEX_PORT?",
+        "the environment variable TELEX_SOMETHING_ELSE is ignored: no setting has that name",
+    ]
 
 
 def test_settings_that_do_not_exist_are_named() -> None:

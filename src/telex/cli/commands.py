@@ -54,7 +54,9 @@ def telex() -> None:
     type=click.Choice(["critical", "error", "warning", "info", "debug", "trace"]),
     help="The lowest level that is logged (default: info).",
 )
-@click.option("--log-format", type=click.Choice(["text", "json", "none"]), help="The format of log lines (default: text).")
+@click.option(
+    "--log-format", type=click.Choice(["text", "json", "none"]), help="The format of log lines (default: text)."
+)
 @click.option("--access-log/--no-access-log", default=None, help="Log each request and handshake (default: yes).")
 @click.option("--drain-timeout", type=float, metavar="SECONDS", help="How long a graceful stop may take (default: 30).")
 def run(target: str, app_dir: str, **settings: object) -> None:

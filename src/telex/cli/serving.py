@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from typing import Final
 
+from telex.application import Telex
+from telex.channels.backends.memory import MemoryBackend
+from telex.channels.hub import ChannelsProvider
 from telex.cli.loading import LoadError, check_target, load_app
 from telex.exceptions import ImproperlyConfiguredException
 from telex.server import Settings, run
 
 __all__ = ("serve",)
+
+_logger: Final = logging.getLogger("telex")
 
 
 def serve(target: str, given: dict[str, object]) -> None:
@@ -26,6 +33,18 @@ def serve(target: str, given: dict[str, object]) -> None:
         return
     app = load_app(target, factory=settings.factory)
     if settings.workers > 1:
+        _warn_of_memory(app)
         run(target, settings)
     else:
         run(app, replace(settings, factory=False))
+
+
+def _warn_of_memory(app: object) -> None:
+    """Each process has a memory backend of its own: what one publishes, clients of the others do not get."""
+    if isinstance(app, Telex):
+        for provider in app.dependencies.values():
+            if isinstance(provider, ChannelsProvider) and isinstance(provider.hub.backend, MemoryBackend):
+                _logger.warning(
+                    "channels over memory:// do not reach other processes, but there are several workers: "
+                    "use redis://, nats:// or postgresql://, or --workers 1"
+                )

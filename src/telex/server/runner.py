@@ -109,7 +109,15 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket] | None = None) -> None:
         """Let the application see the server, and start."""
         self.lifespan.state["telex.server"] = self.status
-        await super().startup(sockets=sockets)
+        loop = asyncio.get_running_loop()
+        if self.config.ssl is not None:
+            # uvicorn gives no time limit, and asyncio's own is a minute.
+            listen = partial(loop.create_server, ssl_handshake_timeout=self.settings.handshake_timeout)
+            loop.create_server = listen  # type: ignore[method-assign]
+        try:
+            await super().startup(sockets=sockets)
+        finally:
+            vars(loop).pop("create_server", None)
         name = self.servers[0].sockets[0].getsockname()
         if isinstance(name, tuple):
             self.port = int(name[1])

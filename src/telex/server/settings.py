@@ -17,7 +17,7 @@ from telex.server.http import http_protocol
 from telex.server.limits import Limits
 from telex.server.logs import log_config
 from telex.server.protocol import WebSocketProtocol
-from telex.types import ASGIApp
+from telex.types import ASGIApp, Receive, Scope, Send
 
 __all__ = ("App", "ServerConfig", "Settings")
 
@@ -146,6 +146,26 @@ _PARSERS: Final[Mapping[str, Callable[[str], object]]] = {
 }
 
 
+_THIS_MACHINE: Final = "127.0.0.1"
+
+
+def _trusted_proxies(settings: Settings) -> str | None:
+    given = settings.forwarded_allow_ips
+    return f"{given},{_THIS_MACHINE}" if settings.uds and given not in {None, "*"} else given
+
+
+class _UnixSocketPeer:
+    """Gives the peer of a Unix socket an address: it is on this machine, and uvicorn believes nobody without one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not scope.get("client"):
+            scope["client"] = (_THIS_MACHINE, 0)
+        await self._app(scope, receive, send)
+
+
 class ServerConfig(Config):
     """uvicorn's configuration made of :class:`Settings`; ``limits`` is where the protocol finds its bounds."""
 
@@ -167,7 +187,7 @@ class ServerConfig(Config):
             workers=settings.workers,
             root_path=settings.root_path,
             proxy_headers=settings.proxy_headers,
-            forwarded_allow_ips=settings.forwarded_allow_ips,
+            forwarded_allow_ips=_trusted_proxies(settings),
             ssl_certfile=settings.ssl_certfile,
             ssl_keyfile=settings.ssl_keyfile,
             ssl_keyfile_password=settings.ssl_keyfile_password,
@@ -183,3 +203,9 @@ class ServerConfig(Config):
             access_log=settings.access_log,
             interface="asgi3",
         )
+
+    def load(self) -> None:
+        """Load the app, and let it believe the proxy behind a Unix socket."""
+        super().load()
+        if self.uds and self.proxy_headers:
+            self.loaded_app = _UnixSocketPeer(self.loaded_app)
