@@ -30,6 +30,9 @@ __all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers")
 T = TypeVar("T")
 Scope: TypeAlias = Literal["connection", "message"]
 
+Built: TypeAlias = tuple[int, int, int]
+"""So many reserved values, parameters and providers are in a graph."""
+
 RESERVED: Final = frozenset({"socket", "data", "state", "scope", "headers", "cookies", "query"})
 """Names that mean the same in every function, and so name no dependency."""
 
@@ -161,26 +164,38 @@ class Graph:
         """Whether some function gets hold of the socket."""
         return any(name == "socket" for name, _ in self._reserved)
 
-    def connection_resolver(self) -> Callable[[Socket, AsyncExitStack], Awaitable[Slots]]:
-        """A function that fills the slots of a new connection.
+    @property
+    def built(self) -> Built:
+        """How far the graph is built: what is compiled from here on comes after what is there."""
+        return len(self._reserved), len(self._values), len(self._connection_steps)
+
+    def connection_resolver(
+        self, since: Built = (0, 0, 0), until: Built | None = None
+    ) -> Callable[[Socket, AsyncExitStack, Slots], Awaitable[None]]:
+        """A function that fills the slots of a new connection: those that were built ``since`` and ``until`` then.
 
         :raises ValidationException: parameters of the handshake are missing or wrong, each of them named.
         """
-        size, values = self._size, tuple(self._values)
-        reserved = tuple((index, _RESERVED_VALUES[name], plain) for (name, plain), index in self._reserved.items())
-        steps = tuple(self._connection_steps)
+        reserved_part, values_part, steps_part = map(slice, since, until or self.built)
+        values, steps = tuple(self._values[values_part]), tuple(self._connection_steps[steps_part])
+        reserved = tuple(
+            (index, _RESERVED_VALUES[name], plain) for (name, plain), index in [*self._reserved.items()][reserved_part]
+        )
 
-        async def resolve(socket: Socket, exits: AsyncExitStack) -> Slots:
-            slots: Slots = [None] * size
+        async def resolve(socket: Socket, exits: AsyncExitStack, slots: Slots) -> None:
             for index, read, plain in reserved:
                 slots[index] = read(socket, plain)
             if values:
                 _fill_parameters(socket, values, slots)
             for step in steps:
                 await step(slots, exits)
-            return slots
 
         return resolve
+
+    @property
+    def size(self) -> int:
+        """How many slots a connection has."""
+        return self._size
 
     def message_resolver(self, call: Call) -> Callable[[Slots, object, AsyncExitStack], Awaitable[Slots]]:
         """A function that makes the slots that ``call`` takes for one message from those of its connection."""

@@ -23,7 +23,10 @@ __all__ = ("Guard", "Layer", "LayerOptions", "OnInvalidMessage")
 
 OnInvalidMessage: TypeAlias = Literal["reply", "close"]
 Guard: TypeAlias = Callable[..., Any]
-"""``guard(socket)`` or ``guard(socket, handler)``, sync or async; it raises to refuse, and ``False`` refuses too."""
+"""``guard(socket)`` or ``guard(socket, handler)``, sync or async; it raises to refuse, and ``False`` refuses too.
+
+Parameters after those, by keyword alone, or called as a dependency or a path parameter, are injected.
+"""
 
 
 class LayerOptions(TypedDict, total=False):
@@ -32,7 +35,7 @@ class LayerOptions(TypedDict, total=False):
     dependencies: Mapping[str, Provide | AnyCallable]
     """Providers by the name of the parameter they fill. Merged, the nearest wins."""
     guards: Sequence[Guard]
-    """Run before accept, the app's first; a guard raises to refuse. Stacked."""
+    """Run before accept, the app's first; a guard raises to refuse, and may take dependencies. Stacked."""
     middleware: Sequence[Middleware | Any]
     """ASGI middleware, the app's outermost. Stacked."""
     exception_handlers: Mapping[type[Exception] | int, ExceptionHandler]

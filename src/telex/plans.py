@@ -13,14 +13,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from telex import codecs
 from telex.calls import Cache
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
-from telex.di import Graph
+from telex.di import RESERVED, Built, Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.data import holds_data
 from telex.ends import OnEnd, Run, told_of_the_end
@@ -32,12 +32,16 @@ from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
 from telex.registry import Registry
-from telex.signatures import describe, positional_count
+from telex.signatures import describe, parameter_names
 from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
 __all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
+
+
+Guarding: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
+"""Refuses a connection, or lets it pass; takes the slots that guards' dependencies are in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +185,12 @@ def compile_plan(build: Build) -> HandlerPlan:
 
     :raises ImproperlyConfiguredException: whatever can be known to be wrong before the first connection.
     """
+    guards, guarded = _compile_guards(build), build.graph.built
     run = build.handler.compile_run(build)
     policy = build.exception_policy(build.handler.send_mode)
+    serve = _compile_serve(build, run, policy, guards, guarded)
     check_origin = compile_origin_check(nearest(build.layer.allowed_origins, ()), build.where)
-    session = _compile_session(build, run, policy, None if build.layer.middleware else check_origin)
+    session = _compile_session(build, serve, policy, None if build.layer.middleware else check_origin)
     app = _behind_middleware(build, session, policy, check_origin) if build.layer.middleware else session
     return HandlerPlan(
         path=build.path,
@@ -200,11 +206,11 @@ def compile_plan(build: Build) -> HandlerPlan:
     )
 
 
-def _compile_session(build: Build, run: Run, policy: ExceptionPolicy, check_origin: OriginCheck | None) -> ASGIApp:
+def _compile_session(
+    build: Build, serve: Callable[[Socket], Awaitable[None]], policy: ExceptionPolicy, check_origin: OriginCheck | None
+) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
-    websocket_class, options = build.websocket_class, _connection_options(build)
-    guards, registry = _compile_guards(build), build.registry
-    serve = _compile_serve(build, run, policy)
+    websocket_class, options, registry = build.websocket_class, _connection_options(build), build.registry
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
@@ -213,8 +219,6 @@ def _compile_session(build: Build, run: Run, policy: ExceptionPolicy, check_orig
         try:
             if check_origin is not None:
                 check_origin(socket)
-            for guard in guards:
-                await guard(socket)
             await serve(socket)
             await _finish(socket)
         except Exception as exc:
@@ -236,14 +240,20 @@ async def _finish(socket: Socket) -> None:
         await socket.deny(403, {"status_code": 403, "detail": "the handler did not accept the connection"})
 
 
-def _compile_serve(build: Build, run: Run, policy: ExceptionPolicy) -> Callable[[Socket], Awaitable[None]]:
-    """``run`` with its dependencies around it, and a task group for streams where a function can start one."""
-    resolve = build.graph.connection_resolver()
-    body = _with_streams(run) if build.uses_streams or build.graph.takes_socket else run
+def _compile_serve(
+    build: Build, run: Run, policy: ExceptionPolicy, guards: Sequence[Guarding], guarded: Built
+) -> Callable[[Socket], Awaitable[None]]:
+    """``run`` with guards and dependencies before it, and a task group for streams where a function can start one.
+
+    What guards take is resolved before they run, and everything else after: a refused client costs no more.
+    """
+    graph, announce = build.graph, build.registry.add
+    resolve_for_guards, resolve = graph.connection_resolver(until=guarded), graph.connection_resolver(guarded)
+    size = graph.size
+    body = _with_streams(run) if build.uses_streams or graph.takes_socket else run
     if build.on_end is not None:
         body = told_of_the_end(body, policy, build.on_end)
     nothing: list[Any] = [None]
-    announce = build.registry.add
 
     def serve_plainly(socket: Socket) -> Awaitable[None]:
         socket.admit(announce)
@@ -251,11 +261,15 @@ def _compile_serve(build: Build, run: Run, policy: ExceptionPolicy) -> Callable[
 
     async def serve(socket: Socket) -> None:
         async with AsyncExitStack() as exits:
-            slots = await resolve(socket, exits)
+            slots = [None] * size
+            await resolve_for_guards(socket, exits, slots)
+            for guard in guards:
+                await guard(socket, slots)
+            await resolve(socket, exits, slots)
             socket.admit(announce)
             await body(socket, slots)
 
-    return serve if build.graph.needs_resolving else serve_plainly
+    return serve if guards or graph.needs_resolving else serve_plainly
 
 
 def _with_streams(run: Run) -> Run:
@@ -294,32 +308,32 @@ def _connection_options(build: Build) -> ConnectionOptions:
     )
 
 
-def _compile_guards(build: Build) -> Sequence[Callable[[Socket], Awaitable[None]]]:
+def _compile_guards(build: Build) -> Sequence[Guarding]:
     return tuple(_compile_guard(guard, build) for guard in build.layer.guards)
 
 
-def _compile_guard(guard: Callable[..., Any], build: Build) -> Callable[[Socket], Awaitable[None]]:
-    takes_handler, handler = _takes_handler(guard, build), build.handler
+def _compile_guard(guard: Callable[..., Any], build: Build) -> Guarding:
+    """A guard takes the socket, perhaps the handler, and dependencies and parameters by name."""
+    if not callable(guard):
+        raise build.wrong(f"guard {guard!r} is not callable: write def guard(socket, handler)")
+    positional, by_keyword = parameter_names(guard)
+    if not positional:
+        raise build.wrong(f"guard {describe(guard)} takes no socket: write def guard(socket, handler)")
+    injected = {*build.layer.dependencies, *build.path_names, *RESERVED}
+    given = positional[: 2 if len(positional) > 1 and positional[1] not in injected else 1]
+    call = build.graph.call(guard, skip=given) if positional[len(given) :] or by_keyword else None
+    arguments = (build.handler,)[: len(given) - 1]
     if build.debug:
         guard = report_blocking(guard, describe(guard))
 
-    async def check(socket: Socket) -> None:
-        verdict = guard(socket, handler) if takes_handler else guard(socket)
+    async def check(socket: Socket, slots: list[Any]) -> None:
+        verdict = (guard if call is None else call.bind(slots))(socket, *arguments)
         if isinstance(verdict, Awaitable):
             verdict = await verdict
         if verdict is False:
             raise PermissionDeniedException
 
     return check
-
-
-def _takes_handler(guard: Callable[..., Any], build: Build) -> bool:
-    if not callable(guard):
-        raise build.wrong(f"guard {guard!r} is not callable: write def guard(socket, handler)")
-    count = positional_count(guard)
-    if count not in {1, 2}:
-        raise build.wrong(f"guard {describe(guard)} takes {count} arguments: write def guard(socket, handler)")
-    return count == 2
 
 
 def _behind_middleware(

@@ -28,6 +28,7 @@ __all__ = (
     "describe",
     "is_context_manager",
     "is_undecorated",
+    "parameter_names",
     "positional_count",
     "read_signature",
 )
@@ -139,8 +140,15 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
 
 def positional_count(fn: AnyCallable) -> int:
     """How many arguments ``fn`` takes by position."""
-    kinds = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return sum(parameter.kind in kinds for parameter in inspect.signature(fn).parameters.values())
+    return len(parameter_names(fn)[0])
+
+
+def parameter_names(fn: AnyCallable) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parameters that ``fn`` takes by position, and those that it takes by keyword alone."""
+    parameters = inspect.signature(fn).parameters.values()
+    by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+    positional = tuple(each.name for each in parameters if each.kind in by_position)
+    return positional, tuple(each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
 def class_attribute(instance: object, name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from telex import (
     ImproperlyConfiguredException,
+    NotAuthorizedException,
     PermissionDeniedException,
     Provide,
     Telex,
@@ -547,7 +548,7 @@ async def lifespan(socket: WebSocket) -> AsyncGenerator[None, None]:
         ),
         (listen, {"on_disconnect": unannotated_hook}, r"parameter 'thing' of unannotated_hook .* has no annotation"),
         (listen, {"guards": [5]}, r"guard 5 is not callable: write def guard\(socket, handler\)"),
-        (listen, {"guards": [lambda: None]}, r"guard .*lambda.* takes 0 arguments: write def guard\(socket, handler\)"),
+        (listen, {"guards": [lambda: None]}, r"guard .*lambda.* takes no socket: write def guard\(socket, handler\)"),
     ],
 )
 def test_what_is_wrong_is_known_when_the_app_is_built(fn: Any, options: Any, complaint: str) -> None:
@@ -671,6 +672,47 @@ async def test_guards_may_refuse_by_raising_or_by_false(kind: ServerKind, caplog
         async with connected(running, "/a", headers={"x-ok": "yes"}):
             pass
     assert not [record for record in caplog.records if record.name == "telex" and record.levelno >= logging.ERROR]
+
+
+async def test_guards_take_dependencies_and_parameters_which_are_made_before_all_others(kind: ServerKind) -> None:
+    made: list[str] = []
+
+    def user(socket: WebSocket) -> str:
+        made.append("user")
+        return socket.headers.get("x-user", "")
+
+    def account(user: str) -> Iterator[str]:
+        made.append("account")
+        yield f"account of {user}"
+        made.append("closed")
+
+    def known(socket: WebSocket, handler: object, user: str) -> bool:
+        return user != ""
+
+    async def admitted(socket: WebSocket, room: str, *, user: str, key: str = "") -> None:
+        if (room, key) != (user, "open"):
+            raise NotAuthorizedException("not your room")
+
+    @websocket_listener(
+        "/{room:str}", guards=[known, admitted], dependencies={"user": Provide(user), "account": Provide(account)}
+    )
+    async def listen(data: str, account: str) -> str:
+        return account
+
+    async with serving(Telex([listen]), kind) as running:
+        assert (await denied(running, "/ann")).status == 403
+        assert (await denied(running, "/ann?key=open", headers={"x-user": "bob"})).status == 401
+        assert made == ["user", "user"]
+        async with connected(running, "/ann?key=open", headers={"x-user": "ann"}) as client:
+            assert await asked(client, "x") == "account of ann"
+    assert made == ["user", "user", "user", "account", "closed"]
+
+
+def test_what_a_guard_takes_is_known_when_the_app_is_built() -> None:
+    def guard(socket: WebSocket, *, session: object) -> None: ...
+
+    with pytest.raises(ImproperlyConfiguredException, match=r"nothing provides parameter 'session' of .*guard"):
+        Telex([websocket_listener("/", guards=[guard])(listen)])
 
 
 async def test_on_disconnect_is_told_how_the_server_ends_it(kind: ServerKind) -> None:
