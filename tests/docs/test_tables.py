@@ -18,7 +18,8 @@ from telex.channels.delivery import topic
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.recovery import reader as feed
 from telex.cli.commands import telex
-from telex.defaults import KIB, MAX_INVALID_MESSAGES, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES, MIB
+from telex.defaults import KIB, MAX_INVALID_MESSAGES, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES, MAX_THREADS, MIB
+from telex.event_reader import GRACE
 from telex.exceptions import HTTPException
 from telex.handlers.listener import ListenerHandler
 from telex.layers import Layer
@@ -116,11 +117,14 @@ def test_figures_of_channels() -> None:
 
 
 def test_numbers_that_pages_name() -> None:
-    """Prose says: 5 s for a wait in a test, 50 ms for a sync callable, 123 bytes for a reason, 4300 digits."""
+    """Prose says: 5 s for a wait in a test, 50 ms for a sync callable, 123 bytes for a reason, 4300 digits, 40 threads,
+    half a second after a close from elsewhere."""
     assert AsyncTestClient(Telex()).timeout == 5.0
     assert slow_callbacks.BLOCKING_AFTER == 0.05
     assert status_codes.MAX_CLOSE_REASON_BYTES == 123
     assert sys.int_info.default_max_str_digits == 4300
+    assert MAX_THREADS == 40
+    assert GRACE == 0.5
 
 
 def worded(name: str, value: object) -> str:
