@@ -12,6 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener
@@ -128,12 +129,14 @@ class BrokerReader:
                 recipient.topics[name.name] = self._enter(
                     name, recipient, catching_up=bool(history) or name.name in starts
                 )
-            topics = list(recipient.topics.values())
-            for start in range(0, len(topics), BATCH):
-                await all_of(
-                    self._settle(topic, subscriber, starts.get(topic.name.name), _limit(history))
-                    for topic in topics[start : start + BATCH]
-                )
+            work = [
+                partial(self._settle, topic, subscriber, starts.get(topic.name.name), _limit(history))
+                for topic in recipient.topics.values()
+            ]
+            if len(work) == 1:
+                await work[0]()
+            for start in range(0, len(work) if len(work) > 1 else 0, BATCH):
+                await all_of(each() for each in work[start : start + BATCH])
         except BaseException:
             self.leave_all(recipient)
             raise

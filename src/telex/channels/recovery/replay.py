@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, TypeAlias
+from typing import Final
 
 from telex.channels.backends.base import BrokerRefusal, ChannelsBackend
 from telex.channels.delivery.topic import Recipient, Topic
@@ -24,8 +24,19 @@ READS: Final = 16
 RETRY_SECONDS: Final = 0.05
 """The pause after a read that failed."""
 
-Wanted: TypeAlias = tuple[str, Position | None, int | None]
-"""A channel, the position to begin after, and how many of the newest events are enough."""
+
+class _Read:
+    """A read that has not begun, and serves all that wait for it: from the oldest position that one of them has."""
+
+    __slots__ = ("outcome", "since")
+
+    def __init__(self, since: Position | None) -> None:
+        self.since = since
+        self.outcome: asyncio.Future[Past | None] = asyncio.get_running_loop().create_future()
+
+    def serve(self, since: Position | None) -> None:
+        if since is not None and self.since is not None and since.offset < self.since.offset:
+            self.since = since
 
 
 class Replay:
@@ -36,7 +47,7 @@ class Replay:
         self._keep_for = keep_for
         self._timeout = timeout
         self._places = asyncio.Semaphore(READS)
-        self._waiting: dict[Wanted, asyncio.Future[Past | None]] = {}
+        self._waiting: dict[tuple[str, str | None, int | None], _Read] = {}
         self._interruptions = 0
         self.trouble: str = ""
         """What went wrong last."""
@@ -70,7 +81,7 @@ class Replay:
             interruptions = self._interruptions
             catch_up = topic.begin_catch_up(recipient)
             try:
-                past = await self._read_shared((topic.name.name, since, limit))
+                past = await self._read_shared(topic.name.name, since, limit)
             except BrokerRefusal:
                 raise
             except BackendUnavailable as error:
@@ -91,6 +102,8 @@ class Replay:
 
         :raises BackendUnavailable: it refuses, or does not confirm in time.
         """
+        if topic.live.is_set():
+            return
         try:
             async with asyncio.timeout(self._timeout):
                 await topic.live.wait()
@@ -99,32 +112,44 @@ class Replay:
         if topic.refusal is not None:
             raise BackendUnavailable(topic.refusal.detail) from topic.refusal
 
-    async def _read_shared(self, wanted: Wanted) -> Past:
+    async def _read_shared(self, channel: str, since: Position | None, limit: int | None) -> Past:
+        key = (channel, None, limit) if since is None else (channel, since.epoch, None)
         while True:
-            waiting = self._waiting.get(wanted)
-            # The one that leads a read may be cancelled: then another one leads.
-            past = await (self._lead(wanted) if waiting is None else asyncio.shield(waiting))
-            if past is not None:
+            read = self._waiting.get(key)
+            if read is None:
+                read = self._waiting[key] = _Read(since)
+                past = await self._lead(key, read)
+            else:
+                read.serve(since)
+                past = await asyncio.shield(read.outcome)
+            if past is None:
+                # The one that led the read was cancelled: another one leads.
+                continue
+            if since is None or since == read.since:
                 return past
+            if past.complete and since.offset <= past.head.offset:
+                return _after(past, since)
+            # It failed for a position that is older.
+            async with self._places:
+                return await self._read(channel, since, limit)
 
-    async def _lead(self, wanted: Wanted) -> Past | None:
-        """Read for all that ask before the read begins; who asks later may have missed events that it does not have."""
-        waiting = self._waiting[wanted] = asyncio.get_running_loop().create_future()
+    async def _lead(self, key: tuple[str, str | None, int | None], read: _Read) -> Past | None:
+        """Read for all that ask before the read begins: who asks later may have missed events that it does not have."""
         past: Past | None = None
         try:
             async with self._places:
-                del self._waiting[wanted]
-                past = await self._read(*wanted)
+                del self._waiting[key]
+                past = await self._read(key[0], read.since, key[2])
             return past
         except BackendUnavailable as error:
-            waiting.set_exception(error)
-            waiting.exception()  # marks it as seen, should nobody else wait for it
+            read.outcome.set_exception(error)
+            read.outcome.exception()  # marks it as seen, should nobody else wait for it
             raise
         finally:
-            if self._waiting.get(wanted) is waiting:
-                del self._waiting[wanted]
-            if not waiting.done():
-                waiting.set_result(past)
+            if self._waiting.get(key) is read:
+                del self._waiting[key]
+            if not read.outcome.done():
+                read.outcome.set_result(past)
 
     async def _read(self, channel: str, since: Position | None, limit: int | None) -> Past:
         keep = self._keep_for(channel)
@@ -171,6 +196,11 @@ def _beginning(past: Past, since: Position | None) -> Position:
         return past.head
     before = first.position.offset - 1 if first.previous is None else first.previous
     return Position(past.head.epoch, before)
+
+
+def _after(past: Past, since: Position) -> Past:
+    events = tuple(event for event in past.events if event.position is None or event.position.offset > since.offset)
+    return Past(events, past.head, complete=True)
 
 
 async def all_of(work: Iterable[Awaitable[None]]) -> None:

@@ -1,0 +1,148 @@
+"""Reading the past for many: few reads, shared by those that wait, so that a crowd costs publishers nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from telex.channels import Channels, Keep, MemoryBackend, Position, Subscriber
+from telex.channels.events import Past
+from telex.channels.recovery import replay
+from telex.exceptions import BackendUnavailable
+from tests.channels.conftest import MakeHub, take_data, until, within
+
+CROWD = 5_000
+
+
+class Library(MemoryBackend):
+    """A past that takes its time, and counts its readers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_door = asyncio.Event()
+        self.reads = self.reading = self.most = 0
+        self.error: BackendUnavailable | None = None
+
+    async def history(
+        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+    ) -> Past:
+        self.reads += 1
+        self.reading += 1
+        self.most = max(self.most, self.reading)
+        try:
+            await self.open_door.wait()
+            if self.error is not None:
+                raise self.error
+            return await super().history(channel, keep, since=since, limit=limit)
+        finally:
+            self.reading -= 1
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch) -> Library:
+    monkeypatch.setattr(replay, "READS", 2)
+    return Library()
+
+
+def comers(hub: Channels, channel: str, positions: list[Position]) -> list[asyncio.Task[Subscriber]]:
+    async def come(position: Position) -> Subscriber:
+        return await hub.subscribe(channel, since=position)
+
+    return [asyncio.create_task(come(position)) for position in positions]
+
+
+async def positions_of(hub: Channels, channel: str, count: int) -> list[Position]:
+    positions = [await hub.position(channel)]
+    for number in range(count):
+        await hub.publish(channel, str(number))
+        positions.append(await hub.position(channel))
+    return positions
+
+
+async def test_those_who_wait_share_one_read_and_each_gets_its_own_part(library: Library) -> None:
+    async with Channels(library, arbitrary_channels_allowed=True, history=Keep(100)) as hub:
+        positions = await positions_of(hub, "c", 20)
+        busy = [task for other in ("a", "b") for task in comers(hub, other, [await hub.position(other)])]
+        await until(lambda: library.reading == 2)
+        back = comers(hub, "c", positions[::-1])
+        await until(lambda: hub.statistics().channels == 3)
+        library.open_door.set()
+        await within(asyncio.gather(*busy))
+        for number, task in enumerate(reversed(back)):
+            subscriber = await within(task)
+            assert subscriber.recovered is True
+            assert subscriber.positions["c"] == positions[number]
+            assert await take_data(subscriber, subscriber.qsize) == [str(each) for each in range(number, 20)]
+        assert (library.reads, library.most) == (3, 2)
+
+
+async def test_a_position_that_is_too_old_spoils_no_other(library: Library) -> None:
+    async with Channels(library, arbitrary_channels_allowed=True, history=Keep(5)) as hub:
+        positions = await positions_of(hub, "c", 8)
+        busy = [task for other in ("a", "b") for task in comers(hub, other, [await hub.position(other)])]
+        await until(lambda: library.reading == 2)
+        back = comers(hub, "c", [positions[6], positions[0], positions[7]])
+        await until(lambda: hub.statistics().channels == 3)
+        library.open_door.set()
+        late, old, latest = await within(asyncio.gather(*back))
+        assert [late.recovered, old.recovered, latest.recovered] == [True, False, True]
+        assert await take_data(late, 2) == ["6", "7"]
+        await within(asyncio.gather(*busy))
+
+
+async def test_the_one_that_leads_a_read_may_leave(library: Library) -> None:
+    async with Channels(library, arbitrary_channels_allowed=True, history=Keep(100)) as hub:
+        positions = await positions_of(hub, "c", 2)
+        busy = [task for other in ("a", "b") for task in comers(hub, other, [await hub.position(other)])]
+        await until(lambda: library.reading == 2)
+        leader, follower = comers(hub, "c", [positions[0], positions[1]])
+        await until(lambda: hub.statistics().channels == 3)
+        leader.cancel()
+        library.open_door.set()
+        assert await take_data(await within(follower), 1) == ["1"]
+        await within(asyncio.gather(*busy))
+
+
+async def test_a_past_that_cannot_be_read_in_time_is_said_to_all_who_wait(library: Library) -> None:
+    hub = Channels(library, arbitrary_channels_allowed=True, history=Keep(100), subscribe_timeout=0.1)
+    async with hub:
+        [position] = await positions_of(hub, "c", 0)
+        back = comers(hub, "c", [position] * 3)
+        for task in back:
+            with pytest.raises(BackendUnavailable, match=r"did not come in 0\.1 s"):
+                await within(task)
+        assert (library.reading, hub.statistics().channels, hub.statistics().subscribers) == (0, 0, 0)
+
+
+@pytest.mark.slow
+async def test_a_crowd_that_comes_back_is_served_and_publishers_do_not_wait(make_hub: MakeHub, name: str) -> None:
+    hub = await make_hub(history={"test:*": Keep(200, 600)}, subscriber_max_backlog=1000)
+    channels = [f"{name}:{number}" for number in range(10)]
+    positions = {channel: await positions_of(hub, channel, 50) for channel in channels}
+    waits: list[float] = []
+    served = asyncio.Event()
+
+    async def publish() -> None:
+        while not served.is_set():
+            began = time.monotonic()
+            await hub.publish("live", "x")
+            waits.append(time.monotonic() - began)
+            await asyncio.sleep(0.01)
+
+    publishing = asyncio.create_task(publish())
+    began, coming = time.monotonic(), list[asyncio.Task[Subscriber]]()
+    for number in range(CROWD):
+        channel = channels[number % 10]
+        coming += comers(hub, channel, [positions[channel][number // 10 % 51]])
+        if number % 50 == 0:
+            # As they are accepted: some in each turn of the event loop.
+            await asyncio.sleep(0)
+    back = await within(asyncio.gather(*coming), 15)
+    took = time.monotonic() - began
+    served.set()
+    await within(publishing)
+    assert all(subscriber.recovered for subscriber in back)
+    assert [subscriber.qsize for subscriber in back] == [50 - number // 10 % 51 for number in range(CROWD)]
+    assert max(waits) < 1, (took, max(waits))
