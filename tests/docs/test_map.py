@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import pytest
+
 from tests.docs.pages import ROOT, table
 
 NAMED_TESTS = re.compile(r"`(?P<file>tests/[\w/]+\.py)`(?P<tests>(?:[:,] `test_\w+`)*)")
@@ -40,6 +42,12 @@ def test_private_names_stand_where_the_map_says() -> None:
         for name in re.findall(r"[\w.]+", names):
             assert name.rpartition(".")[2] in source, f"{file} does not use {name} any more"
         assert (ROOT / test).is_file(), f"there is no {test}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_of_the_pages_beside_the_docs_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text("utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_no_text_refers_to_a_page_that_does_not_exist() -> None:
