@@ -64,7 +64,7 @@ class Telex:
     """The application.
 
     :param route_handlers: handlers, routers, controllers and listener classes.
-    :param http: an ASGI app for every HTTP request; without it they are answered 404, or 426 where a WebSocket lives.
+    :param http: an ASGI app for every HTTP request; without it they are answered 404, or 426 on a WebSocket path.
     :param lifespan: async context managers, or functions of the app that give one, entered in order at start.
     :param on_startup: functions called at start, after the lifespans are entered; they may take the app.
     :param on_shutdown: functions called at the end, before the lifespans are left.
@@ -197,7 +197,7 @@ class Telex:
         """The app's start and end, for servers and for frameworks that Telex is mounted in.
 
         The lifespan managers are entered in order, then ``on_startup`` runs; at the end ``on_shutdown``, then they are
-        left in reverse. Values of ``use_cache`` providers are made anew.
+        left in reverse. Values of ``use_cache`` providers are made again.
         """
         self._cache.forget()
         async with AsyncExitStack() as stack:

@@ -299,7 +299,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         """Answer the handshake with an HTTP status instead, where the server can.
 
         A server without denial responses answers 403 to a close before accept; ``code`` (4000 + status without one) is
-        in that event for whoever reads it.
+        in that event for the code that reads it.
 
         :raises ConnectionStateError: the handshake was answered before.
         :raises ValueError: a header that is not safe to send.
@@ -460,7 +460,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- messages in
 
     async def receive_data(self, mode: Mode) -> str | bytes:
-        """The payload of the next message, accepting the connection first if nobody has.
+        """The payload of the next message, accepting the connection first if that is not done.
 
         :raises WebSocketDisconnect: the client left.
         :raises WebSocketException: 1003, the message came in the other mode; 1009, it is too long.
@@ -528,7 +528,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- messages out
 
     async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
-        """Send one message in ``mode``, accepting the connection first if nobody has.
+        """Send one message in ``mode``, accepting the connection first if that is not done.
 
         Waits while the transport asks for it.
 
@@ -581,7 +581,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         mode: Mode = "text",
         send_handler: SendHandler | None = None,
     ) -> asyncio.Task[None]:
-        """Send what ``stream`` yields while this handler goes on receiving; returns the task that does.
+        """Send what ``stream`` yields while this handler continues to receive; returns the task that sends.
 
         The connection owns it: it is cancelled, and the generator closed, when the handler or the connection ends. What
         it raises ends the connection as if the handler had raised it. ``task.cancel()`` stops it earlier.

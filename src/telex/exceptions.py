@@ -74,7 +74,7 @@ class TelexException(Exception):
 
 
 class ImproperlyConfiguredException(TelexException, ValueError):
-    """The app is described wrongly; raised while it is built, naming who, where and what to write instead."""
+    """The app is described wrongly; raised at construction, naming the function and the fix."""
 
 
 class MissingDependencyException(ImproperlyConfiguredException, ImportError):
@@ -133,7 +133,7 @@ class HTTPException(TelexException):
 
     @property
     def public_detail(self) -> str:
-        """What clients are told."""
+        """The text that clients get."""
         return self.detail
 
     def __repr__(self) -> str:
@@ -203,12 +203,12 @@ class BackendUnavailable(ServiceUnavailableException):
     """The broker behind the channels cannot be reached, or did not answer in time.
 
     Raised at the publisher and the subscriber. A publish that was on its way when the broker went may or may not
-    have arrived. ``detail`` may name hosts and users of the broker: clients are told the status alone.
+    have arrived. ``detail`` may name hosts and users of the broker: clients get the status alone.
     """
 
     @property
     def public_detail(self) -> str:
-        """What clients are told."""
+        """The text that clients get."""
         return _phrase(self.status_code)
 
 

@@ -78,7 +78,7 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     """Stands in a subscriber's stream where events of ``channel`` are missing, or may be.
 
     ``reason`` says why. ``position`` is where the stream goes on, when the channel has history: read your snapshot
-    anew and go on from here.
+    again and continue from here.
     """
 
     channel: str

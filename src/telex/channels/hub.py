@@ -84,7 +84,7 @@ class Channels:
     ``backend`` is a URL or a :class:`ChannelsBackend`. ``channels`` declares the names that may be used, unless
     ``arbitrary_channels_allowed``. ``subscriber_max_backlog`` events may wait for a slow reader, and
     ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.delivery.queue.Policy`).
-    ``subscriber_on_gap`` says how a subscriber is told of lost events: ``event`` puts a :class:`Gap` into its stream,
+    ``subscriber_on_gap`` says how a subscriber learns of lost events: ``event`` puts a :class:`Gap` into its stream,
     ``close`` ends it with 1012.
     ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
     for all that begin so and the first that fits counts. All publishers to a channel must agree on it. ``presence``
@@ -369,7 +369,7 @@ class Channels:
 
     @property
     def has_presence(self) -> bool:
-        """Whether the nodes tell each other who is where."""
+        """Whether the nodes exchange their members."""
         return self._heartbeat is not None
 
     def keep_for(self, channel: str) -> Keep | None:

@@ -36,7 +36,7 @@ WATCH_BACKLOG: Final = 10_000
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One presence: ``key`` says who (a user may be there several times), ``meta`` is what its node tells about it.
+    """One presence: ``key`` says who (a user may be there several times), ``meta`` is what its node publishes about it.
 
     ``ref`` is unique. ``meta`` is what JSON makes of the value that was given.
     """
@@ -69,7 +69,7 @@ def write_change(change: Change) -> str:
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """How often a node shows that it lives, and how long it may be silent before its members count as gone."""
+    """How often a node sends a sign of life, and how long it may be silent before its members are removed."""
 
     seconds: float = 5.0
     lost_after: float = 15.0
@@ -188,12 +188,12 @@ class Presence:
             self._news.set()
 
     def members(self, channel: str) -> tuple[Member, ...]:
-        """Who is in ``channel`` as far as this node knows."""
+        """The members of ``channel`` that this node knows."""
         return tuple(self._channels.get(channel, {}).values())
 
     @asynccontextmanager
     async def watch(self, channel: str) -> AsyncIterator[Watch]:
-        """See who is in ``channel``, and then every :class:`Joined` and :class:`Left`, with no gap between the two."""
+        """The members of ``channel``, and then every :class:`Joined` and :class:`Left`, with no gap between the two."""
         changes: DeliveryQueue[Change] = DeliveryQueue(WATCH_BACKLOG, "close")
         watchers = self._watchers.setdefault(channel, set())
         watchers.add(changes)

@@ -42,7 +42,7 @@ class AsyncPublisher:
 
 
 class SyncPublisher:
-    """Publishes from any thread. Its connection lives on an event loop in a thread of its own."""
+    """Publishes from any thread. Its connection is on an event loop in its own thread."""
 
     def __init__(self, publisher: AsyncPublisher, backend: ChannelsBackend) -> None:
         self._publisher = publisher

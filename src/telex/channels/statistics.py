@@ -12,7 +12,7 @@ __all__ = ("Audience", "Statistics")
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """The state of a hub. ``connected`` is its health: it hears what others publish, and can publish.
+    """The state of a hub. ``connected`` is its health: it receives what others publish, and can publish.
 
     Counts are events since the hub began: ``received`` from the broker; ``delivered`` to readers, ``dropped`` and
     ``conflated`` by their policies (each subscriber counts); ``failed`` of :meth:`Channels.publish_nowait`. ``gaps``

@@ -161,7 +161,7 @@ def websocket_listener(
 ) -> Callable[[AnyCallable], ListenerHandler]:
     """Make a listener of a function, sync or async, that takes each message as ``data`` and returns the reply.
 
-    ``data``'s annotation says what messages are: ``str`` and ``bytes`` come as they are, anything else is JSON, decoded
+    ``data``'s annotation says what messages are: ``str`` and ``bytes`` arrive unchanged, anything else is JSON, decoded
     and validated. The return annotation says how replies are written; ``None`` sends nothing.
 
     :param path: one path or several; ``/`` without.

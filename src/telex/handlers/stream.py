@@ -36,7 +36,7 @@ class StreamOptions(LayerOptions, total=False):
     listen_for_disconnect: bool
     """Stop the generator when the client leaves (default true); it needs reading from the socket."""
     allow_data_discard: bool
-    """Ignore what the client sends; otherwise data that nobody could read ends the connection with 1003."""
+    """Ignore what the client sends; otherwise data that no code could read ends the connection with 1003."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ def websocket_stream(
     The generator is closed when the client leaves, before its dependencies are cleaned up; when it is exhausted the
     connection closes with 1000.
 
-    Data from the client that nobody could read closes with 1003, unless ``allow_data_discard=True``. A generator that
+    Data from the client that no code could read closes with 1003, unless ``allow_data_discard=True``. A generator that
     takes ``socket`` may read it: it is kept in the bounded receive queue until it does.
     """
 
@@ -109,7 +109,7 @@ async def send_websocket_stream(
     listen_for_disconnect: bool = False,
     allow_data_discard: bool = False,
 ) -> None:
-    """Send what ``stream`` yields over ``socket``, accepting it first if nobody has.
+    """Send what ``stream`` yields over ``socket``, accepting it first if that is not done.
 
     Returns when the stream is exhausted or the client has left; what the generator raises passes through.
 
@@ -117,8 +117,8 @@ async def send_websocket_stream(
     :param send_handler: called with the socket and each value, in place of encoding and sending it.
     :param listen_for_disconnect: read from the socket to notice that the client leaves. Without it somebody else has
         to read, as a listener does.
-    :param allow_data_discard: ignore data that arrives while listening and that nobody waits for; otherwise it raises.
-    :raises WebSocketException: 1003, data came that nobody reads.
+    :param allow_data_discard: ignore data that arrives while listening and has no reader; otherwise it raises.
+    :raises WebSocketException: 1003, data came that has no reader.
     """
     if socket.connection_state in {"init", "connect"}:
         await socket.ensure_accepted()

@@ -55,7 +55,7 @@ class Limits:
     deflate_window_bits: int = 12
     """The base-2 logarithm of the sliding windows, 9 to 15."""
     deflate_context_takeover: bool = True
-    """Whether the server's window lives on between messages: better compression for ``2 ** (bits + 2)`` bytes more."""
+    """Whether the server's window is kept between messages: better compression for ``2 ** (bits + 2)`` bytes more."""
 
     @property
     def max_fragments(self) -> int:

@@ -212,7 +212,7 @@ async def serve(app: App, settings: Settings | None = None, **given: object) -> 
 def run(
     app: App, settings: Settings | None = None, *, environ: Mapping[str, str] | None = None, **given: object
 ) -> None:
-    """Serve ``app`` until a signal stops it: in this process, or in ``workers``, or anew on each change (``reload``).
+    """Serve ``app`` until a signal stops it: in this process, in ``workers``, or with restarts on changes.
 
     Exits the process with status 3 when the app does not start.
 

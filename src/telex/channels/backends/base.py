@@ -84,7 +84,7 @@ class ChannelsBackend(ABC):
 
     supports_patterns: ClassVar[bool] = False
     is_shared: ClassVar[bool] = True
-    """Whether other processes hear what is published here."""
+    """Whether other processes receive what is published here."""
     is_sharded: ClassVar[bool] = False
     """Whether channels are on several servers, of which one may be away while the others are not."""
 
@@ -113,7 +113,7 @@ class ChannelsBackend(ABC):
 
     @abstractmethod
     def listen(self, sink: Sink) -> AbstractAsyncContextManager[Listener]:
-        """Open a connection that hears.
+        """Open a connection that receives.
 
         :raises BackendUnavailable: on entering: the broker does not answer.
         """

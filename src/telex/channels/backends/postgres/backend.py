@@ -157,7 +157,7 @@ class PostgresBackend(ChannelsBackend):
     ``url`` is as libpq takes it. ``prefix`` begins the name of every table, function and notice: at most twenty of
     ``a-z``, ``0-9`` and ``_``. The tables and functions are created at the start (see :data:`SCHEMA`, and
     :func:`schema_with` for another prefix) unless ``create_schema`` is false. ``timeout`` (seconds) bounds connecting,
-    each statement, and the wait for a channel that somebody else has locked.
+    each statement, and the wait for a channel that another transaction has locked.
 
     :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL, or libpq cannot use the URL.
     """
