@@ -33,7 +33,7 @@ from tests.support.live import connected, denied, serving
 def rights(*purposes: str) -> list[str]:
     """What the page says that a user needs for ``purposes``."""
     page = (ROOT / "docs/how-to/operate-channels.md").read_text()
-    section = page.partition("## Rights of a Redis user")[2].partition("\n## ")[0]
+    section = page.partition("## Rights of a Redis user")[2].partition("\n## ")[0].replace("\n  ", " ")
     said = dict(re.findall(r"^- (.+): (`.*`)$", section, re.MULTILINE))
     return [right for purpose in purposes for right in re.findall("`(.+?)`", said[purpose])]
 
