@@ -150,6 +150,11 @@ class Graph:
         """What is read from the handshake, for documents."""
         return tuple(parameter for _, parameter, _ in self._values)
 
+    @property
+    def provided(self) -> frozenset[str]:
+        """The names of the dependencies that some function takes."""
+        return frozenset(self._resolved)
+
     def is_per_message(self, call: Call) -> bool:
         """Whether something that ``call`` takes is made for each message."""
         return bool(self._required(call))

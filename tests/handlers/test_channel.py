@@ -634,6 +634,7 @@ async def test_a_function_that_gives_no_name_is_the_apps_error(
         ({"max_backlog": 0}, {"channels": ["c"]}, "from 1 to so many items, not 0"),
         ({"backlog_strategy": "drop"}, {"channels": ["c"]}, "'drop'"),
         ({"on_gap": "ignore"}, {"channels": ["c"]}, "on_gap='ignore'"),
+        ({"dependencies": {"user": user_of}}, {"channels": ["c"]}, "nothing takes the dependency 'user'"),
         ({"dependencies": {"channels": lambda: None}}, {"channels": ["c"]}, "hides the app's plugin"),
     ],
 )

@@ -118,6 +118,11 @@ class ChannelHandler(Handler):
         self._check(build, hub)
         name, identify = self._compile_name(build), self._compile_presence(build)
         publishing = self._compile_publishing(build, hub)
+        unused = self.layer.dependencies.keys() - build.graph.provided - {"channels"}
+        if unused:
+            raise build.wrong(
+                f"nothing takes the dependency {min(unused)!r}: let a guard, on_publish= or presence= do so"
+            )
         build.sends = build.sends or (MessageShape(Any, self.send_mode),)
         build.uses_streams = True
         plain = as_text if self.send_mode == "text" else as_bytes
