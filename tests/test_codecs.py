@@ -8,6 +8,7 @@ import enum
 import json
 import sys
 import uuid
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired, TypedDict
 
@@ -18,10 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from telex import Telex, websocket_listener
+from telex import Telex, WebSocket, send_websocket_stream, websocket, websocket_listener
 from telex.codecs import as_validation_error, convert, encoder_hook, reader, value_writer, writer
 from telex.exceptions import ImproperlyConfiguredException, SerializationException, ValidationException
-from telex.types import TypeDecoder, TypeEncoder
+from telex.types import Mode, TypeDecoder, TypeEncoder
+from tests.contract.servers import ServerKind
 from tests.support.live import asked, asked_json, talking
 
 
@@ -400,3 +402,66 @@ def test_an_error_reflects_little_of_what_a_client_sent(message: str) -> None:
     error = as_validation_error(caught.value)
     assert error is not None
     assert len(error.detail) + len(error.path) < 1100
+
+
+# -- subclasses of text and bytes
+
+
+class Word(enum.StrEnum):
+    HELLO = "hello"
+
+
+class Blob(bytes):
+    """A subclass, as libraries have them."""
+
+
+SENT: list[tuple[Any, str | bytes]] = [
+    (Word.HELLO, "hello"),
+    (Blob(b"hello"), b"hello"),
+    (bytearray(b"hello"), b"hello"),
+    (memoryview(b"hello"), b"hello"),
+]
+
+
+def sender(way: str, value: Any) -> Any:
+    """A handler that sends ``value`` for each message, in this way."""
+    mode: Mode = "text" if isinstance(value, str) else "binary"
+    annotation = str if mode == "text" else bytes
+
+    async def listen(data: str, socket: WebSocket) -> Any:
+        if way == "send_stream":
+            await send_websocket_stream(socket, one(), mode=mode, close=False)
+        return value if way == "async" else None
+
+    def listen_inline(data: str) -> Any:
+        return value
+
+    async def one() -> AsyncGenerator[Any, None]:
+        yield value
+
+    async def raw(socket: WebSocket) -> None:
+        await socket.accept()
+        async for _ in socket.iter_text():
+            if way == "event":
+                await socket.send({"type": "websocket.send", "text" if mode == "text" else "bytes": value})
+            else:
+                await (socket.send_text(value) if mode == "text" else socket.send_bytes(value))
+
+    if way in {"event", "method"}:
+        return websocket("/")(raw)
+    fn = listen_inline if way == "inline" else listen
+    fn.__annotations__["return"] = annotation if way != "any" else Any
+    return websocket_listener("/", send_mode=mode)(fn)
+
+
+@pytest.mark.parametrize("kind", [ServerKind("telex"), ServerKind("uvicorn-websockets")], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("way", ["async", "inline", "method", "event", "send_stream"])
+@pytest.mark.parametrize(("value", "received"), SENT)
+async def test_subclasses_and_buffers_go_out_as_what_they_are(
+    kind: ServerKind, way: str, value: Any, received: str | bytes
+) -> None:
+    if way == "event" and kind.name != "telex" and isinstance(value, (bytearray, memoryview)):
+        pytest.skip("an event goes to the server as it is")
+    async with talking(Telex([sender(way, value)]), kind=kind) as client:
+        # The transport's shortest way opens after some messages.
+        assert {await asked(client, "x") for _ in range(40)} == {received}

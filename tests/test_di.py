@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import re
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from telex import (
     Dependency,
@@ -31,6 +33,7 @@ from telex import (
 from telex.calls import Cache
 from telex.datastructures import Headers, QueryParams
 from telex.layers import LayerOptions
+from telex.types import Scope
 from tests.contract.servers import KINDS, ServerKind
 from tests.support.live import asked, asked_json, connected, denied, ending, serving, soon, talking
 
@@ -635,6 +638,76 @@ async def test_a_generator_that_yields_not_or_twice_is_an_error_that_names_it(
         assert re.search(complaint, str(error))
 
 
+def taking(fn: Any, name: str, annotation: Any) -> Any:
+    """``fn``, which takes any keywords, as a function of one parameter."""
+    parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
+    fn.__signature__ = inspect.Signature([parameter])
+    fn.__annotations__ = {name: annotation}
+    return fn
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [
+        ("query", str),
+        ("query", list[str]),
+        ("headers", str),
+        ("headers", int | None),
+        ("cookies", str),
+        ("scope", str),
+        ("socket", str),
+        ("state", dict),
+    ],
+)
+@pytest.mark.parametrize("route", ["/", "/{query:str}"])
+def test_a_reserved_name_with_another_type_is_refused(name: str, annotation: Any, route: str) -> None:
+    async def provide(**values: Any) -> None: ...
+
+    taking(provide, name, annotation)
+
+    async def listen(data: str, made: None) -> None: ...
+
+    handler = websocket_listener(route, dependencies={"made": provide})(listen)
+    with pytest.raises(ImproperlyConfiguredException, match=rf"'{name}' of .* is a reserved name: .*rename"):
+        Telex([handler])
+
+
+class MyState(State):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation"),
+    [
+        ("query", QueryParams),
+        ("query", dict[str, str]),
+        ("query", Mapping[str, str]),
+        ("headers", Headers | None),
+        ("headers", dict | None),
+        ("cookies", Mapping[str, str]),
+        ("scope", Scope),
+        ("scope", object),
+        ("socket", WebSocket[Any, Any, MyState]),
+        ("socket", HTTPConnection),
+        ("state", MyState),
+        ("state", Any),
+    ],
+)
+async def test_a_reserved_name_with_a_type_that_it_can_have(name: str, annotation: Any) -> None:
+    async def kind_of(**values: Any) -> str:
+        return type(values[name]).__name__
+
+    app = websocket_listener("/", dependencies={"made": taking(kind_of, name, annotation)})
+    async with talking(Telex([app(gives_made)])) as client:
+        made = await asked(client, "x")
+    wants_dict = dict in {annotation, get_origin(annotation), *get_args(annotation)}
+    assert (made == "dict") is (wants_dict or name in {"cookies", "scope"})
+
+
+async def gives_made(data: str, made: str) -> str:
+    return made
+
+
 # -- defaults
 
 
@@ -733,7 +806,8 @@ def test_state_must_be_a_state() -> None:
     async def listen(data: str, state: int) -> None: ...
 
     with pytest.raises(
-        ImproperlyConfiguredException, match=r"'state' of .*listen .* is the app's state: annotate it State"
+        ImproperlyConfiguredException,
+        match=r"'state' of .*listen .*: the app's state, a State, not .*int.*: annotate",
     ):
         Telex([websocket_listener("/")(listen)])
 

@@ -171,3 +171,12 @@ async def test_every_layer_from_the_app_to_the_handler_is_merged() -> None:
 def test_a_dto_must_be_a_class_of_telex() -> None:
     with pytest.raises(ImproperlyConfiguredException, match=r"here: .*int.* is no DTO: write DataclassDTO"):
         read(dto=int)
+
+
+def test_no_websocket_class_is_none_said() -> None:
+    class Mine(WebSocket):
+        pass
+
+    outer = Layer.read({"websocket_class": Mine}, "app")
+    assert Layer.read({"websocket_class": None}, "handler").over(outer).websocket_class is Mine
+    assert Layer.read({"websocket_class": None}, "app") == Layer()

@@ -182,7 +182,7 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Telex([websocket_listener("/a")(plain), Router("/a", route_handlers=[websocket("/")(socket_only)])]),
         "can never be reached, the path is taken already",
     ),
-    "state that is no State": (listener(wrong_state), "annotate it State or a subclass of State"),
+    "state that is no State": (listener(wrong_state), "the app's state, a State, not"),
     "an explicit dependency that nobody provides": (listener(marked), "add dependencies={'missing': Provide(...)}"),
     "a name that nobody provides": (listener(lock), "nothing provides parameter 'lock'"),
     "FromPath without it in the path": (listener(from_path), "is FromPath, but the path has no {room}"),

@@ -10,9 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from telex import ImproperlyConfiguredException, PermissionDeniedException, Router, Telex, WebSocket, websocket
+from telex import (
+    ImproperlyConfiguredException,
+    PermissionDeniedException,
+    Router,
+    Telex,
+    WebSocket,
+    websocket,
+    websocket_listener,
+)
 from telex.origins import compile_origin_check
-from tests.support.live import connected, denied, ending, serving
+from tests.support.live import asked, connected, denied, ending, serving, talking
 from tests.support.peer import scope
 
 
@@ -182,3 +190,17 @@ def test_the_log_names_the_origin_and_what_it_was_compared_with(caplog: pytest.L
     caplog.clear()
     assert not passes(["x" * 5000])
     assert len(caplog.records[0].getMessage()) < 600
+
+
+@pytest.mark.parametrize("origin", ["null", "file://"])
+async def test_an_origin_without_a_host_matches_only_its_own_word(origin: str) -> None:
+    @websocket_listener("/")
+    async def listen(data: str) -> str:
+        return "in"
+
+    async with talking(Telex([listen], allowed_origins=[origin]), headers={"Origin": origin}) as client:
+        assert await asked(client, "x") == "in"
+    other = "file://" if origin == "null" else "null"
+    for allowed in ([other], ["https://null", "*.null"], []):
+        async with serving(Telex([listen], allowed_origins=allowed)) as running:
+            assert (await denied(running, headers={"Origin": origin})).status == 403

@@ -264,3 +264,8 @@ def test_a_thousand_routes_cost_a_lookup_no_more_than_ten() -> None:
         return best
 
     assert seconds(1000) < 2 * seconds(10)
+
+
+@pytest.mark.parametrize("path", ["/{name: str}", "/{ name :str }", "/{name}", "/{ name }"])
+def test_spaces_in_a_parameter_do_not_count(path: str) -> None:
+    assert PathTemplate.parse(path).segments == (("name", "str"),)

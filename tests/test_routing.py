@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -21,7 +22,7 @@ from telex import (
 from telex.exceptions import NoRouteMatchFoundException
 from telex.layers import Layer
 from telex.routing import flatten
-from tests.support.live import asked, asked_json, connected, denied, heard, serving
+from tests.support.live import asked, asked_json, connected, denied, heard, serving, talking
 
 
 @websocket_listener("/echo", name="echo")
@@ -193,3 +194,32 @@ def test_reversing_names_the_paths_that_there_are() -> None:
         app.route_reverse("nobody")
     with pytest.raises(NoRouteMatchFoundException, match=r"no handler is named 'undecorated \("):
         app.route_reverse(undecorated)
+
+
+async def test_building_a_controller_runs_no_property_and_binds_no_static_handler() -> None:
+    class Quiet(Controller):
+        @property
+        def loud(self) -> str:
+            raise AssertionError("a property ran")
+
+        @functools.cached_property
+        def costly(self) -> str:
+            raise AssertionError("a cached property ran")
+
+        @staticmethod
+        @websocket_listener("/outside")
+        async def outside(data: str) -> str:
+            return f"outside {data}"
+
+        @websocket_listener("/inside")
+        @staticmethod
+        async def inside(data: str) -> str:
+            return f"inside {data}"
+
+        def helper(self, data: str, digits):  # type: ignore[no-untyped-def]
+            return data
+
+    app = Telex([Quiet])
+    for path in ("/outside", "/inside"):
+        async with talking(app, path) as client:
+            assert await asked(client, "x") == f"{path[1:]} x"

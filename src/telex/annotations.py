@@ -26,7 +26,6 @@ from typing import (
     get_args,
     get_origin,
     get_type_hints,
-    is_typeddict,
 )
 
 import msgspec
@@ -41,6 +40,7 @@ __all__ = (
     "field_hints",
     "is_model",
     "is_pydantic",
+    "is_typed_dict",
     "method_arguments",
     "model_class",
     "parts_of",
@@ -222,7 +222,7 @@ def _arguments_by_owner(model: Any) -> dict[Any, dict[Any, Any]]:
                 values = [substitute(argument, found[heir]) for argument in get_args(base)]
                 found[owner] = dict(zip(owner.__parameters__, values, strict=False))
                 pending.append(owner)
-        for base in () if is_typeddict(heir) else heir.__bases__:
+        for base in () if is_typed_dict(heir) else heir.__bases__:
             if base not in found and base is not object:
                 found[base] = {}
                 pending.append(base)
@@ -262,6 +262,11 @@ def _owner(cls: type, name: str) -> type | None:
     return next((base for base in cls.__mro__ if name in getattr(base, "__annotations__", {})), None)
 
 
+def is_typed_dict(cls: Any) -> bool:
+    """Whether it is a ``TypedDict``, of ``typing`` or of ``typing_extensions``."""
+    return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__total__")
+
+
 def is_model(annotation: Any) -> bool:
     """Whether a value has named fields: it is made from a JSON object, or from an array by position."""
     cls = model_class(annotation)
@@ -269,7 +274,7 @@ def is_model(annotation: Any) -> bool:
         issubclass(cls, msgspec.Struct)
         or is_dataclass(cls)
         or hasattr(cls, "__attrs_attrs__")
-        or is_typeddict(cls)
+        or is_typed_dict(cls)
         or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
         or hasattr(cls, "__pydantic_fields__")
     )

@@ -37,7 +37,9 @@ __all__ = (
     "Raw",
     "Reader",
     "Writer",
+    "as_bytes",
     "as_is",
+    "as_text",
     "as_validation_error",
     "but_raw",
     "convert",
@@ -80,7 +82,7 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
     """
     annotation = expand(annotation)
     if _raw_constraints(annotation):
-        return _raw_to_text if mode == "text" else _raw_to_bytes
+        return as_text if mode == "text" else as_bytes
     encode = _json_encoder(annotation, encoders or {})
     return _as_text(encode) if mode == "text" else encode
 
@@ -93,7 +95,7 @@ def value_writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, T
 
 def but_raw(write: Writer, mode: Mode) -> Writer:
     """``write`` for all but ``str`` and ``bytes``, which go as they are."""
-    write_raw = _raw_to_text if mode == "text" else _raw_to_bytes
+    write_raw = as_text if mode == "text" else as_bytes
 
     def write_by_value(value: object) -> Raw:
         return write_raw(value) if isinstance(value, RAW_TYPES) else write(value)
@@ -274,23 +276,25 @@ def _bytes_to_text(raw: Raw) -> str:
     return raw if isinstance(raw, str) else raw.decode()
 
 
-def _raw_to_text(value: object) -> str:
+def as_text(value: object, encoding: str = "utf-8") -> str:
+    """Text or bytes as exactly ``str``: servers and clients do not know a subclass as text."""
     if type(value) is str:
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # a subclass, which servers and clients would not know as text
+        return str.__str__(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return str(value, "utf-8")
+        return str(value, encoding)
     raise _not_raw(value)
 
 
-def _raw_to_bytes(value: object) -> bytes:
+def as_bytes(value: object, encoding: str = "utf-8") -> bytes:
+    """Text or bytes as exactly ``bytes``."""
     if type(value) is bytes:
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(memoryview(value))
     if isinstance(value, str):
-        return value.encode()
+        return value.encode(encoding)
     raise _not_raw(value)
 
 
@@ -306,7 +310,7 @@ def _named(value: object) -> str:
 
 def is_raw_writer(write: Writer | None) -> bool:
     """Whether ``write`` lets text (in text mode) or bytes (in binary mode) pass unchanged."""
-    return write is _raw_to_text or write is _raw_to_bytes
+    return write is as_text or write is as_bytes
 
 
 # -- JSON

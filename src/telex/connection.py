@@ -42,6 +42,9 @@ else:
 
 __all__ = ("App", "ConnectionOptions", "ConnectionState", "Socket", "WebSocket")
 
+Sendable: TypeAlias = str | bytes | bytearray | memoryview
+"""What is a message as it is."""
+
 UserT = TypeVar("UserT", default=Any)
 AuthT = TypeVar("AuthT", default=Any)
 StateT = TypeVar("StateT", bound=State, default=State)
@@ -537,9 +540,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         if self._step != "open":
             await self.ensure_accepted("send")
         if mode == "text":
-            payload: str | bytes = data if isinstance(data, str) else data.decode(encoding)
+            payload: str | bytes = data if data.__class__ is str else codecs.as_text(data, encoding)
         else:
-            payload = data if isinstance(data, bytes) else data.encode(encoding)
+            payload = data if data.__class__ is bytes else codecs.as_bytes(data, encoding)
         if self.transport is not None:
             await self._send_fast(self.transport, payload)
         else:
@@ -552,13 +555,13 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         except OSError as exc:
             raise self.lost() from exc
 
-    async def send_text(self, data: str | bytes, encoding: str = "utf-8") -> None:
+    async def send_text(self, data: Sendable, encoding: str = "utf-8") -> None:
         """Send a text message."""
-        await self.send_data(data, "text", encoding)
+        await self.send_data(data if isinstance(data, (str, bytes)) else bytes(data), "text", encoding)
 
-    async def send_bytes(self, data: str | bytes, encoding: str = "utf-8") -> None:
+    async def send_bytes(self, data: Sendable, encoding: str = "utf-8") -> None:
         """Send a binary message."""
-        await self.send_data(data, "binary", encoding)
+        await self.send_data(data if isinstance(data, (str, bytes)) else bytes(data), "binary", encoding)
 
     async def send_json(
         self, data: object, mode: Mode = "text", serializer: Callable[[Any], object] | None = None

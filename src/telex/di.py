@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar, cast
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from telex import codecs
+from telex.annotations import model_class, union_members
 from telex.calls import Cache, Call, Slots, Step, provider_step
-from telex.connection import Socket
-from telex.datastructures import Empty, State
+from telex.connection import Socket, WebSocket
+from telex.datastructures import Empty, Headers, QueryParams, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
-from telex.renamed import litestars_names
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, is_context_manager, read_signature
 from telex.slow_callbacks import report_blocking
 from telex.types import TypeDecoder
@@ -284,11 +284,15 @@ class Graph:
                     " only listeners and providers with scope='message' see one"
                 )
             return Graph.DATA
-        if parameter.name == "state" and not _is_state(parameter.annotation):
+        meaning, kinds = _RESERVED_KINDS[parameter.name]
+        if not _fits(parameter.annotation, kinds):
+            names = " or ".join(each.__name__ for each in kinds)
             raise ImproperlyConfiguredException(
-                f"'state' of {signature.where} is the app's state: annotate it State or a subclass of State"
+                f"{parameter.name!r} of {signature.where} is a reserved name: {meaning}, a {names}, not"
+                f" {parameter.annotation!r}: annotate it so, or rename the"
+                f" parameter (Annotated[..., Parameter(query={parameter.name!r})] keeps its name in the query)"
             )
-        key = (parameter.name, parameter.annotation is dict or _origin(parameter.annotation) is dict)
+        key = (parameter.name, dict in {model_class(each) for each in _members(parameter.annotation)})
         if key not in self._reserved:
             self._reserved[key] = self._new_slot()
         return self._reserved[key]
@@ -389,14 +393,26 @@ _RESERVED_VALUES: Final[Mapping[str, Callable[[Socket, bool], object]]] = {
 }
 
 
-def _is_state(annotation: Any) -> bool:
-    return annotation is Any or (isinstance(annotation, type) and issubclass(annotation, State))
+_RESERVED_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
+    "socket": ("the connection", (WebSocket,)),
+    "state": ("the app's state", (State,)),
+    "scope": ("the ASGI scope", (dict,)),
+    "headers": ("the request's headers", (Headers, dict)),
+    "cookies": ("the request's cookies", (dict,)),
+    "query": ("the query parameters", (QueryParams, dict)),
+}
 
 
-def _origin(annotation: Any) -> object:
-    return cast("object", getattr(annotation, "__origin__", None))
+def _fits(annotation: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether a value of one of ``kinds`` is what the annotation says, as far as that can be known."""
+    for member in _members(annotation):
+        found = model_class(member)
+        if found is Any or not isinstance(found, type) or getattr(found, "_is_protocol", False):
+            return True
+        if any(issubclass(kind, found) or issubclass(found, kind) for kind in kinds):
+            return True
+    return False
 
 
-if not TYPE_CHECKING:
-    # Type checkers would take any name of this module for granted.
-    __getattr__ = litestars_names(__name__)
+def _members(annotation: Any) -> tuple[Any, ...]:
+    return union_members(annotation) or (annotation,)

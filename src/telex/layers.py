@@ -48,8 +48,8 @@ class LayerOptions(TypedDict, total=False):
     """How to write what JSON does not have. Merged, the nearest wins."""
     type_decoders: Sequence[TypeDecoder]
     """How to read what JSON does not have. Stacked, the nearest is asked first."""
-    websocket_class: type[WebSocket[Any, Any, Any]]
-    """The class of ``socket``."""
+    websocket_class: type[WebSocket[Any, Any, Any]] | None
+    """The class of ``socket``; ``None`` says nothing."""
     allowed_origins: Sequence[str] | None
     """Origins that browsers may connect from besides the host itself: ``https://app.example.com``,
     ``*.example.com``, a bare host, or ``*`` for all."""
@@ -165,7 +165,9 @@ def _read_invalid(value: Any, where: str) -> OnInvalidMessage:
     return cast("OnInvalidMessage", value)
 
 
-def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]]:
+def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]] | EmptyType:
+    if value is None:
+        return Empty
     if not (isinstance(value, type) and issubclass(value, WebSocket)):
         raise ImproperlyConfiguredException(f"{where}: websocket_class must be a subclass of WebSocket, not {value!r}")
     return value

@@ -49,7 +49,10 @@ def compile_origin_check(allowed: Collection[str] | None, where: str) -> OriginC
 
 
 def _read_entry(entry: str, where: str) -> str:
-    entry = entry.lower().removesuffix("/")
+    entry = entry.lower()
+    if entry in _WITHOUT_HOST:
+        return entry
+    entry = entry.removesuffix("/")
     host = entry.partition("://")[2] or entry
     if "/" in host or "@" in host or not host or ("*" in host.removeprefix("*.") and entry != "*"):
         raise ImproperlyConfiguredException(
@@ -61,6 +64,8 @@ def _read_entry(entry: str, where: str) -> str:
 
 def _is_allowed(origin: str, connection: HTTPConnection, entries: Sequence[str]) -> bool:
     origin = origin.lower()
+    if origin in _WITHOUT_HOST:
+        return origin in entries
     try:
         parts = urlsplit(origin)
         host, port = parts.hostname, parts.port
@@ -103,4 +108,6 @@ def _matches(entry: str, origin: str, netloc: str, host: str) -> bool:
     return pattern in ({netloc} if separator else {netloc, host})
 
 
+_WITHOUT_HOST: Final = frozenset({"null", "file://"})
+"""The origins of sandboxed pages and of files: they match only the same words in ``allowed_origins``."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

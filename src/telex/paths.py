@@ -81,7 +81,7 @@ CONVERTORS: Final[Mapping[str, Convertor[Any]]] = {
 _ORDER: Final = {name: order for order, name in enumerate(CONVERTORS)}
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
 """What stands for itself in a path (RFC 3986 section 3.3)."""
-_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::([a-z]+))?\}")
+_PARAMETER: Final = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_]*)(?:\s*:\s*([a-z]+))?\s*\}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
@@ -35,8 +36,12 @@ class Controller:
         """The decorated methods, bound to this instance, and nested listener classes."""
         names = dict.fromkeys(name for kind in reversed(type(self).__mro__) for name in vars(kind))
         for name in names:
-            member = getattr(self, name)
-            if isinstance(member, Handler):
+            member: Any = inspect.getattr_static(type(self), name)
+            if isinstance(member, staticmethod):
+                member = member.__func__
+                if isinstance(member, Handler):
+                    yield member
+            elif isinstance(member, Handler):
                 yield member.bound_to(self)
             elif isinstance(member, type) and issubclass(member, WebsocketListener):
                 yield member.describe(self)

@@ -154,9 +154,10 @@ def parameter_names(fn: AnyCallable) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def class_attribute(instance: object, name: str) -> Any:
     """``instance.name``, but a function that was put on the class and takes no ``self`` as it is, not as a method."""
     value = inspect.getattr_static(instance, name)
-    if inspect.isfunction(value) and next(iter(inspect.signature(value).parameters), None) != "self":
-        return value
-    return getattr(instance, name)
+    if not inspect.isfunction(value) or next(iter(inspect.signature(value).parameters), None) == "self":
+        return getattr(instance, name)
+    within = value.__qualname__.rpartition(".")[0]
+    return getattr(instance, name) if within in {each.__qualname__ for each in type(instance).__mro__} else value
 
 
 def declared_method(instance: object, name: str) -> AnyCallable | None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NotRequired, Required, TypeVar, is_typeddict
+from typing import Any, NotRequired, Required, TypeVar
 
-from telex.annotations import field_hints, model_class, split_annotated, without_qualifiers
+from telex.annotations import field_hints, is_typed_dict, model_class, split_annotated, without_qualifiers
 from telex.dto.base import AbstractDTO
 from telex.dto.config import mark_of
 from telex.dto.fields import DTOFieldDefinition
@@ -24,7 +24,7 @@ class TypedDictDTO(AbstractDTO[T]):
     @classmethod
     def detect_nested_field(cls, model: type) -> bool:
         """Whether it is a TypedDict."""
-        return is_typeddict(model)
+        return is_typed_dict(model)
 
     @classmethod
     def generate_field_definitions(cls, model: Any) -> Iterable[DTOFieldDefinition]:

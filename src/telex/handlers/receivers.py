@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin, is_typeddict
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin
 
-from telex.annotations import split_annotated, union_members
+from telex.annotations import is_typed_dict, split_annotated, union_members
 from telex.calls import Call
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import Socket
@@ -129,13 +129,6 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     signature = read_signature(fn, build.layer.signature_namespace)
     if "data" not in signature:
         raise build.wrong(f"{signature.where} takes no 'data': add the parameter data with the type of its messages")
-    takes = signature["data"].full_annotation
-    variables = (takes,) if isinstance(takes, TypeVar) else getattr(takes, "__parameters__", ())
-    if variables:
-        raise build.wrong(
-            f"{signature.where}: what {variables[0]!r} is in 'data: {takes!r}' is nowhere said: subclass the generic"
-            " base with a type, as in class Chat(Base[Say])"
-        )
     for name in ("request", "body"):
         if name in signature:
             raise build.wrong(f"{name!r} is not there for a listener: take 'data' and 'socket'")
@@ -148,7 +141,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     call = build.graph.call(fn, skip=("data",), scope="message", in_thread=in_thread)
     per_message = build.graph.is_per_message(call)
     return _Receiver(
-        takes=takes,
+        takes=signature["data"].full_annotation,
         returns=returns,
         where=signature.where,
         encode=encode,
@@ -256,7 +249,7 @@ def _runtime_types(annotation: Any, where: str) -> tuple[type, ...]:
     annotation, _ = split_annotated(annotation)
     if get_origin(annotation) in {Union, types.UnionType}:
         return tuple(kind for member in get_args(annotation) for kind in _runtime_types(member, where))
-    if is_typeddict(annotation):
+    if is_typed_dict(annotation):
         return (dict,)
     origin = get_origin(annotation) or annotation
     if not isinstance(origin, type) or origin in {object, Any}:

@@ -278,8 +278,12 @@ class WebSocketProtocol(asyncio.Protocol):
     async def _send(self, event: Message) -> None:
         kind = event["type"]
         if kind == "websocket.send" and self._connection.stage != Stage.OPENING:
-            text = event.get("text")
-            if not self._connection.send(event["bytes"] if text is None else text):
+            data = event.get("text")
+            if data is None:
+                data = event["bytes"]
+            if data.__class__ is not str and data.__class__ is not bytes:
+                data = str.__str__(data) if isinstance(data, str) else bytes(data)
+            if not self._connection.send(data):
                 await self._connection.drain()
             return
         handle = _BEFORE_ACCEPT.get(kind) if self._connection.stage == Stage.OPENING else _AFTER_ACCEPT.get(kind)
