@@ -42,7 +42,7 @@ else:
 
 __all__ = ("App", "ConnectionOptions", "ConnectionState", "Socket", "WebSocket")
 
-Sendable: TypeAlias = str | bytes | bytearray | memoryview
+MessageData: TypeAlias = str | bytes | bytearray | memoryview
 """What is a message as it is."""
 
 UserT = TypeVar("UserT", default=Any)
@@ -555,11 +555,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         except OSError as exc:
             raise self.lost() from exc
 
-    async def send_text(self, data: Sendable, encoding: str = "utf-8") -> None:
+    async def send_text(self, data: MessageData, encoding: str = "utf-8") -> None:
         """Send a text message."""
         await self.send_data(data if isinstance(data, (str, bytes)) else bytes(data), "text", encoding)
 
-    async def send_bytes(self, data: Sendable, encoding: str = "utf-8") -> None:
+    async def send_bytes(self, data: MessageData, encoding: str = "utf-8") -> None:
         """Send a binary message."""
         await self.send_data(data if isinstance(data, (str, bytes)) else bytes(data), "binary", encoding)
 

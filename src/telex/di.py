@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -21,6 +21,7 @@ from telex.connection import Socket, WebSocket
 from telex.datastructures import Empty, Headers, QueryParams, State
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.params import Parameter, RequestParameter, request_parameter
+from telex.renamed import litestars_names
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, is_context_manager, read_signature
 from telex.slow_callbacks import report_blocking
 from telex.types import TypeDecoder
@@ -416,3 +417,8 @@ def _fits(annotation: Any, kinds: tuple[type, ...]) -> bool:
 
 def _members(annotation: Any) -> tuple[Any, ...]:
     return union_members(annotation) or (annotation,)
+
+
+if not TYPE_CHECKING:
+    # Type checkers would take any name of this module for granted.
+    __getattr__ = litestars_names(__name__)
