@@ -1,4 +1,4 @@
-"""Finds handlers that have been busy for a while, at almost no cost to those that have not.
+"""Finds handlers that have been busy for a while, at almost no cost for the others.
 
 One monitor per event loop looks at what is enlisted every ``PERIOD`` seconds; nothing is armed, cancelled or created
 for a single message. An enlisted event reader whose work has already been seen by one look, and still runs, begins to

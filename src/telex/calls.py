@@ -1,4 +1,4 @@
-"""Calling users' functions with what is injected, and filling the slots that providers fill."""
+"""Calls users' functions with injected values, and fills the slots of providers."""
 
 from __future__ import annotations
 

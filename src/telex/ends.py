@@ -1,4 +1,4 @@
-"""How a connection ends, whoever ends it.
+"""How a connection ends: what may end it, what the handler gets, and what happens in which order.
 
 ::
 

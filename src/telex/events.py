@@ -1,4 +1,4 @@
-"""Builds the ASGI events that a connection sends, checked: nothing that a client could misread leaves from here."""
+"""Builds the ASGI events that a connection sends, and checks their subprotocols, headers, codes and reasons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wrapping an app in ASGI middleware."""
+"""Wraps an app in ASGI middleware."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reads a function once: what it takes, what it gives and how, and where it stands."""
+"""Reads a function once: its parameters, its result, and its place in the source."""
 
 from __future__ import annotations
 

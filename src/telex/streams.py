@@ -1,4 +1,4 @@
-"""Sending what a generator yields, beside a handler or as one."""
+"""Sends the values of a generator, beside a handler or as one."""
 
 from __future__ import annotations
 

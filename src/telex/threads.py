@@ -1,4 +1,4 @@
-"""Runs sync functions in threads that whoever starts one waits for, also when it is cancelled.
+"""Runs sync functions in threads, and waits for a thread to end even when its caller is cancelled.
 
 A cancelled ``asyncio.to_thread`` returns at once while its thread runs on: dependencies would close under the function
 that uses them, and the next call would start one more thread. Here the cancellation is delivered when the thread has

@@ -1,4 +1,4 @@
-"""The types that meet at Telex's edges: ASGI's scope, events and callables, and users' callables.
+"""The types at Telex's interfaces: ASGI's scope, events and callables, and users' callables.
 
 Event shapes are those of the ASGI WebSocket specification 2.4 (https://asgi.readthedocs.io/en/latest/specs/www.html).
 """

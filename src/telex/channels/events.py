@@ -1,4 +1,4 @@
-"""What travels through channels, and where it stands: positions, events, gaps, and how much of the past is kept."""
+"""The items of a channel, and how much of its history is kept: events, positions, gaps."""
 
 from __future__ import annotations
 

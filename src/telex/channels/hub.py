@@ -1,4 +1,4 @@
-"""The hub: publish and subscribe, whatever carries the events."""
+"""The hub of a process: publish and subscribe, on any backend."""
 
 from __future__ import annotations
 

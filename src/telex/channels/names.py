@@ -1,4 +1,4 @@
-"""Which channels may be used, what is kept of them, and how values become bytes: what hubs and publishers share."""
+"""What hubs and publishers share: which channels may be used, what is kept of them, how values become bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in a channel, over all nodes, with no storage of its own: the nodes tell each other.
+"""The members of a channel over all nodes, without storage: the nodes exchange them.
 
 Each node owns its members and alone changes them, and it numbers its changes. It tells each change, and every few
 seconds the number of the last one. Who sees a number that he does not expect asks for the whole; a node that is silent

@@ -1,4 +1,4 @@
-"""What is to be published without anybody waiting for it: in order, bounded, from any thread."""
+"""The queue of ``publish_nowait``: in order, bounded, for any thread."""
 
 from __future__ import annotations
 

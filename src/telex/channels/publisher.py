@@ -1,4 +1,4 @@
-"""Publishing without an app: from a worker, a script, a Django view, another program."""
+"""Publishes without an app: from a worker, a script, a Django view, another program."""
 
 from __future__ import annotations
 

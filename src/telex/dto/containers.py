@@ -1,4 +1,4 @@
-"""The collections that models may stand in: what they are on the wire, and how one is made of the other."""
+"""The collections that may contain models: their form on the wire, and the conversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names that the reference page's first example imports from here."""
+"""The names that code written for Litestar imports from here."""
 
 from telex.handlers.listener import WebsocketListener, websocket_listener
 from telex.handlers.raw import websocket

@@ -1,4 +1,4 @@
-"""permessage-deflate (RFC 7692): negotiation, compression, and inflation that a bomb cannot blow up.
+"""permessage-deflate (RFC 7692): negotiation, compression, and bounded inflation.
 
 Memory of a connection that uses it: the compressor holds ``2 ** (window_bits + 2) + 16 KiB`` (32 KiB with the default
 12 bits) from the first compressed message on, or only while it compresses without context takeover; the decompressor

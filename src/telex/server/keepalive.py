@@ -1,4 +1,4 @@
-"""Whether the peer is still there: pings, idle time, lifetime."""
+"""Closes connections whose peer is gone, idle or too old: pings, idle time, lifetime."""
 
 from __future__ import annotations
 

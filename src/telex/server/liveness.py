@@ -1,4 +1,4 @@
-"""What can be known of a client that is not read from: whether its end closed, and whether it takes data.
+"""Detects the end of a client that is not read from: whether it has closed, and whether it takes data.
 
 While reading is paused the event loop does not watch for the end of the stream, and where more waits than the kernel
 buffers hold, the end has not even arrived. One timer for all such connections of an event loop probes and asks the

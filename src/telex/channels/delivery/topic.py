@@ -1,4 +1,4 @@
-"""A topic: the recipients of one channel (or pattern) in this process, and where each of them stands.
+"""A topic: the recipients of one channel (or pattern) in this process, and the delivery state of each.
 
 ============  =================================================  ================
 A recipient   and an event of the topic                          may become

@@ -1,4 +1,4 @@
-"""Turns for the event loop within loops that rarely wait by themselves."""
+"""Lets loops that rarely suspend yield to the event loop at intervals."""
 
 from __future__ import annotations
 

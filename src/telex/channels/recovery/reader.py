@@ -1,4 +1,4 @@
-"""The one reader of a hub: it keeps the broker's subscriptions as the topics are, and heals.
+"""The one reader of a hub: it keeps the broker's subscriptions equal to the topics, and reconnects.
 
 What is wanted (the topics) and what is there (the listener's names) are compared, never remembered as orders: a
 subscriber may come, go, be cancelled or meet a dead broker at any moment, and the next comparison puts it right.

@@ -1,4 +1,4 @@
-"""One connection to NATS, which many ask at the same time."""
+"""One connection to NATS, for many requests at the same time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL, on which statements wait for each other, and what their failures mean."""
+"""One connection to PostgreSQL, which runs one statement after another, and the meaning of its failures."""
 
 from __future__ import annotations
 

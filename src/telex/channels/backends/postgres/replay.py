@@ -1,4 +1,4 @@
-"""How what is kept in a PostgreSQL database is read: which events follow a position, and whether they are all."""
+"""Reads the history in a PostgreSQL database: which events follow a position, and whether any is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What users have in their hands when they are in a transaction: psycopg's connections, or SQLAlchemy's over them."""
+"""The objects that stand for a user's transaction: connections of psycopg, or of SQLAlchemy over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection to Redis that many use at the same time."""
+"""One connection to Redis, for many requests at the same time."""
 
 from __future__ import annotations
 
