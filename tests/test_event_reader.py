@@ -370,3 +370,46 @@ async def test_it_says_whether_it_reads_ahead_and_whether_work_runs() -> None:
     states.append((reader.reads_ahead, reader.busy))
     assert states == [(False, False), (False, True), (True, True), (False, False)]
     await reader.aclose()
+
+
+# -- the end behind a full queue
+
+
+async def test_a_full_queue_is_read_on_slowly_until_the_client_is_seen_to_leave() -> None:
+    peer = Peer(connect=False)
+    reader = EventReader(peer.receive, max_messages=2)
+    peer.tell(*"abcd")
+    peer.leave(4000, "gone")
+    with pytest.raises(WebSocketDisconnect) as caught:
+        await soon(supervised(handle(reader, asyncio.Event().wait()), reader))
+    assert caught.value.code == 4000
+    assert reader.unread == 4
+    await reader.aclose()
+
+
+async def test_it_stops_where_what_is_queued_takes_too_much() -> None:
+    peer = Peer(connect=False)
+    reader = EventReader(peer.receive, max_messages=1, max_bytes=1500)
+    peer.tell(*"abcdef")
+    task = asyncio.create_task(supervised(handle(reader, asyncio.Event().wait()), reader))
+    await until(lambda: peer.received == 3)
+    await asyncio.sleep(3 * module.PROBE)
+    assert peer.received == 3
+    task.cancel()
+    await asyncio.wait((task,))
+    await reader.aclose()
+
+
+async def test_a_server_that_tells_the_end_is_believed() -> None:
+    peer = Peer(connect=False)
+    reader = EventReader(peer.receive, max_messages=1)
+    reader.is_told = True
+    peer.tell(*"abc")
+    task = asyncio.create_task(supervised(handle(reader, asyncio.Event().wait()), reader))
+    await until(lambda: peer.received == 1)
+    await asyncio.sleep(3 * module.PROBE)
+    assert peer.received == 1
+    reader.on_end(4000, "gone")
+    with pytest.raises(WebSocketDisconnect):
+        await soon(task)
+    await reader.aclose()

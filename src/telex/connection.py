@@ -285,6 +285,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
             if self.transport is not None:
                 self.transport.set_activity(self.event_reader)
+                self.event_reader.is_told = True
             if self._announce is not None:
                 self._announce(self)
         finally:
@@ -376,6 +377,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self.close_code, self.close_reason = event["code"], event["reason"]
         closer = asyncio.current_task()
         self._closer = id(closer)
+        self.event_reader.closing = True
         if closer is not self._owner:
             self.event_reader.stop_after_grace(WebSocketDisconnect(event["code"], event["reason"]))
         try:

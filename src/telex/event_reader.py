@@ -5,6 +5,11 @@ would lose frames between them. So one ``EventReader`` reads, and everybody list
 order, and while a handler is busy for longer than a few hundredths of a second (:mod:`telex.busy_monitor`) it reads
 ahead into a bounded queue, so that a disconnect interrupts the handler. When the queue is full it stops reading and
 TCP pushes back.
+
+A full queue must not hide the disconnect behind it. Telex's server tells the end by :meth:`EventReader.on_end`. On
+other servers the reader goes on slowly, a message every ``PROBE`` seconds, until what is queued takes ``max_bytes``
+with ``_OVERHEAD`` for each message: a client that sends a heartbeat now and then is noticed when it leaves, and TCP
+still pushes back one that floods.
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ GRACE: Final = 0.5
 """Seconds that a handler has to end by itself when another task has received the disconnect or closed the connection:
 that may be one of its own child tasks, with work of its own to finish."""
 
+PROBE: Final = 0.05
+_OVERHEAD: Final = 512
+
 
 class EventReader:
     """Events of one connection, in order; at most ``max_messages`` and ``max_bytes`` are read ahead."""
@@ -44,6 +52,7 @@ class EventReader:
         "_held",
         "_interrupt",
         "_nothing_held",
+        "_probe_timer",
         "_pump",
         "_queue",
         "_reading_task",
@@ -51,7 +60,9 @@ class EventReader:
         "_stop_timer",
         "_supervises",
         "_waiter",
+        "closing",
         "disconnect",
+        "is_told",
         "listed",
         "max_bytes",
         "max_messages",
@@ -77,7 +88,12 @@ class EventReader:
         self._nothing_held: asyncio.Future[None] | None = None
         self._reading_task: asyncio.Task[object] | None = None
         self._stop_timer: asyncio.TimerHandle | None = None
+        self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
+        self.closing: bool = False
+        """This side closes the connection."""
+        self.is_told: bool = False
+        """Whether the server calls :meth:`on_end`."""
         self.work: int = DONE
         """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
@@ -221,6 +237,11 @@ class EventReader:
             self._state = _AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._pump_events())
 
+    @property
+    def unread(self) -> int:
+        """Messages that were read ahead and that nobody has received."""
+        return sum(event["type"] == "websocket.receive" for event in self._queue)
+
     async def stop_reading(self) -> None:
         """Read ahead no longer, unless somebody waits for what comes: before a close it is of no use.
 
@@ -239,8 +260,9 @@ class EventReader:
         """Stop reading and forget what is queued."""
         self.work = DONE
         self.owner = None
-        if self._stop_timer is not None:
-            self._stop_timer.cancel()
+        for timer in (self._stop_timer, self._probe_timer):
+            if timer is not None:
+                timer.cancel()
         self._queue.clear()
         if self.disconnect is not None:
             self.disconnect.__traceback__ = None  # its frames refer to the connection, which refers to it
@@ -277,6 +299,12 @@ class EventReader:
         else:
             self.fail(end)
 
+    def on_end(self, code: int, reason: str) -> None:
+        """The server has noticed that the connection ended. See :class:`telex.types.Activity`."""
+        if not self.closing and self.disconnect is None and self._pump is None and self._state != _READING:
+            self.disconnect = WebSocketDisconnect(code, reason)
+            self.fail(self.disconnect)
+
     def _end_event(self) -> Message:
         end = self.disconnect or WebSocketDisconnect(1006)
         return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
@@ -304,9 +332,21 @@ class EventReader:
     def _has_room(self) -> bool:
         return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
 
-    async def _pump_events(self) -> None:
+    def _probe(self) -> None:
+        """The queue was full: read one more message, to notice the disconnect that may come after it."""
+        self._probe_timer = None
+        if self.work != DONE and self._pump is None and self._state == _AHEAD:
+            self._pump = asyncio.get_running_loop().create_task(self._pump_events(at_least=1))
+
+    def _probe_later(self) -> None:
+        kept = self._bytes + len(self._queue) * _OVERHEAD
+        if self.work != DONE and self.disconnect is None and not self.is_told and kept < self.max_bytes:
+            self._probe_timer = asyncio.get_running_loop().call_later(PROBE, self._probe)
+
+    async def _pump_events(self, at_least: int = 0) -> None:
         try:
-            while self.on_unread is not None or self._has_room():
+            while self.on_unread is not None or self._has_room() or at_least:
+                at_least = 0
                 event = await self.receive()
                 waiter = self._waiter
                 if waiter is not None and not waiter.done():
@@ -318,6 +358,7 @@ class EventReader:
                 if self.disconnect is not None:
                     self.fail(self.disconnect)
                     return
+            self._probe_later()
         except Exception as exc:
             self._pump_failed(exc)
         finally:

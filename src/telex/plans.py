@@ -10,10 +10,11 @@ All kinds of handler share the session that is compiled here::
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from telex import codecs
 from telex.calls import Cache
@@ -38,6 +39,8 @@ from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
 __all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
+
+logger: Final = logging.getLogger("telex")
 
 
 Guarding: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
@@ -211,6 +214,7 @@ def _compile_session(
 ) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options, registry = build.websocket_class, _connection_options(build), build.registry
+    where = build.where
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
@@ -227,7 +231,10 @@ def _compile_session(
             await policy.end(socket, unasked(exc))
         finally:
             registry.discard(socket)
-            await socket.event_reader.aclose()
+            reader = socket.event_reader
+            if reader.unread:
+                logger.info("%s: %d messages were not handled when the connection ended", where, reader.unread)
+            await reader.aclose()
 
     return session
 

@@ -99,6 +99,9 @@ class Activity(Protocol):
     def busy(self) -> bool:
         """A handler or a stream runs, and does not wait for the client."""
 
+    def on_end(self, code: int, reason: str) -> None:
+        """The connection has ended, or the application closes it; ``receive`` says so after the messages before it."""
+
 
 class DirectSend(NamedTuple):
     """The shortest way to a client, as :meth:`Transport.open_direct` offers it."""
@@ -156,7 +159,7 @@ class Transport(Protocol):
         """Call ``handler`` once when the connection ends, whatever still waits in the receive queue."""
 
     def set_activity(self, activity: Activity) -> None:
-        """Ask ``activity`` whether the application works for this connection.
+        """Ask ``activity`` whether the application works for this connection, and call it at the connection's end.
 
         Waiting for messages looks idle to a server; an application that waits only to notice that the client leaves is
         not. A drain leaves connections with work to finish.

@@ -171,3 +171,24 @@ async def test_the_handler_itself_closes_it(site: Site, running: str) -> None:
         # granian's ``receive`` returns at once when the app closes: a message loop ends before its child task does.
         child = site.kind.name == "granian" and running in {"concurrent", "started"}
         await case.check("cancelled" if child else "finished", 4100, "inside")
+
+
+@pytest.mark.parametrize("running", cells(["async", "raw", "concurrent"]))
+@pytest.mark.parametrize("unread", [20, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["close", pytest.param("reset", marks=pytest.mark.slow)])
+async def test_unread_messages_do_not_hide_the_end(site: Site, running: str, unread: int, how: str) -> None:
+    async with opened(site, running) as case:
+        if running == "concurrent":
+            for _ in range(3):
+                await case.client.send("all places are taken")
+            await site.until("begun", 4)
+        for number in range(unread):
+            await case.client.send(f"unread {number}")
+        if how == "close":
+            leaving = asyncio.create_task(case.client.close(4000, "bye"))
+        else:
+            case.client.transport.abort()
+        await site.until("closed")
+        if how == "close":
+            await asyncio.wait_for(leaving, PATIENCE)
+        assert "cancelled" in await site.notes()

@@ -440,6 +440,8 @@ class Connection(ReceiveQueue):
         self._end_receiver()
         if self.closed_with is None:
             self.closed_with = close
+            if self._activity is not None:
+                self._activity.on_end(close.code, close.reason)
             if self._dropped:
                 _logger.info("%d messages of a client that left were dropped", self._dropped)
             on_end, self._on_end = self._on_end, None
