@@ -30,7 +30,7 @@ def listed(folder: Path, indent: str) -> Iterator[str]:
             yield entry(path.name, path, indent)
     for path in sorted(folder.glob("*/__init__.py")):
         yield entry(f"{path.parent.name}/", path, indent)
-        yield from listed(path.parent, f"{indent}  ")
+        yield from listed(path.parent, f"{indent}    ")
 
 
 def entry(name: str, path: Path, indent: str) -> str:

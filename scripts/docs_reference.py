@@ -184,8 +184,8 @@ def as_item(attribute: griffe.Attribute) -> str:
     first, *more = "\n\n".join(texts).split("\n\n")
     name = f"`{double_quoted(f'{attribute.name}{kind}{value}')}`"
     lines = [item(f"{name}: {flat(first)}" if first else name)]
-    lines += [textwrap.indent(f"\n{text}", "  ") for text in more]
-    return "\n".join([*lines, *(textwrap.indent(item(each), "  ") for each in items)])
+    lines += [textwrap.indent(f"\n{text}", "    ") for text in more]
+    return "\n".join([*lines, *(textwrap.indent(item(each), "    ") for each in items)])
 
 
 def flat(text: str) -> str:
