@@ -40,7 +40,7 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar
 
-__all__ = ("App", "ConnectionOptions", "ConnectionState", "Socket", "WebSocket")
+__all__ = ("TelexApp", "ConnectionOptions", "ConnectionState", "Socket", "WebSocket")
 
 MessageData: TypeAlias = str | bytes | bytearray | memoryview
 """What is a message as it is."""
@@ -107,7 +107,7 @@ class ConnectionOptions:
 _DEFAULT_OPTIONS: Final = ConnectionOptions()
 
 
-class App(Protocol):
+class TelexApp(Protocol):
     """The ``Telex`` app as its connections see it."""
 
     @property
@@ -189,9 +189,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- what the handshake says
 
     @property
-    def app(self) -> App:
+    def app(self) -> TelexApp:
         """The Telex app that serves this connection."""
-        return cast("App", self.scope["app"])
+        return cast("TelexApp", self.scope["app"])
 
     @property
     def route_handler(self) -> object:

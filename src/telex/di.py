@@ -29,7 +29,7 @@ from telex.types import TypeDecoder
 __all__ = ("Dependency", "Graph", "NamedDependency", "Provide", "Providers")
 
 T = TypeVar("T")
-Scope: TypeAlias = Literal["connection", "message"]
+Lifetime: TypeAlias = Literal["connection", "message"]
 
 Built: TypeAlias = tuple[int, int, int]
 """So many reserved values, parameters and providers are in a graph."""
@@ -55,7 +55,7 @@ class Provide:
         *,
         use_cache: bool = False,
         sync_to_thread: bool = False,
-        scope: Scope = "connection",
+        scope: Lifetime = "connection",
     ) -> None:
         if not callable(dependency):
             raise ImproperlyConfiguredException(
@@ -68,7 +68,7 @@ class Provide:
         self.dependency: AnyCallable = dependency
         self.use_cache: bool = use_cache
         self.sync_to_thread: bool = sync_to_thread
-        self.scope: Scope = scope
+        self.scope: Lifetime = scope
 
     def __repr__(self) -> str:
         return f"Provide({describe(self.dependency)}, scope={self.scope!r})"
@@ -134,7 +134,7 @@ class Graph:
     """The slot of the message."""
 
     def call(
-        self, fn: AnyCallable, *, skip: Collection[str] = (), scope: Scope = "connection", in_thread: bool = False
+        self, fn: AnyCallable, *, skip: Collection[str] = (), scope: Lifetime = "connection", in_thread: bool = False
     ) -> Call:
         """Compile ``fn``; ``skip`` names parameters that the caller passes itself.
 
@@ -230,11 +230,11 @@ class Graph:
                     f"{where}: {name!r} is both a path parameter and a dependency: rename one of them"
                 )
 
-    def _arguments(self, signature: Signature, skip: Collection[str], scope: Scope) -> tuple[tuple[str, int], ...]:
+    def _arguments(self, signature: Signature, skip: Collection[str], scope: Lifetime) -> tuple[tuple[str, int], ...]:
         found = ((parameter.name, self._slot(parameter, signature, scope)) for parameter in signature.without(*skip))
         return tuple((name, slot) for name, slot in found if slot is not None)
 
-    def _slot(self, parameter: ParameterInfo, signature: Signature, scope: Scope) -> int | None:
+    def _slot(self, parameter: ParameterInfo, signature: Signature, scope: Lifetime) -> int | None:
         """The slot that ``parameter`` is read from; ``None`` leaves it at its own default."""
         inline = next((extra for extra in parameter.metadata if isinstance(extra, Provide)), None)
         if inline is not None:
@@ -277,7 +277,7 @@ class Graph:
         self._connection_steps.append(fill)
         return index
 
-    def _reserved_slot(self, parameter: ParameterInfo, signature: Signature, scope: Scope) -> int:
+    def _reserved_slot(self, parameter: ParameterInfo, signature: Signature, scope: Lifetime) -> int:
         if parameter.name == "data":
             if scope != "message":
                 raise ImproperlyConfiguredException(
@@ -311,7 +311,7 @@ class Graph:
         self._values.append((index, request, to_type))
         return index
 
-    def _dependency(self, key: str, provider: Provide, scope: Scope, wanted_by: Signature) -> int:
+    def _dependency(self, key: str, provider: Provide, scope: Lifetime, wanted_by: Signature) -> int:
         if key in self._building:
             chain = " -> ".join([*self._building[self._building.index(key) :], key])
             raise ImproperlyConfiguredException(
@@ -331,7 +331,7 @@ class Graph:
         return index
 
     def _add_provider(self, provider: Provide) -> int:
-        scope: Scope = "connection" if provider.use_cache else provider.scope
+        scope: Lifetime = "connection" if provider.use_cache else provider.scope
         call = self.call(provider.dependency, scope=scope, in_thread=provider.sync_to_thread)
         if is_context_manager(provider.dependency):
             raise ImproperlyConfiguredException(

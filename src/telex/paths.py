@@ -153,11 +153,11 @@ def _parse_segment(part: str, path: str) -> str | tuple[str, str]:
 
 
 @dataclass(slots=True)
-class _Node(Generic[T]):
+class _Segment(Generic[T]):
     """One level of the templates' tree: texts by dictionary, then parameters, the most particular first."""
 
-    texts: dict[str, _Node[T]] = field(default_factory=dict)
-    parameters: list[tuple[str, re.Pattern[str], _Node[T]]] = field(default_factory=list)
+    texts: dict[str, _Segment[T]] = field(default_factory=dict)
+    parameters: list[tuple[str, re.Pattern[str], _Segment[T]]] = field(default_factory=list)
     leaf: tuple[T, PathTemplate] | None = None
 
 
@@ -169,7 +169,7 @@ class RouteTable(Generic[T]):
 
     def __init__(self) -> None:
         self._exact: dict[str, T] = {}
-        self._root: _Node[T] = _Node()
+        self._root: _Segment[T] = _Segment()
 
     def add(self, template: PathTemplate, value: T, where: str) -> None:
         """Add ``value``.
@@ -199,22 +199,22 @@ class RouteTable(Generic[T]):
         return _search(self._root, path.split("/")[1:], 0, ())
 
 
-def _child(node: _Node[T], segment: str | tuple[str, str]) -> _Node[T]:
+def _child(node: _Segment[T], segment: str | tuple[str, str]) -> _Segment[T]:
     if isinstance(segment, str):
-        return node.texts.setdefault(segment, _Node())
+        return node.texts.setdefault(segment, _Segment())
     kind = segment[1]
     pattern = re.compile(CONVERTORS[kind].regex)
     for _, known, child in node.parameters:
         if known == pattern:
             return child
-    new: _Node[T] = _Node()
+    new: _Segment[T] = _Segment()
     node.parameters.append((kind, pattern, new))
     node.parameters.sort(key=lambda entry: _ORDER[entry[0]])
     return new
 
 
 def _search(
-    node: _Node[T], parts: Sequence[str], index: int, texts: tuple[str, ...]
+    node: _Segment[T], parts: Sequence[str], index: int, texts: tuple[str, ...]
 ) -> tuple[T, dict[str, Any]] | None:
     if index == len(parts):
         return _matched(node, texts)
@@ -233,7 +233,7 @@ def _search(
     return None
 
 
-def _matched(node: _Node[T], texts: tuple[str, ...]) -> tuple[T, dict[str, Any]] | None:
+def _matched(node: _Segment[T], texts: tuple[str, ...]) -> tuple[T, dict[str, Any]] | None:
     """What stands at the path's end, with ``texts`` as the kinds that its own template names.
 
     Kinds that look alike share a node, so only here it is known which of them a text is.

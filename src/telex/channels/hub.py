@@ -42,7 +42,7 @@ RESTART_SECONDS: Final = 1.0
 logger: Final = logging.getLogger("telex.channels")
 
 
-class AppConfig(Protocol):
+class AppUnderConstruction(Protocol):
     """What the hub needs of the app's configuration, before it freezes."""
 
     @property
@@ -160,7 +160,7 @@ class Channels:
 
     # -- life
 
-    def on_app_init(self, config: AppConfig) -> None:
+    def on_app_init(self, config: AppUnderConstruction) -> None:
         """Become the app's dependency ``channels``, and live as long as the app."""
         config.dependencies.setdefault("channels", ChannelsProvider(self))
         # First in and last out: the user's own lifespans may publish and subscribe.

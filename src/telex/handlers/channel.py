@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast
 
+from telex.calls import Slots
 from telex.channels.delivery.encoding import ENVELOPE, Encoding, as_bytes, as_envelope, as_text
 from telex.channels.delivery.forward import forward
 from telex.channels.delivery.queue import Policy
@@ -31,7 +32,7 @@ from telex.exceptions import (
 )
 from telex.handlers.base import Handler, Paths, check_count, check_mode, own_options, read_paths
 from telex.handlers.invalid_messages import InvalidMessages
-from telex.handlers.message_loop import Handle, MessageLoop, Serve, Slots
+from telex.handlers.message_loop import Handle, MessageLoop, Serve
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import AnyCallable, call_site, describe, read_signature

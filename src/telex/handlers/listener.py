@@ -24,7 +24,7 @@ from telex.types import Mode
 __all__ = ("ListenerHandler", "ListenerOptions", "WebsocketListener", "websocket_listener")
 
 AcceptHandler: TypeAlias = Callable[[Any], Awaitable[None] | None]
-Lifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
+ConnectionLifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 class ListenerOptions(LayerOptions, total=False):
@@ -36,7 +36,7 @@ class ListenerOptions(LayerOptions, total=False):
     """The kind of message that replies are."""
     connection_accept_handler: AcceptHandler | None
     """Called with the socket to accept it, in place of ``socket.accept()``."""
-    connection_lifespan: Lifespan | None
+    connection_lifespan: ConnectionLifespan | None
     """An async context manager around the connection, in place of the accept handler and the two hooks."""
     on_accept: AnyCallable | None
     """Runs after accept; takes dependencies and parameters as the listener does."""
@@ -59,7 +59,7 @@ class ListenerHandler(Handler):
     receivers: tuple[AnyCallable, ...]
     receive_mode: Mode = "text"
     connection_accept_handler: AcceptHandler | None = None
-    connection_lifespan: Lifespan | None = None
+    connection_lifespan: ConnectionLifespan | None = None
     on_accept: AnyCallable | None = None
     on_disconnect: AnyCallable | None = None
     max_concurrency: int = 1
@@ -234,7 +234,7 @@ async def _accept(socket: Socket, accept_handler: AcceptHandler | None) -> None:
         await socket.ensure_accepted()
 
 
-def _run_in_lifespan(build: Build, lifespan: Lifespan, serve: Serve) -> Run:
+def _run_in_lifespan(build: Build, lifespan: ConnectionLifespan, serve: Serve) -> Run:
     call = build.graph.call(lifespan)
 
     async def run(socket: Socket, slots: list[Any]) -> None:

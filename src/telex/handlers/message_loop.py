@@ -23,6 +23,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from telex.calls import Slots
 from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
 from telex.connection import Socket, WebSocket, WrongModeException, is_too_long
 from telex.event_reader import as_disconnect, supervised, unasked, unexpected
@@ -32,9 +33,8 @@ from telex.handlers.invalid_messages import InvalidMessages
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Mode, Transport
 
-__all__ = ("Handle", "MessageLoop", "Serve", "Slots")
+__all__ = ("Handle", "MessageLoop", "Serve")
 
-Slots: TypeAlias = list[Any]
 Handle: TypeAlias = Callable[[Any], Any]
 """Takes a decoded message; gives the reply, or an awaitable of it."""
 Serve: TypeAlias = Callable[[Socket, Slots], Coroutine[Any, Any, None]]

@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, NoReturn, TypeVar, Union, get_args, get_origin
 
 from telex.annotations import is_typed_dict, split_annotated, union_members
-from telex.calls import Call
+from telex.calls import Call, Slots
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
+from telex.handlers.message_loop import Handle
 from telex.plans import Build
 from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, describe, read_signature
 from telex.threads import run_in_thread
@@ -23,8 +24,6 @@ from telex.types import Mode
 __all__ = ("Receivers", "compile_receivers", "declared_receivers", "receives")
 
 F = TypeVar("F", bound=AnyCallable)
-Slots: TypeAlias = list[Any]
-Handle: TypeAlias = Callable[[Any], Any]
 
 _MARK: Final = "__telex_receives__"
 
