@@ -156,7 +156,7 @@ async def test_the_defaults_differ() -> None:
     defaults = {name: each.default for name, each in inspect.signature(ChannelsPlugin).parameters.items()}
     assert defaults["subscriber_max_backlog"] is None
     assert defaults["subscriber_backlog_strategy"] == "backoff"
-    with pytest.raises(ImproperlyConfiguredException, match="it is bounded"):
+    with pytest.raises(ImproperlyConfiguredException, match="every queue is bounded"):
         ours(subscriber_max_backlog=None)
     async with ours() as hub:
         subscriber = await hub.subscribe("a")

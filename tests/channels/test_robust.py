@@ -71,10 +71,10 @@ async def test_a_part_that_fails_is_logged_and_begins_again(
     ("key", "meta", "says"),
     [
         (7, None, r"the key of a presence is text, not 7: write track\(channel, str\(key\)\)"),
-        ("\ud800", None, "cannot be told as JSON"),
-        ("me", {("a", "b"): 1}, "cannot be told as JSON"),
-        ("me", object(), "cannot be told as JSON"),
-        ("me", "x" * 10_000, "at most 8192 are told"),
+        ("\ud800", None, "cannot be sent as JSON"),
+        ("me", {("a", "b"): 1}, "cannot be sent as JSON"),
+        ("me", object(), "cannot be sent as JSON"),
+        ("me", "x" * 10_000, "at most 8192 may be sent"),
     ],
 )
 async def test_a_presence_that_cannot_be_told_fails_where_it_is_given(key: Any, meta: object, says: str) -> None:

@@ -307,7 +307,7 @@ async def test_what_is_not_kept_is_said_before_accept(kind: ServerKind) -> None:
     options: dict[str, Any] = {"create_ws_route_handlers": True, "ws_handler_send_history": 3}
     with pytest.raises(ImproperlyConfiguredException, match=r"ws_handler_send_history needs history=Keep"):
         Channels(MemoryBackend(), arbitrary_channels_allowed=True, **options)
-    with pytest.raises(ImproperlyConfiguredException, match="ws_handler_send_history needs what is kept of 'a'"):
+    with pytest.raises(ImproperlyConfiguredException, match="ws_handler_send_history needs a history of 'a'"):
         Channels(MemoryBackend(), channels=["a"], history={"b": Keep(1)}, **options)
     with pytest.raises(ImproperlyConfiguredException, match="is no ChannelsBackend: give one, or a URL"):
         Channels(object(), channels=["a"])  # type: ignore[arg-type]
@@ -618,12 +618,12 @@ async def test_a_function_that_gives_no_name_is_the_apps_error(
     ("options", "hub", "message"),
     [
         ({"channel": "other"}, {"channels": ["c"]}, r"no such channel: declare it in Channels\(channels="),
-        ({"history": 3}, {"channels": ["c"]}, r"history=3 needs what is kept.*history=Keep"),
-        ({"history": 3}, {"channels": ["c"], "history": {"d*": Keep()}}, "history=3 needs what is kept"),
+        ({"history": 3}, {"channels": ["c"]}, r"history=3 needs a history.*history=Keep"),
+        ({"history": 3}, {"channels": ["c"], "history": {"d*": Keep()}}, "history=3 needs a history"),
         (
             {"channel": "live-{room}", "history": 3},
             {"arbitrary_channels_allowed": True, "history": {"room:*": Keep()}},
-            "history=3 needs what is kept",
+            "history=3 needs a history",
         ),
         ({"presence": lambda: "me"}, {"channels": ["c"]}, r"presence= needs Channels\(\.\.\., presence=Heartbeat"),
         ({"dto": SayDTO}, {"channels": ["c"]}, "dto= without publish="),
@@ -631,7 +631,7 @@ async def test_a_function_that_gives_no_name_is_the_apps_error(
         ({"channel": "x-{nope}"}, {"arbitrary_channels_allowed": True}, r"'/\{room:str\}' has no \{nope\}"),
         ({"publish": str, "on_publish": lambda said: said}, {"channels": ["c"]}, "takes no 'data'"),
         ({"publish": str, "on_publish": takes_a_number}, {"channels": ["c"]}, "takes data: int, and publish= is str"),
-        ({"max_backlog": 0}, {"channels": ["c"]}, "from 1 to so many items, not 0"),
+        ({"max_backlog": 0}, {"channels": ["c"]}, "a whole number from 1 on, not 0"),
         ({"backlog_strategy": "drop"}, {"channels": ["c"]}, "'drop'"),
         ({"on_gap": "ignore"}, {"channels": ["c"]}, "on_gap='ignore'"),
         ({"dependencies": {"user": user_of}}, {"channels": ["c"]}, "nothing takes the dependency 'user'"),

@@ -59,8 +59,8 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """One published value as its subscribers see it.
 
     ``data`` is what was published: bytes and text as they were, everything else as JSON. ``position`` is ``None`` on a
-    channel without history. ``previous`` is the offset of the channel's event before this one: a reader that stands
-    elsewhere has missed something.
+    channel without history. ``previous`` is the offset of the channel's event before this one: a reader at another
+    position has missed something.
     """
 
     channel: str
@@ -95,7 +95,7 @@ YEARS: Final = 10 * 365 * 86_400.0
 
 
 OnGap: TypeAlias = Literal["event", "close"]
-"""How a subscriber is told that events were lost: by a :class:`Gap`, or by the end of its stream with 1012."""
+"""How a subscriber learns that events were lost: by a :class:`Gap`, or by the end of its stream with 1012."""
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):

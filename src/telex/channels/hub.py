@@ -32,12 +32,12 @@ from telex.types import Mode, TypeEncoders
 __all__ = ("Channels", "ChannelsProvider", "GeneratedRoutes")
 
 PRESENCE: Final = f"{INTERNAL}presence"
-"""The channel on which the nodes tell each other who is where."""
+"""The channel on which the nodes exchange presence."""
 
 PRESENCE_BACKLOG: Final = 10_000
 
 RESTART_SECONDS: Final = 1.0
-"""The pause before a part of the hub that failed begins again."""
+"""The pause before a failed part of the hub begins again."""
 
 logger: Final = logging.getLogger("telex.channels")
 
@@ -87,8 +87,8 @@ class Channels:
     ``subscriber_on_gap`` says how a subscriber learns of lost events: ``event`` puts a :class:`Gap` into its stream,
     ``close`` ends it with 1012.
     ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
-    for all that begin so and the first that fits counts. All publishers to a channel must agree on it. ``presence``
-    has the nodes tell each other who is where. ``subscribe_timeout`` (seconds) bounds the wait for the broker.
+    for all that begin so; the first match counts. All publishers to a channel must agree on it. ``presence``
+    has the nodes exchange who is in which channel. ``subscribe_timeout`` (seconds) bounds the wait for the broker.
 
     With ``create_ws_route_handlers`` each declared channel is served under ``ws_handler_base_path`` (any channel, where
     any is allowed), its last ``ws_handler_send_history`` events first (all if negative), as messages of
@@ -163,7 +163,7 @@ class Channels:
     def on_app_init(self, config: AppUnderConstruction) -> None:
         """Become the app's dependency ``channels``, and live as long as the app."""
         config.dependencies.setdefault("channels", ChannelsProvider(self))
-        # First in and last out: the user's own lifespans may publish and subscribe.
+        # The first to start and the last to end: the user's own lifespans may publish and subscribe.
         config.lifespan.insert(0, self._lifespan)
         if self._routes is not None:
             config.route_handlers.append(self._routes)
@@ -294,18 +294,18 @@ class Channels:
     ) -> Subscription:
         """Follow ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
 
-        Ready when the broker has confirmed: whatever is published from then on is in the stream.
+        Ready when the broker has confirmed: everything published from then on is in the stream.
         ``history`` puts the last so many events of each channel first, all that are kept if it is negative. ``since``
-        puts all that came after that position first, or a :class:`Gap` where that is not to be had; ``recovered`` of
+        puts all that came after that position first, or a :class:`Gap` if that is not kept; ``recovered`` of
         the subscriber says which.
         With ``pattern`` the names are prefixes that end in ``*``.
-        With ``socket`` the subscription ends with that connection, whichever task or hook it was made in: its stream
-        ends for whoever reads it, and nothing needs to unsubscribe. A handler that takes ``socket`` must be running.
+        With ``socket`` the subscription ends with that connection, whichever task or hook made it: its stream ends, and
+        nothing needs to unsubscribe. A handler that declares ``socket`` must be running.
 
         To read a snapshot without missing a change: take :meth:`position` first, then the snapshot, then subscribe
         ``since`` that position.
 
-        :raises ChannelsException: a channel is not declared, or what is asked for is not kept.
+        :raises ChannelsException: a channel is not declared, or the history that it asks for is not kept.
         :raises BackendUnavailable: on entering: the broker does not confirm in time.
         :raises WebSocketDisconnect: on entering: the client of ``socket`` has left.
         """
@@ -333,7 +333,7 @@ class Channels:
         return subscriber
 
     async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
-        """Let ``subscriber`` leave ``channels``, all by default. After the last one its stream ends.
+        """Unsubscribe ``subscriber`` from ``channels``, all by default. After the last one its stream ends.
 
         :raises ChannelsException: it does not follow one of them.
         """
@@ -473,7 +473,7 @@ def _checked_on_gap(given: OnGap) -> OnGap:
 
 
 async def _supervised(work: Callable[[], Awaitable[None]]) -> None:
-    """Do ``work`` until cancelled. It should not fail; if it does, the rest of the hub must not end with it."""
+    """Do ``work`` until cancelled. If it fails it begins again: the rest of the hub must not end with it."""
     while True:
         try:
             await work()

@@ -22,7 +22,7 @@ Target: TypeAlias = tuple[str, Keep | None]
 
 
 class TopicName(NamedTuple):
-    """What one subscribes to: a channel, or a pattern (a prefix followed by ``*``)."""
+    """What a subscription names: a channel, or a pattern (a prefix followed by ``*``)."""
 
     name: str
     is_pattern: bool = False
@@ -55,12 +55,12 @@ class ChannelNames:
         self.arbitrary = arbitrary
         if not self.declared and not arbitrary:
             raise ImproperlyConfiguredException(
-                "which channels are there? Declare them with channels=[...] or write arbitrary_channels_allowed=True"
+                "no channel is declared: write channels=[...], or arbitrary_channels_allowed=True"
             )
         for pattern in history if isinstance(history, Mapping) else ():
             _check_name(pattern, ImproperlyConfiguredException)
         self._history = history
-        # Looked up for each publish and subscription; bounded, as names may come from clients.
+        # Used by each publish and subscription; bounded, as names may come from clients.
         self.keep_for: Callable[[str], Keep | None] = lru_cache(CACHED_NAMES)(self._find_keep)
 
     def listed(self, channels: str | Iterable[str]) -> list[str]:
@@ -116,13 +116,13 @@ class ChannelNames:
         )
 
     def require_history(self, name: str, option: str) -> None:
-        """See that something is kept of ``name``, as ``option`` needs.
+        """Refuse ``option`` if nothing is kept of ``name``.
 
-        :raises ImproperlyConfiguredException: nothing is.
+        :raises ImproperlyConfiguredException: nothing is kept.
         """
         if self.keep_for(name) is None:
             raise ImproperlyConfiguredException(
-                f"{option} needs what is kept of {name!r}, which is nothing: write Channels(..., history=Keep(...))"
+                f"{option} needs a history of {name!r}, and nothing is kept: write Channels(..., history=Keep(...))"
             )
 
     def _iterable(self, channels: object) -> Iterable[str]:

@@ -1,8 +1,8 @@
 """The members of a channel over all nodes, without storage: the nodes exchange them.
 
-Each node owns its members and alone changes them, and it numbers its changes. It tells each change, and every few
-seconds the number of the last one. Who sees a number that he does not expect asks for the whole; a node that is silent
-for too long has crashed, and its members have left. So all views agree soon after the last change, whatever got lost.
+Each node owns its members and numbers its changes. It publishes each change, and every few seconds a beat with the
+number of the last one. A node that gets an unexpected number asks for the whole list; a node that is silent too long
+has crashed, and its members have left. So all views agree soon after the last change, whatever messages were lost.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ __all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 MEMBER_BYTES: Final = 8_192
-"""A member as JSON: metadata is for names and colours, which every node keeps of everybody."""
+"""The limit of a member as JSON: every node keeps the metadata of all members."""
 
 CHUNK: Final = 100
-"""So many members travel in one message: brokers bound its size, NATS to 1 MiB."""
+"""Members in one message: brokers bound its size, NATS to 1 MiB."""
 
 WATCH_BACKLOG: Final = 10_000
-"""Changes that may wait for a slow watcher; then it ends with 1013, and may begin anew."""
+"""Changes that may wait for a slow watcher; after that it ends with 1013."""
 
 
 class Member(msgspec.Struct, frozen=True):
@@ -54,7 +54,7 @@ class Joined(msgspec.Struct, frozen=True):
 
 
 class Left(msgspec.Struct, frozen=True):
-    """A member went: by itself, or with its node."""
+    """A member left, or its node crashed."""
 
     member: Member
 
@@ -118,7 +118,7 @@ _decode = msgspec.json.Decoder(_Message).decode
 _decode_member = msgspec.json.Decoder(Member).decode
 
 
-class _Node:
+class _View:
     """What is known of another node."""
 
     __slots__ = ("members", "partial", "seen", "version")
@@ -131,7 +131,7 @@ class _Node:
 
 
 class Watch:
-    """The members of a channel when the watching began, and then each change."""
+    """The members of a channel at the beginning, and then each change."""
 
     def __init__(self, members: Sequence[Member], changes: DeliveryQueue[Change]) -> None:
         self.members = members
@@ -147,7 +147,7 @@ class Watch:
 class Presence:
     """The view of one node. ``tell`` publishes to all nodes; :meth:`hear` takes what comes, one's own included.
 
-    A node that does not even hear its own beats is deaf: the time until it hears again counts against nobody.
+    A node that does not even hear its own beats is deaf: until it hears again no other node counts as silent.
     """
 
     def __init__(self, tell: Callable[[bytes], Awaitable[None]], heartbeat: Heartbeat) -> None:
@@ -155,8 +155,8 @@ class Presence:
         self._heard_at = time.monotonic()
         self._heartbeat = heartbeat
         self.node: str = secrets.token_hex(8)
-        self._own = _Node()
-        self._others: dict[str, _Node] = {}
+        self._own = _View()
+        self._others: dict[str, _View] = {}
         self._channels: dict[str, dict[str, Member]] = {}
         self._watchers: dict[str, set[DeliveryQueue[Change]]] = {}
         self._joined: list[Member] = []
@@ -170,7 +170,7 @@ class Presence:
 
     @asynccontextmanager
     async def track(self, channel: str, key: str, meta: object = None) -> AsyncIterator[Member]:
-        """Be in ``channel`` while the body runs. Other nodes know soon after.
+        """Be a member of ``channel`` while the body runs. Other nodes know soon after.
 
         :raises ChannelsException: ``key`` is no text, or JSON has no place for ``meta``, or it is too large.
         """
@@ -207,12 +207,12 @@ class Presence:
     # -- the hub's side
 
     def hear(self, data: bytes) -> None:
-        """Take a message from a node. What is no such message is dropped."""
+        """Take a message from a node. Anything else is dropped."""
         self._note_hearing(time.monotonic())
         try:
             message = _decode(data)
         except msgspec.DecodeError:
-            logger.warning("presence: a message that is none was dropped")
+            logger.warning("presence: a message that cannot be read was dropped")
             return
         if isinstance(message, _Ask):
             self._asked = self._asked or message.node in {None, self.node}
@@ -241,7 +241,7 @@ class Presence:
         self._asked = True
 
     async def run(self) -> None:
-        """Tell and be told, until cancelled."""
+        """Publish changes and beats, until cancelled."""
         next_beat = time.monotonic()
         while True:
             self._news.clear()
@@ -259,7 +259,7 @@ class Presence:
                 continue
 
     async def end(self) -> None:
-        """Leave in order: the others need not wait for the time-out, and who watches here need not wait at all."""
+        """End the watchers here, and publish the end: the other nodes need not wait for the time-out."""
         for watchers in self._watchers.values():
             for changes in watchers:
                 changes.close()
@@ -293,7 +293,7 @@ class Presence:
         try:
             await self._tell(_encode(message))
         except (BackendUnavailable, ChannelsException) as error:
-            # The number in the next sign of life shows the others that they missed something.
+            # The number in the next beat shows the others that they missed something.
             logger.debug("presence: the broker did not take %s: %s", type(message).__name__, error)
 
     # -- what is heard
@@ -304,7 +304,7 @@ class Presence:
             return
         node = self._others.get(message.node)
         if node is None:
-            node = self._others[message.node] = _Node()
+            node = self._others[message.node] = _View()
         node.seen = time.monotonic()
         if isinstance(message, _Whole):
             self._replace(node, message)
@@ -313,10 +313,10 @@ class Presence:
         elif message.version != node.version:
             self._ask(message.node)
 
-    def _apply(self, node: _Node, delta: _Delta) -> None:
+    def _apply(self, node: _View, delta: _Delta) -> None:
         node.version = delta.version
         for member in delta.joined:
-            # Who came between a change and the whole that was asked for is in both.
+            # A member that joined between a change and the whole list is in both.
             if member.ref not in node.members:
                 node.members[member.ref] = member
                 self._join(member)
@@ -325,7 +325,7 @@ class Presence:
             if gone is not None:
                 self._leave(gone)
 
-    def _replace(self, node: _Node, whole: _Whole) -> None:
+    def _replace(self, node: _View, whole: _Whole) -> None:
         if whole.first:
             node.partial = {}
         node.partial.update({member.ref: member for member in whole.members})
@@ -376,7 +376,7 @@ class Presence:
 
 
 def _checked(channel: str, key: object, meta: object) -> Member:
-    """A new member that can be told to other nodes. What cannot must fail here, where somebody can mend it."""
+    """A new member that can be sent to other nodes. One that cannot fails here, at the call that made it."""
     if not isinstance(key, str):
         raise ChannelsException(f"the key of a presence is text, not {key!r:.80}: write track(channel, str(key))")
     try:
@@ -384,7 +384,7 @@ def _checked(channel: str, key: object, meta: object) -> Member:
         size = len(_encode(member))
         _decode_member(_encode(member))
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ChannelsException(f"the presence of {key!r:.80} cannot be told as JSON: {error}") from error
+        raise ChannelsException(f"the presence of {key!r:.80} cannot be sent as JSON: {error}") from error
     if size > MEMBER_BYTES:
-        raise ChannelsException(f"the presence of {key!r:.80} has {size} bytes; at most {MEMBER_BYTES} are told")
+        raise ChannelsException(f"the presence of {key!r:.80} has {size} bytes; at most {MEMBER_BYTES} may be sent")
     return member

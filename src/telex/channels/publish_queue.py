@@ -20,16 +20,16 @@ LIMIT: Final = 10_000
 """Values that may wait."""
 
 DRAIN_SECONDS: Final = 5.0
-"""How long the end of a hub waits for what is left."""
+"""How long the end of a hub waits for the rest."""
 
 
 class PublishQueue:
-    """A queue and its one worker. What the broker does not take is logged, once in a row, and counted."""
+    """A queue and its one worker. What the broker does not take is counted; the first in a row is logged."""
 
     def __init__(self, publish: Callable[[Sequence[Target], bytes], Awaitable[None]]) -> None:
         self._publish = publish
         self._waiting: deque[tuple[list[Target], bytes]] = deque()
-        # Of the loop that it serves now: a hub may serve one after another.
+        # They belong to the current event loop: a hub may serve one after another.
         self._filled: asyncio.Event
         self._empty: asyncio.Event
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,7 +82,7 @@ class PublishQueue:
             self._empty.set()
 
     async def drain(self) -> None:
-        """Take no more and wait until all is published, for some seconds; what is left then counts as failed."""
+        """Take no more, and wait some seconds until all is published; the rest then counts as failed."""
         with self._gate:
             self._loop = None
         try:

@@ -68,7 +68,7 @@ class SyncPublisher:
             raise
 
     def close(self) -> None:
-        """Disconnect, and end the thread. In a fork of the process that opened it there is neither."""
+        """Disconnect, and end the thread. In a fork of the process there is neither."""
         if self._loop.is_closed() or os.getpid() != self._process:
             return
         with suppress(Exception):
@@ -80,11 +80,13 @@ class SyncPublisher:
     def _run(self, work: Coroutine[object, object, None]) -> None:
         if threading.current_thread() is self._thread:
             work.close()
-            raise ChannelsException("the synchronous publisher would wait for itself: use `async with publisher(url)`")
+            raise ChannelsException(
+                "the synchronous publisher cannot be used on its own thread: use `async with publisher(url)`"
+            )
         if os.getpid() != self._process:
             work.close()
             raise ChannelsException(
-                "this publisher was opened before the process forked, and its connection stayed there:"
+                "this publisher was opened before the process forked, and its connection stayed in the parent:"
                 " open one in each process (in Celery: on worker_process_init)"
             )
         if self._loop.is_closed():

@@ -34,7 +34,7 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class Audience:
-    """The subscribers of a hub. Those that have left are forgotten; what they got still counts."""
+    """The subscribers of a hub, and the counts of those that have left."""
 
     __slots__ = ("_conflated", "_delivered", "_dropped", "_live")
 
@@ -52,11 +52,11 @@ class Audience:
         return subscriber in self._live
 
     def add(self, subscriber: Subscriber) -> None:
-        """One has come."""
+        """Count ``subscriber`` from now on."""
         self._live.add(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """One has left."""
+        """Keep the counts of ``subscriber`` alone."""
         self._live.remove(subscriber)
         self._delivered += subscriber.delivered
         self._dropped += subscriber.dropped
@@ -69,7 +69,7 @@ class Audience:
 
     @property
     def dropped(self) -> int:
-        """Events that fell to policies."""
+        """Events that policies dropped."""
         return self._dropped + sum(subscriber.dropped for subscriber in self._live)
 
     @property

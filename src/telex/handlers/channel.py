@@ -174,7 +174,7 @@ class ChannelHandler(Handler):
             raise build.wrong("there is no such channel: declare it in Channels(channels=[...])")
         if self.history and not hub.may_keep(prefix, exactly=prefix == template):
             raise build.wrong(
-                f"history={self.history} needs what is kept of the channel, which is nothing:"
+                f"history={self.history} needs a history of the channel, and nothing is kept:"
                 " write Channels(..., history=Keep(...))"
             )
         try:

@@ -15,7 +15,7 @@ from telex.types import BINARY_OPCODE, TEXT_OPCODE, Mode
 __all__ = ("ENVELOPE", "Encoding", "as_bytes", "as_envelope", "as_text", "data_of", "lost")
 
 ENVELOPE: Final = "telex.channels.v1"
-"""The subprotocol of a client that wants positions, gaps and presence beside the data."""
+"""The subprotocol of clients that get positions, gaps and presence beside the data."""
 
 
 class Encoding:
@@ -49,7 +49,7 @@ def data_of(item: Item) -> bytes:
 
 
 def lost(gap: Gap) -> WebSocketException:
-    """The end of whoever cannot show a gap: the client comes back, and begins anew."""
+    """The end of a stream that cannot show a gap: its client reconnects and starts again."""
     return WebSocketException(WS_1012_SERVICE_RESTART, f"events of {gap.channel!r} were lost: {gap.reason}")
 
 
@@ -69,7 +69,7 @@ def _enveloped(item: Item) -> str:
 
 
 def _payload(data: bytes) -> dict[str, object]:
-    """JSON as it is, other text as text, and what is neither in base64."""
+    """JSON as it is, other text as text, anything else in base64."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -33,7 +33,7 @@ _POLICIES: Final = {
 
 
 class Conflate:
-    """Keep only the newest item of each key: for values where the last one tells all, such as prices or cursors."""
+    """Keep only the newest item of each key: for values where only the last one matters, such as prices or cursors."""
 
     __slots__ = ("key",)
 
@@ -47,7 +47,7 @@ def conflate(key: Callable[..., Hashable]) -> Conflate:
 
 
 Policy: TypeAlias = Literal["drop_oldest", "drop_newest", "close", "backoff", "dropleft"] | Conflate
-"""What a full mailbox does.
+"""What a full queue does.
 
 ``drop_oldest`` (also ``dropleft``) and ``drop_newest`` (also ``backoff``) drop one item and count it; ``close`` ends
 the reader with 1013, so that its client comes back and recovers; :func:`conflate` replaces items of the same key at
@@ -90,11 +90,11 @@ class DeliveryQueue(Generic[T]):
     def __init__(self, limit: int, policy: Policy = "close") -> None:
         if not isinstance(limit, int) or limit < 1:
             raise ImproperlyConfiguredException(
-                f"a mailbox holds from 1 to so many items, not {limit!r}: it is bounded"
+                f"max_backlog is a whole number from 1 on, not {limit!r}: every queue is bounded"
             )
         self._limit = limit
         self._key = policy.key if isinstance(policy, Conflate) else None
-        # What does not fit beside the newest of each key makes room as the oldest.
+        # With too many keys the oldest is dropped.
         self._policy = "drop_oldest" if isinstance(policy, Conflate) else _policy_named(policy)
         self._pending: deque[T | _Mark[T]] = deque()
         self._replay: deque[T] = deque()
@@ -235,8 +235,8 @@ class DeliveryQueue(Generic[T]):
     async def get(self) -> T:
         """The next item.
 
-        :raises StopAsyncIteration: the mailbox was closed and is empty.
-        :raises WebSocketException: the mailbox was closed with an error.
+        :raises StopAsyncIteration: the queue was closed and is empty.
+        :raises WebSocketException: the queue was closed with an error.
         :raises ConcurrencyError: somebody else waits already.
         """
         while (filled := self.wait_filled()) is not None:
@@ -280,6 +280,6 @@ class DeliveryQueue(Generic[T]):
 def _policy_named(name: str) -> str:
     if name not in _POLICIES:
         raise ImproperlyConfiguredException(
-            f"unknown policy {name!r} for a full mailbox: write one of {', '.join(_POLICIES)} or conflate(key)"
+            f"unknown policy {name!r} for a full queue: write one of {', '.join(_POLICIES)} or conflate(key)"
         )
     return _POLICIES[name]

@@ -1,4 +1,4 @@
-"""A subscriber: one reader's end of the channels it follows."""
+"""A subscriber: what reads the channels that it follows."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ class Subscriber:
 
     ``async for item in subscriber`` yields :class:`Event` and, where events were lost, :class:`Gap`.
     :meth:`iter_events` and :meth:`run_in_background` give the data alone; they cannot show a gap and so end at one
-    with ``WebSocketException(1012)``, which closes a socket so that its client comes back.
+    with ``WebSocketException(1012)``, which closes a socket so that its client reconnects.
 
-    ``max_backlog`` events may wait; ``backlog_strategy`` says what happens to more. ``recovered`` is ``None`` when the
+    ``max_backlog`` events may wait; ``backlog_strategy`` says what happens to more. ``recovered`` is ``None`` if the
     subscription did not ask for ``since``, and else says whether all that was missed is in the stream.
-    ``on_gap`` says how a loss shows: as the event :class:`Gap`, or as the end with 1012 for every way of reading.
     ``positions`` holds, for each channel with history, where this stream began.
     """
 
@@ -183,7 +182,7 @@ class Subscription:
 
 
 def streams_of(socket: WebSocket[Any, Any, Any]) -> Streams:
-    """What runs beside the handler of ``socket`` and ends with its connection.
+    """The tasks beside the handler of ``socket``, which end with its connection.
 
     :raises WebSocketDisconnect: the client has left.
     :raises ChannelsException: no handler of Telex runs on this connection, or not any more.
