@@ -150,9 +150,7 @@ class MemoryBackend(ChannelsBackend):
         self._swept = now
         followed = {channel for listener in self._listeners for channel in listener.channels}
         for channel, log in list(self._logs.items()):
-            if channel in followed:
-                log.touched = now
-            elif log.touched <= now - log.keep.seconds - SWEEP_SECONDS:
+            if channel not in followed and log.touched <= now - log.keep.seconds - SWEEP_SECONDS:
                 del self._logs[channel]
 
     @staticmethod

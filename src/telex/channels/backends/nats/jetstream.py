@@ -250,14 +250,16 @@ class Store:
 
     async def _after(self, epoch: str, channel: str, keep: Keep, since: Position) -> Past:
         subject = self._names.live(channel)
-        read = await self._missed(subject, since.offset, keep.size + 1) if since.epoch == epoch else ()
+        # Clients send positions: the server refuses numbers that it cannot count to.
+        is_ours = since.epoch == epoch and 0 <= since.offset < 2**63
+        read = await self._missed(subject, since.offset, keep.size + 1) if is_ours else ()
         stored = await self._still_there(subject, read)
         # Asked after reading, so that what it shows holds for all that was read.
         stream = await self._info(epoch, keep)
         # The oldest go first, so nothing was too old if anything from then is there, of any channel. And the stream has
         # one event more of a channel than is kept: if one was too much, then there are too many.
         is_whole = (
-            since.epoch == epoch
+            is_ours
             and stream.state.first_seq - 1 <= since.offset <= stream.state.last_seq
             and len(read) <= keep.size
             and len(read) == len(_young(stored, keep, stream.ts))

@@ -10,7 +10,15 @@ from itertools import repeat
 from typing import Final, TypeAlias, cast
 
 from redis.asyncio import Connection
-from redis.exceptions import AskError, ClusterDownError, NoScriptError, RedisError, ResponseError, TryAgainError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
 from telex.channels.backends.base import BrokerRefusal
 from telex.channels.delivery.yield_budget import YieldBudget
@@ -22,9 +30,6 @@ Command: TypeAlias = tuple[str | bytes | int, ...]
 
 REDIRECTED: Final = (AskError, TryAgainError, ClusterDownError)
 """What a node of a cluster answers when it did nothing: the channel is elsewhere (MOVED and ASK), or nowhere yet."""
-
-_NOT_PRIMARY: Final = ("READONLY", "MASTERDOWN")
-"""In the errors of a server that was demoted: all that it is asked from here on is asked in vain."""
 
 
 class Demoted(BackendUnavailable):
@@ -207,7 +212,8 @@ class RedisConnection:
         future, _ = self._waiting.popleft()
         self._progress = asyncio.get_running_loop().time()
         if isinstance(reply, ResponseError) and not isinstance(reply, (NoScriptError, *REDIRECTED)):
-            is_demoted = any(word in str(reply) for word in _NOT_PRIMARY)
+            # The first as Redis 7 tells it from a script, the second as Redis 6 does.
+            is_demoted = isinstance(reply, ReadOnlyError) or "READONLY" in str(reply)
             reply = (Demoted if is_demoted else BrokerRefusal)(f"Redis refused: {reply}")
             if isinstance(reply, Demoted):
                 self.fail(reply)
