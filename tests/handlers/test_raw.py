@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
 import pytest
 
 from telex import ImproperlyConfiguredException, Telex, WebSocket, WebSocketDisconnect, websocket
+from telex.dto import MsgspecDTO
 from telex.handlers import WebsocketHandler
 from tests.support.live import asked_json, connected, denied, ending, serving, soon, talking
+
+
+class Say(msgspec.Struct):
+    text: str
 
 
 async def test_it_accepts_receives_sends_and_closes_itself() -> None:
@@ -184,3 +190,17 @@ def test_what_cannot_be_decorated() -> None:
         websocket("/")(handler)  # type: ignore[arg-type]
     with pytest.raises(ImproperlyConfiguredException, match="@websocket is given 5: it decorates a function"):
         websocket("/")(5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"dto": MsgspecDTO[Say]}, {"on_invalid_message": "close"}])
+def test_an_option_without_effect_is_an_error(options: dict[str, Any]) -> None:
+    @websocket("/", **options)
+    async def handle(socket: WebSocket) -> None: ...
+
+    with pytest.raises(ImproperlyConfiguredException, match=rf"handle .*: {next(iter(options))}= has no effect"):
+        Telex([handle])
+
+    @websocket("/")
+    async def below(socket: WebSocket) -> None: ...
+
+    Telex([below], **options)  # an option of a layer is for those handlers that have a use for it

@@ -383,3 +383,12 @@ async def test_a_stream_on_a_connection_that_is_closed_already_ends_at_once() ->
     async with talking(raw(handle)) as client:
         assert (await ending(client))[0] == 4000
     assert closed == [True]
+
+
+def test_an_option_without_effect_is_an_error() -> None:
+    @websocket_stream("/", on_invalid_message="close")
+    async def numbers() -> AsyncGenerator[int, None]:
+        yield 1
+
+    with pytest.raises(ImproperlyConfiguredException, match="on_invalid_message= has no effect: a stream takes no"):
+        Telex([numbers])

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self, TypeAlias, cast
 
+from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, Run
-from telex.signatures import AnyCallable, describe
+from telex.signatures import AnyCallable, Signature, describe
 from telex.types import Mode
 
 __all__ = ("Handler", "Paths", "read_paths")
@@ -45,6 +46,12 @@ class Handler(ABC):
     def compile_run(self, build: Build) -> Run:
         """What this handler does with a connection, compiled against ``build.graph``."""
 
+    def refuse_idle(self, build: Build, options: Sequence[str], why: str) -> None:
+        """Refuse layered options that are given on the handler itself and have no effect there."""
+        given = [option for option in options if getattr(self.layer, option) not in (Empty, None, (), {})]
+        if given:
+            raise build.wrong(f"{given[0]}= has no effect: {why}")
+
     def bound_to(self, owner: object) -> Self:
         """This handler with ``fn`` as a method of ``owner``."""
         return replace(self, fn=self.fn.__get__(owner))
@@ -61,6 +68,13 @@ def read_paths(path: Paths) -> tuple[str, ...]:
         return ("/",)
     paths = (path,) if isinstance(path, str) else tuple(path)
     return paths or ("/",)
+
+
+def refuse_parameters(build: Build, signature: Signature, names: Sequence[str], instead: str) -> None:
+    """Refuse parameters that a kind of handler does not have."""
+    for name in names:
+        if name in signature:
+            raise build.wrong(f"{name!r} is not there for {instead}")
 
 
 def check_function(fn: object, decorator: str) -> None:

@@ -19,7 +19,6 @@ from telex.channels.hub import Channels, ChannelsProvider, GeneratedRoutes
 from telex.channels.presence import Watch, write_change
 from telex.codecs import Reader
 from telex.connection import Socket
-from telex.datastructures import Empty
 from telex.defaults import MAX_INVALID_MESSAGES
 from telex.di import Provide
 from telex.event_reader import supervised
@@ -31,7 +30,6 @@ from telex.exceptions import (
     NotFoundException,
 )
 from telex.handlers.base import Handler, Paths, check_count, check_mode, own_options, read_paths
-from telex.handlers.invalid_messages import InvalidMessages
 from telex.handlers.message_loop import Handle, MessageLoop, Serve
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
@@ -184,9 +182,7 @@ class ChannelHandler(Handler):
         if self.presence is not None and not hub.has_presence:
             raise build.wrong("presence= needs Channels(..., presence=Heartbeat())")
         if self.publish is None:
-            given = [name for name in _ABOUT_MESSAGES if getattr(self.layer, name) not in (Empty, (), {})]
-            if given:
-                raise build.wrong(f"{given[0]}= without publish=: clients publish nothing here, so it has no effect")
+            self.refuse_idle(build, _ABOUT_MESSAGES, "clients publish nothing here, for there is no publish=")
 
     def _compile_name(self, build: Build) -> Name:
         if not isinstance(self.channel, str):
@@ -241,7 +237,14 @@ class ChannelHandler(Handler):
         if self.receive_mode == "binary" and self.send_mode == "text":
             decode = _only_text(decode)
         return {
-            mode: self._message_loop(build, decode, bind, mode).compile(build.websocket_class)
+            mode: MessageLoop.compile(
+                build,
+                receive_mode=self.receive_mode,
+                send_mode=mode,
+                decode=decode,
+                bind=bind,
+                max_invalid_messages=self.max_invalid_messages,
+            )
             for mode in {self.send_mode, as_envelope.mode}
         }
 
@@ -278,24 +281,6 @@ class ChannelHandler(Handler):
             return publish
 
         return signature.returns, bind
-
-    def _message_loop(
-        self, build: Build, decode: Reader, bind: Callable[[Socket, Slots], Handle], mode: Mode
-    ) -> MessageLoop:
-        policy = build.exception_policy(mode)
-        return MessageLoop(
-            where=build.where,
-            receive_mode=self.receive_mode,
-            send_mode=mode,
-            decode=decode,
-            encode=None,
-            bind=bind,
-            awaits=True,
-            errors=policy,
-            invalid_messages=InvalidMessages.compile(build, policy, mode, self.max_invalid_messages),
-            max_message_size=build.max_message_size,
-            max_concurrency=1,
-        )
 
 
 def channel_listener(

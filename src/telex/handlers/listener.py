@@ -13,9 +13,8 @@ from telex.defaults import MAX_INVALID_MESSAGES
 from telex.ends import OnEnd
 from telex.event_reader import supervised
 from telex.handlers.base import Handler, Paths, check_count, check_function, check_mode, own_options, read_paths
-from telex.handlers.invalid_messages import InvalidMessages
 from telex.handlers.message_loop import MessageLoop, Serve
-from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
+from telex.handlers.receivers import compile_receivers, declared_receivers
 from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
@@ -77,26 +76,20 @@ class ListenerHandler(Handler):
         receivers = compile_receivers(build, self.receivers, self.receive_mode, self.send_mode, self.sync_to_thread)
         build.receives = tuple(MessageShape(each, self.receive_mode) for each in receivers.receives)
         build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
-        serve = self._message_loop(build, receivers).compile(build.websocket_class)
-        if self.connection_lifespan is not None:
-            return _run_in_lifespan(build, self.connection_lifespan, serve)
-        return self._run_with_hooks(build, serve)
-
-    def _message_loop(self, build: Build, receivers: Receivers) -> MessageLoop:
-        errors = build.exception_policy(self.send_mode)
-        return MessageLoop(
-            where=build.where,
+        serve = MessageLoop.compile(
+            build,
             receive_mode=self.receive_mode,
             send_mode=self.send_mode,
             decode=receivers.decode,
             encode=receivers.encode,
             bind=receivers.bind,
             awaits=receivers.awaits,
-            errors=errors,
-            invalid_messages=InvalidMessages.compile(build, errors, self.send_mode, self.max_invalid_messages),
-            max_message_size=build.max_message_size,
+            max_invalid_messages=self.max_invalid_messages,
             max_concurrency=self.max_concurrency,
         )
+        if self.connection_lifespan is not None:
+            return _run_in_lifespan(build, self.connection_lifespan, serve)
+        return self._run_with_hooks(build, serve)
 
     def _check(self, build: Build) -> None:
         hooks = (self.connection_accept_handler, self.on_accept, self.on_disconnect)

@@ -30,6 +30,7 @@ from telex.event_reader import as_disconnect, supervised, unasked, unexpected
 from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.invalid_messages import InvalidMessages
+from telex.plans import Build
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Mode, Transport
 
@@ -68,8 +69,39 @@ class MessageLoop:
     max_message_size: int
     max_concurrency: int
 
-    def compile(self, websocket_class: type[Socket]) -> Serve:
-        """The function that serves a connection with the cheapest loop that its class and its server allow."""
+    @classmethod
+    def compile(
+        cls,
+        build: Build,
+        *,
+        receive_mode: Mode,
+        send_mode: Mode,
+        decode: Reader,
+        bind: Callable[[Socket, Slots], Handle],
+        max_invalid_messages: int,
+        encode: Writer | None = None,
+        awaits: bool = True,
+        max_concurrency: int = 1,
+    ) -> Serve:
+        """The function that exchanges a connection's messages as the layers of ``build`` ask for."""
+        errors = build.exception_policy(send_mode)
+        loop = cls(
+            where=build.where,
+            receive_mode=receive_mode,
+            send_mode=send_mode,
+            decode=decode,
+            encode=encode,
+            bind=bind,
+            awaits=awaits,
+            errors=errors,
+            invalid_messages=InvalidMessages.compile(build, errors, send_mode, max_invalid_messages),
+            max_message_size=build.max_message_size,
+            max_concurrency=max_concurrency,
+        )
+        return loop._choose(build.websocket_class)
+
+    def _choose(self, websocket_class: type[Socket]) -> Serve:
+        """The cheapest loop that a connection's class and its server allow."""
         if self.max_concurrency > 1 or _overrides_messages(websocket_class):
             return _interruptible(self.serve_by_methods)
         serve_fast = self.serve_by_transport if self.awaits else self._compile_callback()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeAlias, Unpack
 
 from telex.connection import WebSocket
 from telex.event_reader import supervised
-from telex.handlers.base import Handler, Paths, check_function, read_paths
+from telex.handlers.base import Handler, Paths, check_function, read_paths, refuse_parameters
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, Run
 from telex.signatures import Kind, describe, read_signature
@@ -27,9 +27,10 @@ class WebsocketHandler(Handler):
     def compile_run(self, build: Build) -> Run:
         """Call the function; it must take ``socket``, be asynchronous and return nothing."""
         signature = read_signature(self.fn, build.layer.signature_namespace)
-        for name in ("data", "request", "body"):
-            if name in signature:
-                raise build.wrong(f"{name!r} is not there for a websocket handler: read from 'socket'")
+        refuse_parameters(build, signature, ("data", "request", "body"), "a websocket handler: read from 'socket'")
+        self.refuse_idle(
+            build, ("dto", "return_dto", "on_invalid_message"), "a websocket handler reads and sends itself"
+        )
         if "socket" not in signature:
             raise build.wrong("a websocket handler takes 'socket': add the parameter socket: WebSocket")
         if signature.kind not in {Kind.ASYNC, Kind.MAYBE_ASYNC}:

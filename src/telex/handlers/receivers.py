@@ -15,6 +15,7 @@ from telex.calls import Call, Slots
 from telex.codecs import Raw, Reader, Writer
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
+from telex.handlers.base import refuse_parameters
 from telex.handlers.message_loop import Handle
 from telex.plans import Build
 from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, describe, read_signature
@@ -128,9 +129,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     signature = read_signature(fn, build.layer.signature_namespace)
     if "data" not in signature:
         raise build.wrong(f"{signature.where} takes no 'data': add the parameter data with the type of its messages")
-    for name in ("request", "body"):
-        if name in signature:
-            raise build.wrong(f"{name!r} is not there for a listener: take 'data' and 'socket'")
+    refuse_parameters(build, signature, ("request", "body"), "a listener: take 'data' and 'socket'")
     if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.MAYBE_GENERATOR}:
         raise build.wrong(
             "a listener returns one reply, it does not yield: use socket.start_stream(...) or websocket_stream"

@@ -12,7 +12,7 @@ from telex.codecs import Writer
 from telex.connection import Socket
 from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
-from telex.handlers.base import Handler, Paths, check_function, check_mode, own_options, read_paths
+from telex.handlers.base import Handler, Paths, check_function, check_mode, own_options, read_paths, refuse_parameters
 from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import describe, read_signature
@@ -51,14 +51,13 @@ class StreamHandler(Handler):
     def compile_run(self, build: Build) -> Run:
         """Accept, then send what the generator yields until it ends or the client leaves."""
         signature = read_signature(self.fn, build.layer.signature_namespace)
-        for name in ("data", "request", "body"):
-            if name in signature:
-                raise build.wrong(f"{name!r} is not there for a stream: it sends; read from 'socket'")
+        refuse_parameters(build, signature, ("data", "request", "body"), "a stream: it sends; read from 'socket'")
+        self.refuse_idle(build, ("on_invalid_message",), "a stream takes no messages")
         yields = _yielded_type(build, signature.returns)
         build.sends = (MessageShape(yields, self.send_mode),)
         call = build.graph.call(self.fn)
         write, mode = build.writer(yields, self.send_mode, by_value=True), self.send_mode
-        on_unread = self._unread_policy(build.where, keeps="socket" in signature)
+        on_unread = _discard if self.allow_data_discard else _refuse_data(build.where, keeps="socket" in signature)
         listen = self.listen_for_disconnect
 
         async def run(socket: Socket, slots: list[Any]) -> None:
@@ -70,9 +69,6 @@ class StreamHandler(Handler):
             await supervised(_send_all(socket, call.bind(slots)(), write, mode), socket.event_reader)
 
         return run
-
-    def _unread_policy(self, where: str, *, keeps: bool) -> UnreadPolicy:
-        return _discard if self.allow_data_discard else _refuse_data(where, keeps=keeps)
 
 
 def websocket_stream(
