@@ -104,7 +104,7 @@ def _warn_of_unknown(environment: Mapping[str, str], known: Mapping[str, str]) -
     variables = [f"TELEX_{name.upper()}" for name in known]
     for name in sorted(environment):
         if name.startswith("TELEX_") and name not in variables:
-            near = get_close_matches(name, variables, 1)
+            near = get_close_matches(name, variables, 1, 0.8)
             hint = f"did you mean {near[0]}?" if near else "no setting has that name"
             _logger.warning("the environment variable %s is ignored: %s", name, hint)
 
