@@ -183,3 +183,15 @@ async def test_under_stock_uvicorn_an_upgrade_before_the_response_ends_the_conne
 async def test_under_stock_uvicorn_http_1_0_is_refused_too(http: str) -> None:
     async with serving(echo, STOCK, http=http) as running, await RawClient.open(running.port) as client:
         assert (await client.handshake(version="HTTP/1.0")).status == 505
+
+
+@PARSERS
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_what_cannot_be_read_is_refused_after_the_response_before_it(http: str, size: int) -> None:
+    async with attacked(echo, http=http) as server, await RawClient.open(server.port) as client:
+        for piece in pieces(GET + b"\x00ET / HTTP/1.1\r\n\r\n", size):
+            with contextlib.suppress(ConnectionError):
+                await client.send(piece)
+        assert (await client.read_response()).status == 200
+        assert (await client.read_response()).status == 400
+        await client.read_to_end()

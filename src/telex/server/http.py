@@ -44,6 +44,7 @@ class GuardedHTTP(_Base):
         self._head_timer: asyncio.TimerHandle | None = None
         self._upgraded = False
         self._waiting: bytes | None = None
+        self._refusal: HTTPStatus | None = None
         self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -58,7 +59,7 @@ class GuardedHTTP(_Base):
 
     def data_received(self, data: bytes) -> None:
         """Parse, and run the timer while a request is incomplete."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refusal is not None:
             return
         if self._waiting is not None:
             self._early += data
@@ -95,9 +96,11 @@ class GuardedHTTP(_Base):
             self._hand_over(opening)
 
     def on_response_complete(self) -> None:
-        """Hand over what waited for this response."""
+        """Hand over, or refuse, what waited for this response."""
         super().on_response_complete()
-        if self._waiting is not None and not self._response_pending and not self.transport.is_closing():
+        if self._refusal is not None and not self._response_pending:
+            self._give_up(self._refusal)
+        elif self._waiting is not None and not self._response_pending and not self.transport.is_closing():
             self._hand_over(self._waiting)
 
     def _hand_over(self, opening: bytes) -> None:
@@ -127,8 +130,10 @@ class GuardedHTTP(_Base):
 
     def _give_up(self, status: HTTPStatus) -> None:
         self._stop_timer()
-        if self._response_pending:
-            self.transport.abort()  # a second response would be read as a part of the first
+        if self._response_pending and self.cycle.more_body:
+            self.transport.abort()  # the rest of that request's body cannot be read, and its response may have begun
+        elif self._response_pending:
+            self._refusal = status
         elif not self.transport.is_closing():
             self.transport.write(denial(status, [*self.server_state.default_headers, (b"content-length", b"0")]))
             self.transport.close()

@@ -69,9 +69,9 @@ class GuardedHttpToolsProtocol(GuardedHTTP, HttpToolsProtocol):  # type: ignore[
 
     def send_400_response(self, msg: str) -> None:
         """The request cannot be read, or has too many headers to be read."""
-        if self._response_pending:
-            self.transport.abort()
-        elif self.headers is not None and len(self.headers) >= MAX_HEADERS:
+        if self.headers is not None and len(self.headers) >= MAX_HEADERS:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+        elif self._response_pending:
+            self._give_up(HTTPStatus.BAD_REQUEST)
         else:
             super().send_400_response(msg)
