@@ -536,6 +536,22 @@ async def test_no_clients_message_ends_another_connection(kind: ServerKind, rece
             assert await within(newcomer.recv()) == "text"
 
 
+async def test_bytes_that_on_publish_gives_end_its_own_client_alone(kind: ServerKind) -> None:
+    def convert(data: str) -> bytes:
+        return b"\xff" if data == "broken" else data.encode()
+
+    hub = Channels(MemoryBackend(), channels=["c"])
+    room = channel_listener("/", channel="c", publish=str, on_publish=convert)
+    async with site(hub, kind, room) as running, connected(running, "/") as other, connected(running, "/") as client:
+        await following(hub, 2)
+        await client.send("good")
+        await client.send("broken")
+        assert await within(client.recv()) == "good"
+        assert (await ended(client))[0] == 1011
+        await other.send("still here")
+        assert [await within(other.recv()) for _ in range(2)] == ["good", "still here"]
+
+
 async def test_errors_of_enveloped_clients_are_text_too(kind: ServerKind) -> None:
     hub = Channels(MemoryBackend(), channels=["c"])
     room = channel_listener("/", channel="c", publish=Say, send_mode="binary")

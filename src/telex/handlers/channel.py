@@ -270,11 +270,14 @@ class ChannelHandler(Handler):
             )
         call = build.graph.call(self.on_publish, skip=("data",), scope="message", in_thread=self.sync_to_thread)
         resolve, encode = build.graph.message_resolver(call), build.writer(signature.returns, "binary", by_value=True)
+        text_alone = self.send_mode == "text"
 
         def bind(_: Socket, slots: Slots) -> Handle:
             async def publish(data: Any) -> None:
                 async with AsyncExitStack() as exits:
                     value = await call(await resolve(slots, data, exits), data=data)
+                    if text_alone and isinstance(value, bytes):
+                        value.decode()  # what is no text would end the connections of those who follow
                     if value is not None:
                         await hub.publish(slots[-1], encode(value))
 
