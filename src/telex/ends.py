@@ -15,13 +15,13 @@
     then, in this order, in the connection's own task
     1. running work is cancelled. A thread is waited for. What belongs to a message that was answered is finished.
     2. streams that the handler has started are cancelled, and their generators closed
-    3. an exception ends the connection: the close frame is sent
+    3. an exception closes the connection, where ``on_disconnect`` is given: the close frame is sent
     4. ``on_disconnect`` is told the code that went over the wire
     5. dependencies of the connection are closed, the innermost first
-    6. what is open still is closed with 1000; the connection leaves ``app.connections``
+    6. what is still open is closed; the connection leaves ``app.connections``
 
-An interrupt is a cancellation of the task by the event reader, which becomes ``WebSocketDisconnect`` where the work was
-started. A cancellation that neither the reader nor anybody else asked for is an error of the handler: 1011, logged.
+An interrupt is a cancellation of the task by the event reader. It becomes ``WebSocketDisconnect`` where the work was
+started. A ``CancelledError`` in a task that was not cancelled is an error of the handler: 1011, logged.
 """
 
 from __future__ import annotations

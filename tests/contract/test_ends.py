@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import ClientConnection
 
+from telex import Provide, Telex, WebSocket, websocket, websocket_listener, websocket_stream
+from tests.contract.servers import KINDS, ServerKind
 from tests.contract.site import PATIENCE, Site, closing_of, said
-from tests.support.raw import Close
+from tests.support.live import serving
+from tests.support.raw import TEXT, Close, RawClient, frame
 
+PINGING = {"telex", "uvicorn-websockets"}
+"""Servers that send pings of their own, as often as they are told."""
 TOLD = {"hypercorn": (1006, ""), "granian": (4000, "")}
 """What these servers make of a client's close frame with 4000 and a reason."""
 
@@ -192,3 +198,63 @@ async def test_unread_messages_do_not_hide_the_end(site: Site, running: str, unr
         if how == "close":
             await asyncio.wait_for(leaving, PATIENCE)
         assert "cancelled" in await site.notes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name in PINGING], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("running", ["nothing", "async", "stream", "raw"])
+async def test_a_client_that_falls_silent_ends_it(kind: ServerKind, running: str) -> None:
+    notes: list[str] = []
+    closed = asyncio.Event()
+
+    async def dependency() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            notes.append("closed")
+            closed.set()
+
+    async def wait() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            notes.append("cancelled")
+            raise
+
+    async def told(close_code: int) -> None:
+        notes.append(f"told {close_code}")
+
+    options: dict[str, Any] = {"dependencies": {"it": Provide(dependency)}}
+
+    @websocket_listener("/nothing", on_disconnect=told, **options)
+    async def nothing(data: str, it: None) -> None: ...
+
+    @websocket_listener("/async", on_disconnect=told, **options)
+    async def busy(data: str, it: None) -> None:
+        await wait()
+
+    @websocket_stream("/stream", **options)
+    async def stream(it: None) -> AsyncGenerator[str, None]:
+        await wait()
+        yield "never"
+
+    @websocket("/raw", **options)
+    async def raw(socket: WebSocket, it: None) -> None:
+        await socket.accept()
+        await wait()
+
+    app = Telex([nothing, busy, stream, raw])
+    async with (
+        serving(app, kind, ws_ping_interval=0.2, ws_ping_timeout=0.2) as server,
+        await RawClient.open(server.port, timeout=PATIENCE) as client,
+    ):
+        assert (await client.handshake(f"/{running}")).status == 101
+        if running in {"nothing", "async"}:
+            await client.send(frame(TEXT, b"go"))
+        await asyncio.wait_for(closed.wait(), PATIENCE)
+    expected = [] if running == "nothing" else ["cancelled"]
+    if running in {"nothing", "async"}:
+        [code] = [note for note in notes if note.startswith("told")]
+        assert code in {"told 1005", "told 1006", "told 1011"}  # as the server says
+        expected.append(code)
+    assert notes == [*expected, "closed"]
