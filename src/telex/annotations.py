@@ -396,7 +396,7 @@ def _unknown(annotation: Any, field: str, in_pydantic: bool) -> Iterator[Part]:
         return
     try:
         info = msgspec.inspect.type_info(annotation)
-    except (TypeError, NameError, ValueError, AttributeError):
+    except (TypeError, NameError, ValueError, AttributeError, RecursionError):
         return  # msgspec or pydantic says what is wrong with it when it compiles it
     if isinstance(info, msgspec.inspect.CustomType):
         yield Part("custom", annotation, field)
