@@ -15,6 +15,7 @@ from telex.channels.backends.redis import RedisBackend
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 from tests.channels.brokers import Broker, Valkey
 from tests.channels.conftest import KEEP, Engine, take, take_data, until, within
+from tests.docs.pages import ROOT
 from tests.support.proxy import TcpProxy
 
 # -- callers
@@ -237,9 +238,13 @@ async def test_the_statement_of_the_page_publishes_text_as_it_is(
 ) -> None:
     """With a literal, as programs without a driver's types send it."""
     url = running_broker("postgres").url
-    texts = ["text", "C:\\temp", '{"t": "two\\nlines"}', "\\x41", "a\\101b", "é", "it's"]
+    texts = ["C:\\temp", '{"t": "two\\nlines"}', "\\x41", "a\\101b", "é", "it's"]
     async with Channels(url, arbitrary_channels_allowed=True, history=KEEP) as hub, hub.subscribe(name) as events:
         with psycopg.connect(url, autocommit=True) as other:
+            page = (ROOT / "docs/topics/channels.md").read_text()
+            said = page[page.index("SELECT telex_publish(") :].partition("`")[0]
+            other.execute(said.replace("room:1", name).encode())
+            assert await take_data(events, 1) == ["text"]
             for text in texts:
                 literal = text.replace("'", "''")
                 other.execute(f"SELECT telex_publish('{name}', '{literal}', 50, 60)".encode())
@@ -253,3 +258,28 @@ async def test_the_statement_of_the_page_publishes_text_as_it_is(
                 b"\x00\xff",
                 b"ab",
             ]
+
+
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_a_transaction_that_sees_one_moment_fails_at_its_commit_if_others_published(
+    running_broker: Callable[[str], Broker], name: str, level: str
+) -> None:
+    """As with any row that others have changed; without history there is none."""
+    url = running_broker("postgres").url
+    async with (
+        Channels(url, arbitrary_channels_allowed=True, history={"test:*": KEEP}) as hub,
+        hub.subscribe([name, "live"]) as events,
+        await psycopg.AsyncConnection.connect(url) as user,
+    ):
+        await hub.publish(name, "before")
+        for channel, fails in ((name, True), ("live", False)):
+            await user.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
+            await user.execute("SELECT 1 FROM pg_class LIMIT 1")
+            await hub.publish(channel, "mine", transaction=user)
+            await hub.publish(channel, "another's")
+            if fails:
+                with pytest.raises(psycopg.errors.SerializationFailure):
+                    await user.commit()
+            else:
+                await user.commit()
+        assert await take_data(events, 4) == ["before", "another's", "another's", "mine"]
