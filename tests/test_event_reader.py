@@ -413,3 +413,18 @@ async def test_a_server_that_tells_the_end_is_believed() -> None:
     with pytest.raises(WebSocketDisconnect):
         await soon(task)
     await reader.aclose()
+
+
+# -- held work
+
+
+async def test_all_that_wait_until_nothing_is_held_go_on() -> None:
+    reader = EventReader(Peer(connect=False).receive)
+    reader.hold()
+    waiting = [asyncio.create_task(reader.until_let_go()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[2].cancel()
+    await asyncio.sleep(0)
+    reader.let_go()
+    await soon(asyncio.wait(waiting))
+    assert [task.cancelled() for task in waiting] == [False, False, True]

@@ -326,8 +326,9 @@ class EventReader:
     async def until_let_go(self) -> None:
         """Wait until nothing is held: what is raised next cancels the tasks that answered messages are finished in."""
         while self._held:
-            self._nothing_held = asyncio.get_running_loop().create_future()
-            await self._nothing_held
+            if self._nothing_held is None or self._nothing_held.done():
+                self._nothing_held = asyncio.get_running_loop().create_future()
+            await asyncio.wait((self._nothing_held,))  # several tasks may wait: one that is cancelled leaves it alone
 
     def _has_room(self) -> bool:
         return len(self._queue) < self.max_messages and self._bytes < self.max_bytes

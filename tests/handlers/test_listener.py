@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -26,6 +27,7 @@ from telex import (
 )
 from telex.handlers import ListenerHandler
 from telex.types import Mode
+from tests.channels.conftest import until
 from tests.contract.servers import KINDS, ServerKind
 from tests.support.live import asked, asked_json, connected, denied, ending, heard, serving, soon, talking
 
@@ -762,3 +764,64 @@ async def test_an_on_disconnect_that_fails_is_logged_once_and_the_rest_is_cleane
     assert len(records) == 1
     assert records[0].exc_info is not None
     assert "in the hook" in str(records[0].exc_info[1])
+
+
+async def test_concurrent_work_that_ignores_its_cancellation_does_not_hold_the_connection(kind: ServerKind) -> None:
+    begun: list[str] = []
+    told: list[int] = []
+
+    async def each() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(0.02)
+
+    def on_disconnect(close_code: int) -> None:
+        told.append(close_code)
+
+    @websocket_listener(
+        "/",
+        max_concurrency=3,
+        dependencies={"each": Provide(each, scope="message")},
+        on_disconnect=on_disconnect,
+    )
+    async def listen(data: str, each: None) -> str:
+        begun.append(data)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return data
+
+    async with serving(Telex([listen]), kind) as running, connected(running) as client:
+        for _ in range(3):
+            await client.send("x")
+        await until(lambda: len(begun) == 3)
+        client.transport.abort()
+        await until(lambda: len(told) == 1, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_concurrency": 2}], ids=str)
+async def test_the_cleanup_after_a_message_that_failed_is_not_interrupted(
+    kind: ServerKind, options: dict[str, Any]
+) -> None:
+    steps: list[str] = []
+    left = asyncio.Event()
+
+    async def each() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            steps.append("cleaning")
+            await left.wait()
+            await asyncio.sleep(0.2)  # long enough for an interrupt to come
+            steps.append("cleaned")
+
+    @websocket_listener("/", dependencies={"each": Provide(each, scope="message")}, **options)
+    async def listen(data: str, each: None) -> str:
+        raise WebSocketException(4000, "refused")
+
+    async with serving(Telex([listen]), kind) as running, connected(running) as client:
+        await client.send("x")
+        await until(lambda: steps == ["cleaning"])
+        client.transport.abort()
+        left.set()
+        await until(lambda: steps == ["cleaning", "cleaned"])

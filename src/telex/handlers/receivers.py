@@ -188,23 +188,31 @@ def _by_name(bound: AnyCallable) -> Handle:
 
 
 def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Handle]:
-    """Some arguments are made for each message, and cleaned up once its reply is sent."""
+    """Some arguments are made for each message, and cleaned up once its reply is sent or it failed.
+
+    That cleanup is not interrupted. Work that is cancelled was interrupted already, once.
+    """
     resolve = build.graph.message_resolver(call)
 
     def bind(socket: Socket, slots: Slots) -> Handle:
         reader = socket.event_reader
 
         async def handle(data: Any) -> None:
-            answered = False
+            held = False
             try:
                 async with AsyncExitStack() as exits:
-                    reply = await call(await resolve(slots, data, exits), data=data)
-                    if reply is not None and encode is not None and socket.is_open:
-                        await socket.send_data(encode(reply), mode)
-                    answered = True
+                    try:
+                        reply = await call(await resolve(slots, data, exits), data=data)
+                        if reply is not None and encode is not None and socket.is_open:
+                            await socket.send_data(encode(reply), mode)
+                    except Exception:
+                        held = True
+                        reader.hold()
+                        raise
+                    held = True
                     reader.hold()
             finally:
-                if answered:
+                if held:
                     reader.let_go()
 
         return handle
