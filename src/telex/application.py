@@ -150,7 +150,7 @@ class Telex:
             raise ImproperlyConfiguredException(f"Telex serves http, websocket and lifespan, not {kind!r}")
 
     def _find(self, scope: Scope) -> ASGIApp:
-        """What serves this connection, which is told who and where."""
+        """The ASGI app that serves this connection; the scope gets its handler and path parameters."""
         if "app" in scope:
             without_fast_path(scope)
         found = self._table.find(_own_path(scope))
@@ -240,7 +240,7 @@ def _read_path(row: Row) -> PathTemplate:
 
 
 def _own_path(scope: Scope) -> str:
-    """The path below ``root_path``, which belongs to whoever mounted the app."""
+    """The path below ``root_path``, which belongs to the app that Telex is mounted in."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
     if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:

@@ -154,7 +154,7 @@ async def _enter_in_thread(generator: Generator[object, None, None]) -> tuple[ob
     except asyncio.CancelledError as exc:
         if getgeneratorstate(generator) == GEN_SUSPENDED:
             with suppress(_Exhausted):
-                await resume(exc)  # the thread acquired what now nobody will use
+                await resume(exc)  # the thread acquired it after the cancellation: release it
         raise
 
 

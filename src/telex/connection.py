@@ -131,7 +131,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     ``socket.state`` is this connection's own :class:`State`; annotate ``WebSocket[User, Auth, MyState]`` to have
     ``user``, ``auth`` and ``state`` typed. Calls that the state of the connection does not allow raise
-    ``ConnectionStateError``; whatever meets a client that has left raises ``WebSocketDisconnect``.
+    ``ConnectionStateError``; calls after the client has left raise ``WebSocketDisconnect``.
     """
 
     def __init__(
@@ -262,7 +262,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     @property
     def was_accepted(self) -> bool:
-        """Whether this side has completed the handshake, be the connection still open or not."""
+        """Whether this side has completed the handshake; stays true after the connection closes."""
         return self._was_accepted
 
     async def accept(
@@ -330,11 +330,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._step = "connect"
 
     async def ensure_accepted(self, call: _Call = "send") -> None:
-        """Accept unless that is done; while another task is at it, wait for it.
+        """Accept unless that is done. While another task accepts, wait for its end.
 
         :raises WebSocketDisconnect: the client has left.
-        :raises ConnectionStateError: the handshake was refused, or the connection closed; ``call`` is what it hinders.
-            Or a task that does not serve this connection would accept it by sending.
+        :raises ConnectionStateError: the handshake was refused, or the connection closed; ``call`` is the call
+            that it prevents. Or a task that the handler did not start would accept by sending.
         """
         if self._step in {"closed", "disconnect"}:
             self._refuse(call)
@@ -359,7 +359,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- the closing handshake
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """End the connection; before accept that refuses the handshake. Closing what has ended does nothing.
+        """Close the connection; before accept that refuses the handshake. Does nothing once the connection has ended.
 
         ``reason`` is cut to 123 bytes at a character boundary.
 
@@ -433,18 +433,18 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     async def _wire(self, event: Message) -> None:
         if self.event_reader.disconnect is not None:
-            raise self.lost()  # some servers take what nobody will read
+            raise self.lost()  # some servers accept data that cannot be delivered
         try:
             await self.asgi_send(event)
         except OSError as exc:
             raise self.lost() from exc
-        # A send that the transport takes at once does not suspend: a loop of sends would keep everybody else waiting.
+        # A send that the transport takes at once does not suspend: a loop of sends would block other tasks.
         self._sent_in_a_row = (self._sent_in_a_row + 1) % _SENDS_BEFORE_YIELD
         if not self._sent_in_a_row:
             await asyncio.sleep(0)
 
     def lost(self, code: int = 1006, reason: str = "the connection was lost") -> WebSocketDisconnect:
-        """Nothing can be sent from here on; returns how the client left."""
+        """Record that nothing can be sent any more; returns how the client left."""
         self._step = "disconnect"
         self.is_open = False
         if self.event_reader.disconnect is None:

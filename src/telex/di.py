@@ -167,7 +167,7 @@ class Graph:
 
     @property
     def takes_socket(self) -> bool:
-        """Whether some function gets hold of the socket."""
+        """Whether a function takes the socket."""
         return any(name == "socket" for name, _ in self._reserved)
 
     @property

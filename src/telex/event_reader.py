@@ -1,10 +1,9 @@
 """The only reader of a connection.
 
-A handler that awaits something else than the client cannot see that the client has left. Two readers on one connection
-would lose frames between them. So one ``EventReader`` reads, and everybody listens to it: ``get`` hands out events in
-order, and while a handler is busy for longer than a few hundredths of a second (:mod:`telex.busy_monitor`) it reads
-ahead into a bounded queue, so that a disconnect interrupts the handler. When the queue is full it stops reading and
-TCP pushes back.
+A handler that awaits anything but the client does not notice that the client has left. Two readers on one connection
+would lose frames between them. So one ``EventReader`` reads for all tasks: ``get`` returns events in order. While a
+handler is busy for longer than a few hundredths of a second (:mod:`telex.busy_monitor`) the reader reads ahead into a
+bounded queue, so that a disconnect interrupts the handler. When the queue is full it stops reading and TCP pushes back.
 
 A full queue must not hide the disconnect behind it. Telex's server tells the end by :meth:`EventReader.on_end`. On
 other servers the reader goes on slowly, a message every ``PROBE`` seconds, until what is queued takes ``max_bytes``
@@ -101,7 +100,7 @@ class EventReader:
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left, once it has."""
         self.on_unread: Callable[[bool], Exception | bool] | None = None
-        """Decides about data that nobody waits for, given whether the queue is full: keep it, drop it, or end the
+        """Decides about data that no task waits for, given whether the queue is full: keep it, drop it, or end the
         handler with an exception. Without it, reading stops while the queue is full."""
 
     async def get(self) -> Message:
@@ -198,7 +197,7 @@ class EventReader:
             self.stop_after_grace(self.disconnect)
 
     def mark_busy(self) -> None:
-        """The owner begins to wait for something else than the client."""
+        """The owner begins work during which it does not wait for the client."""
         self.work = FRESH
         if not self.listed:
             running_monitor().enlist(self)
@@ -208,7 +207,7 @@ class EventReader:
         self.work = DONE
 
     def end(self) -> Exception | None:
-        """The work has ended, however it did; what has interrupted it, if something has."""
+        """The work has ended; returns what interrupted it, if anything did."""
         self.work = DONE
         interrupt, self._interrupt = self._interrupt, None
         if interrupt is not None and self.owner is not None and not self._held:
@@ -226,7 +225,7 @@ class EventReader:
         return self.work != DONE and self._state != _READING and self._waiter is None
 
     def _watch_again(self) -> None:
-        """Somebody has stopped waiting in ``receive``: if that was a handler, it may be busy for long from here on."""
+        """A task has stopped waiting in ``receive``; if a handler runs, it may now be busy for long."""
         if self.work != DONE:
             self.mark_busy()
 
@@ -239,11 +238,11 @@ class EventReader:
 
     @property
     def unread(self) -> int:
-        """Messages that were read ahead and that nobody has received."""
+        """Messages that were read ahead and not received."""
         return sum(event["type"] == "websocket.receive" for event in self._queue)
 
     async def stop_reading(self) -> None:
-        """Read ahead no longer, unless somebody waits for what comes: before a close it is of no use.
+        """Stop reading ahead, unless a task waits for the next event. Before a close, reading ahead is of no use.
 
         granian does not send the close while its ``receive`` is awaited.
         """
@@ -285,7 +284,7 @@ class EventReader:
             self._stop_timer = asyncio.get_running_loop().call_later(GRACE, self.stop, end)
 
     def stop(self, end: WebSocketDisconnect) -> None:
-        """This side has closed the connection: whoever reads gets a disconnect, and work is interrupted."""
+        """This side has closed the connection: a task in ``receive`` gets a disconnect, other work is interrupted."""
         if self.disconnect is None:
             self.disconnect = end
         reading = self._reading_task
@@ -386,7 +385,7 @@ class EventReader:
         self._bytes += _size(event)
 
     def _note_end(self, event: Message, *, child: bool = False) -> None:
-        """The client has left. If a child task of the handler is who hears it, the handler is told after a while."""
+        """The client has left. If a child task of the handler received that, interrupt the handler after ``GRACE``."""
         self.disconnect = as_disconnect(event)
         if child and self.work != DONE:
             asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
@@ -421,7 +420,7 @@ async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
 
 
 async def _absorb_cancellation(task: asyncio.Task[object]) -> None:
-    """Take an interrupt that came too late for the work, or else the next ``await`` would raise it.
+    """Absorb an interrupt that came too late for the work; otherwise the next ``await`` would raise it.
 
     Before Python 3.13 ``uncancel`` leaves a cancellation pending that was not delivered yet.
     """
@@ -433,9 +432,9 @@ async def _absorb_cancellation(task: asyncio.Task[object]) -> None:
 
 
 def unasked(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
-    """What stands for a ``CancelledError`` that came up in this task although nobody cancelled it.
+    """The error for a ``CancelledError`` that was raised in this task although the task was not cancelled.
 
-    :raises asyncio.CancelledError: this task was cancelled: whoever did that waits for its end.
+    :raises asyncio.CancelledError: this task was cancelled.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -444,7 +443,7 @@ def unasked(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
 
 
 def unexpected(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
-    """The error that stands for ``cancelled``, which nobody asked for."""
+    """The error for ``cancelled``, raised in a task that was not cancelled."""
     error = UnexpectedCancellation("awaited something that was cancelled, without being cancelled itself")
     error.__cause__ = cancelled
     return error

@@ -80,7 +80,7 @@ class ExceptionPolicy:
             await socket.send_data(self._write(answer), self._mode)
 
     async def end(self, socket: Socket, exc: BaseException) -> None:
-        """End the connection because of ``exc``, which nobody on the way has handled.
+        """End the connection because of ``exc``, which nothing has handled yet.
 
         A user's handler may answer, with a starlette response before accept or a message after; if it leaves the
         connection open, or raises, the table applies.
@@ -176,7 +176,7 @@ def _may_be_answered(exc: BaseException) -> bool:
 
 
 def _familiar(exc: BaseException) -> Exception:
-    """``exc`` as one of Telex's own where starlette has its like."""
+    """``exc`` as Telex's own exception where it is starlette's equivalent."""
     if isinstance(exc, starlette_exceptions.HTTPException):
         return HTTPException(exc.detail, status_code=exc.status_code, headers=exc.headers)
     if isinstance(exc, starlette_exceptions.WebSocketException):

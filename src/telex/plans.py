@@ -96,7 +96,7 @@ class Compilable(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class Build:
-    """What compiling one handler for one path needs, and what its kind finds out on the way."""
+    """What compiling one handler for one path needs, and what its kind adds while it is compiled."""
 
     handler: Compilable
     layer: Layer

@@ -59,7 +59,7 @@ class Registry:
 
 
 async def _close(socket: Socket, code: int, reason: str) -> None:
-    """Close one connection and end its handler; a client that does not read must not hold up the others."""
+    """Close one connection and end its handler; a client that does not read must not delay the others."""
     try:
         async with asyncio.timeout(CLOSE_WITHIN):
             await socket.close(code, reason)

@@ -60,7 +60,7 @@ def _claimed(claim: threading.Lock, call: Callable[[], Any]) -> Any:
 
 
 async def _end_of(future: asyncio.Future[Any]) -> None:
-    """Wait for ``future`` whatever happens: the task counts further cancellations, and what is raised here is one."""
+    """Wait for ``future``. Further cancellations are counted by the task; the caller raises one."""
     while not future.done():
         try:
             await asyncio.wait((future,))
