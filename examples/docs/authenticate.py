@@ -26,7 +26,7 @@ USERS = {"ada-secret": User("ada", frozenset({"admin"})), "bob-secret": User("bo
 async def find_user(session: FromCookie[str] = "") -> User:
     """The dependency that identifies the user; without a user the handshake is refused."""
     for secret, user in USERS.items():
-        if hmac.compare_digest(secret, session):
+        if hmac.compare_digest(secret.encode(), session.encode()):
             return user
     raise NotAuthorizedException("log in first")
 

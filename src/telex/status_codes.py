@@ -49,9 +49,12 @@ def is_sendable_close_code(code: int) -> bool:
 _SENDABLE: Final = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
 
 
+_CONTROLS: Final = dict.fromkeys([*range(0x20), 0x7F], " ")
+
+
 def cut_close_reason(reason: str) -> str:
-    """``reason`` cut at a character boundary to the 123 bytes that a close frame has room for."""
-    raw = reason.encode("utf-8", "replace")
+    """``reason`` without control characters, cut at a character boundary to the 123 bytes that a close frame takes."""
+    raw = reason.translate(_CONTROLS).encode("utf-8", "replace")
     if len(raw) <= MAX_CLOSE_REASON_BYTES:
         return raw.decode()
     return raw[:MAX_CLOSE_REASON_BYTES].decode("utf-8", "ignore")

@@ -364,3 +364,11 @@ async def test_connections_over_the_limit_are_refused() -> None:
             client = await stack.enter_async_context(await RawClient.open(server.port))
             assert (await client.handshake()).status == 101
         assert await status_of(server.port) == 503
+
+
+async def test_a_forwarded_address_is_quoted_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(echo) as server:
+        assert await status_of(server.port, headers=[("X-Forwarded-For", "1.2.3.4 - \xff[31m" + "x" * 2000)]) == 101
+    (line,) = [record.getMessage() for record in caplog.records if "[accepted]" in record.getMessage()]
+    assert line.startswith("1.2.3.4%20-%20%C3%BF[31mxxx")
+    assert len(line) < 700

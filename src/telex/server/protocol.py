@@ -252,7 +252,7 @@ class WebSocketProtocol(asyncio.Protocol):
         client = self._scope["client"]
         _logger.info(
             '%s - "WebSocket %s%s" %s',
-            "{}:{}".format(*client) if client else "",
+            f"{quote(str(client[0])[:_MAX_LOGGED], safe=':.[]')}:{client[1]}" if client else "",
             path,
             f"?{query}" if query else "",
             outcome,
