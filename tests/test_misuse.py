@@ -211,14 +211,14 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
     "a guard that is none": (listener(plain, guards=["admin"]), "write def guard(socket, handler)"),
     "a middleware that is none": (listener(plain, middleware=["session"]), "is not callable"),
     "an untyped parameter of no known form": (listener(plain, "/{a b}"), "write {name} or {name:kind}"),
-    "an unknown convertor": (listener(plain, "/{a:string}"), "'string' is no kind of parameter; there are date"),
+    "an unknown convertor": (listener(plain, "/{a:string}"), "'string' is not a kind of parameter; the kinds are date"),
     "a doubled parameter": (listener(plain, "/{a}/{a}"), "has the parameter 'a' twice: rename one"),
     "a path parameter that is a dependency too": (
         listener(plain, "/{thing}", dependencies={"thing": provider}),
         "both a path parameter and a dependency: rename one of them",
     ),
     "a reserved name as a dependency": (listener(plain, dependencies={"state": provider}), "has a reserved name"),
-    "an origin that matches nothing": (listener(plain, allowed_origins=["https://a/b"]), "matches nothing: write"),
+    "an origin that matches nothing": (listener(plain, allowed_origins=["https://a/b"]), "matches no origin: write"),
 }
 
 WITHOUT_A_FUNCTION: dict[str, tuple[Callable[[], object], str]] = {

@@ -128,7 +128,7 @@ def test_an_entry_of_allowed_origins(entry: str, origin: str, fits: bool) -> Non
 @pytest.mark.parametrize("entry", ["https://a.example/path", "a@b", "", "https://", "a.*.example", "**.example", "a*"])
 def test_an_entry_that_can_match_nothing_is_an_error(entry: str) -> None:
     with pytest.raises(
-        ImproperlyConfiguredException, match=r"here: allowed_origins entry .* matches nothing: write 'https:"
+        ImproperlyConfiguredException, match=r"here: allowed_origins entry .* matches no origin: write 'https:"
     ):
         compile_origin_check([entry], "here")
 

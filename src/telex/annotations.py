@@ -1,7 +1,7 @@
 """What an annotation means: aliases named in full, type variables filled in, and which library can honour all of it.
 
 msgspec reads most types. pydantic reads its own, and every type that carries metadata of pydantic or annotated_types.
-A type that needs both at once, or neither knows, is an error when the app is built: nothing is dropped in silence.
+A type that needs both at once, or that neither reads, is an error when the app is built: nothing is dropped in silence.
 """
 
 from __future__ import annotations

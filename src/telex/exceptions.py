@@ -182,7 +182,7 @@ class MethodNotAllowedException(ClientException):
 
 
 class TooManyRequestsException(ClientException):
-    """The client asks too often."""
+    """The client sends too many requests."""
 
     status_code = status_codes.HTTP_429_TOO_MANY_REQUESTS
 

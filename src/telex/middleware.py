@@ -56,7 +56,7 @@ def _factory(given: Any, where: str) -> Middleware:
 
 
 def without_fast_path(scope: Scope) -> None:
-    """Take the server's fast path out of ``scope``: whoever wraps ``receive`` and ``send`` must see every message."""
+    """Take the server's fast path out of ``scope``: what wraps ``receive`` and ``send`` must see every message."""
     extensions = scope.get("extensions") or {}
     if "telex.transport" in extensions:
         scope["extensions"] = {name: value for name, value in extensions.items() if name != "telex.transport"}

@@ -1,4 +1,4 @@
-"""The Origin check: which pages a browser may connect from (RFC 6455 section 10.2)."""
+"""The Origin check: the pages that a browser may connect from (RFC 6455 section 10.2)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _read_entry(entry: str, where: str) -> str:
     host = entry.partition("://")[2] or entry
     if "/" in host or "@" in host or not host or ("*" in host.removeprefix("*.") and entry != "*"):
         raise ImproperlyConfiguredException(
-            f"{where}: allowed_origins entry {entry!r} matches nothing: write 'https://app.example.com',"
+            f"{where}: allowed_origins entry {entry!r} matches no origin: write 'https://app.example.com',"
             " 'app.example.com', '*.example.com' or '*'"
         )
     return entry

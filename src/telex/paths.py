@@ -1,4 +1,4 @@
-"""Paths with parameters, and the table that finds what is served at one."""
+"""Paths with parameters, and the table that finds the handler of a path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class _Text(StringConvertor):
-    """One segment; ``.`` and ``..`` are none, for clients resolve those before they ask (RFC 3986 section 5.2.4)."""
+    """One segment, but not ``.`` or ``..``: clients resolve those before they send (RFC 3986 section 5.2.4)."""
 
     regex: ClassVar[str] = r"(?!\.\.?\Z)[^/\x00-\x1f\x7f]+"
 
@@ -76,11 +76,11 @@ CONVERTORS: Final[Mapping[str, Convertor[Any]]] = {
     "str": _Text(),
     "path": _Path(),
 }
-"""What may stand after the colon in ``{name:str}``, the most particular first: so they are tried."""
+"""What may stand after the colon in ``{name:str}``, the most specific first: they are tried in this order."""
 
 _ORDER: Final = {name: order for order, name in enumerate(CONVERTORS)}
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
-"""What stands for itself in a path (RFC 3986 section 3.3)."""
+"""Characters that are not escaped in a path (RFC 3986 section 3.3)."""
 _PARAMETER: Final = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_]*)(?:\s*:\s*([a-z]+))?\s*\}")
 
 
@@ -114,7 +114,7 @@ class PathTemplate:
         return frozenset(segment[0] for segment in self.segments if isinstance(segment, tuple))
 
     def fill(self, parameters: Mapping[str, Any]) -> str | None:
-        """The path with these values, escaped as URLs want it.
+        """The path with these values, escaped for a URL.
 
         ``None`` when the names differ or a value does not fit its kind.
         """
@@ -138,13 +138,13 @@ def _parse_segment(part: str, path: str) -> str | tuple[str, str]:
     if match is None:
         if "{" in part or "}" in part:
             raise ImproperlyConfiguredException(
-                f"path {path!r}: {part!r} is no parameter: write {{name}} or {{name:kind}} as a whole segment"
+                f"path {path!r}: {part!r} is not a parameter: write {{name}} or {{name:kind}} as a whole segment"
             )
         return part
     name, kind = match.group(1), match.group(2) or "str"
     if kind not in CONVERTORS:
         raise ImproperlyConfiguredException(
-            f"path {path!r}: {kind!r} is no kind of parameter; there are {', '.join(sorted(CONVERTORS))}"
+            f"path {path!r}: {kind!r} is not a kind of parameter; the kinds are {', '.join(sorted(CONVERTORS))}"
         )
     return name, kind
 
@@ -154,7 +154,7 @@ def _parse_segment(part: str, path: str) -> str | tuple[str, str]:
 
 @dataclass(slots=True)
 class _Segment(Generic[T]):
-    """One level of the templates' tree: texts by dictionary, then parameters, the most particular first."""
+    """One level of the templates' tree: texts by dictionary, then parameters, the most specific first."""
 
     texts: dict[str, _Segment[T]] = field(default_factory=dict)
     parameters: list[tuple[str, re.Pattern[str], _Segment[T]]] = field(default_factory=list)
@@ -190,7 +190,7 @@ class RouteTable(Generic[T]):
             )
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
-        """What serves ``path``, and its path parameters converted. A trailing slash does not count."""
+        """What serves ``path``, and its path parameters converted. A trailing slash is ignored."""
         if len(path) > 1 and path.endswith("/"):
             path = path[:-1]
         exact = self._exact.get(path)
@@ -236,7 +236,7 @@ def _search(
 def _matched(node: _Segment[T], texts: tuple[str, ...]) -> tuple[T, dict[str, Any]] | None:
     """What stands at the path's end, with ``texts`` as the kinds that its own template names.
 
-    Kinds that look alike share a node, so only here it is known which of them a text is.
+    Kinds with the same pattern share a node; the template says which of them a text is.
     """
     if node.leaf is None:
         return None

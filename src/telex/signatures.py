@@ -67,7 +67,7 @@ class ParameterInfo:
 
     @property
     def full_annotation(self) -> Any:
-        """The annotation with its extras, as msgspec wants it."""
+        """The annotation with its extras."""
         return Annotated[self.annotation, *self.metadata] if self.metadata else self.annotation
 
 

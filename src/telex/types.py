@@ -116,7 +116,7 @@ class Transport(Protocol):
     """The fast path that a server may offer as ``scope["extensions"]["telex.transport"]``.
 
     It carries messages without event dictionaries once the connection is accepted. Everything here belongs to the
-    event loop's thread. A server that offers it still speaks plain ASGI to whoever does not use it.
+    event loop's thread. A server that offers it still speaks plain ASGI to apps that do not use it.
     """
 
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
@@ -137,13 +137,13 @@ class Transport(Protocol):
         """
 
     def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
-        """A function that writes at once, for who sends one message to many; ``None`` when this is not the moment.
+        """A function that writes at once, for sending one message to many; ``None`` while that is not possible.
 
-        Nor is it while little is sent on this connection: the function takes memory that most never need.
+        It is not possible either while little is sent on this connection: most connections never need its memory.
 
         It may be called until ``on_end`` is, which happens inside whatever makes it invalid: the write buffer passes
-        its high mark, replies are being gathered, the connection closes. It asks nobody to wait: whoever sends many
-        messages in a row lets the event loop go on by himself. :meth:`close_direct` forgets ``on_end``.
+        its high mark, replies are being gathered, the connection closes. It never waits: code that sends many
+        messages in a row must yield to the event loop itself. :meth:`close_direct` forgets ``on_end``.
         """
 
     def close_direct(self, on_end: Callable[[], None]) -> None:
