@@ -59,7 +59,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "channels.backends": (
         ("base",),
-        ("memory",),
+        ("memory", "nats.subjects"),
         (
             "redis.connection",
             "nats.connection",
@@ -68,6 +68,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
             "postgres.schema",
             "postgres.transaction",
         ),
+        ("redis.scripts",),
         ("redis.single", "redis.slots", "nats.core", "postgres.replay"),
         ("redis.cluster", "postgres.backend"),
     ),

@@ -14,7 +14,8 @@ from nats.js import JetStreamContext
 
 from telex.channels import ChannelsBackend, Keep, Position
 from telex.channels.backends.nats import NatsBackend
-from telex.channels.backends.nats.jetstream import BATCH, READERS, Ask, Store, Subjects
+from telex.channels.backends.nats.jetstream import BATCH, READERS, Ask, Store
+from telex.channels.backends.nats.subjects import Subjects
 from telex.channels.events import LONGEST, Past
 from tests.channels.brokers import Broker
 from tests.channels.conftest import WAIT, Engine, until, within

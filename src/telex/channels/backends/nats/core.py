@@ -23,7 +23,8 @@ from nats.aio.subscription import Subscription
 
 from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.nats.connection import Login, NatsConnection, NatsServer, heeding
-from telex.channels.backends.nats.jetstream import Store, Subjects
+from telex.channels.backends.nats.jetstream import Store
+from telex.channels.backends.nats.subjects import Subjects
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName

@@ -7,7 +7,7 @@ they are by then, while the others go on.
 
 So a failover needs nothing of its own here. While a slot has no primary its subscriptions are tried again, and
 publishes raise; once a replica is in the place, the map says so. The replica may lack what its primary had confirmed:
-its reign is another one, so each history begins a new epoch there, and all subscribers get a gap (see :mod:`.redis`).
+its reign is another one, so each history begins a new epoch there, and all subscribers get a gap (see :mod:`.scripts`).
 The same holds for a slot that moves, though nothing is lost then: a node cannot tell the two cases apart.
 
 ``ASK`` is not followed but waited out, as is ``TRYAGAIN``. What a script published at the node that a slot is moving to
@@ -32,15 +32,8 @@ from redis.exceptions import NoScriptError
 
 from telex.channels.backends.base import BrokerRefusal, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import REDIRECTED, Command, RedisConnection
-from telex.channels.backends.redis.single import (
-    HISTORY,
-    PUBLISH,
-    FollowedLogs,
-    RedisBackend,
-    evaluated,
-    read_event,
-    tagged,
-)
+from telex.channels.backends.redis.scripts import HISTORY, PUBLISH, PUBLISH_LIVE, evaluated
+from telex.channels.backends.redis.single import FollowedLogs, RedisBackend, read_event, tagged
 from telex.channels.backends.redis.slots import Address, Node, SlotMap
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
@@ -58,23 +51,6 @@ MAP_SECONDS: Final = 5.0
 """The map of slots gets no older, though nobody complains of it: nodes whose place is taken do not always say so.
 
 One that is cut off from the others does not know it, while it keeps its subscribers and may go on taking publishes.
-"""
-
-PUBLISH_LIVE: Final = """
-if not string.find(redis.call('INFO', 'replication'), 'role:master', 1, true) then
-  return redis.error_reply('TRYAGAIN elsewhere: this is a replica')
-end
-local heard = redis.pcall('SPUBLISH', ARGV[1], ARGV[2])
-if type(heard) == 'table' and string.find(heard.err, 'cluster', 1, true) then
-  return redis.error_reply('TRYAGAIN elsewhere: ' .. heard.err)
-end
-return heard
-"""
-"""Publishes at a primary only: a replica would take it as well, as one that was just a primary would for long.
-
-It passes such events on to its primary without confirmation, and later than others that were sent there meanwhile: in
-another order, and for a second time to whoever comes over. A script with a key would find out by itself, but is also
-refused while the slot is on its way, or a slot that it has nothing to do with is not served.
 """
 
 

@@ -1,33 +1,14 @@
-"""Channels over Redis 6.2 and newer, and Valkey: pub/sub for what is live, a stream for each channel with history.
-
-An event of a channel with history is numbered, kept and published by one script, so that all three agree.
-
-The epoch of a history belongs to one reign of one server. Servers save and replicate after they have answered, so one
-that was restarted, and a replica that takes the place of its primary, may lack the newest events: those that publishers
-were told are kept, and that subscribers have seen. It would give their numbers to other events. And nobody can tell
-whether it lacks any, as who knew is gone. So the first script that finds a channel's head written in another reign
-begins a new epoch, and subscribers are told. What is there of the log stays, and goes on being counted: it is a true
-beginning of the old one, and a position of the new epoch never meant anything else.
-
-A reign is known by ``master_replid``, which a server makes anew when it starts and when it is promoted. Its ``run_id``
-would not do: a primary that was replaced, and later takes its place back, is the same process, with what its successor
-had; if nobody used the channel in between, its head bears that ``run_id`` still, and its numbers start again from
-before those that were lost. And the script itself has to ask: a connection outlives both changes, so what a client once
-asked would be of another reign. The price, beside some microseconds, is an epoch that ends early when a server gets its
-first replica, or has been without one for an hour: then it changes the id as well.
-"""
+"""Channels over Redis 6.2 and newer, and Valkey: pub/sub for what is live, a stream for each channel with history."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import math
 import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
 from itertools import compress
 from typing import ClassVar, Final, NamedTuple, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -39,69 +20,16 @@ from redis.exceptions import NoScriptError, RedisError
 
 from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import Command, Demoted, RedisConnection
+from telex.channels.backends.redis.scripts import HISTORY, META_SECONDS, PUBLISH, evaluated
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
 __all__ = ("RedisBackend",)
 
-META_SECONDS: Final = 86_400
-"""A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
 
 TOUCH_SECONDS: Final = META_SECONDS / 4
 TOUCHED_AT_ONCE: Final = 256
-
-_OPEN_LOG: Final = """
-local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
-local meta = redis.call('HMGET', KEYS[2], 'reign', 'epoch', 'offset')
-if not meta[3] then
-  redis.call('DEL', KEYS[1])
-  meta[3] = '0'
-end
-if meta[1] ~= reign then
-  meta[2] = ARGV[1]
-  redis.call('HSET', KEYS[2], 'reign', reign, 'epoch', meta[2], 'offset', meta[3])
-end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-local time = redis.call('TIME')
-local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
-"""
-
-PUBLISH: Final = (
-    _OPEN_LOG
-    + """
-local offset = redis.call('HINCRBY', KEYS[2], 'offset', 1)
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], offset .. '-0', 't', now, 'd', ARGV[4])
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('PUBLISH', ARGV[6], meta[2] .. ':' .. offset .. ' ' .. ARGV[4])
-return offset
-"""
-)
-
-HISTORY: Final = (
-    _OPEN_LOG
-    + """
-local command, after, last = 'XRANGE', ARGV[3], '+'
-if ARGV[4] == '1' then
-  command, last = 'XREVRANGE', '-'
-end
-local wanted, bytes, events = tonumber(ARGV[5]), 0, {}
-while #events < wanted and bytes < 262144 do
-  local page = redis.call(command, KEYS[1], after, last, 'COUNT', math.min(8, wanted - #events))
-  if #page == 0 then
-    break
-  end
-  for _, entry in ipairs(page) do
-    events[#events + 1] = entry
-    bytes = bytes + #entry[2][4]
-  end
-  after = '(' .. page[#page][1]
-end
-return {meta[2], meta[3], now, events}
-"""
-)
-"""A page of the log, forwards or backwards: so many events, or so many bytes and a few events."""
-
 
 _OURS: Final = {"protocol", "socket_timeout", "socket_connect_timeout"}
 
@@ -401,12 +329,6 @@ def tagged(prefix: bytes, channel: str) -> bytes:
     The colon is for channels that begin with a closing brace: an empty tag would be none.
     """
     return prefix + b"{:" + channel.encode() + b"}"
-
-
-@cache
-def evaluated(script: str, keys: int) -> Command:
-    """The beginning of the command that runs a script, to which so many keys follow and then the arguments."""
-    return b"EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), keys
 
 
 def _broker_name(prefix: bytes, topic: TopicName) -> bytes:
