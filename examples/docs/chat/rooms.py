@@ -49,7 +49,7 @@ class Rooms:
     def entered(self, room_name: str, name: str) -> Iterator[Member]:
         room = self._rooms.setdefault(room_name, Room())
         if name in room.members:
-            raise HTTPException(f"somebody is called {name} here already", status_code=409)
+            raise HTTPException(f"the name {name} is taken", status_code=409)
         member = room.members[name] = Member(name, room)
         room.tell(Joined(name))
         try:
