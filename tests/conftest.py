@@ -7,9 +7,14 @@ from collections.abc import Generator
 from typing import Final
 
 import pytest
+from hypothesis import settings
 
 from tests.contract.servers import ServerKind
 from tests.support.demands import browser_is_demanded, chromium_path, everything_is_demanded, note_running
+
+# A busy machine is no fault of what is tested: tests have limits of their own.
+settings.register_profile("telex", deadline=None)
+settings.load_profile("telex")
 
 
 def pytest_report_header() -> str:
