@@ -545,8 +545,8 @@ async def test_bytes_that_on_publish_gives_end_its_own_client_alone(kind: Server
     async with site(hub, kind, room) as running, connected(running, "/") as other, connected(running, "/") as client:
         await following(hub, 2)
         await client.send("good")
-        await client.send("broken")
         assert await within(client.recv()) == "good"
+        await client.send("broken")
         assert (await ended(client))[0] == 1011
         await other.send("still here")
         assert [await within(other.recv()) for _ in range(2)] == ["good", "still here"]
@@ -682,6 +682,12 @@ def test_plans_name_the_users_call_the_channel_and_what_is_published() -> None:
     assert (plan.kind, plan.path, [shape.annotation for shape in plan.receives]) == ("channel", "/say", [Say])
     assert re.fullmatch(rf"channel_listener\(channel='news'\) {HERE}", plan.where)
     assert re.fullmatch(rf"channel_listener\(channel='news'\) {HERE}", generated.where)
+
+
+def test_the_plan_of_a_route_for_any_channel_shows_its_parameter() -> None:
+    hub = Channels(MemoryBackend(), arbitrary_channels_allowed=True, create_ws_route_handlers=True)
+    (plan,) = Telex([], plugins=[hub]).plans
+    assert re.fullmatch(rf"channel_listener\(channel='{{channel_name}}'\) {HERE}", plan.where)
 
 
 async def test_a_second_hub_serves_its_own_generated_routes(kind: ServerKind) -> None:

@@ -106,3 +106,8 @@ def own_options(options: Mapping[str, Any], known: type[LayerOptions], where: st
     own = {key: value for key, value in options.items() if key in names}
     layered = {key: value for key, value in options.items() if key not in names}
     return own, Layer.read(cast("LayerOptions", layered), where)
+
+
+def discard(_: bool) -> Exception | bool:
+    """For :attr:`EventReader.on_unread`: ignore what the client sends."""
+    return False

@@ -29,7 +29,7 @@ from telex.exceptions import (
     ImproperlyConfiguredException,
     NotFoundException,
 )
-from telex.handlers.base import Handler, Paths, check_count, check_mode, own_options, read_paths
+from telex.handlers.base import Handler, Paths, check_count, check_mode, discard, own_options, read_paths
 from telex.handlers.message_loop import Handle, MessageLoop, Serve
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
@@ -142,7 +142,7 @@ class ChannelHandler(Handler):
                     await _introduce(socket, topic, subscriber, watch)
                 forwarding = _forward(subscriber, socket, encoding)
                 if publishing is None:
-                    socket.event_reader.on_unread = _discard
+                    socket.event_reader.on_unread = discard
                     await supervised(forwarding, socket.event_reader)
                 else:
                     streams_of(socket).start(forwarding)
@@ -321,6 +321,9 @@ def _name_in_path(socket: Socket) -> str:
     return cast("str", socket.path_params["channel_name"])
 
 
+_name_in_path.__qualname__ = "'{channel_name}'"  # what errors and tables show
+
+
 def _constant(name: str) -> Callable[[], str]:
     def give() -> str:
         return name
@@ -443,8 +446,3 @@ async def _show_changes(socket: Socket, watch: Watch) -> None:
 async def _forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) -> None:
     await forward(subscriber, socket, encoding)
     await socket.close(WS_1012_SERVICE_RESTART, "the channel's subscription ended")
-
-
-def _discard(_: bool) -> Exception | bool:
-    """Ignore what a client sends that may publish nothing."""
-    return False

@@ -12,7 +12,16 @@ from telex.codecs import Writer
 from telex.connection import Socket
 from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
-from telex.handlers.base import Handler, Paths, check_function, check_mode, own_options, read_paths, refuse_parameters
+from telex.handlers.base import (
+    Handler,
+    Paths,
+    check_function,
+    check_mode,
+    discard,
+    own_options,
+    read_paths,
+    refuse_parameters,
+)
 from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import describe, read_signature
@@ -57,7 +66,7 @@ class StreamHandler(Handler):
         build.sends = (MessageShape(yields, self.send_mode),)
         call = build.graph.call(self.fn)
         write, mode = build.writer(yields, self.send_mode, by_value=True), self.send_mode
-        on_unread = _discard if self.allow_data_discard else _refuse_data(build.where, keeps="socket" in signature)
+        on_unread = discard if self.allow_data_discard else _refuse_data(build.where, keeps="socket" in signature)
         listen = self.listen_for_disconnect
 
         async def run(socket: Socket, slots: list[Any]) -> None:
@@ -111,8 +120,8 @@ async def send_websocket_stream(
 
     :param close: close the connection with 1000 after the stream's end.
     :param send_handler: called with the socket and each value, in place of encoding and sending it.
-    :param listen_for_disconnect: read from the socket to notice that the client leaves. Without it somebody else has
-        to read, as a listener does.
+    :param listen_for_disconnect: read from the socket to notice that the client leaves. Without it something
+        else has to read, as a listener does.
     :param allow_data_discard: ignore data that arrives while listening and has no reader; otherwise it raises.
     :raises WebSocketException: 1003, data came that has no reader.
     """
@@ -131,9 +140,9 @@ async def send_websocket_stream(
         await socket.close()
 
 
-async def _listen_while(socket: Socket, sending: collections.abc.Coroutine[Any, Any, None], discard: bool) -> None:
+async def _listen_while(socket: Socket, sending: collections.abc.Coroutine[Any, Any, None], allow: bool) -> None:
     reader = socket.event_reader
-    before, reader.on_unread = reader.on_unread, _discard if discard else _refuse_data("send_websocket_stream")
+    before, reader.on_unread = reader.on_unread, discard if allow else _refuse_data("send_websocket_stream")
     reader.read_ahead()
     try:
         await supervised(sending, reader)
@@ -171,7 +180,3 @@ def _refuse_data(where: str, *, keeps: bool = False) -> UnreadPolicy:
         return WebSocketException(WS_1003_UNSUPPORTED_DATA, "this stream takes no data")
 
     return refuse
-
-
-def _discard(_: bool) -> Exception | bool:
-    return False
