@@ -18,7 +18,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import signal
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -241,10 +243,18 @@ def _remove_socket(settings: Settings) -> None:
 
 def _run_here(app: App, settings: Settings) -> None:
     server = Server(app, settings)
+    _drain_on_hangup(server)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again, after the shutdown
         server.run()
     if not server.started:
         sys.exit(STARTUP_FAILURE)
+
+
+def _drain_on_hangup(server: Server) -> None:
+    """A terminal that closes stops the server as the other signals do, unless ``nohup`` or the program ignores it."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: server.handle_exit(signal.SIGTERM, None))
 
 
 def _run_reloading(app: str, settings: Settings) -> None:
