@@ -698,3 +698,34 @@ async def test_a_second_hub_serves_its_own_generated_routes(kind: ServerKind) ->
         await following(two)
         await two.publish("two", "hello")
         assert await within(client.recv()) == "hello"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_cleanup_after_a_published_message_is_not_interrupted(kind: ServerKind, fails: bool) -> None:
+    steps: list[str] = []
+    left = asyncio.Event()
+
+    async def each() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            steps.append("cleaning")
+            await left.wait()
+            await asyncio.sleep(0.2)  # long enough for an interrupt to come
+            steps.append("cleaned")
+
+    async def say(data: str, each: None) -> str:
+        if fails:
+            raise NotAuthorizedException("no")
+        return data
+
+    room = channel_listener(
+        "/", channel="c", publish=str, on_publish=say, dependencies={"each": Provide(each, scope="message")}
+    )
+    hub = Channels(MemoryBackend(), channels=["c"])
+    async with site(hub, kind, room) as running, connected(running) as client:
+        await client.send("x")
+        await until(lambda: steps == ["cleaning"])
+        client.transport.abort()
+        left.set()
+        await until(lambda: steps == ["cleaning", "cleaned"])

@@ -272,14 +272,28 @@ class ChannelHandler(Handler):
         resolve, encode = build.graph.message_resolver(call), build.writer(signature.returns, "binary", by_value=True)
         text_alone = self.send_mode == "text"
 
-        def bind(_: Socket, slots: Slots) -> Handle:
+        def bind(socket: Socket, slots: Slots) -> Handle:
+            reader = socket.event_reader
+
             async def publish(data: Any) -> None:
-                async with AsyncExitStack() as exits:
-                    value = await call(await resolve(slots, data, exits), data=data)
-                    if text_alone and isinstance(value, bytes):
-                        value.decode()  # what is no text would end the connections of those who follow
-                    if value is not None:
-                        await hub.publish(slots[-1], encode(value))
+                held = False
+                try:
+                    async with AsyncExitStack() as exits:
+                        try:
+                            value = await call(await resolve(slots, data, exits), data=data)
+                            if text_alone and isinstance(value, bytes):
+                                value.decode()  # what is no text would end the connections of those who follow
+                            if value is not None:
+                                await hub.publish(slots[-1], encode(value))
+                        except Exception:
+                            held = True
+                            reader.hold()
+                            raise
+                        held = True
+                        reader.hold()  # the cleanup is not interrupted
+                finally:
+                    if held:
+                        reader.let_go()
 
             return publish
 
