@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import compress
 from typing import ClassVar, Final, NamedTuple, cast
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -96,7 +96,9 @@ class FollowedLogs:
         self._touched = time.monotonic()
         targets = [(name, keep) for name in self._channels if (keep := self._sink.keep_for(name)) is not None]
         for start in range(0, len(targets), TOUCHED_AT_ONCE):
-            await self._backend.positions(targets[start : start + TOUCHED_AT_ONCE])
+            # A server that refuses writes for now is asked again the next time, and goes on being heard.
+            with suppress(BrokerRefusal):
+                await self._backend.positions(targets[start : start + TOUCHED_AT_ONCE])
 
 
 class RedisBackend(ChannelsBackend):
