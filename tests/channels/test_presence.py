@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 
 import pytest
 
-from telex.channels import Channels, Heartbeat
+from telex.channels import Channels, Heartbeat, Left
 from telex.channels import presence as module
 from telex.channels.presence import Presence, Watch
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
@@ -70,6 +71,7 @@ class Wire:
     def __init__(self) -> None:
         self.views: dict[str, Presence] = {}
         self.cut: set[str] = set()
+        self.deaf: set[str] = set()
         self.sent: list[bytes] = []
 
     def view(self, name: str) -> Presence:
@@ -79,11 +81,38 @@ class Wire:
                 raise BackendUnavailable("cut")
             self.sent.append(data)
             for other, view in self.views.items():
-                if other not in self.cut:
+                if other not in self.cut | self.deaf:
                     view.hear(data)
 
         self.views[name] = Presence(tell, QUICK)
         return self.views[name]
+
+
+@pytest.mark.parametrize("trouble", ["deaf", "stalled"])
+async def test_a_node_that_hears_nothing_calls_nobody_gone(trouble: str) -> None:
+    wire = Wire()
+    one, two = wire.view("one"), wire.view("two")
+    tasks = [asyncio.create_task(view.run()) for view in (one, two)]
+    try:
+        async with one.track("room", "ann"), two.track("room", "bob"):
+            await until(lambda: len(one.members("room")) == len(two.members("room")) == 2)
+            async with one.watch("room") as changes:
+                if trouble == "deaf":
+                    # Its listener is half open: it publishes, and hears nobody, not even itself.
+                    wire.deaf = {"one"}
+                    await asyncio.sleep(2 * QUICK.lost_after)
+                    wire.deaf = set()
+                else:
+                    time.sleep(2 * QUICK.lost_after)  # noqa: ASYNC251 - the event loop itself stands still
+                with pytest.raises(TimeoutError):
+                    await within(anext(changes), 0.8 * QUICK.lost_after)
+                assert {member.key for member in one.members("room")} == {"ann", "bob"}
+                tasks[1].cancel()
+                assert isinstance(await within(anext(changes)), Left)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 async def test_a_crashed_node_expires_and_lost_changes_are_asked_for() -> None:
