@@ -120,7 +120,7 @@ async def test_one_that_left_earlier_leaves_no_task(hub: Channels, kind: ServerK
         await until(lambda: asyncio.all_tasks() == before)
         await socket.send_text("clean")
 
-    async with site(hub, kind, count) as running, connected(running) as client:
+    async with site(hub, kind, count) as running, connected(running, ping_interval=None) as client:
         assert await within(client.recv()) == "clean"
         assert nobody_left(hub)()
 
