@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -428,3 +429,21 @@ async def test_all_that_wait_until_nothing_is_held_go_on() -> None:
     reader.let_go()
     await soon(asyncio.wait(waiting))
     assert [task.cancelled() for task in waiting] == [False, False, True]
+
+
+async def test_an_interrupt_that_the_work_ignored_does_not_come_again_after_held_work() -> None:
+    peer = Peer(connect=False)
+    reader = EventReader(peer.receive)
+    peer.leave(4000)
+
+    async def stubborn() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        reader.hold()
+        reader.let_go()
+        await asyncio.sleep(0)
+
+    await soon(supervised(stubborn(), reader))
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0

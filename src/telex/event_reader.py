@@ -50,6 +50,7 @@ class EventReader:
         "_bytes",
         "_held",
         "_interrupt",
+        "_is_put_off",
         "_nothing_held",
         "_probe_timer",
         "_pump",
@@ -84,6 +85,7 @@ class EventReader:
         self.owner: asyncio.Task[object] | None = None
         self._interrupt: Exception | None = None
         self._held = 0
+        self._is_put_off = False  # the interrupt came while something was held
         self._nothing_held: asyncio.Future[None] | None = None
         self._reading_task: asyncio.Task[object] | None = None
         self._stop_timer: asyncio.TimerHandle | None = None
@@ -275,6 +277,7 @@ class EventReader:
     def _interrupt_owner(self, interrupt: Exception) -> None:
         if self.owner is not None and self._interrupt is None:
             self._interrupt = interrupt
+            self._is_put_off = self._held > 0
             if not self._held:
                 self.owner.cancel()
 
@@ -319,7 +322,8 @@ class EventReader:
             return
         if self._nothing_held is not None and not self._nothing_held.done():
             self._nothing_held.set_result(None)
-        if self._interrupt is not None and self.owner is not None:
+        if self._is_put_off and self._interrupt is not None and self.owner is not None:
+            self._is_put_off = False
             self.owner.cancel()
 
     async def until_let_go(self) -> None:
