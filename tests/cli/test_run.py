@@ -131,6 +131,17 @@ def test_several_workers_serve_one_port(folder: Path) -> None:
         running.wait_for("Application shutdown complete", times=2)
 
 
+def test_workers_that_cannot_be_replaced_go_on(folder: Path) -> None:
+    with program(TELEX, "run", "service:app", "--port", "0", "--workers", "2", cwd=folder) as running:
+        running.wait_for("Application startup complete", times=2)
+        (folder / "service.py").write_text("raise RuntimeError('broken deploy')\n")
+        running.process.send_signal(signal.SIGHUP)
+        running.wait_for("does not start")
+        for _ in range(4):
+            echoes(running.url())
+        assert running.stop() in {0, 143, -signal.SIGTERM}, running.log
+
+
 def test_the_environment_gives_settings_and_options_count_more(folder: Path) -> None:
     env = {"TELEX_PORT": "1", "TELEX_LOG_FORMAT": "json"}
     with program(TELEX, "run", "service:app", "--port", "0", cwd=folder, env=env) as running:

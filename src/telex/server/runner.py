@@ -21,7 +21,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -82,6 +82,8 @@ class Server(uvicorn.Server):
         """Set once connections are accepted: for programs that start the server beside something else."""
         self.port: int = settings.port
         """The TCP port; where the settings say 0, the one that the started server got."""
+        self.on_listening: Callable[[], None] | None = None
+        """Called when ``listening`` is set: for a process that waits for this one."""
         self._cancelled = False
         self._stopped = asyncio.Event()
 
@@ -124,6 +126,8 @@ class Server(uvicorn.Server):
         if isinstance(name, tuple):
             self.port = int(name[1])
         self.listening.set()
+        if self.on_listening is not None:
+            self.on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins the drain, the second ends it."""
@@ -264,5 +268,9 @@ def _run_reloading(app: str, settings: Settings) -> None:
     ChangeReload(config, target=partial(_serve_on, app, quick), sockets=[config.bind_socket()]).run()
 
 
-def _serve_on(app: str, settings: Settings, sockets: list[socket] | None) -> None:
-    Server(app, settings).run(sockets)
+def _serve_on(
+    app: str, settings: Settings, sockets: list[socket] | None, on_listening: Callable[[], None] | None = None
+) -> None:
+    server = Server(app, settings)
+    server.on_listening = on_listening
+    server.run(sockets)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from multiprocessing.synchronize import Event
 from socket import socket
 from types import FrameType
 from typing import Final
@@ -26,7 +27,10 @@ multiprocessing.allow_connection_pickling()
 _POLL: Final = 0.2
 """Seconds after which a signal is noticed at the latest."""
 
-Target = Callable[[list[socket]], None]
+_STOPPING: Final = {signal.SIGINT, signal.SIGTERM}
+
+Target = Callable[[list[socket], Callable[[], None]], None]
+"""Serves on the sockets, and calls the function once it does."""
 
 
 class Workers:
@@ -63,8 +67,9 @@ class Workers:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
 
-    def _start(self) -> SpawnProcess:
-        process = _spawn.Process(target=_work, args=(self._target, self._config, self._listener, self._lifeline))
+    def _start(self, ready: Event | None = None) -> SpawnProcess:
+        arguments = (self._target, self._config, self._listener, self._lifeline, ready)
+        process = _spawn.Process(target=_work, args=arguments)
         process.start()
         return process
 
@@ -80,10 +85,23 @@ class Workers:
         return 0
 
     def _replace_all(self) -> None:
+        """Start a worker beside each, which ends once the new one serves. The first that fails ends the replacement."""
         for index, old in enumerate(self._processes):
-            self._processes[index] = self._start()
+            ready = _spawn.Event()
+            new = self._start(ready)
+            while new.exitcode is None and not ready.wait(_POLL) and not _STOPPING & set(self._signals):
+                pass
+            if not ready.is_set():
+                new.terminate()
+                _logger.error("Worker [%s] does not start: the workers before it go on", new.pid)
+                return
+            self._processes[index] = new
             old.terminate()
-            old.join()
+            while old.exitcode is None and not _STOPPING & set(self._signals):
+                wait([old.sentinel], timeout=_POLL)
+            if old.exitcode is None:
+                self._processes.append(old)  # for the end to wait for
+                return
 
     def _stop(self) -> None:
         for process in self._processes:
@@ -98,12 +116,12 @@ class Workers:
         _logger.info("Stopped parent process [%d]", os.getpid())
 
 
-def _work(target: Target, config: Config, listener: socket, lifeline: Connection) -> None:
+def _work(target: Target, config: Config, listener: socket, lifeline: Connection, ready: Event | None) -> None:
     os.setpgid(0, 0)  # the terminal's Ctrl+C is for the parent, which asks for the drain once
     config.configure_logging()
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     with suppress(KeyboardInterrupt):
-        target([listener])
+        target([listener], ready.set if ready is not None else lambda: None)
 
 
 def _end_with_parent(lifeline: Connection) -> None:
