@@ -136,7 +136,7 @@ def test_workers_that_cannot_be_replaced_go_on(folder: Path) -> None:
         running.wait_for("Application startup complete", times=2)
         (folder / "service.py").write_text("raise RuntimeError('broken deploy')\n")
         running.process.send_signal(signal.SIGHUP)
-        running.wait_for("does not start")
+        running.wait_for("could not start: keeping the old workers")
         for _ in range(4):
             echoes(running.url())
         assert running.stop() in {0, 143, -signal.SIGTERM}, running.log

@@ -225,7 +225,7 @@ async def test_what_fails_while_a_request_is_read_ends_that_connection(
             assert await status_of(server.port) == 101
     assert {record.getMessage() for record in caplog.records if record.levelname == "ERROR"} == {
         "Exception while a WebSocket request was read",
-        "Exception while a connection was handed over",
+        "Exception during the upgrade of a connection to WebSocket",
     }
 
 

@@ -1,4 +1,4 @@
-"""The commands. ``main`` imports this module, and reports click or rich if they are not installed."""
+"""The commands. ``main`` imports this module, and reports if click or rich is not installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("telex",)
 _app_dir = click.option(
     "--app-dir", default=".", metavar="DIR", show_default=True, help="The directory that modules are imported from."
 )
-_factory = click.option("--factory", is_flag=True, default=None, help="TARGET is a function that makes the app.")
+_factory = click.option("--factory", is_flag=True, default=None, help="TARGET is a function that returns the app.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -37,7 +37,7 @@ def telex() -> None:
 @click.argument("target")
 @click.option("--host", help="The address to listen on (default: 127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port (default: 8000); 0 chooses a free one.")
-@click.option("--uds", metavar="PATH", help="A Unix socket to listen on instead.")
+@click.option("--uds", metavar="PATH", help="A Unix socket to listen on, instead of host and port.")
 @click.option("--fd", type=int, help="The descriptor of a socket that already listens.")
 @click.option("--workers", type=click.IntRange(1), help="Processes that serve the app (default: 1).")
 @click.option("--reload", is_flag=True, default=None, help="Restart when a Python file changes.")
@@ -45,7 +45,7 @@ def telex() -> None:
 @_factory
 @_app_dir
 @click.option("--root-path", metavar="PATH", help="The path under which a proxy serves the app.")
-@click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* are believed.")
+@click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* headers are used.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The private key, for https and wss.")
 @click.option("--ssl-keyfile-password", metavar="TEXT", help="The password of the private key.")
 @click.option("--ssl-certfile", metavar="FILE", help="The certificate chain.")
@@ -62,8 +62,8 @@ def telex() -> None:
 def run(target: str, app_dir: str, **settings: object) -> None:
     """Serve TARGET until Ctrl+C or SIGTERM.
 
-    Each setting of the server can also be an environment variable, such as TELEX_PORT=9000 or
-    TELEX_PING_INTERVAL=30. An option on the command line comes before it.
+    Environment variables can set the same options and more, such as TELEX_PORT=9000 or
+    TELEX_PING_INTERVAL=30. An option on the command line overrides its variable.
     """
     given = {name: value for name, value in settings.items() if value is not None and value != ()}
     try:
@@ -74,7 +74,7 @@ def run(target: str, app_dir: str, **settings: object) -> None:
 
 
 def _serve(target: str, given: dict[str, object]) -> None:
-    """Run Telex's server. Imported here, as the other commands do not need uvicorn and picows."""
+    """Run Telex's server. The import is here because the other commands do not need uvicorn and picows."""
     from telex.cli.serving import serve
 
     serve(target, given)
@@ -98,7 +98,7 @@ def routes(target: str, app_dir: str, factory: bool | None) -> None:
 
 
 _UNFOLDED = 10_000
-"""Columns of output that is not a terminal: each row stays on one line."""
+"""The width of output to a pipe or file, in columns: each row stays on one line."""
 
 
 def _fail(problem: LoadError) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Loads the app that ``module:attribute`` names. Its errors name what the module has instead."""
+"""Loads the app at ``module:attribute``. The errors list the apps that the module has."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ("LoadError", "check_target", "load_app", "load_telex", "make_importab
 
 
 class LoadError(Exception):
-    """The app cannot be loaded; the text says why, and what to write instead."""
+    """The app cannot be loaded; the text names the cause and what to write instead."""
 
 
 def make_importable(folder: str) -> None:
     """Put ``folder`` first on the path that modules are imported from.
 
-    :raises LoadError: it is not a directory.
+    :raises LoadError: ``folder`` is not a directory.
     """
     path = Path(folder).resolve()
     if not path.is_dir():
@@ -33,9 +33,9 @@ def make_importable(folder: str) -> None:
 
 
 def check_target(target: str) -> tuple[str, str]:
-    """The module and the attribute that ``target`` names.
+    """Split ``target`` into module and attribute.
 
-    :raises LoadError: it is not of the form ``module:attribute``.
+    :raises LoadError: ``target`` is not of the form ``module:attribute``.
     """
     module, colon, attribute = target.partition(":")
     if module.endswith(".py") or "/" in module:
@@ -47,9 +47,10 @@ def check_target(target: str) -> tuple[str, str]:
 
 
 def load_app(target: str, *, factory: bool = False) -> ASGIApp:
-    """The ASGI app that ``target`` names; with ``factory``, the one that the function of that name makes.
+    """Load the ASGI app at ``target``; with ``factory``, call the function at ``target`` and return its app.
 
-    :raises LoadError: there is none, or it cannot be built. Other exceptions of the user's module are not caught.
+    :raises LoadError: there is no app at ``target``, or its module or configuration has an error. Other exceptions of
+        the factory propagate.
     """
     name, attribute = check_target(target)
     module = _import(name)
@@ -65,9 +66,9 @@ def load_app(target: str, *, factory: bool = False) -> ASGIApp:
 
 
 def load_telex(target: str, *, factory: bool = False) -> Telex:
-    """As :func:`load_app`, for commands that read the app's plans.
+    """As :func:`load_app`, for commands that need a ``Telex``.
 
-    :raises LoadError: what is found is not a ``Telex``.
+    :raises LoadError: as :func:`load_app`, or the app is not a ``Telex``.
     """
     app = load_app(target, factory=factory)
     if not isinstance(app, Telex):
@@ -82,7 +83,8 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{name}.".startswith(f"{exc.name}."):
             raise
-        raise LoadError(f"there is no module {exc.name!r} in {Path.cwd()}, nor elsewhere: {_modules_here()}") from None
+        where = f"in {Path.cwd()} or on the import path"
+        raise LoadError(f"there is no module {exc.name!r} {where}: {_modules_here()}") from None
     except ImproperlyConfiguredException as exc:
         raise LoadError(f"{name}: {exc}") from exc
     except Exception as exc:
@@ -90,7 +92,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _own_traceback(exc: Exception) -> str:
-    """The traceback from the first frame that is the user's."""
+    """The traceback without the frames of this module and of importlib."""
     frames = exc.__traceback__
     while frames is not None and (
         frames.tb_frame.f_code.co_filename in {__file__, importlib.__file__}
@@ -102,7 +104,7 @@ def _own_traceback(exc: Exception) -> str:
 
 def _make(found: object, target: str) -> object:
     if not callable(found):
-        raise LoadError(f"--factory: {target} is {_what(found)}, not a function that makes the app")
+        raise LoadError(f"--factory: {target} is {_what(found)}, not a function that returns the app")
     try:
         return found()
     except ImproperlyConfiguredException as exc:
@@ -111,14 +113,14 @@ def _make(found: object, target: str) -> object:
 
 def _checked(found: object, target: str, module: ModuleType) -> ASGIApp:
     if isinstance(found, FunctionType) and not positional_count(found):
-        raise LoadError(f"{target} is {_what(found)}, which takes no arguments: if it makes the app, add --factory")
+        raise LoadError(f"{target} is {_what(found)}, which takes no arguments: if it returns the app, add --factory")
     if not callable(found) or isinstance(found, type):
         raise LoadError(f"{target} is {_what(found)}, not an ASGI app: {_apps_of(module)}")
     return found
 
 
 def _apps_of(module: ModuleType) -> str:
-    """The apps in ``module``, for an error text."""
+    """A list of the apps in ``module``, for error texts."""
     apps = [name for name, value in vars(module).items() if isinstance(value, Telex)]
     if apps:
         return "it has " + ", ".join(f"{module.__name__}:{name}" for name in apps)

@@ -1,4 +1,4 @@
-"""The entry point of the command line. It works, to report it, where the libraries of the commands are missing."""
+"""The entry point of the command line. It imports without the optional libraries, to report a missing one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of ``telex routes``, made from the app's plans."""
+"""Makes the table of ``telex routes`` from the app's plans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ("routes_table",)
 
 
 def routes_table(plans: Iterable[HandlerPlan]) -> Table:
-    """A row for each handler on each path."""
+    """A table with one row per handler and path."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("Path", "Kind", "Name", "Handler", "Receives", "Sends", "Guards", "Dependencies"):
         table.add_column(heading, overflow="fold")
@@ -49,7 +49,7 @@ def _shape(shape: MessageShape) -> str:
 
 
 def type_name(annotation: Any) -> str:
-    """An annotation without the modules of its names."""
+    """The text of an annotation, without module names."""
     written = annotation.__qualname__ if isinstance(annotation, type) and not _is_generic(annotation) else annotation
     return re.sub(r"\b(?:\w+\.)+(?=\w)", "", str(written))
 

@@ -19,16 +19,16 @@ _logger: Final = logging.getLogger("telex")
 
 
 def serve(target: str, given: dict[str, object]) -> None:
-    """Serve ``target``. The settings in ``given`` come before those of the environment and the defaults.
+    """Serve ``target``. The settings in ``given`` override the environment and the defaults.
 
-    :raises LoadError: there is no such app, or a setting in the environment is invalid.
+    :raises LoadError: the app cannot be loaded, or a setting in the environment is invalid.
     """
     try:
         settings = Settings.read(given)
     except ImproperlyConfiguredException as exc:
         raise LoadError(str(exc)) from exc
     if settings.reload:
-        check_target(target)  # the app is not loaded: the reloader waits for an edit when that fails
+        check_target(target)  # do not load the app here: if loading fails, the reloader waits for an edit
         run(target, settings)
         return
     app = load_app(target, factory=settings.factory)
@@ -40,7 +40,7 @@ def serve(target: str, given: dict[str, object]) -> None:
 
 
 def _warn_of_memory(app: object) -> None:
-    """Each process has a memory backend of its own: what one publishes, clients of the others do not get."""
+    """Warn if several workers use the memory backend: it does not deliver to clients of another process."""
     if isinstance(app, Telex):
         for provider in app.dependencies.values():
             if isinstance(provider, ChannelsProvider) and isinstance(provider.hub.backend, MemoryBackend):

@@ -1,8 +1,8 @@
 """Telex's server: picows' frames under uvicorn, for Telex and any other ASGI app.
 
-``telex run app:app``, :func:`run` and :func:`serve` start it whole. ``uvicorn --ws telex.server:WebSocketProtocol``
-uses its WebSockets under plain uvicorn, with uvicorn's ``ws_*`` settings. How it refuses, bounds and closes is in
-``docs/conformance.md``.
+``telex run app:app``, :func:`run` and :func:`serve` start the whole server. ``uvicorn --ws
+telex.server:WebSocketProtocol`` uses only its WebSocket protocol under plain uvicorn, with uvicorn's ``ws_*`` settings.
+``docs/conformance.md`` describes how the server refuses, limits and closes connections.
 """
 
 from telex.server.limits import Limits

@@ -1,20 +1,20 @@
-"""An established connection: frames in, messages out, and how it ends.
+"""An established connection: receives frames, sends messages, and runs the closing handshake.
 
-How it ends is a small table. ``OPEN`` is the only stage in which messages travel.
+The stages of a connection. Messages are sent and received only in ``OPEN``.
 
 =========  ==============================================================  =============================
 stage      entered when                                                    left
 =========  ==============================================================  =============================
 OPENING    the request is read                                             to OPEN, on accept
-OPEN       the handshake is complete                                       to any below
-ENDING     the peer closed or broke the protocol, but the application      to CLOSED, when it asks for
-           may still be busy with messages that came before                more or after ``GRACE``
+OPEN       the handshake is complete                                       to any stage below
+ENDING     the peer closed or broke the protocol, but the application      to CLOSED, at the next
+           may still handle earlier messages                               receive or after ``GRACE``
 CLOSING    the server sent its close frame                                 to CLOSED, on the peer's
-CLOSED     the application was told; the socket is closed or about to be
+CLOSED     the application was notified; the socket is closed or closing
 =========  ==============================================================  =============================
 
-ENDING keeps the order of the wire: the reply to a message leaves before the answer to the close frame, or the failure,
-that came after it.
+ENDING keeps the order on the wire: the reply to a message is sent before the reply to a close frame (or the failure)
+that came after that message.
 """
 
 from __future__ import annotations
@@ -57,23 +57,23 @@ __all__ = ("Connection", "Stage")
 _logger: Final = logging.getLogger("telex.server")
 
 GRACE: Final = 0.5
-"""Seconds that an application gets to reply to a message before the close frame that followed it is acted on."""
+"""Seconds that an application has to reply to a message before the server handles the close frame that followed."""
 
 LINGER: Final = 2.0
-"""Seconds for which the server still reads, and forgets, after a failure: closing at once would reset the connection,
-and the close frame that tells why could be lost (RFC 9112 section 9.6 tells the same of HTTP)."""
+"""Seconds for which the server reads and discards data after a failure. Closing at once would reset the connection,
+and the client could lose the close frame (RFC 9112 section 9.6 describes the same for HTTP)."""
 
 _INFLATED_PER_TURN: Final = 256 * KIB
-"""Bytes of inflated messages after which other connections get their turn: they may be a thousandth on the wire."""
+"""Bytes of inflated messages after which the connection yields to others: their size on the wire may be 1/1000."""
 
 _WAITING: Final = Hold.QUEUE | Hold.WRITE | Hold.PARSER | Hold.TURN | Hold.REST
 
 _SHRINK_ABOVE: Final = 64 * KIB
-"""Bytes of parser buffer that a connection may keep while nothing is in it."""
+"""Bytes of parser buffer that a connection may keep while the buffer is empty."""
 
 
 class Stage(IntEnum):
-    """Where a connection stands, see the table above."""
+    """The stage of a connection, see the table above."""
 
     OPENING = 0
     OPEN = 1
@@ -86,7 +86,7 @@ _COMPRESSED: Final = 4
 
 
 class _Frame(NamedTuple):
-    """A frame that needs a closer look."""
+    """A frame that the fast path does not handle."""
 
     kind: int
     payload: bytes
@@ -95,7 +95,7 @@ class _Frame(NamedTuple):
 
 
 class Connection(ReceiveQueue):
-    """The frames of one client, and the :class:`telex.types.Transport` of the application."""
+    """Handles the frames of one client, and is the :class:`telex.types.Transport` of the application."""
 
     __slots__ = (
         "_activity",
@@ -124,7 +124,7 @@ class Connection(ReceiveQueue):
         self._activity: Activity | None = None
         self.stage: Stage = Stage.OPENING
         self.closed_with: CloseReason | None = None
-        """Why the connection ended, once it has for the application."""
+        """Why the connection ended; ``None`` until the application was notified."""
         self.heard: bool = False
         self._keepalive = Keepalive(self, limits, loop)
         self._inflater: Inflater | None = None
@@ -141,7 +141,7 @@ class Connection(ReceiveQueue):
         self._timer: asyncio.TimerHandle | None = None
 
     def open(self, wire: asyncio.Transport, agreement: Agreement | None, early: bytes) -> None:
-        """The handshake is complete: take frames from ``wire``, the first of them from ``early``."""
+        """The handshake is complete: parse the bytes in ``early``, then read frames from ``wire``."""
         if agreement is not None:
             self._inflater = Inflater(agreement)
         self._open_writer(wire, Deflater(agreement) if agreement is not None else None)
@@ -161,7 +161,7 @@ class Connection(ReceiveQueue):
     # Frames
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-        """One whole frame. ``frame`` is a view into the parser's buffer and valid only here."""
+        """Handle one whole frame. ``frame`` is a view into the parser's buffer, valid only during this call."""
         self.heard = True
         deliver = self._deliver
         if deliver is None or not frame.fin or frame.rsv1 or frame.rsv2 or frame.rsv3:
@@ -208,7 +208,7 @@ class Connection(ReceiveQueue):
             self._throttle()
 
     def _postpone(self, what: _Frame | ProtocolViolation) -> None:
-        """Inflate it later: what a read brings is bounded as it is on the wire, not as it is inflated."""
+        """Handle it later: a read is limited in size before inflation, but not after."""
         if not self._rest_of_read:
             self._rest_of_read = deque()
             self._deliver = None
@@ -276,13 +276,13 @@ class Connection(ReceiveQueue):
                 self._pass_turn()
 
     def _deliver_plain_frames(self) -> None:
-        """Whole, uncompressed messages need no closer look, unless they come inside of something."""
+        """Use the fast path for whole, uncompressed messages, unless a fragmented or postponed message is pending."""
         busy = self._rest_of_read or (self._assembler is not None and self._assembler.busy)
         usual = self.stage == Stage.OPEN and not busy and self._dropped is None
         self._deliver = self._handler if usual else None
 
     def _on_verdict(self, close: CloseReason) -> None:
-        """The parser met a broken frame; the frame before that may still have to be delivered."""
+        """The parser found a broken frame; it may deliver the frame before it after this call."""
         if self.stage == Stage.OPEN:
             self._hold_back(Hold.END)
             self._loop.call_soon(self._on_broken_frame, ProtocolViolation(close.code, close.reason))
@@ -296,14 +296,14 @@ class Connection(ReceiveQueue):
             self._fail(violation)
 
     def _on_end_of_stream(self) -> None:
-        """The client closed its side without the closing handshake. The transport closes once it has written all."""
+        """The client ended its stream without a closing handshake. The transport closes after its buffer is written."""
         if self.stage != Stage.CLOSED:
             close = self._ending[0] if self._ending else CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE)
-            self._tell(Stage.CLOSED, close, None)
+            self._enter_stage(Stage.CLOSED, close, None)
             self._abort_after(self._limits.close_timeout)
 
     def on_peer_ended(self) -> None:
-        """The client left while it is not read from: read the rest and drop its messages, as far as its close frame."""
+        """The client left while reading was paused: read up to its close frame, and drop the messages before it."""
         if self.stage == Stage.OPEN:
             self._dropped = len(self._queue or ())
             self._forget_queue()
@@ -311,9 +311,9 @@ class Connection(ReceiveQueue):
             self._release(_WAITING & ~Hold.REST)
 
     def _shrink_parser(self, unread: int) -> None:
-        """picows' buffer doubles for large messages and never shrinks: replace the parser while nothing is in it.
+        """Replace the parser if its buffer is large and empty: picows doubles the buffer and never shrinks it.
 
-        A pong, the answer to a ping after silence, is the moment when that is known.
+        Called on a pong: it answers a ping that is sent after a quiet interval, so the buffer is often empty then.
         """
         if self._parser is not None and not unread and len(memoryview(self._parser.get_buffer(-1))) > _SHRINK_ABOVE:
             self._hold_back(Hold.PARSER)
@@ -328,7 +328,7 @@ class Connection(ReceiveQueue):
             self._release(Hold.PARSER)
 
     def _throttle(self) -> None:
-        """The client sends many small frames: from now on it gets a bounded read in each turn of the event loop."""
+        """The client sends many small frames: from now on limit the size of each read."""
         if not self._throttled:
             self._throttled = True
             self._loop.call_soon(self._install_parser)
@@ -344,18 +344,18 @@ class Connection(ReceiveQueue):
 
     def _on_handler_error(self, error: Exception) -> None:
         if isinstance(error, ConnectionClosed):
-            return  # its reply came too late, which is nobody's mistake
+            return  # the handler replied after the connection closed, which is not an error
         _logger.error("Exception in a message handler", exc_info=error)
         self.close(CloseReason(status_codes.WS_1011_UNEXPECTED_ERROR))
 
     # The end
 
     def close(self, close: CloseReason) -> None:
-        """Start the closing handshake, or complete the one that the peer started. Harmless when that is done."""
+        """Start the closing handshake, or complete the one that the peer started. Does nothing after that."""
         if self.stage == Stage.ENDING:
             self._settle()
         elif self.stage == Stage.OPEN:
-            self._tell(Stage.CLOSING, close, close_frame(close))
+            self._enter_stage(Stage.CLOSING, close, close_frame(close))
             self._forget_queue()
             self._release(Hold.WRITE)
             self._abort_after(self._limits.close_timeout)
@@ -363,25 +363,25 @@ class Connection(ReceiveQueue):
     def expire(self, close: CloseReason) -> None:
         """End the connection without waiting for the peer, who may be gone."""
         if self.stage in (Stage.OPEN, Stage.ENDING, Stage.CLOSING):
-            self._tell(Stage.CLOSED, close, close_frame(close))
+            self._enter_stage(Stage.CLOSED, close, close_frame(close))
             self._loop.call_soon(self._linger)
 
     @property
     def idle(self) -> bool:
-        """Whether the application waits for the next message: closing now interrupts nothing."""
+        """Whether the application is waiting for the next message, so that closing now interrupts no work."""
         return not self._queues or (self._receiver is not None and not self._receiver.done())
 
     def set_activity(self, activity: Activity) -> None:
-        """Ask ``activity`` whether the application works for this connection. See :class:`telex.types.Transport`."""
+        """Set the object that reports whether the application is busy. See :class:`telex.types.Transport`."""
         self._activity = activity
 
     @property
     def busy(self) -> bool:
-        """Whether a drain has something to wait for: a message at work, or what the application says."""
+        """Whether a drain must wait: a message is being handled, or the application reports that it is busy."""
         return not self.idle or (self._activity is not None and self._activity.busy)
 
     def shows_life(self) -> bool:
-        """Whether the client did anything since the last call: sent bytes, or took some."""
+        """Whether the client sent or acknowledged any bytes since the last call."""
         heard, self.heard = self.heard, False
         room, self._room = self._room, len(memoryview(self._parser.get_buffer(-1))) if self._parser else 0
         if not self._hold and self._writable:
@@ -390,7 +390,7 @@ class Connection(ReceiveQueue):
         return heard or self._unsent < unsent
 
     def is_only_held_back(self) -> bool:
-        """Whether the server does not read from the client, and the client has acknowledged all that was sent."""
+        """Whether reading from the client is paused, and the client has acknowledged all sent bytes."""
         return bool(self._hold) and not unsent_bytes(self._wire)
 
     def set_end_handler(self, handler: Callable[[], None]) -> None:
@@ -398,7 +398,7 @@ class Connection(ReceiveQueue):
         self._on_end = handler
 
     def send_ping(self, payload: bytes) -> None:
-        """Send a ping, unless older data still waits: then silence is explained by that."""
+        """Send a ping, unless the write buffer is full: the client is then expected to be silent."""
         if self._open and self._writable:
             self._rest()
             self._write_frame(frame_header(PING, len(payload)), payload)
@@ -422,14 +422,14 @@ class Connection(ReceiveQueue):
             return
         (close, failed), self._ending = self._ending, None
         if failed:
-            self._tell(Stage.CLOSED, close, close_frame(close))
+            self._enter_stage(Stage.CLOSED, close, close_frame(close))
             self._loop.call_soon(self._linger)
         else:
-            self._tell(Stage.CLOSED, close, close_frame(CloseReason(close.code)))
+            self._enter_stage(Stage.CLOSED, close, close_frame(CloseReason(close.code)))
             self._disconnect()
 
-    def _tell(self, stage: Stage, close: CloseReason, last_frame: bytes | None) -> None:
-        """Enter a stage in which nothing is sent any more, and let the application know."""
+    def _enter_stage(self, stage: Stage, close: CloseReason, last_frame: bytes | None) -> None:
+        """Enter a stage in which nothing more is sent, and notify the application."""
         self.stage = stage
         self._deliver = None
         self._keepalive.stop()
@@ -443,7 +443,7 @@ class Connection(ReceiveQueue):
             if self._activity is not None:
                 self._activity.on_end(close.code, close.reason)
             if self._dropped:
-                _logger.info("%d messages of a client that left were dropped", self._dropped)
+                _logger.info("dropped %d messages of a client that left", self._dropped)
             on_end, self._on_end = self._on_end, None
             if on_end is not None:
                 on_end()
@@ -456,7 +456,7 @@ class Connection(ReceiveQueue):
         self._settle()
 
     def _disconnect(self) -> None:
-        """Both close frames are under way: the server closes first (RFC 6455 section 7.1.1)."""
+        """Close the socket after both close frames: the server closes it first (RFC 6455 section 7.1.1)."""
         self.stage = Stage.CLOSED
         self._wire.close()
         self._abort_after(self._limits.close_timeout)
@@ -482,19 +482,19 @@ class Connection(ReceiveQueue):
             self._timer = None
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        """The parser's way to say that the socket is closed."""
+        """The parser calls this when the socket is closed."""
         self.lost()
 
     def refused(self) -> None:
         """The handshake ended without a connection."""
-        self._tell(Stage.CLOSED, CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE), None)
+        self._enter_stage(Stage.CLOSED, CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE), None)
 
     def lost(self) -> None:
         """The socket is closed."""
         close = self._ending[0] if self._ending else CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE)
         self._ending = None
         try:
-            self._tell(Stage.CLOSED, close, None)
+            self._enter_stage(Stage.CLOSED, close, None)
         finally:
             self._cancel_timer()
             self._end_watch.discard(self)
@@ -503,7 +503,7 @@ class Connection(ReceiveQueue):
 
 
 class _Sink(asyncio.Protocol):
-    """Reads and forgets what a peer still sends after its connection failed."""
+    """Reads and discards the data that a peer sends after its connection failed."""
 
     def __init__(self, on_lost: Callable[[], None]) -> None:
         self._on_lost = on_lost

@@ -1,9 +1,9 @@
-"""permessage-deflate (RFC 7692): negotiation, compression, and bounded inflation.
+"""permessage-deflate (RFC 7692): negotiation, compression, and bounded decompression.
 
 Memory of a connection that uses it: the compressor holds ``2 ** (window_bits + 2) + 16 KiB`` (32 KiB with the default
-12 bits) from the first compressed message on, or only while it compresses without context takeover; the decompressor
-holds about ``2 ** window_bits + 7 KiB``, with the window of the client's choice (at most 32 KiB) where the client does
-not offer ``client_max_window_bits``. Output is never larger than the message limit plus one byte.
+12 bits) from the first compressed message on; without context takeover it holds this only while it compresses. The
+decompressor holds about ``2 ** window_bits + 7 KiB``; if the client does not offer ``client_max_window_bits``, the
+client chooses the window (at most 32 KiB). The output is never larger than the message limit plus one byte.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _AFTER_END: Final = (b"", b"\x00")
 """What may follow a final block: nothing, or the first byte of an empty block (RFC 7692 section 7.2.3.4)."""
 
 _MAX_OFFERS: Final = 16
-"""Offers that are looked at: the ninth fallback of an honest client does not exist."""
+"""Offers that are parsed; the rest are ignored. A real client sends only a few."""
 
 _MEMORY_LEVEL: Final = 5
 _LEVEL: Final = 6
@@ -41,7 +41,7 @@ class Agreement:
     client_no_context_takeover: bool
     server_bits: int
     client_bits: int | None
-    """``None``: the client did not offer to be told, its window may have 15 bits."""
+    """``None``: the client did not offer ``client_max_window_bits``, so its window may have 15 bits."""
 
     @property
     def header(self) -> bytes:
@@ -59,7 +59,7 @@ class Agreement:
 
 
 def negotiate(offers: Iterable[bytes], limits: Limits) -> Agreement | None:
-    """The first offer in the request's ``Sec-WebSocket-Extensions`` headers that can be met, or ``None``."""
+    """The first offer in the request's ``Sec-WebSocket-Extensions`` headers that the server supports, or ``None``."""
     if not limits.deflate:
         return None
     elements = b",".join(offers).split(b",", _MAX_OFFERS)[:_MAX_OFFERS]
@@ -83,7 +83,7 @@ def _agree(parameters: list[str], limits: Limits) -> Agreement | None:
         given[key] = value.strip().strip('"') if equals else None
     server_bits = int(given.get("server_max_window_bits") or zlib.MAX_WBITS)
     if server_bits < 9:
-        return None  # zlib compresses with 256 bytes of window only in a broken way: leave it to the next offer
+        return None  # zlib's compression with a window of 256 bytes is broken: try the next offer
     client_bits = None
     if "client_max_window_bits" in given:
         client_bits = min(int(given["client_max_window_bits"] or zlib.MAX_WBITS), limits.deflate_window_bits)
@@ -96,7 +96,7 @@ def _agree(parameters: list[str], limits: Limits) -> Agreement | None:
 
 
 def _is_valid(key: str, value: str | None) -> bool:
-    """Whether RFC 7692 section 7.1 knows this parameter with this value in an offer."""
+    """Whether RFC 7692 section 7.1 allows this parameter with this value in an offer."""
     match key:
         case "server_no_context_takeover" | "client_no_context_takeover":
             return value is None
@@ -121,7 +121,7 @@ class Deflater:
         self._compressor: zlib._Compress | None = None
 
     def deflate(self, payload: bytes) -> bytes:
-        """The payload of a compressed frame, whose RSV1 is to be set."""
+        """Compress ``payload`` for a frame; the caller sets RSV1 in its header."""
         compressor = self._compressor or zlib.compressobj(
             _LEVEL, zlib.DEFLATED, -self._agreement.server_bits, _MEMORY_LEVEL
         )
@@ -131,11 +131,11 @@ class Deflater:
 
 
 def _broken() -> ProtocolViolation:
-    return ProtocolViolation(status_codes.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "the compressed message is broken")
+    return ProtocolViolation(status_codes.WS_1007_INVALID_FRAME_PAYLOAD_DATA, "the compressed message is invalid")
 
 
 class Inflater:
-    """Decompresses the messages of one connection, never into more bytes than asked for."""
+    """Decompresses the messages of one connection, up to a given size."""
 
     __slots__ = ("_agreement", "_decompressor")
 
@@ -144,10 +144,10 @@ class Inflater:
         self._decompressor: zlib._Decompress | None = None
 
     def inflate(self, payload: bytes, room: int, *, last: bool) -> bytes:
-        """The plain bytes of one frame, at most ``room``; ``last`` says that the frame ends its message.
+        """Decompress one frame into at most ``room`` bytes; ``last``: the frame ends its message.
 
-        :raises ProtocolViolation: 1009 when there are more, 1007 when the payload is no deflate stream or goes on after
-            the stream's end: zlib keeps all of that.
+        :raises ProtocolViolation: 1009 if the output is larger, 1007 if the payload is not a deflate stream or has data
+            after the stream's end (zlib would keep all of it).
         """
         decompressor = self._decompressor or zlib.decompressobj(-(self._agreement.client_bits or zlib.MAX_WBITS))
         self._decompressor = decompressor

@@ -1,10 +1,10 @@
 """The sending half of a connection.
 
-Small messages go out through picows' sender: one system call from C. Everything unusual - a closing connection, replies
-that wait to leave together, a full write buffer, a large or a compressed message - takes the slow way, and one integer
-says which: while ``_credit`` is above zero nothing is unusual. It also runs out now and then, which makes ``send``
-answer false and the sender wait for one turn of the event loop: else a loop of sends to a fast client would starve
-everybody else.
+Small messages use the fast path: picows' sender, which makes one system call from C. All other cases use the slow
+path: a closing connection, replies gathered into one write, a full write buffer, large and compressed messages.
+One integer selects the path: the fast path is used while ``_credit`` is above zero. Each fast send reduces it; at zero
+``send`` returns false and the caller awaits one iteration of the event loop. Without this, a loop of sends to a fast
+client would block all other connections.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from telex.types import DirectSend
 
 __all__ = ("FrameWriter",)
 
-_TALKATIVE: Final = 8
-"""After so many messages a connection gets a sender of its own, which has 2 KiB: most say little, and are many."""
+_SENDER_AFTER: Final = 8
+"""Messages after which a connection gets its own sender (2 KiB). Most connections send fewer and do not need one."""
 
 _CREDIT: Final = 64
-"""Small messages between two turns of the event loop."""
+"""Small messages that are sent before the caller must yield to the event loop."""
 
 _TURN_BYTES: Final = 256 * KIB
-"""Bytes of larger messages between two turns of the event loop."""
+"""Bytes of larger messages that are sent before the caller must yield to the event loop."""
 
 _SMALL: Final = SEND_AT_MOST // 4
-"""Characters, which as UTF-8 cannot be more bytes than the sender may get."""
+"""Characters of a text that in UTF-8 always fits the limit of the sender."""
 
 _CORKED_BYTES: Final = 64 * KIB
-"""Replies gathered before they leave in spite of the cork."""
+"""Bytes of gathered replies above which they are written before the cork is pulled."""
 
 _JOIN_BELOW: Final = 64 * KIB
 """Payloads below this size are joined with their header: copying is cheaper than a second buffer."""
 
 
 class FrameWriter(WSListener):
-    """Sends messages while the connection is open, and knows when to wait. See :class:`telex.types.Transport`."""
+    """Sends messages, with flow control, while the connection is open. See :class:`telex.types.Transport`."""
 
     __slots__ = (
         "_ascii_size",
@@ -58,9 +58,9 @@ class FrameWriter(WSListener):
         "_loop",
         "_open",
         "_pong_due",
-        "_said",
         "_send_small",
         "_sender",
+        "_sent_count",
         "_turn",
         "_waiters",
         "_wire",
@@ -80,7 +80,7 @@ class FrameWriter(WSListener):
         self._cork_size = 0
         self._pong_due: bytes | None = None
         self._waiters: list[asyncio.Future[None]] = []
-        self._said = 0
+        self._sent_count = 0
         self._sender: Sender | None = None
         self._send_small: Callable[[int, str | bytes], None] | None = None
         self._ends_of_direct: list[Callable[[], None]] | None = None  # made when needed
@@ -100,7 +100,7 @@ class FrameWriter(WSListener):
     # Sending
 
     def send(self, data: str | bytes) -> bool:
-        """Write one message, text or binary by its type; false when :meth:`drain` should be awaited before the next.
+        """Write one message, text or binary by its type; false if the caller should await :meth:`drain` next.
 
         :raises ConnectionClosed: the connection is closing or closed (an ``OSError``).
         """
@@ -113,7 +113,7 @@ class FrameWriter(WSListener):
 
     def _send_slowly(self, data: str | bytes) -> bool:
         if not self._open or self._wire.is_closing():
-            raise ConnectionClosed("The connection is closed: nothing can be sent any more.")
+            raise ConnectionClosed("The connection is closed: nothing can be sent.")
         if self._credit and len(data) <= self._ascii_size and (not isinstance(data, str) or data.isascii()):
             self._send_small(TEXT if isinstance(data, str) else BINARY, data)  # type: ignore[misc]  # there is credit
             return self._take_turn(len(data))
@@ -130,7 +130,7 @@ class FrameWriter(WSListener):
         return self._take_turn(len(payload))
 
     def _take_turn(self, size: int) -> bool:
-        """Whether the sender may go on at once."""
+        """Whether the caller may send again without :meth:`drain`."""
         self._turn += size
         if not self._writable:
             self._drop_if_flooded()
@@ -139,8 +139,8 @@ class FrameWriter(WSListener):
             return True
         if self._credit and self._turn < _TURN_BYTES:
             return True
-        if self._sender is None and self._said < _TALKATIVE:
-            self._said += 1
+        if self._sender is None and self._sent_count < _SENDER_AFTER:
+            self._sent_count += 1
             return True
         self._renew_credit()
         return False
@@ -148,21 +148,21 @@ class FrameWriter(WSListener):
     def _renew_credit(self) -> None:
         self._turn = 0
         usual = self._open and self._writable and self._cork is None and not self._wire.is_closing()
-        if usual and self._sender is None and self._said >= _TALKATIVE:
+        if usual and self._sender is None and self._sent_count >= _SENDER_AFTER:
             self._sender = new_sender(self._wire)
             self._send_small = self._sender.send
         self._credit = _CREDIT if usual and self._sender is not None else 0
 
     def _rest(self) -> None:
-        """Nothing was said for a while: give back what only the talkative need."""
+        """Free the sender of a connection that has been quiet."""
         if not self._ends_of_direct:
-            self._said = self._credit = 0
+            self._sent_count = self._credit = 0
             self._sender = self._send_small = None
 
     def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
-        """The sender itself, while nothing is unusual. See :class:`telex.types.Transport`."""
+        """The sender, if the fast path is available. See :class:`telex.types.Transport`."""
         if not self._credit:
-            self._said += 1
+            self._sent_count += 1
             self._renew_credit()
         if not self._credit or self._send_small is None:
             return None
@@ -172,19 +172,19 @@ class FrameWriter(WSListener):
         return DirectSend(self._send_small, self._ascii_size)
 
     def close_direct(self, on_end: Callable[[], None]) -> None:
-        """Call ``on_end`` no more."""
+        """Remove ``on_end``: it is not called any more."""
         if self._ends_of_direct is not None and on_end in self._ends_of_direct:
             self._ends_of_direct.remove(on_end)
 
     def _end_direct(self) -> None:
-        """From here on messages must take :meth:`send`."""
+        """Notify the users of the direct sender: from now on they must use :meth:`send`."""
         ends, self._ends_of_direct = self._ends_of_direct, None
         for on_end in ends or ():
             on_end()
 
     def _drop_if_flooded(self) -> None:
         if self._wire.get_write_buffer_size() > self._limits.max_write_buffer:
-            # Nobody waited for drain() and the client does not read: the only bound left is to let it go.
+            # The application does not await drain() and the client does not read: only closing limits the memory.
             self._wire.abort()
 
     def _write_frame(self, header: bytes, payload: bytes) -> None:
@@ -204,10 +204,10 @@ class FrameWriter(WSListener):
         if self._writable:
             self._write_frame(frame_header(PONG, len(payload)), payload)
         else:
-            # RFC 6455 section 5.5.3: of several pings only the last needs an answer. So a flood costs one pong.
+            # RFC 6455 section 5.5.3: a pong to the last of several pings suffices. A flood of pings costs one pong.
             self._pong_due = payload
 
-    # Replies that leave together
+    # Gathering replies into one write
 
     def _start_cork(self) -> None:
         if self._cork is None:
@@ -248,9 +248,9 @@ class FrameWriter(WSListener):
         self._wake_senders()
 
     async def drain(self) -> None:
-        """Wait until the write buffer is below its low mark, and at least for one turn of the event loop.
+        """Wait until the write buffer is below its low mark, and at least for one iteration of the event loop.
 
-        :raises ConnectionClosed: the connection ended meanwhile (an ``OSError``).
+        :raises ConnectionClosed: the connection ended during the wait (an ``OSError``).
         """
         if self._open and not self._writable:
             waiter = self._loop.create_future()
@@ -268,7 +268,7 @@ class FrameWriter(WSListener):
                 waiter.set_result(None)
 
     def _close_writer(self, last: bytes | None) -> None:
-        """Write what was gathered and ``last``; from here on every send raises."""
+        """Write the gathered replies and ``last``; every later send raises."""
         if not self._open:
             return
         self._pull_cork()

@@ -1,4 +1,4 @@
-"""Frames as bytes: the headers that the server writes, what a close frame says (RFC 6455 sections 5.2 and 5.5.1)."""
+"""Frames as bytes: writes frame headers, reads and writes close frames (RFC 6455 sections 5.2 and 5.5.1)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _RSV1: Final = 0x40
 
 
 class ConnectionClosed(OSError):
-    """A send on a connection that is closing or closed: what ASGI's version 2.4 asks servers to raise."""
+    """A send on a connection that is closing or closed; ASGI 2.4 requires an ``OSError`` here."""
 
 
 class ProtocolViolation(Exception):
@@ -47,7 +47,7 @@ class ProtocolViolation(Exception):
 
 
 class CloseReason(NamedTuple):
-    """Why a connection ended, as the application is told."""
+    """The close code and reason that the application receives."""
 
     code: int
     reason: str = ""
@@ -64,7 +64,7 @@ def frame_header(opcode: int, size: int, *, compressed: bool = False) -> bytes:
 
 
 def close_frame(close: CloseReason) -> bytes:
-    """A close frame; 1005 stands for an empty one (RFC 6455 section 7.1.5)."""
+    """A close frame; code 1005 makes an empty one (RFC 6455 section 7.1.5)."""
     if close.code == status_codes.WS_1005_NO_STATUS_RECEIVED:
         return frame_header(CLOSE, 0)
     payload = struct.pack("!H", close.code) + status_codes.cut_close_reason(close.reason).encode()
@@ -72,18 +72,18 @@ def close_frame(close: CloseReason) -> bytes:
 
 
 def read_close(payload: bytes) -> CloseReason:
-    """What a received close frame says.
+    """Parse the payload of a received close frame.
 
-    :raises ProtocolViolation: 1002 for one byte or a code that may not be on the wire, 1007 for a reason that is not
-        UTF-8.
+    :raises ProtocolViolation: 1002 for a payload of one byte or a code that a close frame must not carry, 1007 for a
+        reason that is not UTF-8.
     """
     if not payload:
         return CloseReason(status_codes.WS_1005_NO_STATUS_RECEIVED)
     if len(payload) == 1:
-        raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, "a close frame with half a code")
+        raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, "a close frame with one byte instead of a code")
     (code,) = struct.unpack_from("!H", payload)
     if not status_codes.is_sendable_close_code(code):
-        raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, f"close code {code} is not for the wire")
+        raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, f"a close frame must not carry code {code}")
     try:
         return CloseReason(code, payload[2:].decode())
     except UnicodeDecodeError:

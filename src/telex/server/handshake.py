@@ -1,4 +1,4 @@
-"""The opening handshake: what a request must say, and the answers (RFC 6455 section 4.2, RFC 9110)."""
+"""The opening handshake: checks the request and writes the response (RFC 6455 section 4.2, RFC 9110)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _USUAL_NAMES: Final = {
     b"sec-websocket-extensions sec-websocket-key sec-websocket-protocol sec-websocket-version upgrade user-agent "
     b"x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 }
-"""Shared by all requests: the headers live as long as their connection."""
+"""Requests share these objects: the headers are kept for the lifetime of a connection."""
 
 
 class Refusal(Exception):
-    """The request gets ``status`` instead of a connection; the text tells its sender what is wrong with it."""
+    """The handshake is refused with ``status``; ``text`` is the response body and names the error in the request."""
 
     def __init__(self, status: HTTPStatus, text: str, headers: Iterable[Header] = ()) -> None:
         super().__init__(status, text)
@@ -68,9 +68,9 @@ class Request:
 
 
 def read_request(raw: bytes) -> Request:
-    """What the client asks for.
+    """Parse and check an opening handshake.
 
-    :raises Refusal: 400, 405, 414, 426 or 431, for what the RFC or the limits forbid.
+    :raises Refusal: 400, 405, 414, 426 or 431, for a request that the RFC or the limits forbid.
     """
     lines = raw.removesuffix(b"\r\n\r\n").split(b"\r\n")
     method, _, rest = lines[0].partition(b" ")
@@ -104,7 +104,7 @@ def _read_headers(lines: list[bytes]) -> list[Header]:
             raise _too_large(f"A header is longer than {MAX_HEADER_BYTES} bytes.")
         name, _, value = line.partition(b":")
         if not TOKEN.fullmatch(name) or CONTROL.search(value):
-            raise Refusal(HTTPStatus.BAD_REQUEST, "A header has characters that headers must not have.")
+            raise Refusal(HTTPStatus.BAD_REQUEST, "A header contains characters that are not allowed.")
         name = name.lower()
         headers.append((_USUAL_NAMES.get(name, name), value.strip(b" \t")))
     return headers
@@ -115,9 +115,9 @@ def _too_large(text: str) -> Refusal:
 
 
 def _split_target(target: bytes) -> Header:
-    """Path and query of a target in origin-form, or in absolute-form (RFC 9112 section 3.2)."""
+    """The path and query of a target in origin-form or absolute-form (RFC 9112 section 3.2)."""
     if not _TARGET.fullmatch(target):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "The request target has characters that must be percent-encoded.")
+        raise Refusal(HTTPStatus.BAD_REQUEST, "The request target contains characters that must be percent-encoded.")
     absolute = _ABSOLUTE.match(target)
     if absolute is not None:
         _check_host([absolute[1]])
@@ -131,7 +131,9 @@ def _split_target(target: bytes) -> Header:
 
 def _check_host(hosts: list[bytes]) -> None:
     if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "The request needs one Host header with a host and no more.")
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST, "The request needs exactly one Host header, with a host and an optional port."
+        )
 
 
 def _read_subprotocols(values: list[bytes]) -> list[str]:
@@ -168,7 +170,7 @@ def switching_protocols(
 ) -> bytes:
     """The response that opens the connection.
 
-    :raises ValueError: the client did not offer ``subprotocol`` (it would have to fail the connection).
+    :raises ValueError: the client did not offer ``subprotocol``, so it would fail the connection.
     """
     accept = b64encode(sha1(request.key + _GUID, usedforsecurity=False).digest())
     own = [(b"upgrade", b"websocket"), (b"connection", b"Upgrade"), (b"sec-websocket-accept", accept)]
@@ -185,7 +187,7 @@ def switching_protocols(
 
 
 def denial(status: int, headers: Iterable[Header]) -> bytes:
-    """The head of a response that refuses the connection and ends it."""
+    """The head of a response that refuses the handshake and closes the connection."""
     kept = [(name, value) for name, value in headers if name not in (b"connection", b"transfer-encoding")]
     return _head(status, [*kept, (b"connection", b"close")])
 

@@ -1,7 +1,8 @@
-"""uvicorn's HTTP protocols with limits before a request is complete, and a hand-over to WebSocket that loses nothing.
+"""uvicorn's HTTP protocols, with limits on incomplete requests and a lossless upgrade to WebSocket.
 
 uvicorn drops the bytes that follow an upgrade's headers, and upgrades while the response to an earlier request is still
-being written. Here the HTTP parser says where the request ends, and an upgrade waits for the response before it.
+being written. These classes read the end of the request from the HTTP parser, keep the bytes after it, and delay an
+upgrade until the earlier response is complete.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ _logger: Final = logging.getLogger("uvicorn.error")
 
 
 class GuardedHTTP(_Base):
-    """A mixin before one of uvicorn's protocols that does not keep a client which does not complete a request.
+    """A mixin for uvicorn's protocols that disconnects a client that does not complete its request in time.
 
-    The timer runs from the connection, or from the first byte of a later request, until the application has the
-    request. Between requests uvicorn's keep-alive timer runs.
+    The timer starts with the connection, or with the first byte of a later request, and stops when the application
+    receives the request. Between requests uvicorn's keep-alive timer runs.
     """
 
     def __init__(self, config: Config, *args: Any, **kwargs: Any) -> None:
@@ -48,12 +49,12 @@ class GuardedHTTP(_Base):
         self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the timer."""
+        """Start the request timer."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop it."""
+        """Stop the request timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
@@ -73,7 +74,7 @@ class GuardedHTTP(_Base):
             self._start_timer()
 
     def _get_upgrade(self) -> bytes | None:
-        """What the request asks to upgrade to: ``Connection`` may be several headers (RFC 9110 section 5.3)."""
+        """The protocol that the request upgrades to; ``Connection`` may be several headers (RFC 9110 section 5.3)."""
         connection = b",".join(value for name, value in self.headers if name == b"connection").lower()
         upgrades = [value.lower() for name, value in self.headers if name == b"upgrade"]
         return upgrades[-1] if upgrades and b"upgrade" in map(bytes.strip, connection.split(b",")) else None
@@ -83,7 +84,7 @@ class GuardedHTTP(_Base):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _upgrade(self, target: bytes, early: bytes) -> None:
-        """Hand the connection over, at once or after the response to the request before."""
+        """Hand the connection over, at once or after the pending response to the previous request."""
         self._stop_timer()
         self._upgraded = True
         head = b"".join(b"%b: %b\r\n" % header for header in self.headers)
@@ -96,7 +97,7 @@ class GuardedHTTP(_Base):
             self._hand_over(opening)
 
     def on_response_complete(self) -> None:
-        """Hand over, or refuse, what waited for this response."""
+        """Hand over or refuse the request that waited for this response."""
         super().on_response_complete()
         if self._refusal is not None and not self._response_pending:
             self._give_up(self._refusal)
@@ -115,7 +116,7 @@ class GuardedHTTP(_Base):
             if self._early:
                 protocol.data_received(self._early)
         except Exception:
-            _logger.exception("Exception while a connection was handed over")
+            _logger.exception("Exception during the upgrade of a connection to WebSocket")
             self.transport.abort()
 
     def _start_timer(self) -> None:
@@ -131,7 +132,7 @@ class GuardedHTTP(_Base):
     def _give_up(self, status: HTTPStatus) -> None:
         self._stop_timer()
         if self._response_pending and self.cycle.more_body:
-            self.transport.abort()  # the rest of that request's body cannot be read, and its response may have begun
+            self.transport.abort()  # the rest of the body cannot be read, and the response may have begun
         elif self._response_pending:
             self._refusal = status
         elif not self.transport.is_closing():
@@ -140,15 +141,15 @@ class GuardedHTTP(_Base):
 
 
 class GuardedH11Protocol(GuardedHTTP, H11Protocol):
-    """The one without a C extension. h11 itself bounds a request's head and trailer to 64 KiB."""
+    """The protocol over h11 (pure Python). h11 limits a request's head and trailer to 64 KiB."""
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """The request is complete; h11 waits for the response before it by itself."""
+        """The request is complete; h11 itself delays it until the previous response is complete."""
         self._upgrade(event.target, self.conn.trailing_data[0])
 
 
 def http_protocol(name: Literal["auto", "httptools", "h11"]) -> str:
-    """Where uvicorn finds the protocol class, for its ``http`` setting."""
+    """The import path of the protocol class, for uvicorn's ``http`` setting."""
     if name == "h11" or (name == "auto" and importlib.util.find_spec("httptools") is None):
         return "telex.server.http:GuardedH11Protocol"
     return "telex.server.http_tools:GuardedHttpToolsProtocol"

@@ -1,4 +1,4 @@
-"""The guarded HTTP protocol over httptools; apart from :mod:`telex.server.http` because httptools may be missing."""
+"""The guarded HTTP protocol over httptools; a separate module because httptools is optional."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from telex.server.http import GuardedHTTP
 __all__ = ("GuardedHttpToolsProtocol",)
 
 _MAX_UNREAD: Final = 64 * KIB
-"""Bytes of a head, of a trailer or between two pieces of a body."""
+"""Bytes of a head or trailer, and bytes between two parts of a body."""
 
 
 class GuardedHttpToolsProtocol(GuardedHTTP, HttpToolsProtocol):  # type: ignore[misc]
-    """The fast one. httptools itself bounds nothing, so headers and bytes are counted while they arrive."""
+    """The protocol over httptools (C). httptools has no limits, so this class counts headers and bytes."""
 
     _now = b""
     _rest = b""
     _unread_size = 0
 
     def data_received(self, data: bytes) -> None:
-        """Keep the bytes while they are parsed: some may follow an upgrade. Count those that make no progress."""
+        """Parse, keep the bytes that follow an upgrade, and count the bytes since the last progress."""
         self._unread_size += len(data)
         while data and not self.transport.is_closing():
             self._now, self._rest = data, b""
@@ -38,37 +38,37 @@ class GuardedHttpToolsProtocol(GuardedHTTP, HttpToolsProtocol):  # type: ignore[
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
 
     def _after_upgrade(self) -> bytes:
-        """What follows the request: uvicorn handles the exception in which the parser says where it ended."""
+        """The bytes after the request; called while uvicorn handles the exception with the offset of its end."""
         ended = sys.exception()
         return self._now[ended.args[0] :] if isinstance(ended, HttpParserUpgrade) else b""
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Another protocol's upgrade may be ignored (RFC 9110 section 7.8): the next request follows, if any."""
+        """Ignore an upgrade to another protocol (RFC 9110 section 7.8), and parse the rest as the next request."""
         self.parser = HttpRequestParser(self)
         self._rest = self._after_upgrade()
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Reset the count: a request begins."""
         super().on_message_begin()
         self._unread_size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header of a request, or of its trailer."""
+        """Count one header of a request or of its trailer."""
         if len(self.headers) >= MAX_HEADERS:
             raise ValueError("too many headers")  # httptools stops, and send_400_response is called
         super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        """Some of a body."""
+        """Reset the count: a part of a body arrived."""
         self._unread_size = 0
         super().on_body(body)
 
     def handle_websocket_upgrade(self) -> None:  # type: ignore[override]  # h11's gets an event
-        """The request is complete."""
+        """Upgrade after a complete request."""
         self._upgrade(self.url, self._after_upgrade())
 
     def send_400_response(self, msg: str) -> None:
-        """The request cannot be read, or has too many headers to be read."""
+        """Refuse a request that cannot be parsed or has too many headers."""
         if self.headers is not None and len(self.headers) >= MAX_HEADERS:
             self._give_up(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         elif self._response_pending:

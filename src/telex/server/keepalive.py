@@ -1,4 +1,4 @@
-"""Closes connections whose peer is gone, idle or too old: pings, idle time, lifetime."""
+"""Closes connections whose peer is gone or idle, and connections that reached their maximum lifetime."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ("Keepalive", "Peer")
 
 
 class Peer(Protocol):
-    """What the keep-alive needs of a connection."""
+    """The part of a connection that the keep-alive uses."""
 
     def shows_life(self) -> bool:
-        """Whether the client did anything since the last call."""
+        """Whether the client sent or acknowledged any bytes since the last call."""
 
     def is_only_held_back(self) -> bool:
-        """Whether the server does not read from the client, and the client has acknowledged all that was sent."""
+        """Whether reading from the client is paused, and the client has acknowledged all sent bytes."""
 
     def send_ping(self, payload: bytes) -> None:
         """Send a ping."""
@@ -31,13 +31,13 @@ class Peer(Protocol):
 
 
 class Keepalive:
-    """The timers of one connection. Any byte is a sign of life; a ping is sent after ``ping_interval`` of silence.
+    """The timers of one connection. Any byte counts as activity; a ping is sent after ``ping_interval`` without any.
 
-    A client that is not read from, because the application has messages enough, cannot be heard: it lives as long as it
-    acknowledges what is sent, pings included. A client that takes nothing of what is sent does not.
+    While reading is paused because the receive queue is full, the client's bytes are not seen. The connection then
+    stays open as long as the client acknowledges the sent bytes, pings included, and expires when it does not.
 
-    Frames leave a mark and no time, which is cheaper; the timers date it. So a connection may be quiet for up to one
-    more interval (a quarter of ``idle_timeout``) before it is noticed.
+    A frame only sets a flag, which is cheaper than a timestamp; a timer reads the flag later. An inactive connection is
+    therefore detected up to one ``ping_interval`` (or a quarter of ``idle_timeout``) late.
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class Keepalive:
         self._life: Timer | None = None
 
     def start(self) -> None:
-        """Arm the timers that the limits ask for."""
+        """Start the timers that the limits enable."""
         limits = self._limits
         if limits.ping_interval:
             self._schedule_ping(limits.ping_interval)
@@ -76,14 +76,14 @@ class Keepalive:
             self._life = self._wheel.call_later(limits.max_lifetime, self._close_for_age)
 
     def stop(self) -> None:
-        """Disarm them."""
+        """Cancel the timers."""
         for timer in (self._ping, self._idle, self._life):
             if timer is not None:
                 timer.cancel()
         self._ping = self._idle = self._life = None
 
     def on_pong(self) -> None:
-        """The peer answered: the next ping is due an interval from now, not after the timeout."""
+        """The peer answered: send the next ping one interval from now, not after the timeout."""
         if self._awaits_pong and self._ping is not None:
             self._ping.cancel()
             self._schedule_ping(self._limits.ping_interval or 0)
@@ -93,7 +93,7 @@ class Keepalive:
         self._ping = self._wheel.call_later(delay, self._ping_if_quiet)
 
     def _quiet_for(self) -> float:
-        """Seconds since the peer was last known to live."""
+        """Seconds since the last known activity of the peer."""
         now = self._loop.time()
         if self._peer.shows_life():
             self._quiet_since = now
@@ -106,7 +106,7 @@ class Keepalive:
             self._schedule_ping(interval - quiet)
             return
         self._pinged_at = self._loop.time()
-        # Random bytes, unlike a counter, do not tell a stranger how old the connection is.
+        # Random bytes: a counter would disclose the age of the connection.
         self._peer.send_ping(secrets.token_bytes(4))
         self._awaits_pong = True
         if self._limits.ping_timeout:

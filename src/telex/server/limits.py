@@ -1,4 +1,4 @@
-"""What the server allows a client, in one frozen record."""
+"""The limits of a connection, in one frozen dataclass."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ __all__ = ("Limits",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of one connection. Sizes are bytes, times are seconds; ``None`` turns an optional bound off.
+    """The limits of one connection. Sizes are bytes, times are seconds; ``None`` turns an optional limit off.
 
-    Memory that one connection may hold at most: a parser buffer of twice ``max_message_size``, a message under assembly
-    and one being handed over (``max_message_size`` each), ``max_queued_bytes`` plus one read of unread messages,
-    ``write_high_water`` plus one message of unsent ones, and, with permessage-deflate, the two windows
+    The memory of one connection is at most the sum of: a parser buffer of twice ``max_message_size``; one message being
+    assembled and one being delivered (``max_message_size`` each); ``max_queued_bytes`` and one read of queued messages;
+    ``write_high_water`` plus one message of unsent data; and, with permessage-deflate, the two windows
     (see :mod:`telex.server.deflate`). An idle connection holds about 2 KiB of buffers.
     """
 
     max_message_size: int = MAX_MESSAGE_SIZE
-    """Counted over all fragments, and after inflating. A larger message closes with 1009."""
+    """The size of all fragments of a message, after decompression. A larger message closes the connection with 1009."""
     max_queue: int = 32
-    """Messages that wait for the application before the server stops reading from the socket."""
+    """Messages that may wait for the application; at this number the server stops reading from the socket."""
     max_queued_bytes: int = 1 * MIB
-    """The same bound in bytes: whichever is reached first."""
+    """The same limit in bytes; the limit that is reached first applies."""
     write_high_water: int = 64 * KIB
-    """Unsent bytes at which ``send`` starts to wait. It goes on below a quarter of that."""
+    """Unsent bytes above which ``send`` blocks. It continues below a quarter of this value."""
     max_write_buffer: int = 16 * MIB
-    """Unsent bytes at which a connection whose sender does not wait is dropped."""
+    """Unsent bytes above which a connection is dropped, if the application does not wait for the client."""
     handshake_timeout: float = 10.0
-    """From the connection to the complete request, and again from there to the application's answer."""
+    """The limit from the connection to the complete request, and again from the request to the application's answer."""
     close_timeout: float = 10.0
-    """How long the peer may take to answer a close frame before the socket is dropped."""
+    """How long the peer may take to answer a close frame; then the socket is dropped."""
     ping_interval: float | None = 20.0
-    """A ping is sent when nothing was heard for so long."""
+    """A ping is sent after this time without any data from the client."""
     ping_timeout: float | None = 20.0
     """How long the answer to a ping may take; then the connection closes with 1011."""
     idle_timeout: float | None = None
-    """A connection from which nothing at all comes for so long, pongs included, closes with 1001."""
+    """A connection that receives no data for this time, pongs included, closes with 1001."""
     max_lifetime: float | None = None
-    """A connection as old as this closes with 1001."""
+    """A connection closes with 1001 after this time."""
     max_connections: int | None = None
-    """Connections of any kind; one more WebSocket is refused with 503."""
+    """Connections of any kind, HTTP included; a WebSocket above the limit is refused with 503."""
     deflate: bool = True
     """Whether permessage-deflate (RFC 7692) is negotiated with clients that offer it."""
     deflate_min_size: int = 1 * KIB
-    """Messages below this size are sent as they are: compressing them costs more than it saves."""
+    """Messages below this size are sent uncompressed: compressing them costs more than it saves."""
     deflate_window_bits: int = 12
     """The base-2 logarithm of the sliding windows, 9 to 15."""
     deflate_context_takeover: bool = True
@@ -59,12 +59,12 @@ class Limits:
 
     @property
     def max_fragments(self) -> int:
-        """Frames of one message. Empty and tiny fragments cost time, not size, and so need a bound of their own."""
+        """The limit of frames per message: tiny fragments take time but add little to the size."""
         return max(4096, self.max_message_size // 256)
 
     @classmethod
     def of(cls, config: Config) -> Limits:
-        """The limits that ``config`` carries (Telex's own server), or those in uvicorn's ``ws_*`` settings."""
+        """The limits in ``config`` (under Telex's own server), or limits made from uvicorn's ``ws_*`` settings."""
         limits = getattr(config, "limits", None)
         if isinstance(limits, Limits):
             return limits
@@ -87,7 +87,7 @@ def _of_uvicorn(
     max_connections: int | None,
     deflate: bool,
 ) -> Limits:
-    """One object for all connections of a server."""
+    """Make the limits; the cache shares one object between all connections of a server."""
     return Limits(
         max_message_size=max_message_size,
         max_queue=max_queue,

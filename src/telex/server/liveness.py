@@ -1,8 +1,7 @@
-"""Detects the end of a client that is not read from: whether it has closed, and whether it takes data.
+"""Detects, while reading from a client is paused, that the client closed or reset the connection.
 
-While reading is paused the event loop does not watch for the end of the stream, and where more waits than the kernel
-buffers hold, the end has not even arrived. One timer for all such connections of an event loop probes and asks the
-kernel.
+While reading is paused the event loop does not report the end of the stream, and if the kernel's buffers are full, the
+end has not arrived yet. One timer per event loop sends a probe on all such connections and polls their sockets.
 """
 
 from __future__ import annotations
@@ -20,26 +19,26 @@ from telex.server.timer_wheel import TimerWheel
 __all__ = ("EndWatch", "descriptor", "unsent_bytes")
 
 INTERVAL: Final = 1.0
-"""Seconds between two looks. A connection that is held back for less is not looked at."""
+"""Seconds between two checks. A connection that is paused for less than this is not checked."""
 
 _GONE: Final = select.POLLHUP | select.POLLERR | getattr(select, "POLLRDHUP", 0)
 
 
 class Watched(Protocol):
-    """A connection that is not read from."""
+    """A connection whose reading is paused."""
 
     def peer_descriptor(self) -> int:
-        """The socket's file descriptor, or -1 where it is closed."""
+        """The socket's file descriptor, or -1 if it is closed."""
 
     def probe(self) -> None:
-        """Send something that needs no answer: a client that has left resets the connection then."""
+        """Send a frame that needs no answer: the host of a client that has left then resets the connection."""
 
     def on_peer_ended(self) -> None:
         """The client closed or reset its end."""
 
 
 class EndWatch:
-    """The connections of one event loop that are not read from."""
+    """The connections of one event loop whose reading is paused."""
 
     _watches: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, EndWatch]] = WeakKeyDictionary()
 
@@ -50,20 +49,21 @@ class EndWatch:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> EndWatch:
-        """The watch of that event loop."""
+        """The watch of ``loop``; made by the first call."""
         watch = cls._watches.get(loop)
         if watch is None:
-            watch = cls._watches[loop] = cls()  # which must not refer to the loop, or neither is ever freed
+            # The value must not refer to its weak key, the loop: neither would ever be freed.
+            watch = cls._watches[loop] = cls()
         return watch
 
     def add(self, connection: Watched) -> None:
-        """Watch a connection from now on. Only inside the event loop."""
+        """Start to watch ``connection``. Call it only inside the event loop."""
         self._new.add(connection)
         if not self._scheduled:
             self._schedule()
 
     def discard(self, connection: Watched) -> None:
-        """Watch it no more."""
+        """Stop watching ``connection``."""
         self._new.discard(connection)
         self._old.discard(connection)
 
@@ -89,13 +89,13 @@ class EndWatch:
 
 
 def descriptor(transport: asyncio.Transport) -> int:
-    """The file descriptor of a transport's socket, or -1 where there is none any more."""
+    """The file descriptor of a transport's socket, or -1 if it is closed or closing."""
     sock = transport.get_extra_info("socket")
     return -1 if sock is None or transport.is_closing() else sock.fileno()
 
 
 def unsent_bytes(transport: asyncio.Transport) -> int:
-    """Bytes that wait in the write buffer, or in the kernel for the client's acknowledgement (Linux)."""
+    """Bytes in the write buffer, plus bytes in the kernel that the client has not acknowledged (Linux)."""
     number = descriptor(transport)
     waiting = transport.get_write_buffer_size()
     if number < 0:

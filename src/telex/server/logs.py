@@ -1,4 +1,4 @@
-"""How the server logs: readable lines, or one JSON object per line."""
+"""The logging configuration of the server: text lines, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from uvicorn.config import LOGGING_CONFIG
 __all__ = ("JSONFormatter", "log_config")
 
 _MAX_MESSAGE: Final = 8_000
-"""Characters of a message that a line may have: a client's words must not fill the disk."""
+"""The maximum characters of a message in a JSON line: text from a client must not fill the disk."""
 
 
 class JSONFormatter(logging.Formatter):
     """One JSON object per record: ``time``, ``level``, ``logger``, ``message`` and, if there is one, ``exception``."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of ``record``."""
+        """Format ``record`` as one line of JSON."""
         line = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
             "level": record.levelname.lower(),
@@ -36,7 +36,7 @@ def log_config(style: Literal["text", "json", "none"]) -> dict[str, Any] | None:
     if style == "none":
         return None
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)
-    config["root"] = {"handlers": ["default"], "level": "WARNING"}  # the application's own records
+    config["root"] = {"handlers": ["default"], "level": "WARNING"}  # records of the application's loggers
     config["loggers"]["telex"] = {"handlers": ["default"], "level": "INFO", "propagate": False}
     if style == "json":
         config["formatters"] = {name: {"()": JSONFormatter} for name in config["formatters"]}

@@ -1,4 +1,4 @@
-"""Messages out of frames: fragments joined, sizes bounded, text checked while it arrives (RFC 6455 section 5.4)."""
+"""Assembles messages from frames: joins fragments, limits sizes, validates text (RFC 6455 section 5.4)."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def not_utf8() -> ProtocolViolation:
 
 
 class Assembler:
-    """Puts together what does not come as one plain frame: fragments, and compressed messages.
+    """Assembles messages that are not one plain frame: fragmented and compressed messages.
 
-    Holds one message at a time, in one growing buffer: 100,000 fragments of a byte cost what their bytes cost.
+    It holds one message at a time, in one growing buffer, so its memory depends on the bytes, not on the fragments.
     """
 
     __slots__ = ("_buffer", "_compressed", "_count", "_decoder", "_inflater", "_limits", "_opcode")
@@ -42,14 +42,14 @@ class Assembler:
 
     @property
     def busy(self) -> bool:
-        """Whether a message is begun and not finished."""
+        """Whether a message is incomplete."""
         return self._opcode != CONTINUATION
 
     def add(self, opcode: int, payload: bytes, *, fin: bool, compressed: bool) -> str | bytes | None:
-        """The whole message if this frame ends it, else ``None``.
+        """Add a frame; return the whole message if the frame ends it, else ``None``.
 
-        :raises ProtocolViolation: 1002 for frames out of order, 1007 for bad text at the first frame that shows it,
-            1009 for a message over the limits.
+        :raises ProtocolViolation: 1002 for frames out of order, 1007 for text that is not UTF-8 (at the first frame
+            with an invalid byte), 1009 for a message over the limits.
         """
         self._begin(opcode, compressed)
         self._count += 1
@@ -65,7 +65,7 @@ class Assembler:
     def _begin(self, opcode: int, compressed: bool) -> None:
         if opcode == CONTINUATION:
             if not self.busy:
-                raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, "a continuation of nothing")
+                raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, "a continuation frame outside a message")
             if compressed:
                 # RFC 7692 section 6.1: the bit is for a message's first frame only.
                 raise ProtocolViolation(status_codes.WS_1002_PROTOCOL_ERROR, "RSV1 on a continuation frame")

@@ -1,12 +1,12 @@
-"""picows' frame parser, used for parsing alone.
+"""Uses picows' frame parser without the rest of picows.
 
-picows joins parser, handshake and sender in one object that decides everything itself. Telex wants its parser (C, and
-the event loop reads straight into its buffer) and decides the rest: so the parser gets a :class:`_Wire` instead of a
-transport, is led past its handshake with a request that is always the same, and what it then tries to write can only be
-the close frame with its verdict on a broken frame.
+picows' ``WSProtocol`` does the parsing, the handshake and the sending. Telex uses only its parser: it is written in C,
+and the event loop reads directly into its buffer. The parser gets a :class:`_Wire` instead of a transport, and a
+constant request that completes its handshake. After that the parser writes only one thing: the close frame for a
+broken frame.
 
-``WSProtocol`` and ``WSTransport`` are not in picows' ``__all__``: ``tests/server/test_picows_contract.py`` holds what
-is used here.
+``WSProtocol`` and ``WSTransport`` are not in picows' ``__all__``: ``tests/server/test_picows_contract.py`` tests the
+behaviour that this module depends on.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from telex.server.frames import CloseReason, read_close
 __all__ = ("HEADROOM", "READ_AT_MOST", "SEND_AT_MOST", "Sender", "Throttle", "feed", "new_parser", "new_sender")
 
 HEADROOM: Final = 14
-"""Bytes before a payload in which :meth:`Sender.send_reuse_external_bytearray` puts its header."""
+"""Free bytes before a payload, for the header that :meth:`Sender.send_reuse_external_bytearray` writes."""
 
 SEND_AT_MOST: Final = 8 * KIB
-"""Bytes that :meth:`Sender.send` may get. Of larger payloads picows hands the transport a view of a header that the
-next frame overwrites: if it has to wait, it arrives broken."""
+"""The most bytes for :meth:`Sender.send`. For a larger payload picows passes the transport a view of a header that the
+next frame overwrites: if the transport buffers the view, the client receives a broken frame."""
 
 
 READ_AT_MOST: Final = 32 * KIB
-"""Bytes of small frames that are handled at a stretch."""
+"""Bytes of small frames that one read may handle."""
 
 
 class Sender(Protocol):
@@ -56,11 +56,11 @@ _REQUEST: Final = (
 )
 
 _INITIAL_BUFFER: Final = 2048
-"""Bytes of read buffer that an idle connection keeps (picows takes no less). It doubles as messages need it."""
+"""Bytes of an idle connection's read buffer (picows' minimum). picows doubles it for larger messages."""
 
 
 class _QuietLogger:
-    """Takes picows' log lines. A client's mistakes are no news for the log; mistakes of this package are."""
+    """The logger for picows: drops records of client errors, and logs exceptions of this package."""
 
     name = "telex.server"
 
@@ -76,7 +76,7 @@ class _QuietLogger:
 
 
 class _NoSocket:
-    """A socket on which picows may set its options in vain: the server set them already."""
+    """A socket that ignores the options that picows sets: the server has set them already."""
 
     def fileno(self) -> int:
         return -1
@@ -88,7 +88,7 @@ class _NoSocket:
 
 
 class _Wire:
-    """Stands where the parser wants a transport."""
+    """The transport of the parser: calls ``on_verdict`` with the close frame that the parser writes."""
 
     __slots__ = ("on_verdict",)
 
@@ -99,7 +99,7 @@ class _Wire:
         return _NO_SOCKET if name == "socket" else None
 
     def get_write_buffer_size(self) -> int:
-        return 1  # never empty: so picows never writes to the socket by itself
+        return 1  # never empty, so picows does not write to the socket directly
 
     def write(self, data: bytes) -> None:
         if self.on_verdict is not None:
@@ -111,7 +111,7 @@ class _Wire:
 
 
 class _Parser(WSProtocol):  # type: ignore[misc]
-    """Tells of the end of the stream, which picows leaves to the transport."""
+    """Reports the end of the stream, which picows ignores."""
 
     __slots__ = ("on_end_of_stream",)
 
@@ -132,9 +132,9 @@ def new_parser(
     on_verdict: Callable[[CloseReason], None],
     on_end_of_stream: Callable[[], None],
 ) -> BufferedProtocol:
-    """A parser that calls ``listener.on_ws_frame`` for each whole frame, and ``on_verdict`` once if one is broken.
+    """A parser that calls ``listener.on_ws_frame`` for each whole frame, and ``on_verdict`` once for a broken frame.
 
-    Frames that precede the broken one in the same read may be delivered after the verdict: picows looks one ahead.
+    picows parses one frame ahead, so the frame before the broken one may be delivered after ``on_verdict``.
     """
     parser = _Parser(
         None,  # host_port: a client's
@@ -158,17 +158,17 @@ def new_parser(
     feed(parser, _REQUEST)
     wire.on_verdict = on_verdict
     parser.on_end_of_stream = on_end_of_stream
-    # picows keeps both for as long as the connection lives.
+    # picows keeps both for the lifetime of the connection.
     parser.transport.request.headers.clear()
     parser.transport.response.headers.clear()
     return cast("BufferedProtocol", parser)
 
 
 class Throttle(BufferedProtocol):
-    """Stands before the parser of a client that sends many small frames: gives it a bounded read at a time.
+    """Wraps the parser of a client that sends many small frames, and limits the size of each read.
 
-    picows doubles its buffer whenever a read fills it, up to what the kernel holds; and a read of some MiB of tiny
-    frames would keep everybody else waiting until the last of them is handled.
+    picows doubles its buffer whenever a read fills it, up to the size of the kernel's buffer. A read of several MiB of
+    tiny frames would block all other connections until its last frame is handled.
     """
 
     def __init__(self, parser: BufferedProtocol, on_full_read: Callable[[], None]) -> None:
@@ -192,18 +192,18 @@ class Throttle(BufferedProtocol):
         return self._parser.eof_received()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """As much of the parser's buffer as one read may fill."""
+        """The part of the parser's buffer that one read may fill."""
         return memoryview(self._parser.get_buffer(sizehint))[:READ_AT_MOST]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Parse, and let others have their turn if there is more."""
+        """Parse, and call ``on_full_read`` if more data may wait."""
         self._parser.buffer_updated(nbytes)
         if nbytes == READ_AT_MOST:
             self._on_full_read()
 
 
 def feed(parser: BufferedProtocol, data: bytes) -> bytes:
-    """Give the parser what fits into its buffer of bytes that were read before; the result is the rest of them."""
+    """Parse as much of ``data`` as fits into the parser's buffer, and return the rest."""
     room = memoryview(parser.get_buffer(-1))
     size = min(len(room), len(data))
     room[:size] = data[:size]
@@ -212,15 +212,15 @@ def feed(parser: BufferedProtocol, data: bytes) -> bytes:
 
 
 class _NoLoop:
-    """Stands where picows wants a loop for a future of its own, which a sender alone never awaits."""
+    """The event loop for picows' sender, whose future is never awaited."""
 
     def create_future(self) -> None:
-        """Nothing, at a hundredth of an idle connection's memory."""
+        """Return ``None``: a future would take a hundredth of an idle connection's memory."""
 
 
 _NO_LOOP: Final = _NoLoop()
 
 
 def new_sender(transport: Transport) -> Sender:
-    """What writes frames to ``transport``, by the system call itself where nothing waits before them."""
+    """A sender that writes frames to ``transport``, directly to the socket if the write buffer is empty."""
     return cast("Sender", WSTransport(False, transport, _LOG, _NO_LOOP))  # type: ignore[call-arg]

@@ -1,6 +1,6 @@
-"""The protocol class for uvicorn: from the request to the accepted connection, and ASGI in between.
+"""The WebSocket protocol class for uvicorn: reads the handshake, runs the ASGI app and opens the connection.
 
-``uvicorn --ws telex.server:WebSocketProtocol app:app`` uses it under plain uvicorn; Telex's own server does by itself.
+``uvicorn --ws telex.server:WebSocketProtocol app:app`` uses it under plain uvicorn; Telex's own server always uses it.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ __all__ = ("MAX_EARLY", "WebSocketProtocol")
 _logger: Final = logging.getLogger("uvicorn.error")
 
 MAX_EARLY: Final = 64 * KIB
-"""Bytes that a client may send before the handshake is answered; then the server stops reading."""
+"""Bytes that a client may send before the handshake is answered; above this the server stops reading."""
 
 _MAX_LOGGED: Final = 500
-"""Characters of a path that go into a log line."""
+"""The maximum characters of a path in a log line."""
 
 
 class WebSocketProtocol(asyncio.Protocol):
-    """One connection. uvicorn makes it when a request asks to upgrade, and feeds it that request.
+    """One connection. uvicorn makes it for an upgrade request, and passes it that request.
 
-    Before accept it speaks HTTP; afterwards the frames go past it, from the transport into the parser.
+    Until the connection is accepted it sends HTTP responses; after that the transport passes the data to the parser.
     """
 
     __slots__ = (
@@ -51,6 +51,7 @@ class WebSocketProtocol(asyncio.Protocol):
         "_connected",
         "_connection",
         "_denial",
+        "_disconnect_sent",
         "_early",
         "_http",
         "_limits",
@@ -60,7 +61,6 @@ class WebSocketProtocol(asyncio.Protocol):
         "_scope",
         "_state",
         "_timer",
-        "_told_disconnect",
         "transport",
     )
 
@@ -86,11 +86,11 @@ class WebSocketProtocol(asyncio.Protocol):
         self._scope: Scope = {}
         self._timer: asyncio.TimerHandle | None = None
         self._connected = False
-        self._told_disconnect = False
+        self._disconnect_sent = False
         self._refused = False
         self._denial: list[bytes] | None = None
 
-    # What the event loop and uvicorn call
+    # Called by the event loop and uvicorn
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection over from uvicorn's HTTP protocol."""
@@ -100,7 +100,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._timer = self._loop.call_later(self._limits.handshake_timeout, self._on_timeout)
 
     def data_received(self, data: bytes) -> None:
-        """First the whole request, as uvicorn rebuilt it; then whatever the client sends before it is accepted."""
+        """Read the request (the first call), or buffer data that the client sends before it is accepted."""
         if self._request is not None or self._refused:
             self._early += data
             if len(self._early) > MAX_EARLY:
@@ -115,7 +115,7 @@ class WebSocketProtocol(asyncio.Protocol):
         except Refusal as refusal:
             self._refuse(refusal)
         except Exception:
-            # uvicorn makes this the transport's protocol only afterwards: what escaped would leave the slot taken.
+            # The transport does not use this protocol yet: an escaping exception would leave the connection counted.
             _logger.exception("Exception while a WebSocket request was read")
             self._end(HTTPStatus.INTERNAL_SERVER_ERROR, status_codes.WS_1011_UNEXPECTED_ERROR)
 
@@ -124,7 +124,7 @@ class WebSocketProtocol(asyncio.Protocol):
         self._connection.lost()
 
     def shutdown(self) -> None:
-        """The server stops: say so to the client, accepted or not."""
+        """Refuse the handshake with 503, or close the accepted connection with 1012: the server stops."""
         if self._connection.stage == Stage.OPENING:
             self._refuse(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down."))
         else:
@@ -132,17 +132,17 @@ class WebSocketProtocol(asyncio.Protocol):
 
     @property
     def accepted(self) -> bool:
-        """Whether the handshake is over, one way or the other."""
+        """Whether the handshake is complete: accepted or refused."""
         return self._connection.stage != Stage.OPENING
 
     @property
     def open(self) -> bool:
-        """Whether messages still travel."""
+        """Whether messages can be sent and received."""
         return self._connection.stage == Stage.OPEN
 
     @property
     def idle(self) -> bool:
-        """Whether the application waits for the client: closing now interrupts nothing."""
+        """Whether the application is waiting for the client, so that closing now interrupts no work."""
         return not self._connection.busy
 
     def close(self, close: CloseReason) -> None:
@@ -158,15 +158,15 @@ class WebSocketProtocol(asyncio.Protocol):
     def _admit(self) -> None:
         most = self._limits.max_connections
         if most is not None and len(self._state.connections) > most:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server has as many connections as it may have.")
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server has reached its limit of connections.")
 
     def _check_http(self) -> None:
-        """What the rebuilt request does not say, and uvicorn's own HTTP protocols let pass."""
+        """Make the checks that need uvicorn's HTTP protocol: the pending response and the HTTP version."""
         http, self._http = self._http, None
         cycle = getattr(http, "cycle", None)
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
-            self.transport.abort()  # any answer would be read as a part of that response
+            self.transport.abort()  # the client would read an answer as a part of that response
             raise Refusal(HTTPStatus.BAD_REQUEST, "An upgrade must wait for the response to the request before it.")
         if (getattr(http, "scope", None) or {}).get("http_version", "1.1") != "1.1":
             raise Refusal(HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "A WebSocket opens with HTTP/1.1.")
@@ -214,7 +214,7 @@ class WebSocketProtocol(asyncio.Protocol):
             self._end(HTTPStatus.INTERNAL_SERVER_ERROR, status_codes.WS_1000_NORMAL_CLOSURE)
 
     def _end(self, status: HTTPStatus, code: int) -> None:
-        """The application is over: whatever it left open ends with it, and the client does not learn why."""
+        """End the connection after the application returned or failed; the client gets no details."""
         if self._connection.stage == Stage.OPENING:
             self._refuse(Refusal(status, status.phrase))
         else:
@@ -269,9 +269,9 @@ class WebSocketProtocol(asyncio.Protocol):
             return {"type": "websocket.receive", "text": data}
         if data is not None:
             return {"type": "websocket.receive", "bytes": data}
-        if self._told_disconnect:
+        if self._disconnect_sent:
             raise ConnectionStateError("receive() after websocket.disconnect: the connection has no more events.")
-        self._told_disconnect = True
+        self._disconnect_sent = True
         code, reason = self._connection.closed_with or CloseReason(status_codes.WS_1006_ABNORMAL_CLOSURE)
         return {"type": "websocket.disconnect", "code": code, "reason": reason}
 
@@ -288,7 +288,7 @@ class WebSocketProtocol(asyncio.Protocol):
             return
         handle = _BEFORE_ACCEPT.get(kind) if self._connection.stage == Stage.OPENING else _AFTER_ACCEPT.get(kind)
         if handle is None and self._connection.stage >= Stage.CLOSING:
-            raise ConnectionClosed(f"{kind!r} came too late: the connection is closed.")
+            raise ConnectionClosed(f"{kind!r} cannot be sent: the connection is closed.")
         if handle is None:
             stage = self._connection.stage.name.lower()
             raise ConnectionStateError(f"{kind!r} cannot be sent while the connection is {stage}.")
@@ -352,7 +352,7 @@ _AFTER_ACCEPT: Final[Mapping[str, _Handler]] = {"websocket.close": WebSocketProt
 
 
 def _address(name: object) -> tuple[str, int | None] | None:
-    """A socket's name as ASGI wants it: host and port, or a Unix socket's path and ``None``."""
+    """A socket's address in ASGI's form: host and port, or a Unix socket's path and ``None``."""
     if isinstance(name, tuple):
         return str(name[0]), int(name[1])
     if isinstance(name, str) and name:

@@ -1,4 +1,4 @@
-"""The receiving half of a connection: messages that wait for the application, and when to stop reading."""
+"""The receiving half of a connection: queues messages for the application, and pauses reading."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ __all__ = ("Hold", "ReceiveQueue")
 
 
 class Hold:
-    """Why the server does not read from the socket, as bits: it does when no reason is left.
+    """The reasons to pause reading from the socket, as bits; the server reads while none is set.
 
-    Plain integers: ``enum.Flag`` takes microseconds for what is asked with each message.
+    Plain integers: each message tests these bits, and ``enum.Flag`` takes microseconds per test.
     """
 
     NONE: Final = 0
-    QUEUE: Final = 1  # the application has messages enough
+    QUEUE: Final = 1  # the receive queue is full
     WRITE: Final = 2  # the client does not read its replies
     END: Final = 4  # the last frame was read
     PARSER: Final = 8  # the parser is being replaced
-    TURN: Final = 16  # other connections get their turn
-    REST: Final = 32  # what was read before is handled first
+    TURN: Final = 16  # the connection yields to others
+    REST: Final = 32  # data that was read earlier must be handled first
 
 
 class ReceiveQueue(FrameWriter):
-    """Hands messages to a handler at once, or to whoever awaits :meth:`receive`. See :class:`telex.types.Transport`."""
+    """Delivers messages to a handler, or queues them for :meth:`receive`. See :class:`telex.types.Transport`."""
 
     __slots__ = ("_deliver", "_dropped", "_end_watch", "_handler", "_hold", "_queue", "_queued_bytes", "_receiver")
 
@@ -41,17 +41,17 @@ class ReceiveQueue(FrameWriter):
         self._end_watch = EndWatch.of(loop)
         self._dropped: int | None = None
         """Messages dropped since the client was found to have left; ``None`` before."""
-        self._queue: deque[str | bytes] | None = None  # made when needed: an empty one has 600 bytes
+        self._queue: deque[str | bytes] | None = None  # made when needed: an empty one takes 600 bytes
         self._queued_bytes = 0
         self._receiver: asyncio.Future[str | bytes | None] | None = None
         self._handler: Callable[[str | bytes], None] = self._enqueue
         self._deliver: Callable[[str | bytes], None] | None = None
-        """Where a plain message goes; ``None`` while frames need a closer look."""
+        """The callback for a plain message; ``None`` while every frame must take the slow path."""
 
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
-        """Deliver each message to ``handler`` inside the frame callback; ``None`` goes back to the receive queue.
+        """Deliver each message to ``handler`` inside the frame callback; ``None`` returns to the receive queue.
 
-        Messages that already wait are delivered first, in order.
+        Queued messages are delivered first, in order.
         """
         if handler is None:
             self._release(Hold.WRITE)
@@ -67,7 +67,7 @@ class ReceiveQueue(FrameWriter):
         self._handler_took_over()
 
     def hand_over(self, data: str | bytes) -> None:
-        """Leave ``data``, and the messages after it, to :meth:`receive`: for a handler that is called with ``data``."""
+        """Return to the receive queue, with ``data`` first: for a handler that was called with ``data``."""
         self.set_message_handler(None)
         if self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(data)
@@ -80,7 +80,7 @@ class ReceiveQueue(FrameWriter):
             self._deliver = handler
 
     def _handler_took_over(self) -> None:
-        """The queue is empty for good: what waited for that may happen."""
+        """A handler was set and the queue is empty: do what was delayed until then."""
         raise NotImplementedError
 
     @property
@@ -92,7 +92,7 @@ class ReceiveQueue(FrameWriter):
     def _enqueue(self, data: str | bytes) -> None:
         receiver = self._receiver
         if receiver is not None and not receiver.done():
-            receiver.set_result(data)  # whoever waits has found the queue empty
+            receiver.set_result(data)  # a receiver waits only if the queue is empty
             return
         if self._queue is None:
             self._queue = deque()
@@ -114,9 +114,9 @@ class ReceiveQueue(FrameWriter):
         self._release(Hold.QUEUE)
 
     async def receive(self) -> str | bytes | None:
-        """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event.
+        """The next message; ``None`` after the connection ended.
 
-        :raises ConcurrencyError: another task waits already.
+        :raises ConcurrencyError: another task is already waiting.
         """
         queue = self._queue
         if queue:
@@ -129,7 +129,7 @@ class ReceiveQueue(FrameWriter):
             return None
         if self._receiver is not None:
             raise ConcurrencyError("Another task already waits for this connection's messages: let one task receive.")
-        # Not in a coroutine of its own: this is where most connections are most of their time.
+        # Not a separate coroutine: most connections wait here, and each coroutine takes memory.
         receiver: asyncio.Future[str | bytes | None] = self._loop.create_future()
         self._receiver = receiver
         try:
@@ -142,13 +142,13 @@ class ReceiveQueue(FrameWriter):
             self._receiver = None
 
     def _gather_replies(self) -> None:
-        """More messages wait, so their replies may leave together: at the latest when the event loop goes on."""
+        """Gather the replies to queued messages into one write, until the next iteration of the event loop."""
         if self._cork is None and self._writable:
             self._start_cork()
             self._loop.call_soon(self._pull_cork)
 
     def _put_back(self, data: str | bytes | None) -> None:
-        """The task that was about to get ``data`` was cancelled: the next one gets it."""
+        """Put ``data`` first in the queue, for the next :meth:`receive`."""
         if data is not None:
             if self._queue is None:
                 self._queue = deque()
@@ -156,14 +156,14 @@ class ReceiveQueue(FrameWriter):
             self._queued_bytes += len(data)
 
     def _ended_for_receiver(self) -> bool:
-        """Whether there will be no message any more. Called when the queue is empty and somebody asks."""
+        """Whether no more messages will come. Called by :meth:`receive` when the queue is empty."""
         raise NotImplementedError
 
     def _end_receiver(self) -> None:
         if self._receiver is not None and not self._receiver.done():
             self._receiver.set_result(None)
 
-    # Reading or not
+    # Pausing and resuming reading
 
     def _hold_back(self, reason: int) -> None:
         if self._dropped is not None and reason & (Hold.QUEUE | Hold.WRITE):
@@ -184,29 +184,29 @@ class ReceiveQueue(FrameWriter):
                 self._loop.call_soon(self._handle_rest)
 
     def _handle_rest(self) -> None:
-        """Nothing but what was read before keeps the server from reading on."""
+        """Handle the data that was read earlier: the only remaining reason to pause reading."""
         raise NotImplementedError
 
     def peer_descriptor(self) -> int:
-        """The socket's file descriptor, or -1 where it is closed."""
+        """The socket's file descriptor, or -1 if it is closed."""
         return descriptor(self._wire)
 
     def probe(self) -> None:
-        """Send a pong that nobody asked for (RFC 6455 section 5.5.3): a client that has left resets the connection."""
+        """Send an unsolicited pong (RFC 6455 section 5.5.3): the host of a client that left resets the connection."""
         if self._open and self._writable:
             self._send_pong(b"")
 
     def on_peer_ended(self) -> None:
-        """The client left while it is not read from: read the rest and drop its messages, as far as its close frame."""
+        """The client left while reading was paused: read up to its close frame, and drop the messages before it."""
         raise NotImplementedError
 
     def pause_writing(self) -> None:
-        """A client that does not read is not read from: its requests would only make more replies."""
+        """Pause reading from a client that does not read: more requests would only make more replies."""
         super().pause_writing()
         if not self._queues:
             self._hold_back(Hold.WRITE)
 
     def resume_writing(self) -> None:
-        """The client reads again."""
+        """Resume reading: the client reads again."""
         super().resume_writing()
         self._release(Hold.WRITE)

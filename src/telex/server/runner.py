@@ -1,16 +1,16 @@
-"""Telex's own server: uvicorn's, with limits before the handshake and a shutdown in stages.
+"""Telex's own server: uvicorn's server, with limits before the handshake and a staged shutdown (the drain).
 
-The stages of the drain, each logged:
+The stages of the drain:
 
-1. ``ready`` turns false (:class:`ServerStatus`, in ``scope["state"]["telex.server"]``); ``drain_delay`` passes, in
-   which load balancers notice.
-2. No connection is accepted any more; handshakes under way get 503, idle HTTP connections are closed.
-3. Every ``drain_interval`` a batch of WebSockets whose application waits for messages is closed with 1012 (Service
-   Restart) and the reason ``retry-after=SECONDS``, spread over the time that the whole drain takes. Connections whose
-   application is busy are left to finish.
-4. At ``drain_timeout`` the rest is closed, and what does not end then is cancelled.
+1. ``ready`` turns false (:class:`ServerStatus`, in ``scope["state"]["telex.server"]``); the server waits
+   ``drain_delay`` seconds, in which load balancers stop sending connections.
+2. The server stops accepting connections, refuses pending handshakes with 503 and closes idle HTTP connections.
+3. Every ``drain_interval`` the server closes a batch of idle WebSockets, whose application is waiting for messages. The
+   code is 1012 (Service Restart); the reason is ``retry-after=SECONDS``, a random time up to the expected duration of
+   the drain. Busy connections stay open.
+4. At ``drain_timeout`` the remaining connections are closed, and tasks that still run are cancelled.
 
-A second signal skips to the end.
+A second signal skips to the last stage.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ __all__ = ("Server", "ServerStatus", "run", "serve")
 _logger: Final = logging.getLogger("uvicorn.error")
 
 _LAST_SECONDS: Final = 2.0
-"""How long connections get to end after the deadline, and cancelled tasks after that."""
+"""Seconds that connections have to end after the deadline, and cancelled tasks after that."""
 
 _POLL: Final = 0.05
 _TICK: Final = 0.1
 
 
 class ServerStatus:
-    """What an application may know of its server: ``scope["state"]["telex.server"]``, in the lifespan scope too."""
+    """The server's status for the application: ``scope["state"]["telex.server"]``, also in the lifespan scope."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
         self.draining: asyncio.Event = asyncio.Event()
-        """Set when the server begins to stop: long-running handlers may await it and come to an end."""
+        """Set when the drain begins: a long-running handler can await it and return."""
 
     @property
     def ready(self) -> bool:
-        """Whether the server takes new connections: the answer for a readiness probe."""
+        """Whether the server accepts new connections: the result for a readiness probe."""
         return self._server.started and not self.draining.is_set()
 
     @property
@@ -72,34 +72,34 @@ class ServerStatus:
 
 
 class Server(uvicorn.Server):
-    """Serves one app in one process. ``await serve()`` it, or :meth:`run` it."""
+    """Serves one app in one process. Await :meth:`serve`, or call :meth:`run`."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         super().__init__(ServerConfig(app, settings))
         self.settings = settings
         self.status: ServerStatus = ServerStatus(self)
         self.listening: asyncio.Event = asyncio.Event()
-        """Set once connections are accepted: for programs that start the server beside something else."""
+        """Set when the server accepts connections: for programs that run the server beside other tasks."""
         self.port: int = settings.port
-        """The TCP port; where the settings say 0, the one that the started server got."""
+        """The TCP port; if the setting is 0, the port that the system chose (after the start)."""
         self.on_listening: Callable[[], None] | None = None
-        """Called when ``listening`` is set: for a process that waits for this one."""
+        """Called when ``listening`` is set: for a parent process that waits for this one."""
         self._cancelled = False
         self._stopped = asyncio.Event()
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
-        """Serve until a signal stops it, or until the task is cancelled: both begin the drain."""
+        """Serve until a signal or the cancellation of the task; both begin the drain."""
         await super().serve(sockets)
         if self._cancelled:
             raise asyncio.CancelledError
 
     def stop(self) -> None:
-        """Begin the drain, as a signal would. Only inside the event loop."""
+        """Begin the drain, as a signal does. Call it only inside the event loop."""
         self.should_exit = True
         self._stopped.set()
 
     async def main_loop(self) -> None:
-        """Wait for the end: uvicorn's tick every tenth of a second, or :meth:`stop`."""
+        """Run uvicorn's tick every tenth of a second, until a tick or :meth:`stop` ends the loop."""
         ticks = 0
         try:
             while not await self.on_tick(ticks):
@@ -111,11 +111,11 @@ class Server(uvicorn.Server):
             self._cancelled = True
 
     async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Let the application see the server, and start."""
+        """Put the status into the lifespan state, and start."""
         self.lifespan.state["telex.server"] = self.status
         loop = asyncio.get_running_loop()
         if self.config.ssl is not None:
-            # uvicorn gives no time limit, and asyncio's own is a minute.
+            # uvicorn sets no timeout, and asyncio's default is one minute.
             listen = partial(loop.create_server, ssl_handshake_timeout=self.settings.handshake_timeout)
             loop.create_server = listen  # type: ignore[method-assign]
         try:
@@ -130,17 +130,17 @@ class Server(uvicorn.Server):
             self.on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins the drain, the second ends it."""
+        """Begin the drain on the first signal, and end it on the second."""
         if self.should_exit:
             self.force_exit = True
         super().handle_exit(sig, frame)
 
     async def shutdown(self, sockets: list[socket] | None = None) -> None:
-        """Drain: see the module's stages."""
+        """Drain; the module's docstring lists the stages."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.drain_timeout
         self.status.draining.set()
-        _logger.info("Draining: not ready any more")
+        _logger.info("Draining: no longer ready")
         await self._wait(min(deadline, loop.time() + self.settings.drain_delay))
         self._stop_accepting(sockets)
         await self._close_in_batches(deadline)
@@ -149,7 +149,8 @@ class Server(uvicorn.Server):
         for server in self.servers:
             await server.wait_closed()
         if not sockets:
-            _remove_socket(self.settings)  # here, for once this returns uvicorn lets the signal end the process
+            # Remove it here: after this method returns, uvicorn raises the signal again, which ends the process.
+            _remove_socket(self.settings)
         if not self.force_exit:
             await self.lifespan.shutdown()
 
@@ -185,7 +186,7 @@ class Server(uvicorn.Server):
     async def _end_the_rest(self) -> None:
         loop = asyncio.get_running_loop()
         if left := self._websockets():
-            _logger.warning("Draining: %d WebSockets are still busy and are closed now", len(left))
+            _logger.warning("Draining: closing %d WebSockets that are still busy", len(left))
         for connection in left:
             connection.close(_restart(0.0))
         for task in self.server_state.tasks:
@@ -199,7 +200,7 @@ class Server(uvicorn.Server):
 
 
 def _restart(spread: float) -> CloseReason:
-    """1012 with a hint when to come back, different for each client."""
+    """Code 1012 with a random retry delay of at most ``spread`` seconds."""
     return CloseReason(
         status_codes.WS_1012_SERVICE_RESTART,
         f"retry-after={random.uniform(0.0, spread):.2f}",  # noqa: S311 - a spread, not a secret
@@ -209,8 +210,8 @@ def _restart(spread: float) -> CloseReason:
 async def serve(app: App, settings: Settings | None = None, **given: object) -> None:
     """Serve ``app`` in the running event loop until a signal stops it or the task is cancelled.
 
-    Give :class:`Settings`, or single settings by name: ``await serve(app, port=9000)``. Those that are not given come
-    from the environment.
+    Pass :class:`Settings`, or single settings by name: ``await serve(app, port=9000)``. The environment supplies
+    settings that are not passed by name.
     """
     await Server(app, settings or Settings.read(given)).serve()
 
@@ -218,7 +219,7 @@ async def serve(app: App, settings: Settings | None = None, **given: object) -> 
 def run(
     app: App, settings: Settings | None = None, *, environ: Mapping[str, str] | None = None, **given: object
 ) -> None:
-    """Serve ``app`` until a signal stops it: in this process, in ``workers``, or with restarts on changes.
+    """Serve ``app`` until a signal stops it: in this process, in ``workers`` processes, or with ``reload``.
 
     Exits the process with status 3 when the app does not start.
 
@@ -227,7 +228,7 @@ def run(
     settings = settings or Settings.read(given, environ)
     if (settings.reload or settings.workers > 1) and not isinstance(app, str):
         raise ImproperlyConfiguredException(
-            "workers and reload start processes that import the app: give it as 'module:attribute'."
+            "workers and reload start processes that import the app: pass it as 'module:attribute'."
         )
     try:
         if settings.reload:
@@ -255,7 +256,7 @@ def _run_here(app: App, settings: Settings) -> None:
 
 
 def _drain_on_hangup(server: Server) -> None:
-    """A terminal that closes stops the server as the other signals do, unless ``nohup`` or the program ignores it."""
+    """Make SIGHUP (the terminal closed) begin the drain, unless ``nohup`` or the program set another action."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
         signal.signal(signal.SIGHUP, lambda *_: server.handle_exit(signal.SIGTERM, None))
@@ -263,7 +264,7 @@ def _drain_on_hangup(server: Server) -> None:
 
 def _run_reloading(app: str, settings: Settings) -> None:
     config = ServerConfig(app, settings)
-    # Whoever saves a file waits for the new code, not for clients: no politeness.
+    # A developer waits for the reload: close the connections at once instead of draining.
     quick = replace(settings, reload=False, reload_dirs=(), drain_delay=0.0, drain_interval=0.01, drain_timeout=0.1)
     ChangeReload(config, target=partial(_serve_on, app, quick), sockets=[config.bind_socket()]).run()
 

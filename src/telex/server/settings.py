@@ -1,4 +1,4 @@
-"""The settings of Telex's own server: in code, from the environment, for uvicorn."""
+"""The settings of Telex's own server, from code and the environment, and their conversion to uvicorn's."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ __all__ = ("App", "ServerConfig", "Settings")
 _logger: Final = logging.getLogger("telex.server")
 
 App: TypeAlias = ASGIApp | Callable[..., ASGIApp] | str
-"""An ASGI app, a factory of one, or ``"module:attribute"`` (which ``workers`` and ``reload`` need)."""
+"""An ASGI app, an app factory, or ``"module:attribute"`` (required for ``workers`` and ``reload``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings(Limits):
-    """How to serve, and within which limits. Times are seconds.
+    """The settings and limits of the server. Times are seconds.
 
-    Every setting may also come from the environment, in upper case after ``TELEX_``: ``TELEX_PORT=9000``,
-    ``TELEX_PING_INTERVAL=none``, ``TELEX_ACCESS_LOG=off``.
+    An environment variable can set each of them. Its name is ``TELEX_`` and the setting in upper case:
+    ``TELEX_PORT=9000``, ``TELEX_PING_INTERVAL=none``, ``TELEX_ACCESS_LOG=off``.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     uds: str | None = None
-    """Path of a Unix socket to listen on instead."""
+    """Path of a Unix socket to listen on, instead of host and port."""
     fd: int | None = None
     """A listening socket that another process opened."""
     backlog: int = 2048
     workers: int = 1
     reload: bool = False
-    """Restart when a Python file changes. For development."""
+    """Restart when a Python file changes; for development."""
     reload_dirs: tuple[str, ...] = ()
     factory: bool = False
-    """Whether the app is a function that makes the app."""
+    """Whether the app is a function that returns the app."""
     loop: str = "auto"
-    """``auto`` (uvloop where it is installed), ``asyncio`` or ``uvloop``."""
+    """``auto`` (uvloop if it is installed), ``asyncio`` or ``uvloop``."""
     http: Literal["auto", "httptools", "h11"] = "auto"
     root_path: str = ""
     proxy_headers: bool = True
-    """Whether ``X-Forwarded-For`` and ``-Proto`` of the proxies in ``forwarded_allow_ips`` count."""
+    """Whether to use ``X-Forwarded-For`` and ``X-Forwarded-Proto`` from the proxies in ``forwarded_allow_ips``."""
     forwarded_allow_ips: str | None = None
-    """Addresses of trusted proxies, separated by commas; ``None`` is this machine."""
+    """Addresses of trusted proxies, separated by commas; ``None`` means this machine."""
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
     ssl_keyfile_password: str | None = None
@@ -67,22 +67,22 @@ class Settings(Limits):
     """How long an idle HTTP connection stays open."""
     log_level: str = "info"
     log_format: Literal["text", "json", "none"] = "text"
-    """``none`` leaves the configuration of logging to the program that embeds the server."""
+    """``none``: the server does not configure logging; the program that embeds it does."""
     access_log: bool = True
     drain_delay: float = 0.0
-    """From ``ready`` turning false to the end of accepting, for load balancers to notice."""
+    """The time between ``ready`` turning false and the end of accepting, in which load balancers react."""
     drain_batch: int = 100
-    """WebSockets closed at once when the server stops, so that their clients do not come back all at once."""
+    """WebSockets per batch in the drain; batches keep the clients from reconnecting all at once."""
     drain_interval: float = 0.1
-    """Between two batches."""
+    """The time between two batches."""
     drain_timeout: float = 30.0
-    """From the beginning of the drain until what is still busy is ended all the same."""
+    """The time from the start of the drain until busy connections are closed."""
 
     @classmethod
     def read(cls, given: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Settings:
-        """The settings that are ``given`` by name, else those of the environment, else the defaults.
+        """The settings from ``given``, else from the environment, else the defaults.
 
-        :raises ImproperlyConfiguredException: a setting that does not exist, or an environment value that does not fit.
+        :raises ImproperlyConfiguredException: a setting does not exist, or an environment value is invalid.
         """
         known = {field.name: str(field.type) for field in fields(cls)}
         for name in given:
@@ -110,7 +110,7 @@ def _warn_of_unknown(environment: Mapping[str, str], known: Mapping[str, str]) -
 
 
 def _parse(name: str, kind: str, text: str) -> object:
-    """The value of an environment variable; ``kind`` is the setting's annotation as it stands above."""
+    """Parse the value of an environment variable; ``kind`` is the setting's annotation as written above."""
     if kind.endswith("| None") and text.lower() in {"", "none"}:
         return None
     try:
@@ -155,7 +155,7 @@ def _trusted_proxies(settings: Settings) -> str | None:
 
 
 class _UnixSocketPeer:
-    """Gives the peer of a Unix socket an address: it is on this machine, and uvicorn believes nobody without one."""
+    """Gives the peer of a Unix socket this machine's address: uvicorn ignores proxy headers of a peer without one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -167,7 +167,7 @@ class _UnixSocketPeer:
 
 
 class ServerConfig(Config):
-    """uvicorn's configuration made of :class:`Settings`; ``limits`` is where the protocol finds its bounds."""
+    """uvicorn's configuration, made from :class:`Settings`; the protocol reads its limits from ``limits``."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self.limits = settings
@@ -205,7 +205,7 @@ class ServerConfig(Config):
         )
 
     def load(self) -> None:
-        """Load the app, and let it believe the proxy behind a Unix socket."""
+        """Load the app, and make uvicorn accept proxy headers from a Unix socket."""
         super().load()
         if self.uds and self.proxy_headers:
             self.loaded_app = _UnixSocketPeer(self.loaded_app)

@@ -1,7 +1,7 @@
-"""Timers for many connections: coarse, and a tenth of the size of the event loop's.
+"""Timers for many connections, with low precision and a tenth of the memory of the event loop's timers.
 
-uvloop's timer holds half a KiB, and every quiet connection waits for one. Here those that are due at about the same
-time share it.
+A timer of uvloop takes half a KiB, and every idle connection needs one. Here timers that are due at about the same time
+share one timer of the event loop.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from weakref import WeakKeyDictionary
 __all__ = ("TimerWheel", "Timer")
 
 _GRAINS: Final = 16
-"""A timer may be late by one grain: a sixteenth of its delay."""
+"""Grains per delay: a timer may be late by one grain, a sixteenth of its delay."""
 
 
 class Timer:
-    """A call that is due. ``cancel`` it, or keep it and let it be called once."""
+    """A scheduled call, made once unless it is cancelled."""
 
     __slots__ = ("_callback",)
 
@@ -27,18 +27,18 @@ class Timer:
         self._callback: Callable[[], None] | None = callback
 
     def cancel(self) -> None:
-        """Never call; harmless afterwards. The callback is freed at once."""
+        """Prevent the call and free the callback; does nothing after the call."""
         self._callback = None
 
     def ring(self) -> None:
-        """Call, unless that was done or cancelled."""
+        """Make the call, unless it was made or cancelled."""
         callback, self._callback = self._callback, None
         if callback is not None:
             callback()
 
 
 class TimerWheel:
-    """The timers of one event loop, by the moment at which they are due."""
+    """The timers of one event loop, grouped by due time."""
 
     _wheels: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, TimerWheel]] = WeakKeyDictionary()
 
@@ -47,21 +47,22 @@ class TimerWheel:
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop) -> TimerWheel:
-        """The wheel of that event loop."""
+        """The wheel of ``loop``; made by the first call."""
         wheel = cls._wheels.get(loop)
         if wheel is None:
-            wheel = cls._wheels[loop] = cls()  # which must not refer to the loop, or neither is ever freed
+            # The value must not refer to its weak key, the loop: neither would ever be freed.
+            wheel = cls._wheels[loop] = cls()
         return wheel
 
     @property
     def shared(self) -> int:
-        """How many of the event loop's timers are in use."""
+        """The number of the event loop's timers in use."""
         return len(self._due)
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> Timer:
-        """Call ``callback`` after ``delay`` seconds, or up to a sixteenth later. Only inside the event loop."""
+        """Call ``callback`` after ``delay`` seconds, or up to a sixteenth later. Use it only inside the event loop."""
         loop = asyncio.get_running_loop()
-        # A power of two, so that delays that differ a little still share.
+        # A power of two, so that slightly different delays share a timer.
         grain = math.ldexp(0.5, math.frexp(max(delay, 0.01) / _GRAINS)[1])
         moment = int((loop.time() + delay) / grain) + 1
         timer = Timer(callback)

@@ -1,4 +1,4 @@
-"""Several processes that serve one listening socket."""
+"""Runs several worker processes that serve one listening socket."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _spawn: Final = multiprocessing.get_context("spawn")
 multiprocessing.allow_connection_pickling()
 
 _POLL: Final = 0.2
-"""Seconds after which a signal is noticed at the latest."""
+"""The maximum seconds until a signal is handled."""
 
 _STOPPING: Final = {signal.SIGINT, signal.SIGTERM}
 
 Target = Callable[[list[socket], Callable[[], None]], None]
-"""Serves on the sockets, and calls the function once it does."""
+"""Serves on the sockets, and calls the function when it accepts connections."""
 
 
 class Workers:
-    """Starts ``config.workers`` processes, replaces those that die, and drains all of them when a signal says so.
+    """Starts ``config.workers`` processes, replaces those that die, and drains all of them on SIGINT or SIGTERM.
 
     SIGHUP replaces them one after the other; a second SIGINT or SIGTERM kills them.
     """
@@ -45,11 +45,11 @@ class Workers:
         self._listener = config.bind_socket()
         self._signals: list[int] = []
         self._processes: list[SpawnProcess] = []
-        # The workers hold the reading end: it ends when this process does, however that happens.
+        # The workers hold the reading end: it reaches its end when this process ends for any reason.
         self._lifeline, self._held = _spawn.Pipe(duplex=False)
 
     def run(self) -> int:
-        """Work until stopped; the exit status for the process."""
+        """Run until a signal stops it, and return the exit status of the process."""
         for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(one, self._on_signal)
         _logger.info("Started parent process [%d]", os.getpid())
@@ -85,7 +85,7 @@ class Workers:
         return 0
 
     def _replace_all(self) -> None:
-        """Start a worker beside each, which ends once the new one serves. The first that fails ends the replacement."""
+        """Replace each worker, and stop it when its successor serves. A successor that fails ends the replacement."""
         for index, old in enumerate(self._processes):
             ready = _spawn.Event()
             new = self._start(ready)
@@ -93,14 +93,14 @@ class Workers:
                 pass
             if not ready.is_set():
                 new.terminate()
-                _logger.error("Worker [%s] does not start: the workers before it go on", new.pid)
+                _logger.error("Worker [%s] could not start: keeping the old workers", new.pid)
                 return
             self._processes[index] = new
             old.terminate()
             while old.exitcode is None and not _STOPPING & set(self._signals):
                 wait([old.sentinel], timeout=_POLL)
             if old.exitcode is None:
-                self._processes.append(old)  # for the end to wait for
+                self._processes.append(old)  # _stop waits for it
                 return
 
     def _stop(self) -> None:
@@ -117,7 +117,7 @@ class Workers:
 
 
 def _work(target: Target, config: Config, listener: socket, lifeline: Connection, ready: Event | None) -> None:
-    os.setpgid(0, 0)  # the terminal's Ctrl+C is for the parent, which asks for the drain once
+    os.setpgid(0, 0)  # Ctrl+C in the terminal then signals only the parent, which signals each worker once
     config.configure_logging()
     threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
     with suppress(KeyboardInterrupt):

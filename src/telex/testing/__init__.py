@@ -1,7 +1,7 @@
-"""Testing: clients that talk to an ASGI app in process, over WebSockets and HTTP.
+"""Test clients that call an ASGI app in process, over WebSockets and HTTP.
 
 ``TestClient`` is for synchronous tests, ``AsyncTestClient`` for tests that run on an event loop; ``create_test_client``
-and ``create_async_test_client`` also build the app. Every wait has a limit.
+and ``create_async_test_client`` also build the app. Every wait has a timeout.
 """
 
 from __future__ import annotations

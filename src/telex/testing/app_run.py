@@ -1,4 +1,4 @@
-"""The app's side of a test connection: its task, its ``receive`` and ``send``, and the pipes to the client."""
+"""The app's side of a test connection: the task, ``receive`` and ``send``, and the pipes to the client."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class AppRun:
-    """Runs an app on one connection, and keeps its failure for the test."""
+    """Runs an app on one connection, and stores its failure for the test."""
 
     def __init__(self, app: ASGIApp, scope: Scope, *, max_queued: int, raise_server_exceptions: bool) -> None:
-        """``max_queued``: how many events may wait, in each direction."""
+        """``max_queued``: the limit of queued events in each direction."""
         self.left: bool = False
-        """The client has closed: what the app sends is refused."""
+        """Whether the client has closed; the app's sends then raise :class:`ClientGone`."""
         self._app = app
         self._scope = scope
         self._max_queued = max_queued
@@ -37,9 +37,9 @@ class AppRun:
         self._protocol = AppProtocol(scope["subprotocols"], may_deny=DENIAL_EXTENSION in scope["extensions"])
         self._to_app = Pipe(max_queued)
         self._from_app = Pipe(max_queued)
-        self._sending = asyncio.Lock()  # keeps the order of events that wait for room
+        self._sending = asyncio.Lock()  # keeps the order of blocked sends
         self._error: BaseException | None = None
-        self._reported: Exception | None = None  # the error for which Telex closed the connection
+        self._reported: Exception | None = None  # the error that made Telex close the connection
         self._misuse: ProtocolMisuse | None = None
         self._surfaced = False
         self._accepted = False
@@ -50,9 +50,9 @@ class AppRun:
     # -- the client's side
 
     async def put(self, event: Message, limit: float) -> None:
-        """Queue ``event`` for the app; it is dropped once the app has closed or ended, as on a network.
+        """Queue ``event`` for the app; drop it if the app has closed or ended, as on a network.
 
-        :raises TimeoutError: there was no room within ``limit`` seconds.
+        :raises TimeoutError: the queue was full for ``limit`` seconds.
         """
         what = f"{self._name()} did not read one of its {self._max_queued} waiting messages (max_queued)"
         await self._within(self._to_app.put(event), limit, what)
@@ -60,9 +60,9 @@ class AppRun:
     async def take(self, limit: float, what: str) -> Message | None:
         """The app's next event; ``None`` after the last.
 
-        :raises TimeoutError: ``what``, within ``limit`` seconds.
+        :raises TimeoutError: no event came within ``limit`` seconds; the text begins with ``what``.
         :raises ProtocolMisuse: the app broke the protocol.
-        :raises Exception: the app's own.
+        :raises Exception: the exception that the app raised.
         """
         event = await self._within(self._from_app.get(), limit, f"{what} from {self._name()}")
         is_reported = self._reported is not None and event is not None and event["type"] != "websocket.send"
@@ -71,9 +71,9 @@ class AppRun:
         return event
 
     async def look(self, index: int, limit: float) -> Message | None:
-        """The app's waiting event at ``index``; ``None`` when within ``limit`` seconds, or ever, there is none.
+        """The queued event at ``index``; ``None`` if none comes within ``limit`` seconds or before the end.
 
-        :raises Exception: as :meth:`take` does, when the app failed.
+        :raises Exception: the app failed; as :meth:`take`.
         """
         try:
             async with asyncio.timeout(limit):
@@ -85,19 +85,19 @@ class AppRun:
         return event
 
     def disconnect(self, event: Message) -> None:
-        """End the connection as the client: ``event`` is the last that the app receives."""
+        """End the connection as the client: ``event`` is the app's last event."""
         self.left = True
         self._to_app.end(event)
         self._from_app.end()
 
     def hang_up(self) -> None:
-        """Accept no more events of the app: its close has been received."""
+        """Accept no more events from the app: the client has received its close."""
         self._from_app.end()
 
     async def finish(self, limit: float) -> None:
-        """Wait for the app to end, and raise its failure unless that was raised before.
+        """Wait for the app to end, and raise its failure if no earlier call raised it.
 
-        :raises TimeoutError: it did not end within ``limit`` seconds and was cancelled.
+        :raises TimeoutError: the app did not end within ``limit`` seconds and was cancelled.
         """
         if not self._task.done():
             await bounded(self._task, limit, f"{self._name()} did not end after the disconnect")
@@ -110,9 +110,9 @@ class AppRun:
         await stop(self._task)
 
     def ending(self) -> WebSocketDisconnect:
-        """The client's error for an app that ended without a close, as servers report it.
+        """The client's exception after an app ended without a close, as servers report it.
 
-        :raises ProtocolMisuse: it ended without an answer to the handshake.
+        :raises ProtocolMisuse: the app ended without an answer to the handshake.
         """
         if self._accepted:
             how = "ended without a close" if self._error is None else "failed"
@@ -145,8 +145,8 @@ class AppRun:
         try:
             await self._app(self._scope, self._receive, self._send)
         except ClientGone:
-            pass  # an app may let it through
-        except BaseException as error:  # SystemExit too, which would end the event loop
+            pass  # an app need not catch it
+        except BaseException as error:  # also SystemExit, which would end the event loop
             if not (isinstance(error, asyncio.CancelledError) and is_cancelled()):  # only the session cancels this task
                 self._error = error
         finally:
@@ -158,7 +158,7 @@ class AppRun:
 
     async def _receive(self) -> Message:
         event = await self._to_app.get()
-        if event is None:  # after a disconnect most servers wait for ever
+        if event is None:  # after a disconnect, receive() blocks for ever on most servers
             never: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
             return await never
         return event
@@ -185,6 +185,6 @@ class AppRun:
 
 
 def _disconnect_after(event: Message, *, was_open: bool) -> Message:
-    """The event that the app receives after its own last one: its close, or 1006 for a refused handshake."""
+    """The disconnect event after the app's own close: with its code, or 1006 after a refused handshake."""
     closed = disconnect_of(event) if was_open else WebSocketDisconnect(WS_1006_ABNORMAL_CLOSURE)
     return {"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason}

@@ -1,4 +1,4 @@
-"""The synchronous client and session: they call the asynchronous ones through a portal."""
+"""The synchronous client and session: they call the asynchronous ones in a background thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class WebSocketTestSession:
     """One connection, for synchronous tests: ``with client.websocket_connect("/path") as session``.
 
-    Each method is that of :class:`AsyncWebSocketTestSession`, which documents what it does and raises.
+    The methods are those of :class:`AsyncWebSocketTestSession`, which documents them and their exceptions.
     """
 
     def __init__(self, session: AsyncWebSocketTestSession, portal: Portal) -> None:
@@ -48,7 +48,7 @@ class WebSocketTestSession:
 
     @property
     def scope(self) -> Scope:
-        """A copy of the connection's scope as it is now, the headers of the accept appended to the request's."""
+        """A copy of the connection's current scope; its headers are the request's, then those of the accept."""
         return self._session.scope
 
     def __enter__(self) -> Self:
@@ -76,11 +76,11 @@ class WebSocketTestSession:
             yield message
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close as a client does."""
+        """Close the connection as the client."""
         self._call(self._session.close(code, reason))
 
     def send(self, data: object, mode: Mode | None = None) -> None:
-        """Send ``data``: text as it is, bytes as they are, anything else as JSON."""
+        """Send ``data``: a str as text, bytes as binary, anything else as JSON."""
         self._call(self._session.send(data, mode))
 
     def send_text(self, data: str) -> None:
@@ -100,7 +100,7 @@ class WebSocketTestSession:
         self._call(self._session.send_msgpack(data))
 
     def send_raw(self, event: Message) -> None:
-        """Hand an ASGI event to the app as it is."""
+        """Pass an ASGI event to the app unchanged."""
         self._call(self._session.send_raw(event))
 
     def receive(self, timeout: float | None = None, *, block: bool = True) -> Message:
@@ -108,11 +108,11 @@ class WebSocketTestSession:
         return self._call(self._session.receive(timeout, block=block), timeout)
 
     def receive_text(self, timeout: float | None = None, *, block: bool = True) -> str:
-        """The next message, which is text."""
+        """The next message; it must be text."""
         return self._call(self._session.receive_text(timeout, block=block), timeout)
 
     def receive_bytes(self, timeout: float | None = None, *, block: bool = True) -> bytes:
-        """The next message, which is binary."""
+        """The next message; it must be binary."""
         return self._call(self._session.receive_bytes(timeout, block=block), timeout)
 
     def receive_json(self, mode: Mode = "text", timeout: float | None = None, *, block: bool = True) -> Any:
@@ -120,7 +120,7 @@ class WebSocketTestSession:
         return self._call(self._session.receive_json(mode, timeout, block=block), timeout)
 
     def receive_msgpack(self, timeout: float | None = None, *, block: bool = True) -> Any:
-        """The next message, which is binary, decoded from MessagePack."""
+        """The next message, decoded from MessagePack; it must be binary."""
         return self._call(self._session.receive_msgpack(timeout, block=block), timeout)
 
     @overload
@@ -134,11 +134,11 @@ class WebSocketTestSession:
     @overload
     def expect(self, expected: T, timeout: float | None = ..., *, mode: Mode = ...) -> T: ...
     def expect(self, expected: object, timeout: float | None = None, *, mode: Mode = "text") -> Any:
-        """The next message, which is the ``expected`` one: a type, a predicate or a value."""
+        """The next message; it must match ``expected``: a type, a predicate or a value."""
         return self._call(self._session.expect(expected, timeout, mode=mode), timeout)
 
     def refute(self, expected: object = None, timeout: float = 0.1, *, mode: Mode = "text") -> None:
-        """Wait ``timeout`` seconds for the ``expected`` message (``None``: for any) not to come."""
+        """Check that no ``expected`` message (``None``: no message) comes for ``timeout`` seconds."""
         self._call(self._session.refute(expected, timeout, mode=mode), timeout)
 
     def _call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
@@ -146,7 +146,7 @@ class WebSocketTestSession:
 
 
 class TestClient:
-    """Talks to an ASGI app from synchronous tests; the app runs on one event loop in one background thread.
+    """Calls an ASGI app from synchronous tests; the app runs on one event loop in one background thread.
 
     ::
 
@@ -154,11 +154,12 @@ class TestClient:
             session.send("hello")
             session.expect("hello")
 
-    Without ``with`` the app's lifespan does not run, and the thread runs while a session or a request does. Parameters
-    and methods are those of :class:`AsyncTestClient`, and described there. No task and no thread outlasts the client.
+    Without ``with`` the app's lifespan does not run, and the thread runs only during a session or a request. The
+    parameters and methods are those of :class:`AsyncTestClient`, which documents them. Leaving the client ends all its
+    tasks and threads.
     """
 
-    __test__ = False  # pytest: not a class of tests
+    __test__ = False  # pytest must not collect this class
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class TestClient:
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
     ) -> None:
-        """Describe the client; entering it starts the app's lifespan."""
+        """See :class:`AsyncTestClient`."""
         self._client = AsyncTestClient(
             app,
             base_url,
@@ -192,7 +193,7 @@ class TestClient:
 
     @property
     def cookies(self) -> Cookies:
-        """The cookies that go with handshakes and requests."""
+        """The cookies that are sent with handshakes and requests."""
         return self._client.cookies
 
     def __enter__(self) -> Self:
@@ -221,7 +222,7 @@ class TestClient:
         *,
         extensions: Mapping[str, Mapping[str, object]] = OFFERED_EXTENSIONS,
     ) -> WebSocketTestSession:
-        """A connection to ``url``, made when it is entered."""
+        """A session with ``url``; ``with`` connects it."""
         session = self._client.websocket_connect(
             url, subprotocols, params, headers, cookies, timeout, extensions=extensions
         )
@@ -257,7 +258,7 @@ class TestClient:
 def _outer_limit(timeout: float) -> float:
     """The portal's limit for a call whose own limit is ``timeout``.
 
-    The inner one comes first: a handshake or a leave waits at most twice its timeout, and the grace of cancelled
-    tasks. Only a blocked event loop outlasts this one.
+    It is longer than the call's own limit: a handshake or a close waits at most twice its timeout, plus the grace for
+    cancelled tasks. Only a blocked event loop reaches this limit.
     """
     return 2 * timeout + 5 * GRACE

@@ -1,4 +1,4 @@
-"""The asynchronous test client: an app's lifespan around the test, WebSocket sessions and HTTP requests within."""
+"""The asynchronous test client: runs an app's lifespan, opens WebSocket sessions and sends HTTP requests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OFFERED_EXTENSIONS: Final[Mapping[str, Mapping[str, object]]] = {DENIAL_EXTENSIO
 
 
 class AsyncTestClient:
-    """Talks to an ASGI app on the test's own event loop.
+    """Calls an ASGI app on the event loop of the test.
 
     ::
 
@@ -33,11 +33,11 @@ class AsyncTestClient:
             await session.send_text("hello")
             await session.expect("hello")
 
-    Entering starts the app's lifespan, leaving ends the sessions that are still open and shuts the app down. Without
-    ``async with`` the lifespan does not run; sessions and requests work all the same.
+    Entering the client starts the app's lifespan; leaving it closes the open sessions and shuts the app down. Without
+    ``async with`` the lifespan does not run, but sessions and requests work.
     """
 
-    __test__ = False  # pytest: not a class of tests
+    __test__ = False  # pytest must not collect this class
 
     def __init__(
         self,
@@ -51,16 +51,16 @@ class AsyncTestClient:
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
     ) -> None:
-        """Describe the client. Entering it starts the app's lifespan.
+        """Configure the client; ``async with`` starts the app's lifespan.
 
         :param app: the app under test.
-        :param base_url: what paths are under; ``https`` makes WebSocket connections ``wss``.
-        :param timeout: the default limit of every wait, in seconds.
+        :param base_url: the URL that paths are relative to; with ``https``, WebSocket connections use ``wss``.
+        :param timeout: the default timeout of every wait, in seconds.
         :param headers: sent with every handshake and request.
-        :param cookies: the cookies to begin with; the app's own ``Set-Cookie`` headers are kept too.
-        :param root_path: the scope's ``root_path``; paths are sent as they are written, with it or without.
-        :param raise_server_exceptions: raise the app's exceptions in the test; else the test sees what a client would.
-        :param max_queued: how many messages each direction may hold; a send then waits.
+        :param cookies: the initial cookies; the app's ``Set-Cookie`` headers add to them.
+        :param root_path: the scope's ``root_path``; it is not added to paths.
+        :param raise_server_exceptions: raise the app's exceptions in the test; else the test gets what a client gets.
+        :param max_queued: the limit of queued messages in each direction; a send above it blocks.
         """
         self.app = app
         self.base_url = base_url
@@ -100,15 +100,15 @@ class AsyncTestClient:
         *,
         extensions: Mapping[str, Mapping[str, object]] = OFFERED_EXTENSIONS,
     ) -> AsyncWebSocketTestSession:
-        """A connection to ``url``, made when it is entered (``async with``) or awaited.
+        """A session with ``url``; ``async with`` or ``await`` connects it.
 
-        :param url: a path under ``base_url``, or absolute; it may have a query.
-        :param subprotocols: those that the client offers, the preferred one first.
-        :param params: query parameters beside those in ``url``.
-        :param headers: sent beside the client's, in place of those of the same name.
-        :param cookies: sent beside the client's, in place of those of the same name, with this handshake only.
-        :param timeout: the session's default limit in seconds; the client's if ``None``.
-        :param extensions: the scope's ``extensions``; ``{}`` is a server that has no denial responses.
+        :param url: a path under ``base_url``, or an absolute URL; it may have a query.
+        :param subprotocols: the subprotocols that the client offers, in order of preference.
+        :param params: query parameters in addition to those in ``url``.
+        :param headers: sent with the client's headers; they replace those of the same name.
+        :param cookies: sent with this handshake only; they replace the client's cookies of the same name.
+        :param timeout: the default timeout of the session in seconds; ``None`` means the client's.
+        :param extensions: the scope's ``extensions``; ``{}`` simulates a server without denial responses.
         """
         target = target_url(self.base_url, url, params)
         address = http_url(target)
@@ -130,10 +130,10 @@ class AsyncTestClient:
         return AsyncWebSocketTestSession(self.app, scope, options, self._sessions)
 
     async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
-        """The response to an HTTP request; httpx sends it (the extra ``testing``).
+        """Send an HTTP request and return the response; needs httpx (the extra ``testing``).
 
         :raises MissingDependencyException: httpx is not installed.
-        :raises TimeoutError: the app did not finish it in time.
+        :raises TimeoutError: the app did not finish the response in time.
         """
         if self._http is None:
             self._http = HTTPCaller(
@@ -179,5 +179,5 @@ class AsyncTestClient:
         self._http = None
 
     def _state(self) -> dict[str, object]:
-        """The state that the app's lifespan left for connections; empty where none runs."""
+        """The state that the app's lifespan set for connections; empty if no lifespan runs."""
         return {} if self._lifespan is None else self._lifespan.state

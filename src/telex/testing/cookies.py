@@ -1,4 +1,4 @@
-"""The cookies of a test client: one jar for its HTTP requests and its WebSocket handshakes."""
+"""The cookies of a test client: HTTP requests and WebSocket handshakes share one jar."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ("Cookies",)
 
 
 class Cookies(MutableMapping[str, str]):
-    """Names and values, over a standard cookie jar that keeps domains, paths and ages.
+    """A mapping of cookie names to values, on a standard cookie jar with domains, paths and ages.
 
     Cookies that a test sets are sent to every host and path.
     """
@@ -25,7 +25,7 @@ class Cookies(MutableMapping[str, str]):
         self.update(cookies or {})
 
     def header(self, url: str, more: Mapping[str, str] | None = None) -> str:
-        """The ``Cookie`` header for an ``http`` or ``https`` URL, with ``more`` in place of those of the same name."""
+        """The ``Cookie`` header for an ``http`` or ``https`` URL, ``more`` replaces cookies of the same name."""
         request = _request(url)
         self.jar.add_cookie_header(request)
         more = more or {}
@@ -72,7 +72,7 @@ class _ResponseHeaders:
 
 
 def _request(url: str) -> Request:
-    return Request(url)  # noqa: S310 -- only describes a request to the jar, nothing is opened
+    return Request(url)  # noqa: S310 -- an argument for the jar; no URL is opened
 
 
 def _for_everywhere(name: str, value: str) -> Cookie:

@@ -17,7 +17,7 @@ __all__ = ("AppOptions", "create_async_test_client", "create_test_client")
 
 
 class AppOptions(LayerOptions, total=False):
-    """The options of :class:`telex.Telex`; a test keeps them equal."""
+    """The options of :class:`telex.Telex`; a test compares the two."""
 
     http: ASGIApp | None
     lifespan: Sequence[Lifespan] | Lifespan
@@ -36,7 +36,7 @@ def create_test_client(
     raise_server_exceptions: bool = True,
     **app_options: Unpack[AppOptions],
 ) -> TestClient:
-    """A client of ``Telex(route_handlers, **app_options)``, to be entered; a single handler need not be in a list."""
+    """A client of ``Telex(route_handlers, **app_options)``; ``route_handlers`` may be a single handler."""
     app = Telex(_listed(route_handlers), **app_options)
     return TestClient(app, base_url, timeout=timeout, raise_server_exceptions=raise_server_exceptions)
 

@@ -1,7 +1,4 @@
-"""The exceptions that only tests meet; those of applications, such as ``WebSocketDisconnect``, are elsewhere.
-
-See :mod:`telex.exceptions`.
-"""
+"""The exceptions of the test clients. Those of applications are in :mod:`telex.exceptions`."""
 
 from __future__ import annotations
 
@@ -15,20 +12,20 @@ __all__ = ("ClientGone", "ProtocolMisuse", "WebSocketDenied")
 
 
 class ProtocolMisuse(AssertionError):
-    """The app broke the ASGI WebSocket protocol: raised in the app, and in the test."""
+    """The app broke the ASGI WebSocket protocol; raised in the app and in the test."""
 
 
 class ClientGone(OSError):
-    """The app sends to a client that has closed (ASGI 2.4: ``send`` raises a subclass of ``OSError``).
+    """The app sent to a client that has closed (ASGI 2.4: ``send`` raises a subclass of ``OSError``).
 
-    An app need not catch it: as on a server, it is not an error of the app.
+    An app need not catch it: as on a server, it is not a failure of the app.
     """
 
 
 class WebSocketDenied(WebSocketDisconnect):
     """The app answered the opening handshake with an HTTP response (ASGI's denial response).
 
-    ``code`` is 1006, as for every browser whose handshake fails.
+    ``code`` is 1006, as in a browser after a failed handshake.
     """
 
     def __init__(self, status_code: int, headers: RawHeaders = (), content: bytes = b"") -> None:

@@ -1,4 +1,4 @@
-"""The opening handshake of a test connection: from a URL and headers to an ASGI scope."""
+"""The opening handshake of a test connection: makes an ASGI scope from a URL and headers."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from telex.types import Scope
 __all__ = ("DENIAL_EXTENSION", "Headers", "QueryParams", "http_url", "target_url", "websocket_scope")
 
 Headers: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
-"""Header names and values; a sequence of pairs if a name occurs more than once."""
+"""Header names and values; use a sequence of pairs to repeat a name."""
 
 QueryValue: TypeAlias = str | int | float | bool | None
 QueryParams: TypeAlias = Mapping[str, QueryValue | Sequence[QueryValue]] | Sequence[tuple[str, QueryValue]]
-"""Query parameters; ``True`` is written ``true``, ``None`` is written empty, a sequence repeats its name."""
+"""Query parameters; ``True`` becomes ``true``, ``None`` becomes empty, a sequence repeats the name."""
 
 DENIAL_EXTENSION: Final = "websocket.http.response"
 
-_PATH_SAFE: Final = "/%:@!$&'()*+,;=~-._"  # RFC 3986 section 3.3; "%" is safe as escapes stay
+_PATH_SAFE: Final = "/%:@!$&'()*+,;=~-._"  # RFC 3986 section 3.3; "%" is safe: escapes stay as they are
 _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _DEFAULT_PORTS: Final = {"ws": 80, "wss": 443, "http": 80, "https": 443}
 _SECURE: Final = ("https", "wss")
 
 
 def target_url(base_url: str, url: str, params: QueryParams | None = None) -> SplitResult:
-    """The URL to connect to: ``url`` under ``base_url`` unless it is absolute, its query and ``params``, escaped.
+    """The escaped URL to connect to: ``url``, relative to ``base_url``, with ``params`` added to its query.
 
-    :raises ValueError: the result has no host, or a scheme that is neither of WebSockets nor of HTTP.
+    :raises ValueError: the result has no host, or its scheme is not ws, wss, http or https.
     """
     wanted = urlsplit(url)
     if not wanted.netloc:
@@ -48,7 +48,7 @@ def target_url(base_url: str, url: str, params: QueryParams | None = None) -> Sp
 
 
 def http_url(url: SplitResult) -> str:
-    """The same URL with HTTP's scheme, for cookie jars."""
+    """The same URL with the scheme ``http`` or ``https``, for cookie jars."""
     return url._replace(scheme="https" if url.scheme in _SECURE else "http").geturl()
 
 
@@ -64,7 +64,7 @@ def websocket_scope(
 ) -> Scope:
     """The ``websocket`` scope (ASGI 3.0, specification 2.4) of a connection to ``url``.
 
-    Each of ``headers`` replaces earlier headers of the same name, those of the handshake included.
+    Each item of ``headers`` replaces earlier headers of the same name, also those of the handshake.
     """
     port = url.port or _DEFAULT_PORTS[url.scheme]
     return {

@@ -1,4 +1,4 @@
-"""HTTP requests to an app, in process: httpx over its ASGI transport, with a limit in time."""
+"""HTTP requests to an app in process: httpx with its ASGI transport, with a timeout."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ __all__ = ("HTTPCaller", "RequestOptions")
 
 
 class RequestOptions(TypedDict, total=False):
-    """The options of a request, under httpx's names. ``timeout`` is in seconds, for the whole exchange.
+    """The options of a request, named as in httpx. ``timeout`` is in seconds, for the whole exchange.
 
-    Cookies are the client's: ``client.cookies["name"] = "value"``.
+    Set cookies on the client: ``client.cookies["name"] = "value"``.
     """
 
     content: str | bytes
@@ -36,7 +36,7 @@ class RequestOptions(TypedDict, total=False):
 
 
 class HTTPCaller:
-    """Sends requests to one app; made with the first request, as httpx is an optional dependency."""
+    """Sends requests to one app; made by the first request, because httpx is an optional dependency."""
 
     def __init__(
         self,
@@ -71,18 +71,18 @@ class HTTPCaller:
             base_url=base_url,
             headers=[*headers.items()] if isinstance(headers, Mapping) else [*headers],
             cookies=cookies.jar,
-            timeout=None,  # noqa: S113 -- `request` has a limit
+            timeout=None,  # noqa: S113 -- `request` has a timeout
         )
 
     async def request(self, method: str, url: str, options: RequestOptions, timeout: float) -> httpx.Response:
-        """The response to one request.
+        """Send one request and return the response.
 
-        :raises TimeoutError: the app did not finish it within ``timeout`` seconds.
+        :raises TimeoutError: the app did not finish the response within ``timeout`` seconds.
         """
         limit = options.pop("timeout", timeout)
         task = asyncio.create_task(self._client.request(method, url, **options))
         return await bounded(task, limit, f"{self._name} did not finish {method} {url}")
 
     async def aclose(self) -> None:
-        """Release the client."""
+        """Close the httpx client."""
         await self._client.aclose()

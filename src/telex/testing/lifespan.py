@@ -15,12 +15,12 @@ __all__ = ("AppLifespan",)
 class AppLifespan:
     """Sends ``lifespan.startup`` on :meth:`start` and ``lifespan.shutdown`` on :meth:`stop`.
 
-    ASGI allows an app without a lifespan: one that raises or returns before it receives the startup event, or answers
-    it with an event of another protocol. Every later exception or missing answer is a failure of the app.
+    ASGI allows an app without a lifespan: an app that raises or returns before it receives the startup event, or that
+    answers it with an event of another protocol. Any other exception or missing answer is a failure of the app.
     """
 
     def __init__(self, app: ASGIApp, timeout: float) -> None:
-        """``timeout``: seconds for the startup, and for the shutdown."""
+        """``timeout``: the limit of the startup and of the shutdown, in seconds."""
         self.state: dict[str, object] = {}
         """The state that the app set for its connections; each gets a shallow copy."""
         self._app = app
@@ -33,11 +33,11 @@ class AppLifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Start the app up.
+        """Run the app's startup.
 
-        :raises Exception: the app's own.
-        :raises RuntimeError: the app answered that its startup failed, and raised nothing; or it gave no answer.
-        :raises TimeoutError: it did not answer in time.
+        :raises Exception: the exception that the app raised.
+        :raises RuntimeError: the app reported a failed startup without an exception, or ended without an answer.
+        :raises TimeoutError: the app did not answer in time.
         """
         self._task = asyncio.create_task(self._run(), name=f"lifespan of {name_of(self._app)}")
         try:
@@ -50,7 +50,7 @@ class AppLifespan:
             raise RuntimeError(f"{name_of(self._app)} ended its lifespan without an answer to lifespan.startup")
 
     async def stop(self) -> None:
-        """Shut the app down; raises as :meth:`start` does, and what the app's lifespan raised since."""
+        """Run the app's shutdown; raises as :meth:`start` does, and any exception of the lifespan since the startup."""
         if self._task is None or self._is_foreign():
             return
         try:
@@ -63,7 +63,7 @@ class AppLifespan:
         return self._foreign or not self._received
 
     async def _exchange(self, phase: Literal["startup", "shutdown"], task: asyncio.Task[None]) -> bool:
-        """Send the event and await its answer; false if the app ended instead."""
+        """Send the event and await the answer; false if the app ended without one."""
         self._events.put_nowait({"type": f"lifespan.{phase}"})
         self._answer = answering = asyncio.get_running_loop().create_future()
         await asyncio.wait({answering, task}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -73,7 +73,7 @@ class AppLifespan:
         answer = answering.result()
         if answer["type"] == f"lifespan.{phase}.complete":
             return True
-        # Frameworks raise after this answer, and that exception has the cause.
+        # Frameworks raise an exception with the cause after this answer.
         await asyncio.wait({task}, timeout=GRACE)
         self._raise_error()
         raise RuntimeError(f"{name_of(self._app)} answered {answer['type']}: {answer.get('message', '')}")
@@ -86,7 +86,7 @@ class AppLifespan:
     async def _run(self) -> None:
         try:
             await self._app({"type": "lifespan", "asgi": _VERSIONS, "state": self.state}, self._receive, self._send)
-        except BaseException as error:  # SystemExit too, which would end the event loop
+        except BaseException as error:  # also SystemExit, which would end the event loop
             if not (isinstance(error, asyncio.CancelledError) and is_cancelled()):  # only `stop` cancels this task
                 self._error = error
 

@@ -1,4 +1,4 @@
-"""Compares the message that a test expects with the event that came."""
+"""Compares the message that a test expects with the received event."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from telex.types import Message, Mode
 __all__ = ("Predicate", "describe", "disconnect_of", "expects_close", "match", "payload", "show")
 
 Predicate: TypeAlias = Callable[[str | bytes], object]
-"""Takes a message, text or bytes; a true result accepts it."""
+"""A function of a message (text or bytes); a true result accepts the message."""
 
 _KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}
 _LONGEST_SHOWN: Final = 500
@@ -27,7 +27,7 @@ _plain_json: Final = writer(object, "binary")
 def payload(event: Message, mode: Mode) -> Any:
     """The text (``mode`` ``text``) or the bytes (``binary``) of a ``websocket.send`` event.
 
-    :raises AssertionError: it is a message of the other kind.
+    :raises AssertionError: the message is of the other kind.
     """
     data = event.get(_KEYS[mode])
     if data is None:
@@ -36,9 +36,9 @@ def payload(event: Message, mode: Mode) -> Any:
 
 
 def match(expected: object, event: Message, mode: Mode) -> Any:
-    """The content of ``event`` if it is ``expected``; see ``AsyncWebSocketTestSession.expect``.
+    """The content of ``event`` if it matches ``expected``; see ``AsyncWebSocketTestSession.expect``.
 
-    :raises AssertionError: it is another message.
+    :raises AssertionError: it does not match.
     """
     if expects_close(expected):
         return _match_close(event)
@@ -54,12 +54,12 @@ def match(expected: object, event: Message, mode: Mode) -> Any:
 
 
 def expects_close(expected: object) -> bool:
-    """Whether ``expected`` is the end of the connection."""
+    """Whether the test expects the end of the connection."""
     return isinstance(expected, type) and issubclass(expected, WebSocketDisconnect)
 
 
 def describe(expected: object) -> str:
-    """An expectation, for error texts."""
+    """The description of ``expected`` in error texts."""
     if isinstance(expected, str):
         return f"text {_cut(repr(expected))}"
     if isinstance(expected, bytes):
@@ -74,7 +74,7 @@ def describe(expected: object) -> str:
 
 
 def show(event: Message) -> str:
-    """An event of the app, for error texts."""
+    """The description of an app's event in error texts."""
     if event["type"] == "websocket.close":
         closed = disconnect_of(event)
         return f"a close with {closed.code} {closed.reason!r}"
@@ -132,7 +132,7 @@ def _match_value(expected: object, event: Message, mode: Mode) -> object:
 
 
 def _same_json(one: object, other: object) -> bool:
-    """Equality in JSON: ``true`` is not 1, unlike in Python; 1 is 1.0."""
+    """Whether two values are equal in JSON: ``true`` is not 1 (in Python it is); 1 is 1.0."""
     match one, other:
         case dict(), dict():
             return one.keys() == other.keys() and all(_same_json(one[key], other[key]) for key in one)

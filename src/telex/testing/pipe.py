@@ -1,4 +1,4 @@
-"""A bounded queue with an end, for one event loop."""
+"""A bounded queue that can be ended, for one event loop."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ __all__ = ("Pipe",)
 class Pipe:
     """Carries events one way between the app and the client.
 
-    After :meth:`end` the events in it can still be read; no more are added.
+    After :meth:`end` the queued events can still be read, but none can be added.
     """
 
     def __init__(self, limit: int) -> None:
-        """``limit``: how many events may wait before :meth:`put` does."""
+        """``limit``: the number of queued events at which :meth:`put` blocks."""
         self._limit = limit
         self._events: deque[Message] = deque()
         self._ended = False
         self._changed = asyncio.Event()
 
     async def put(self, event: Message) -> bool:
-        """Add ``event``, waiting for room; false when the pipe has ended and the event is dropped."""
+        """Add ``event``; block while the pipe is full. False if the pipe has ended and the event is dropped."""
         while len(self._events) >= self._limit and not self._ended:
             await self._changed.wait()
         if self._ended:
@@ -34,7 +34,7 @@ class Pipe:
         return True
 
     async def get(self) -> Message | None:
-        """Take the next event, waiting for it; ``None`` when the pipe has ended and is empty."""
+        """Wait for the next event and take it; ``None`` if the pipe has ended and is empty."""
         event = await self.peek(0)
         if event is not None:
             self._events.popleft()
@@ -42,19 +42,19 @@ class Pipe:
         return event
 
     async def peek(self, index: int) -> Message | None:
-        """Look at the event at ``index`` without taking it, waiting for it; ``None`` if the pipe ends before."""
+        """Wait for the event at ``index`` and return it without taking it; ``None`` if the pipe ends first."""
         while len(self._events) <= index and not self._ended:
             await self._changed.wait()
         return self._events[index] if len(self._events) > index else None
 
     def end(self, last: Message | None = None) -> None:
-        """Add ``last``, even over the limit, and then accept no more events."""
+        """Add ``last``, even above the limit, and accept no more events."""
         if last is not None and not self._ended:
             self._events.append(last)
         self._ended = True
         self._notify()
 
     def _notify(self) -> None:
-        # Wakes all current waits, which check again; later waits use the new event.
+        # Wake all current waiters, which check again; later waiters use the new event.
         self._changed.set()
         self._changed = asyncio.Event()

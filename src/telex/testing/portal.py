@@ -1,8 +1,8 @@
 """One event loop in one background thread, for the synchronous clients.
 
-``anyio.from_thread.start_blocking_portal`` does the same, but its end has no limit: it waits for a blocked event loop,
-for a task that ignores its cancellation and for a worker thread for as long as they take, so a test would hang where
-this portal fails and names the function.
+``anyio.from_thread.start_blocking_portal`` does the same, but its exit has no timeout: it waits without limit for a
+blocked event loop, a task that ignores its cancellation, or a worker thread, and the test hangs. This portal raises
+``TimeoutError`` and names the function that blocks the loop.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 
 class Portal:
-    """Runs coroutines on a loop of its own from the first ``with`` to the last of those that are open at once.
+    """Runs coroutines on its own event loop; nested ``with`` blocks share the loop, and the last one closes it.
 
-    :meth:`close` leaves neither a task nor a thread behind.
+    :meth:`close` ends all tasks and threads.
     """
 
     def __init__(self) -> None:
@@ -53,9 +53,10 @@ class Portal:
             self.close()
 
     def call(self, coroutine: Coroutine[Any, Any, T], limit: float) -> T:
-        """The result of ``coroutine``.
+        """Run ``coroutine`` on the loop and return its result.
 
-        :raises TimeoutError: it took longer than ``limit`` seconds. Its own limits are shorter: the loop is blocked.
+        :raises TimeoutError: it took longer than ``limit`` seconds. Its own timeouts are shorter, so the loop is
+            blocked.
         :raises ConnectionStateError: the portal is closed.
         """
         if self._loop is None:
@@ -72,12 +73,12 @@ class Portal:
             raise TimeoutError(f"the app blocks its event loop for more than {limit:g} s {self._where()}") from None
         if error is not None:
             raise error
-        return cast("T", result)  # without an error there is one
+        return cast("T", result)  # no error, so there is a result
 
     def close(self) -> None:
-        """Cancel what still runs, stop the loop, join the thread; harmless when that is done.
+        """Cancel running tasks, stop the loop, join the thread; does nothing after that.
 
-        :raises TimeoutError: the app blocks the loop or a worker thread, so that a thread is left behind.
+        :raises TimeoutError: the app blocks the loop or a worker thread; that thread keeps running.
         """
         loop, self._loop, self._users = self._loop, None, 0
         if loop is None:

@@ -1,6 +1,6 @@
-"""Checks the events that an app sends by the rules of the ASGI WebSocket protocol (version 2.4).
+"""Checks an app's events against the rules of the ASGI WebSocket protocol (version 2.4).
 
-Servers differ in the breaches that they allow; an app that keeps these rules works on all of them.
+Servers differ in the violations that they accept; an app that follows these rules works on all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FORBIDDEN_IN_VALUES: Final = re.compile(rb"[\r\n\0]")
 
 
 class ConnectionPhase(Enum):
-    """The state of a connection, as the app's sends determine it."""
+    """The state of a connection, determined by the events that the app sent."""
 
     CONNECTING = "before accept"
     OPEN = "after accept"
@@ -40,16 +40,16 @@ _NEXT: Final[dict[tuple[ConnectionPhase, str], ConnectionPhase]] = {
 
 
 class AppProtocol:
-    """Follows one connection through the events that the app sends."""
+    """Tracks the state of one connection by the events that the app sends."""
 
     def __init__(self, subprotocols: Collection[str], *, may_deny: bool) -> None:
-        """``subprotocols``: those that the client offered. ``may_deny``: the scope offers the denial extension."""
+        """``subprotocols``: what the client offered. ``may_deny``: the scope has the denial extension."""
         self.state: ConnectionPhase = ConnectionPhase.CONNECTING
         self._subprotocols = subprotocols
         self._may_deny = may_deny
 
     def advance(self, event: Message) -> None:
-        """Check ``event`` and move to the state after it.
+        """Check ``event`` and change the state.
 
         :raises ProtocolMisuse: the state does not allow the event, or its shape is wrong.
         """
@@ -81,7 +81,7 @@ def sendable_code(code: object) -> bool:
 
 
 def check_close(code: object, reason: object) -> str | None:
-    """The error in a close frame of this code and reason; ``None`` if there is none."""
+    """The error text for a close frame with this code and reason; ``None`` if both are valid."""
     if not sendable_code(code):
         return f"a close frame cannot carry the code {code!r}: write {SENDABLE_CLOSE_CODES}"
     if not isinstance(reason, str):
@@ -151,7 +151,7 @@ def _headers(event: Message) -> None:
     headers = event.get("headers", ())
     if not isinstance(headers, Iterable):
         raise _misshapen(event, "'headers' is an iterable of pairs")
-    event["headers"] = list(headers)  # a generator can be read once only, and the client reads it again
+    event["headers"] = list(headers)  # the client reads them again, and a generator can be read only once
     for header in event["headers"]:
         if not _is_header(header):
             raise _misshapen(event, f"a header is a pair (lower-case name, value) of bytes, not {header!r}")

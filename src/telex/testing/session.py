@@ -1,7 +1,7 @@
-"""A WebSocket connection to an app, from the client's side: the session that tests talk through.
+"""The client's side of a test connection: the session with which a test sends and receives.
 
-The app runs as one task on the session's event loop; two bounded pipes carry the events. Every wait has a limit, and
-each failure of the app (an exception, a breach of the protocol, an end without a close) ends the waits at once.
+The app runs as one task on the session's event loop; two bounded pipes carry the events. Every wait has a timeout, and
+a failure of the app (an exception, a protocol violation, an end without a close) ends the waits at once.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class SessionOptions:
 
 
 class AsyncWebSocketTestSession:
-    """One connection. Enter it with ``async with`` (or await it, then :meth:`aclose` it) to shake hands.
+    """One connection. ``async with`` connects and closes it; alternatively await it, and later :meth:`aclose` it.
 
-    ``timeout`` of every method is in seconds; ``None`` is the session's own. A wait that reaches its limit raises
-    ``TimeoutError``, which names the app and the line where it hangs.
+    ``timeout`` of every method is in seconds; ``None`` means the session's default. A wait that reaches its timeout
+    raises ``TimeoutError``, whose text names the app and the line where the app waits.
     """
 
     def __init__(
         self, app: ASGIApp, scope: Scope, options: SessionOptions, registry: set[AsyncWebSocketTestSession]
     ) -> None:
-        """Made by ``AsyncTestClient.websocket_connect``; ``registry`` holds the sessions that are not left yet."""
+        """Made by ``AsyncTestClient.websocket_connect``; ``registry`` holds the open sessions."""
         self.accepted_subprotocol: str | None = None
         """The subprotocol that the app chose."""
         self.extra_headers: list[tuple[bytes, bytes]] = []
@@ -67,13 +67,13 @@ class AsyncWebSocketTestSession:
 
     @property
     def scope(self) -> Scope:
-        """A copy of the connection's scope as it is now, the headers of the accept appended to the request's."""
+        """A copy of the connection's current scope; its headers are the request's, then those of the accept."""
         return {**self._scope, "headers": [*self._scope["headers"], *self.extra_headers]}
 
-    # -- beginning and end
+    # -- connecting and closing
 
     async def connect(self) -> Self:
-        """Shake hands, once; done by ``async with`` and by ``await``.
+        """Make the opening handshake, once; ``async with`` and ``await`` call this.
 
         :raises WebSocketDenied: the app answered with an HTTP response.
         :raises WebSocketDisconnect: the app closed instead of accepting.
@@ -98,11 +98,11 @@ class AsyncWebSocketTestSession:
         return self
 
     async def aclose(self) -> None:
-        """Leave: disconnect with 1000 unless the connection is closed already, and wait for the app to end.
+        """Disconnect with 1000 if the connection is open, and wait for the app to end.
 
         :raises TimeoutError: the app did not end in time and was cancelled.
-        :raises ProtocolMisuse: the app broke the protocol and no earlier call said so.
-        :raises Exception: the app's own, when no earlier call raised it.
+        :raises ProtocolMisuse: the app broke the protocol, and no earlier call raised this.
+        :raises Exception: the exception of the app, if no earlier call raised it.
         """
         self._registry.discard(self)
         self._disconnect(WebSocketDisconnect(1000))
@@ -110,7 +110,7 @@ class AsyncWebSocketTestSession:
             await self._run.finish(self.timeout)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
-        """Close as a client does; harmless when the connection is closed already.
+        """Close the connection as the client; does nothing if it is closed.
 
         :raises ValueError: a close frame cannot carry this code or reason.
         """
@@ -134,7 +134,7 @@ class AsyncWebSocketTestSession:
     async def send(self, data: object, mode: Mode | None = None) -> None:
         """Send ``data``: a str as a text message, bytes as a binary one, anything else as JSON in a text message.
 
-        ``mode`` chooses the kind of frame instead; text in a binary frame, and the reverse, goes as UTF-8.
+        ``mode`` overrides the kind of frame: text is then encoded, and bytes are decoded, as UTF-8.
         """
         raw = data if isinstance(data, (str, bytes)) else _raw(data)
         if (mode or ("text" if isinstance(raw, str) else "binary")) == "text":
@@ -151,7 +151,7 @@ class AsyncWebSocketTestSession:
         await self.send(data, mode="binary")
 
     async def send_json(self, data: object, mode: Mode = "text") -> None:
-        """Send ``data`` as JSON: plain values, dataclasses, structs and models alike."""
+        """Send ``data`` as JSON: plain values, dataclasses, structs or models."""
         await self.send(_write_text(data) if mode == "text" else _write_binary(data), mode)
 
     async def send_msgpack(self, data: object) -> None:
@@ -159,13 +159,13 @@ class AsyncWebSocketTestSession:
         await self.send_bytes(msgspec.msgpack.encode(data))
 
     async def send_raw(self, event: Message) -> None:
-        """Hand an ASGI event to the app as it is; a ``websocket.disconnect`` ends the connection.
+        """Pass an ASGI event to the app unchanged; a ``websocket.disconnect`` ends the connection.
 
         A message to an app that has closed or ended is dropped until the client has received the close.
 
-        :raises ConnectionStateError: the connection is not open, or this client closed it.
-        :raises WebSocketDisconnect: the app's close was received before.
-        :raises TimeoutError: as many messages wait as the client's ``max_queued`` allows, and the app reads none.
+        :raises ConnectionStateError: the session is not connected, or the client has closed the connection.
+        :raises WebSocketDisconnect: the client has received the app's close.
+        :raises TimeoutError: the queue to the app is full (``max_queued``), and the app reads no message.
         """
         run = self._connected()
         if self._closed is not None:
@@ -189,30 +189,30 @@ class AsyncWebSocketTestSession:
         return event
 
     async def receive_text(self, timeout: float | None = None, *, block: bool = True) -> str:
-        """The next message, which is text.
+        """The next message; it must be text.
 
-        :raises AssertionError: it is binary.
+        :raises AssertionError: the message is binary.
         """
         return cast("str", payload(await self.receive(timeout, block=block), "text"))
 
     async def receive_bytes(self, timeout: float | None = None, *, block: bool = True) -> bytes:
-        """The next message, which is binary.
+        """The next message; it must be binary.
 
-        :raises AssertionError: it is text.
+        :raises AssertionError: the message is text.
         """
         return cast("bytes", payload(await self.receive(timeout, block=block), "binary"))
 
     async def receive_json(self, mode: Mode = "text", timeout: float | None = None, *, block: bool = True) -> Any:
         """The next message, decoded from JSON; for a typed value see :meth:`expect`.
 
-        :raises SerializationException: it is not JSON.
+        :raises SerializationException: the message is not JSON.
         """
         return _decoded(msgspec.json.decode, payload(await self.receive(timeout, block=block), mode))
 
     async def receive_msgpack(self, timeout: float | None = None, *, block: bool = True) -> Any:
-        """The next message, which is binary, decoded from MessagePack.
+        """The next message, decoded from MessagePack; it must be binary.
 
-        :raises SerializationException: it is not MessagePack.
+        :raises SerializationException: the message is not MessagePack.
         """
         return _decoded(msgspec.msgpack.decode, await self.receive_bytes(timeout, block=block))
 
@@ -224,7 +224,7 @@ class AsyncWebSocketTestSession:
             except WebSocketDisconnect as closed:
                 if closed is self._closed:
                     return
-                raise  # the app's own exception
+                raise  # an exception that the app raised
             yield event["text"] if event.get("text") is not None else event["bytes"]
 
     # -- expecting
@@ -240,25 +240,25 @@ class AsyncWebSocketTestSession:
     @overload
     async def expect(self, expected: T, timeout: float | None = ..., *, mode: Mode = ...) -> T: ...
     async def expect(self, expected: object, timeout: float | None = None, *, mode: Mode = "text") -> Any:
-        """The next message, which is the ``expected`` one.
+        """The next message; it must match ``expected``.
 
-        - ``str``, ``bytes`` (the types): any text, any binary message. ``WebSocketDisconnect``: the end of the
-          connection, which is returned.
-        - Another type, or a union: JSON that is read, and validated, as that type.
-        - A text or bytes: this very message.
-        - A predicate: called with the text or the bytes.
-        - Any other value: JSON that equals it.
+        - ``str``, ``bytes`` (the types): any text message, any binary message. ``WebSocketDisconnect``: the end of the
+          connection; the exception is returned.
+        - Another type, or a union: JSON, decoded and validated as that type.
+        - A str or bytes: exactly this message.
+        - A predicate: a message for which it returns true; its argument is the text or the bytes.
+        - Any other value: JSON that equals the value.
 
         ``mode`` is the kind of frame that carries the JSON.
 
-        :raises AssertionError: something else came; the text shows it.
+        :raises AssertionError: the message does not match; the text shows it.
         """
         what = f"expected {describe(expected)}, nothing came"
         try:
             event = await self._next(what, timeout)
         except WebSocketDisconnect as closed:
             if closed is not self._closed:
-                raise  # the app's own exception
+                raise  # an exception that the app raised
             if expects_close(expected):
                 return closed
             raise AssertionError(f"expected {describe(expected)}, but the connection is closed: {closed!r}") from closed
@@ -266,11 +266,11 @@ class AsyncWebSocketTestSession:
         return match(expected, event, mode)
 
     async def refute(self, expected: object = None, timeout: float = 0.1, *, mode: Mode = "text") -> None:
-        """Wait ``timeout`` seconds for the ``expected`` message (``None``: for any) not to come.
+        """Check that no ``expected`` message (``None``: no message) comes for ``timeout`` seconds.
 
-        Messages that come meanwhile are kept for the next receive; a close is not a message, and ends the wait.
+        Messages that come during the wait are kept for the next receive. A close is not a message; it ends the wait.
 
-        :raises AssertionError: it came.
+        :raises AssertionError: such a message came.
         """
         run = self._connected()
         deadline = time.monotonic() + timeout
@@ -315,7 +315,7 @@ class AsyncWebSocketTestSession:
         return event
 
     def _closed_by(self, event: Message) -> WebSocketDisconnect | None:
-        """Note the app's close, if ``event`` is one."""
+        """Store and return the app's close, if ``event`` is one."""
         if event["type"] == "websocket.close":
             self._closed = disconnect_of(event)
             self._connected().hang_up()

@@ -1,4 +1,4 @@
-"""Bounded waits for an app, and the description of the line where it hangs."""
+"""Waits for an app with a timeout, and describes the line where the app hangs."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ __all__ = (
 T = TypeVar("T")
 
 GRACE: Final = 1.0
-"""Seconds that a cancelled app has for its cleanup; after that it is left running and reported."""
+"""Seconds that a cancelled app has for its cleanup; after that the failure is reported and the app keeps running."""
 
 
 def checked_timeout(timeout: float) -> float:
-    """``timeout`` itself, when it is a bound.
+    """Check and return ``timeout``.
 
     :raises ValueError: it is not a positive, finite number of seconds.
     """
     if not 0 < timeout < math.inf:
-        raise ValueError(f"a timeout is a positive, finite number of seconds, not {timeout!r}: every wait has an end")
+        raise ValueError(f"a timeout must be a positive, finite number of seconds, not {timeout!r}")
     return timeout
 
 
 async def bounded(task: asyncio.Task[T], limit: float, what: str) -> T:
-    """The result of ``task``, which is cancelled when it takes longer than ``limit`` seconds.
+    """The result of ``task``; cancel it if it takes longer than ``limit`` seconds.
 
-    :raises TimeoutError: it took longer; the text begins with ``what`` and says where the task hung.
+    :raises TimeoutError: it took longer; the text begins with ``what`` and names the line where the task waited.
     """
     try:
         done, _ = await asyncio.wait({task}, timeout=limit)
@@ -58,7 +58,7 @@ async def bounded(task: asyncio.Task[T], limit: float, what: str) -> T:
 
 
 async def stop(task: asyncio.Task[Any]) -> bool:
-    """Cancel ``task`` and wait for its clean-up; false when that takes longer than :data:`GRACE`."""
+    """Cancel ``task`` and wait for its cleanup; false if the cleanup takes longer than :data:`GRACE` seconds."""
     task.cancel()
     done, _ = await asyncio.wait({task}, timeout=GRACE)
     return bool(done)
@@ -67,7 +67,7 @@ async def stop(task: asyncio.Task[Any]) -> bool:
 async def settled(wait: Awaitable[T]) -> tuple[T, None] | tuple[None, BaseException]:
     """The result of ``wait``, or the exception that it raised.
 
-    A ``SystemExit`` of the app that a task raised would end the event loop; returned, it reaches the test.
+    A task that raises the app's ``SystemExit`` would end the event loop, so the exception is returned instead.
     """
     try:
         return await wait, None
@@ -78,15 +78,15 @@ async def settled(wait: Awaitable[T]) -> tuple[T, None] | tuple[None, BaseExcept
 
 
 def is_cancelled() -> bool:
-    """Whether somebody cancelled the running task; a ``CancelledError`` may also come from a task that it awaits."""
+    """Whether the running task was cancelled; a ``CancelledError`` may also come from a task that it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
 async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> None:
-    """Await ``leave`` at the end of a test that has raised ``failure``, if any.
+    """Await ``leave`` at the end of a test; ``failure`` is the exception of the test, if any.
 
-    The test's own failure is the one that is raised; a later failure is added to it as a note.
+    An exception of ``leave`` does not replace the test's failure: it is added to that failure as a note.
     """
     try:
         await leave
@@ -94,7 +94,7 @@ async def unmasked(leave: Awaitable[None], failure: BaseException | None) -> Non
         if failure is None or (isinstance(found, asyncio.CancelledError) and is_cancelled()):
             raise
         if found.__context__ is failure:
-            found.__context__ = None  # it is printed above the note already
+            found.__context__ = None  # the traceback prints it above the note
         failure.add_note("The app failed too:\n" + "".join(traceback.format_exception(found)))
 
 
@@ -105,13 +105,13 @@ def name_of(app: ASGIApp) -> str:
 
 
 def whereabouts(task: asyncio.Task[Any]) -> str:
-    """Where ``task`` is suspended: the innermost function outside of ``telex.testing`` and asyncio."""
+    """The place where ``task`` waits: the innermost function outside of ``telex.testing`` and asyncio."""
     frames = [frame for frame in _suspended_frames(task.get_coro()) if not _is_machinery(frame)]
     return f"it waits in {frame_text(frames[-1])}" if frames else "it waits outside of coroutines"
 
 
 def frame_text(frame: FrameType) -> str:
-    """A frame as ``function (file:line)``."""
+    """The text ``function (file:line)`` for a frame."""
     return f"{frame.f_code.co_qualname} ({frame.f_code.co_filename}:{frame.f_lineno})"
 
 
