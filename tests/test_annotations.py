@@ -435,9 +435,9 @@ async def queried_mapping(data: str, x: FromQuery[list[dict[str, int]]]) -> None
         (listener(str, Opaque), r"the reply: nothing writes Opaque: give type_encoders="),
         (
             listener(WithField),
-            r"'data': .*\(field WithField.x\) is honoured by pydantic alone, but WithField is",
+            r"'data': only pydantic applies .*\(field WithField.x\), but WithField is",
         ),
-        (listener(WithMeta), r"'data': .*\(field WithMeta.x\) is msgspec's, and pydantic ignores it"),
+        (listener(WithMeta), r"'data': .*\(field WithMeta.x\) belongs to msgspec, and pydantic ignores it"),
         (listener(Move | WithMeta), r"'data': .*pydantic ignores it"),
         (websocket_listener("/")(queried), r"'move' of queried \(.*Move.* cannot be read from text"),
         (websocket_listener("/")(queried_opaque), r"'x' of queried_opaque \(.*nothing reads Opaque"),

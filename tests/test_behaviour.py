@@ -341,7 +341,7 @@ async def test_an_explicit_send_after_close_raises(kind: ServerKind) -> None:
 
     async with talking(Telex([handle]), kind=kind) as client:
         assert await ending(client) == (1000, "")
-    assert str(errors[0]) == "send() on a connection in state 'disconnect': it was closed by this side before"
+    assert str(errors[0]) == "send() on a connection in state 'disconnect': it was closed by this side"
 
 
 # -- exceptions

@@ -187,7 +187,7 @@ async def test_a_failed_accept_may_be_tried_again() -> None:
     socket = made(peer, subprotocols=["a"])
     with pytest.raises(ValueError, match="was not offered"):
         await socket.accept("b")
-    with pytest.raises(ValueError, match="belongs to the server"):
+    with pytest.raises(ValueError, match="is set by the server"):
         await socket.accept(headers={"upgrade": "x"})
     await socket.accept("a")
     assert peer.sent == [{"type": "websocket.accept", "subprotocol": "a", "headers": []}]
@@ -449,7 +449,7 @@ def test_state_is_a_view_of_the_scope() -> None:
 )
 def test_what_a_middleware_gives_says_so_when_it_is_not_there(name: str, needs: str) -> None:
     with pytest.raises(
-        ImproperlyConfiguredException, match=rf"socket.{name} is not there: it needs an? {needs} middleware"
+        ImproperlyConfiguredException, match=rf"socket.{name} is not set: it needs an? {needs} middleware"
     ):
         getattr(made(Peer()), name)
     assert getattr(made(Peer(), **{name: "given"}), name) == "given"

@@ -759,7 +759,7 @@ WRONG: dict[str, tuple[LayerOptions, str]] = {
     ),
     "a circle": (
         {"dependencies": {"thing": needs_b, "b": needs_a, "a": needs_b}},
-        r"dependencies go in a circle: b -> a -> b \(needs_a \(.*let one of them not need",
+        r"dependencies form a cycle: b -> a -> b \(needs_a \(.*remove one of these dependencies",
     ),
     "a reserved name": (
         {"dependencies": {"socket": gives}},
@@ -771,15 +771,15 @@ WRONG: dict[str, tuple[LayerOptions, str]] = {
     ),
     "a cached generator": (
         {"dependencies": {"thing": Provide(generated, use_cache=True)}},
-        r"generated \(.*\) is a generator, which is cleaned up: use_cache=True cannot keep it",
+        r"generated \(.*\) is a generator, which needs a cleanup: remove use_cache=True",
     ),
     "a cached one that needs a message": (
         {"dependencies": {"thing": Provide(asks_for_data, use_cache=True, scope="message")}},
-        r"asks_for_data \(.*\) asks for 'data', but it does not run for a message",
+        r"asks_for_data \(.*\) has a parameter 'data', but it does not run for a message",
     ),
     "data for a connection": (
         {"dependencies": {"thing": asks_for_data}},
-        r"asks_for_data \(.*\) asks for 'data', but it does not run for a message: only listeners and providers with",
+        r"asks_for_data \(.*\) has a parameter 'data', but it does not run for a message: only listeners",
     ),
     "a message in a connection": (
         {"dependencies": {"thing": needs_b, "b": Provide(gives, scope="message")}},
@@ -787,7 +787,7 @@ WRONG: dict[str, tuple[LayerOptions, str]] = {
     ),
     "one object twice": (
         {"dependencies": dict.fromkeys(["thing", "other"], Provide(gives))},
-        "one Provide object is given as 'thing' and as 'other': make one for each",
+        "one Provide object is given as 'thing' and as 'other': write one Provide",
     ),
 }
 

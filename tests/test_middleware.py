@@ -189,9 +189,9 @@ async def test_a_client_that_leaves_behind_a_middleware_is_one_disconnect() -> N
 @pytest.mark.parametrize(
     ("middleware", "complaint"),
     [
-        (BaseHTTPMiddleware, "BaseHTTPMiddleware is a BaseHTTPMiddleware, which lets every WebSocket pass unseen"),
+        (BaseHTTPMiddleware, "BaseHTTPMiddleware is a BaseHTTPMiddleware, which ignores WebSockets"),
         (DefineMiddleware(BaseHTTPMiddleware), "write a plain ASGI middleware, or a guard"),
-        (Middleware(BaseHTTPMiddleware), "lets every WebSocket pass unseen"),
+        (Middleware(BaseHTTPMiddleware), "ignores WebSockets"),
         (3, r"middleware 3 is not callable: pass a function of the app, or DefineMiddleware\(cls, ...\)"),
     ],
 )

@@ -153,10 +153,10 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
     "a low-level handler without socket": (raw(no_socket), "takes 'socket': add the parameter"),
     "a low-level handler that returns": (raw(returns_int), "returns nothing: annotate '-> None'"),
     "a sync low-level handler": (raw(sync_raw), "is asynchronous: write async def"),
-    "data in a low-level handler": (raw(raw_with_data), "'data' is not there for a websocket handler"),
-    "data in a stream": (stream(stream_with_data), "'data' is not there for a stream"),
+    "data in a low-level handler": (raw(raw_with_data), "'data' is not available in a websocket handler"),
+    "data in a stream": (stream(stream_with_data), "'data' is not available in a stream"),
     "a listener without data": (listener(no_data), "takes no 'data': add the parameter data"),
-    "a listener with request": (listener(with_request), "'request' is not there for a listener"),
+    "a listener with request": (listener(with_request), "'request' is not available in a listener"),
     "a lifespan together with hooks": (
         listener(plain, connection_lifespan=lifespan, on_accept=no_manager),
         "connection_lifespan replaces connection_accept_handler, on_accept and on_disconnect",
@@ -168,14 +168,14 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
     ),
     "a class without receivers": (lambda: Telex([NoReceiver]), "receives nothing: write async def on_receive"),
     "a class whose on_receive has no data": (lambda: Telex([ReceiverWithoutData]), "takes no 'data'"),
-    "a function that is not decorated": (lambda: Telex([plain]), "not decorated: use websocket_listener"),  # type: ignore[list-item]
+    "a function that is not decorated": (lambda: Telex([plain]), "not decorated: add @websocket_listener"),  # type: ignore[list-item]
     "a parameter without annotation": (listener(unannotated), "has no annotation: write its type, or Any"),
     "a hook's parameter without annotation": (listener(plain, on_accept=unannotated_hook), "has no annotation"),
     "a stream that is no AsyncGenerator": (stream(iterates), "'-> AsyncGenerator[T, None]'"),
     "a bare AsyncGenerator": (stream(bare_generator), "'-> AsyncGenerator[T, None]'"),
     "two handlers of one name": (
         lambda: Telex([websocket_listener("/a", name="n")(plain), websocket("/b", name="n")(socket_only)]),
-        "both named 'n': names are unique",
+        "both named 'n': rename one of them",
     ),
     "a path twice in a controller": (lambda: Telex([Twice]), "can never be reached, the path is taken already"),
     "a path twice in an app": (
@@ -188,19 +188,19 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
     "FromPath without it in the path": (listener(from_path), "is FromPath, but the path has no {room}"),
     "a cached generator": (
         listener(needs, dependencies={"thing": Provide(generator, use_cache=True)}),
-        "use_cache=True cannot keep it",
+        "remove use_cache=True",
     ),
     "a provider in a circle": (
         listener(needs, dependencies={"thing": Provide(needs_itself)}),
-        "go in a circle: thing -> thing",
+        "form a cycle: thing -> thing",
     ),
     "a hook that asks for data": (
         listener(plain, on_accept=hook_with_data),
-        "asks for 'data', but it does not run for",
+        "has a parameter 'data', but it does not run for",
     ),
     "a provider that asks for data": (
         listener(needs, dependencies={"thing": provider_with_data}),
-        "only listeners and providers with scope='message' see one",
+        "only listeners and providers with scope='message' can take 'data'",
     ),
     "an unknown mode": (listener(plain, receive_mode="json"), "receive_mode is 'text' or 'binary', not 'json'"),
     "an unknown keyword": (listener(plain, on_acept=None), "unknown option 'on_acept'"),

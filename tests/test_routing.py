@@ -158,7 +158,7 @@ class WithoutData(WebsocketListener):
 @pytest.mark.parametrize(
     ("given", "complaint"),
     [
-        (undecorated, r"undecorated \(tests/test_routing.py:\d+\), which is not decorated: use websocket_listener"),
+        (undecorated, r"undecorated \(tests/test_routing.py:\d+\), which is not decorated: add @websocket_listener"),
         (Listener(None), "an instance of Listener: register the class itself"),
         (Lobby(None), "an instance of Lobby: register the class itself"),
         (websocket_listener("/"), "which is not decorated"),
@@ -175,7 +175,7 @@ def test_what_is_no_handler_is_an_error(given: Any, complaint: str) -> None:
 def test_names_are_unique() -> None:
     other = websocket_listener("/other", name="echo")(undecorated)
     with pytest.raises(
-        ImproperlyConfiguredException, match=r"undecorated .* and echo .* are both named 'echo': names are unique"
+        ImproperlyConfiguredException, match=r"undecorated .* and echo .* are both named 'echo': rename one of them"
     ):
         Telex([echo, other])
 

@@ -1,7 +1,7 @@
-"""What an annotation means: aliases named in full, type variables filled in, and which library can honour all of it.
+"""Analysis of annotations: resolves aliases and type variables, and finds which library can read each part.
 
-msgspec reads most types. pydantic reads its own, and every type that carries metadata of pydantic or annotated_types.
-A type that needs both at once, or that neither reads, is an error when the app is built: nothing is dropped in silence.
+msgspec reads most types. pydantic reads its own types and every type with metadata of pydantic or annotated_types.
+A type that needs both at once, or that neither reads, is an error when the app is built.
 """
 
 from __future__ import annotations
@@ -68,27 +68,27 @@ def split_annotated(annotation: Any) -> tuple[Any, tuple[object, ...]]:
 
 
 def annotated(inner: Any, extras: tuple[object, ...]) -> Any:
-    """``Annotated[inner, *extras]``, or ``inner`` where there are no extras."""
+    """``Annotated[inner, *extras]``, or ``inner`` without extras."""
     return Annotated[inner, *extras] if extras else inner
 
 
 def union_members(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, ``None`` too; nothing for any other type."""
+    """The members of a union, including ``NoneType``; an empty tuple for any other type."""
     return get_args(annotation) if get_origin(annotation) in {Union, types.UnionType} else ()
 
 
 def union_of(*members: Any) -> Any:
-    """The union of types that are known only now."""
+    """The union of ``members``."""
     return Union[(*members,)]
 
 
 def model_class(annotation: Any) -> Any:
-    """The class of a model that may have type arguments: ``Box`` of ``Box[int]``."""
+    """The class of a model, without its type arguments: ``Box`` for ``Box[int]``."""
     return get_origin(annotation) or annotation
 
 
 def without_qualifiers(annotation: Any) -> tuple[Any, frozenset[Any]]:
-    """``Required[...]``, ``NotRequired[...]``, ``Final[...]`` and the like taken off, and which they were."""
+    """``annotation`` without ``Required``, ``NotRequired``, ``Final`` and ``ReadOnly``, and the removed qualifiers."""
     inner, extras = split_annotated(annotation)
     found: set[Any] = set()
     while get_origin(inner) in _QUALIFIERS or getattr(get_origin(inner), "_name", "") == "ReadOnly":
@@ -107,7 +107,7 @@ def _with_arguments(annotation: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _has_plain_arguments(annotation: Any) -> bool:
-    """Whether its arguments are types, unlike those of ``Literal`` and ``Callable``."""
+    """Whether the arguments are types, unlike those of ``Literal`` and ``Callable``."""
     return get_origin(annotation) not in {None, Literal, collections.abc.Callable}
 
 
@@ -115,7 +115,7 @@ def _has_plain_arguments(annotation: Any) -> bool:
 
 
 def unalias(annotation: Any) -> Any:
-    """What a ``NewType`` or a ``type`` statement names, itself no alias."""
+    """The type behind a ``NewType`` or a ``type`` alias, through any number of aliases."""
     while True:
         if isinstance(annotation, NewType):
             annotation = annotation.__supertype__
@@ -128,13 +128,13 @@ def unalias(annotation: Any) -> Any:
 def expand(annotation: Any) -> Any:
     """``annotation`` without aliases (``type``, ``TypeAliasType``, ``NewType``) at any depth of its arguments.
 
-    An alias that refers to itself stays.
+    A recursive alias is kept.
     """
     return _expand(annotation, ())
 
 
 class _RefersToItself(Exception):
-    """The alias on which an expansion came back."""
+    """Raised with the alias that refers to itself."""
 
 
 def _expand(annotation: Any, active: tuple[Any, ...]) -> Any:
@@ -159,7 +159,7 @@ def _expand(annotation: Any, active: tuple[Any, ...]) -> Any:
 
 
 def _is_alias(annotation: Any) -> bool:
-    # typing's own, and that of typing_extensions, which differ before Python 3.14.
+    # By name, because typing and typing_extensions have different classes before Python 3.14.
     return "TypeAliasType" in {type(annotation).__name__, type(get_origin(annotation)).__name__}
 
 
@@ -174,7 +174,7 @@ def _alias_value(annotation: Any) -> Any:
 
 
 def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
-    """``annotation`` with the type variables that ``arguments`` knows filled in; others stand for their bound."""
+    """``annotation`` with type variables replaced by their ``arguments``, or by their default or bound."""
     if isinstance(annotation, TypeVar):
         return arguments.get(annotation, _bound(annotation))
     variables = getattr(annotation, "__parameters__", ())
@@ -184,7 +184,7 @@ def substitute(annotation: Any, arguments: Mapping[Any, Any]) -> Any:
 
 
 def method_arguments(method: types.MethodType) -> dict[Any, Any]:
-    """What the type variables of generic classes are for a method of an instance: ``{T: int}`` below ``Base[int]``."""
+    """The values of type variables for a method of an instance: ``{T: int}`` in a subclass of ``Base[int]``."""
     owner = method.__self__ if isinstance(method.__self__, type) else type(method.__self__)
     owners = _arguments_by_owner(owner)
     defined_in = next(
@@ -210,7 +210,7 @@ def _bound(variable: Any) -> Any:
 
 
 def _arguments_by_owner(model: Any) -> dict[Any, dict[Any, Any]]:
-    """For each generic class among a model and its bases, what its type variables are."""
+    """The values of the type variables of a model and of each of its bases."""
     cls = model_class(model)
     found = {cls: dict(zip(getattr(cls, "__parameters__", ()), get_args(model), strict=False))}
     pending = [cls]
@@ -233,9 +233,9 @@ def _arguments_by_owner(model: Any) -> dict[Any, dict[Any, Any]]:
 
 
 def read_hints(target: Any, namespace: Mapping[str, object] | None = None) -> dict[str, Any]:
-    """The annotations of a class and its bases, or of a function, resolved, ``Annotated``'s extras kept.
+    """The resolved annotations of a class and its bases, or of a function, with the extras of ``Annotated``.
 
-    :raises ImproperlyConfiguredException: a name in one of them is not there at run time.
+    :raises ImproperlyConfiguredException: a name in an annotation is not defined at run time.
     """
     try:
         return get_type_hints(target, localns=dict(namespace or {}) or None, include_extras=True)
@@ -247,7 +247,7 @@ def read_hints(target: Any, namespace: Mapping[str, object] | None = None) -> di
 
 
 def field_hints(model: Any) -> dict[str, Any]:
-    """The annotations of a model and its bases by field; of ``Box[int]`` with ``int`` for its type variable."""
+    """The annotations of a model and its bases by field, with type variables replaced by the model's arguments."""
     cls = model_class(model)
     owners = _arguments_by_owner(model)
     everywhere = {variable: value for arguments in owners.values() for variable, value in arguments.items()}
@@ -263,12 +263,12 @@ def _owner(cls: type, name: str) -> type | None:
 
 
 def is_typed_dict(cls: Any) -> bool:
-    """Whether it is a ``TypedDict``, of ``typing`` or of ``typing_extensions``."""
+    """Whether ``cls`` is a ``TypedDict`` of ``typing`` or ``typing_extensions``."""
     return isinstance(cls, type) and issubclass(cls, dict) and hasattr(cls, "__total__")
 
 
 def is_model(annotation: Any) -> bool:
-    """Whether a value has named fields: it is made from a JSON object, or from an array by position."""
+    """Whether the type has named fields: values are read from a JSON object, or from an array by position."""
     cls = model_class(annotation)
     return isinstance(cls, type) and (
         issubclass(cls, msgspec.Struct)
@@ -280,19 +280,19 @@ def is_model(annotation: Any) -> bool:
     )
 
 
-# -- who honours what
+# -- which library reads which part
 
 Role: TypeAlias = Literal["msgspec", "pydantic", "constraint", "msgspec constraint", "custom", "open", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something in an annotation that not every library reads.
+    """A part of an annotation that not every library reads.
 
-    ``role`` says who does: ``msgspec`` and ``pydantic`` are types that one of them reads alone; ``constraint`` is
-    metadata (or an alias) that pydantic alone honours, ``msgspec constraint`` metadata that msgspec alone does;
-    ``custom`` is a type that needs a ``type_decoders`` entry or pydantic; ``open`` a type variable without a value;
-    ``lost`` metadata that its reader ignores. ``field`` names the model's field that it is in.
+    ``role`` says which library does. ``msgspec`` and ``pydantic``: a type that only this library reads. ``constraint``:
+    metadata (or an alias) that only pydantic applies. ``msgspec constraint``: metadata that only msgspec applies.
+    ``custom``: a type that needs a ``type_decoders`` entry or pydantic. ``open``: a type variable without a value.
+    ``lost``: metadata that the library which reads the type ignores. ``field`` names the model's field.
     """
 
     role: Role
@@ -364,13 +364,13 @@ def _inside_model(model: Any, field: str, in_pydantic: bool, seen: set[Any]) -> 
             if names is not None and name not in names:
                 continue
             for part in _parts(without_qualifiers(hint)[0], f"{cls.__qualname__}.{name}", in_pydantic, seen):
-                # A free variable of a generic model is Any, by the rules of typing.
+                # By the rules of typing, an unset type variable of a generic model is Any.
                 if part.role != "open":
                     yield part
 
 
 def _field_names(cls: Any) -> frozenset[str] | None:
-    """The annotations of a model that are fields; ``None`` when all are."""
+    """The names of the annotations that are fields; ``None`` if all are."""
     if issubclass(cls, msgspec.Struct):
         return frozenset(cls.__struct_fields__)
     if is_dataclass(cls):
@@ -380,7 +380,7 @@ def _field_names(cls: Any) -> frozenset[str] | None:
 
 
 def _inside_pydantic(model: Any, seen: set[Any]) -> Iterator[Part]:
-    """What pydantic itself would ignore in the fields of its models."""
+    """The metadata in the fields of a pydantic model that pydantic ignores."""
     if not _is_new(model, True, seen):
         return
     for name, info in getattr(model, "__pydantic_fields__", {}).items():
@@ -397,13 +397,13 @@ def _unknown(annotation: Any, field: str, in_pydantic: bool) -> Iterator[Part]:
     try:
         info = msgspec.inspect.type_info(annotation)
     except (TypeError, NameError, ValueError, AttributeError, RecursionError):
-        return  # msgspec or pydantic says what is wrong with it when it compiles it
+        return  # msgspec or pydantic raises a clearer error when it compiles the type
     if isinstance(info, msgspec.inspect.CustomType):
         yield Part("custom", annotation, field)
 
 
 def is_pydantic(annotation: Any) -> bool:
-    """Whether it is a type of pydantic's own."""
+    """Whether ``annotation`` is a type defined with pydantic."""
     return (
         "pydantic" in sys.modules
         and isinstance(annotation, type)

@@ -1,4 +1,4 @@
-"""``Telex``: the ASGI app. It is built once; then it only looks up and serves."""
+"""``Telex``: the ASGI app. All handlers are compiled when it is constructed."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from telex.types import ASGIApp, Receive, Scope, Send
 __all__ = ("AppConfig", "Plugin", "Telex")
 
 Hook: TypeAlias = Callable[..., Awaitable[None] | None]
-"""Runs at start or end of the app; takes the app, or nothing."""
+"""Called at the start or end of the app, with the app or without arguments."""
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]] | AbstractAsyncContextManager[Any]
 
 
 @dataclass(slots=True, kw_only=True)
 class AppConfig:
-    """What an app is built from. A plugin may change it before the app is built; then it is not looked at again."""
+    """The configuration of an app. Plugins can change it before the app is built; later changes have no effect."""
 
     route_handlers: list[RouteHandler]
     http: ASGIApp | None = None
@@ -46,7 +46,7 @@ class AppConfig:
 
     @property
     def dependencies(self) -> dict[str, Any]:
-        """The app layer's dependencies, to add to."""
+        """The app layer's dependencies; a plugin can add to this dictionary."""
         dependencies = dict(self.options.get("dependencies") or {})
         self.options["dependencies"] = dependencies
         return dependencies
@@ -57,22 +57,22 @@ class Plugin(Protocol):
     """Changes an app's configuration before it is built."""
 
     def on_app_init(self, config: AppConfig) -> AppConfig | None:
-        """Change ``config``, or return another."""
+        """Change ``config``, or return a new one."""
 
 
 class Telex:
     """The application.
 
     :param route_handlers: handlers, routers, controllers and listener classes.
-    :param http: an ASGI app for every HTTP request; without it they are answered 404, or 426 on a WebSocket path.
-    :param lifespan: async context managers, or functions of the app that give one, entered in order at start.
-    :param on_startup: functions called at start, after the lifespans are entered; they may take the app.
-    :param on_shutdown: functions called at the end, before the lifespans are left.
-    :param state: what ``app.state`` holds, and the reserved parameter ``state`` gives.
+    :param http: an ASGI app for every HTTP request. Without it the answer is 404, or 426 on a WebSocket path.
+    :param lifespan: async context managers, or functions that take the app and return one, entered in order at start.
+    :param on_startup: functions called at start, after the lifespans are entered, with the app or without arguments.
+    :param on_shutdown: functions called at the end, before the lifespans exit.
+    :param state: the values of ``app.state``, which the reserved parameter ``state`` injects.
     :param plugins: objects with ``on_app_init``.
-    :param debug: tell clients what failed, and report sync callables that block the loop. Not for production.
+    :param debug: send error details to clients, and log sync callables that block the event loop. Not for production.
     :param options: any layered option (:class:`telex.layers.LayerOptions`).
-    :raises ImproperlyConfiguredException: anything that can be known to be wrong before the first connection.
+    :raises ImproperlyConfiguredException: every configuration error that is detectable before the first connection.
     """
 
     def __init__(
@@ -110,13 +110,13 @@ class Telex:
         self._on_shutdown = tuple(config.on_shutdown)
         self._layer = Layer.read(config.options, "Telex(...)")
         self.dependencies: Final = self._layer.dependencies
-        """Those of the app's layer, the plugins' included."""
+        """The dependencies of the app's layer, including those of plugins."""
         self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
         self._cache = Cache()
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = tuple(self._compile(config.route_handlers))
-        """Every handler on every path, compiled, in the order of registration."""
+        """The compiled handlers, one plan for each path, in the order of registration."""
 
     def _compile(self, route_handlers: Iterable[RouteHandler]) -> Iterable[HandlerPlan]:
         for row in flatten(route_handlers, self._layer, self):
@@ -138,7 +138,7 @@ class Telex:
     # -- ASGI
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection, one request, or the app's own lifespan."""
+        """Serve one connection, one request, or the app's lifespan."""
         kind = scope["type"]
         if kind == "websocket":
             await self._find(scope)(scope, receive, send)
@@ -150,7 +150,7 @@ class Telex:
             raise ImproperlyConfiguredException(f"Telex serves http, websocket and lifespan, not {kind!r}")
 
     def _find(self, scope: Scope) -> ASGIApp:
-        """The ASGI app that serves this connection; the scope gets its handler and path parameters."""
+        """Find the ASGI app that serves this connection; add its handler and path parameters to the scope."""
         if "app" in scope:
             without_fast_path(scope)
         found = self._table.find(_own_path(scope))
@@ -163,7 +163,7 @@ class Telex:
         return plan.app
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Deny with 404, or close with 4404 where the server has no denial responses."""
+        """Deny with 404, or close with 4404 if the server does not support denial responses."""
         socket: WebSocket[Any, Any, State] = WebSocket(scope, receive, send)
         await self._errors.end(socket, NotFoundException())
 
@@ -194,15 +194,15 @@ class Telex:
 
     @asynccontextmanager
     async def lifespan(self) -> AsyncGenerator[None, None]:
-        """The app's start and end, for servers and for frameworks that Telex is mounted in.
+        """Start and stop the app: for servers and for frameworks that Telex is mounted in.
 
-        The lifespan managers are entered in order, then ``on_startup`` runs; at the end ``on_shutdown``, then they are
-        left in reverse. Values of ``use_cache`` providers are made again.
+        Enters the lifespan managers in order, then runs ``on_startup``; at the end runs ``on_shutdown``, then exits the
+        managers in reverse order. Clears the values of ``use_cache`` providers at the start.
         """
         self._cache.forget()
         async with AsyncExitStack() as stack:
             for manager in self._lifespans:
-                # Managers that contextlib makes are callable too: as decorators.
+                # contextlib's managers are also callable, as decorators.
                 entered = manager if isinstance(manager, AbstractAsyncContextManager) else manager(self)
                 await stack.enter_async_context(entered)
             for hook in self._on_startup:
@@ -221,14 +221,14 @@ class Telex:
     # -- URLs
 
     def route_reverse(self, target: object, **path_parameters: Any) -> str:
-        """The path of a handler, given by its name or itself, with these path parameters.
+        """The path of a handler with these path parameters; ``target`` is the handler or its name.
 
-        :raises NoRouteMatchFoundException: no such handler, or not with these parameters.
+        :raises NoRouteMatchFoundException: there is no such handler, or it takes other parameters.
         """
         return self._names.reverse(target, path_parameters)
 
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
-        """The same as starlette's apps give it, so that theirs can build URLs of ours."""
+        """The same as ``route_reverse``, with starlette's interface, so that starlette apps can build URLs."""
         return URLPath(self.route_reverse(name, **path_params), protocol="websocket")
 
 

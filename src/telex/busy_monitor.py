@@ -1,8 +1,7 @@
-"""Finds handlers that have been busy for a while, at almost no cost for the others.
+"""Detects handlers that are busy for long, at almost no cost for other handlers.
 
-One monitor per event loop looks at what is enlisted every ``PERIOD`` seconds; nothing is armed, cancelled or created
-for a single message. An enlisted event reader whose work has already been seen by one look, and still runs, begins to
-read ahead.
+One monitor per event loop checks the enlisted event readers every ``PERIOD`` seconds, so no timer is created for a
+single message. An event reader whose work is still running at the second check begins to read ahead.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from weakref import WeakKeyDictionary
 __all__ = ("DONE", "FRESH", "PERIOD", "SEEN", "BusyMonitor", "Monitored")
 
 PERIOD: Final = 0.02
-"""Seconds between two looks: work is noticed when it has run for one to two of them."""
+"""Seconds between two checks: work is detected after one to two periods."""
 
 DONE: Final = 0
 FRESH: Final = 1
-"""Work has begun since the last look."""
+"""Work has begun since the last check."""
 SEEN: Final = 2
-"""The last look has seen this work."""
+"""The work was already running at the last check."""
 
 
 class Monitored(Protocol):
-    """What a monitor looks at."""
+    """An object that a monitor checks."""
 
     work: int
     listed: bool
 
     def read_ahead(self) -> None:
-        """The work takes long."""
+        """Called when the work has run for longer than one period."""
 
 
 class BusyMonitor:
-    """The monitor of one event loop. It has no timer while nothing is enlisted."""
+    """The monitor of one event loop. It has no timer while no object is enlisted."""
 
     __slots__ = ("__weakref__", "_listed", "_loop", "_timer")
 
@@ -44,7 +43,7 @@ class BusyMonitor:
         self._timer: asyncio.TimerHandle | None = None
 
     def enlist(self, each: Monitored) -> None:
-        """Look at ``each`` from the next look on, until its work is done or has begun to read ahead."""
+        """Check ``each`` from the next check on, until its work is done or it has begun to read ahead."""
         each.listed = True
         self._listed.append(each)
         if self._timer is None:

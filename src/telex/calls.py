@@ -17,19 +17,19 @@ from telex.threads import run_in_thread
 __all__ = ("Cache", "Call", "Slots", "Step", "provider_step")
 
 Slots: TypeAlias = list[Any]
-"""The values of one connection, or of one message: each function knows the indexes of its own."""
+"""The values of one connection or message; each :class:`Call` has the indexes of its arguments."""
 Step: TypeAlias = Callable[[Slots, AsyncExitStack], Awaitable[None]]
-"""Fills one slot, and pushes its cleanup."""
+"""Fills one slot and registers its cleanup."""
 
 
 class Cache:
-    """The values of ``use_cache`` providers of one app, each made once for an event loop, whose objects it may hold."""
+    """The values of one app's ``use_cache`` providers, created once per event loop, to which they may be bound."""
 
     def __init__(self) -> None:
         self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, _Cached] = WeakKeyDictionary()
 
     async def get(self, provider: Hashable, make: Callable[[], Awaitable[object]]) -> object:
-        """The cached value of ``provider``; ``make`` runs at most once, however many connections wait."""
+        """The cached value of ``provider``; ``make`` runs at most once, for any number of waiting connections."""
         loop = asyncio.get_running_loop()
         cached = self._by_loop.get(loop)
         if cached is None:
@@ -37,12 +37,12 @@ class Cache:
         if provider in cached.values:
             return cached.values[provider]
         async with cached.lock:
-            if provider in cached.values:  # made by the task that had the lock before
+            if provider in cached.values:  # created while this task waited for the lock
                 return cached.values[provider]
             return cached.values.setdefault(provider, await make())
 
     def forget(self) -> None:
-        """Make the values of the running event loop anew: the app's lifespan starts."""
+        """Drop the values of the running event loop. Called when the app's lifespan starts."""
         self._by_loop.pop(asyncio.get_running_loop(), None)
 
 
@@ -61,20 +61,20 @@ class Call:
     in_thread: bool = False
 
     def bind(self, slots: Slots) -> AnyCallable:
-        """The function with everything injected but ``data``."""
+        """The function with all arguments injected except ``data``."""
         if not self.arguments:
             return self.fn
         return partial(self.fn, **{name: slots[index] for name, index in self.arguments})
 
     async def __call__(self, slots: Slots, **given: object) -> Any:
-        """Call it, in a thread if it asked for that, and await it if it is asynchronous."""
+        """Call the function, in a thread if ``in_thread``, and await its result if it is awaitable."""
         bound = self.bind(slots)
         result = await run_in_thread(bound, **given) if self.in_thread else bound(**given)
         return await result if hasattr(result, "__await__") else result
 
 
 def provider_step(call: Call, index: int, cached_by: Hashable | None, cache: Cache) -> Step:
-    """The function that fills slot ``index``, chosen by how the provider gives its value."""
+    """The function that fills slot ``index``, chosen by the kind of the provider."""
     if call.signature.kind is Kind.GENERATOR:
         enter = _enter_in_thread if call.in_thread else _enter_inline
         return _generator_step(call, index, enter)
@@ -100,7 +100,7 @@ def provider_step(call: Call, index: int, cached_by: Hashable | None, cache: Cac
     return fill_by_result if call.signature.kind is Kind.MAYBE_GENERATOR else fill
 
 
-# -- generators: set up now, resumed once at the end
+# -- generators: run to the yield for the value, resumed once for the cleanup
 
 _Resume: TypeAlias = Callable[[BaseException | None], Awaitable[None]]
 _Enter: TypeAlias = Callable[[Any], Awaitable[tuple[object, _Resume]]]
@@ -114,7 +114,7 @@ def _generator_step(call: Call, index: int, enter: _Enter) -> Step:
 
 
 async def _set_up(generator: Any, enter: _Enter, where: str, exits: AsyncExitStack) -> object:
-    """What ``generator`` yields; its rest runs when ``exits`` closes."""
+    """Return the value that ``generator`` yields; resume the generator when ``exits`` closes."""
     try:
         value, resume = await enter(generator)
     except (StopIteration, StopAsyncIteration) as exc:
@@ -154,12 +154,12 @@ async def _enter_in_thread(generator: Generator[object, None, None]) -> tuple[ob
     except asyncio.CancelledError as exc:
         if getgeneratorstate(generator) == GEN_SUSPENDED:
             with suppress(_Exhausted):
-                await resume(exc)  # the thread acquired it after the cancellation: release it
+                await resume(exc)  # the thread reached the yield after the cancellation: run the cleanup
         raise
 
 
 class _Exhausted(StopAsyncIteration):
-    """A sync generator's end: ``StopIteration`` cannot leave a coroutine or a thread."""
+    """A sync generator has ended. Replaces ``StopIteration``, which coroutines and futures cannot raise."""
 
 
 def _first(generator: Generator[object, None, None]) -> object:

@@ -1,9 +1,9 @@
-"""Compiles an annotation into the function that reads it from a frame, or writes it to one.
+"""Compiles an annotation into a function that reads a frame's payload as this type, or writes it.
 
-``str`` and ``bytes`` travel as they are; everything else is JSON, validated while it is decoded. msgspec does the work;
-pydantic's ``TypeAdapter`` does it for pydantic's own types, behind msgspec's stricter syntax check (no ``NaN``, no
-``1e400``). Facts of the wire: the last of duplicate keys wins, integers are exact up to 2**64 and beyond where msgspec
-keeps them, ``NaN`` and infinities are written as ``null``.
+``str`` and ``bytes`` are sent and received unchanged; other types are JSON, validated during decoding. msgspec decodes
+and encodes; for pydantic's types, pydantic's ``TypeAdapter`` does, after msgspec's stricter syntax check (no ``NaN``,
+no ``1e400``). Of duplicate keys the last one is used, integers are exact up to 2**64 and beyond where msgspec supports
+it, and ``NaN`` and infinities are written as ``null``.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ __all__ = (
 
 Raw: TypeAlias = str | bytes
 Reader: TypeAlias = Callable[[Raw], Any]
-"""A frame's payload to a value. Raises what :func:`as_validation_error` understands when it does not fit."""
+"""Converts a frame's payload to a value. :func:`as_validation_error` converts what it raises for invalid payloads."""
 Writer: TypeAlias = Callable[[Any], Raw]
-"""A value to a frame's payload: ``str`` in text mode, ``bytes`` in binary mode."""
+"""Converts a value to a frame's payload: ``str`` in text mode, ``bytes`` in binary mode."""
 
 
 def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder] = ()) -> Reader:
     """The function that turns a frame of ``mode`` into ``annotation``.
 
-    :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read such a type, or not all of it.
+    :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read the whole type.
     """
     annotation = expand(annotation)
     constraints = _raw_constraints(annotation)
@@ -78,7 +78,7 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
 def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
     """The function that turns a value declared as ``annotation`` into a frame of ``mode``.
 
-    :raises ImproperlyConfiguredException: no encoder, nor msgspec or pydantic, can write such a type.
+    :raises ImproperlyConfiguredException: no encoder, nor msgspec or pydantic, can write the type.
     """
     annotation = expand(annotation)
     if _raw_constraints(annotation):
@@ -88,13 +88,13 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
 
 
 def value_writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
-    """As :func:`writer`, but the value decides: ``str`` and ``bytes`` go as they are whatever the annotation says."""
+    """Like :func:`writer`, but ``str`` and ``bytes`` values are always written unchanged, for any annotation."""
     encode = _json_encoder(expand(annotation), encoders or {})
     return but_raw(_as_text(encode) if mode == "text" else encode, mode)
 
 
 def but_raw(write: Writer, mode: Mode) -> Writer:
-    """``write`` for all but ``str`` and ``bytes``, which go as they are."""
+    """``write``, except that ``str`` and ``bytes`` values are written unchanged."""
     write_raw = as_text if mode == "text" else as_bytes
 
     def write_by_value(value: object) -> Raw:
@@ -104,9 +104,9 @@ def but_raw(write: Writer, mode: Mode) -> Writer:
 
 
 def convert(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> Callable[[object], Any]:
-    """The function that turns text, or lists of text, into ``annotation``: for parameters of the handshake.
+    """The function that converts text, or lists of text, to ``annotation``: for parameters of the handshake.
 
-    :raises ImproperlyConfiguredException: text cannot stand for such a type.
+    :raises ImproperlyConfiguredException: the type cannot be read from text.
     """
     _refuse_structured(annotation, decoders)
     if _library(annotation, decoders) == "pydantic":
@@ -146,13 +146,13 @@ def _refuse_structured(annotation: Any, decoders: Sequence[TypeDecoder]) -> None
         _refuse_structured(member, decoders)
 
 
-# -- who reads an annotation
+# -- which library reads an annotation
 
 
 def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgspec", "pydantic"]:
-    """Which library honours all of ``annotation``. msgspec may ask ``decoders`` or pydantic for a type within it.
+    """The library that reads all of ``annotation``. With msgspec, ``decoders`` or pydantic may read types within it.
 
-    :raises ImproperlyConfiguredException: there is none.
+    :raises ImproperlyConfiguredException: no library reads all of it.
     """
     by_role: dict[Role, list[Part]] = {}
     for part in parts_of(annotation):
@@ -164,7 +164,7 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
         )
     for part in by_role.get("lost", ()):
         raise ImproperlyConfiguredException(
-            f"{part} is msgspec's, and pydantic ignores it: write pydantic.Field(...) in a pydantic model"
+            f"{part} belongs to msgspec, and pydantic ignores it: write pydantic.Field(...) in a pydantic model"
         )
     wanted = [part for role in ("constraint", "custom", "pydantic") for part in by_role.get(role, ())]
     if not wanted:
@@ -175,7 +175,7 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
         return "pydantic"
     for part in by_role.get("constraint", ()):
         raise ImproperlyConfiguredException(
-            f"{part} is honoured by pydantic alone, but {problem}: write the constraint as msgspec.Meta(...),"
+            f"only pydantic applies {part}, but {problem}: write the constraint as msgspec.Meta(...),"
             " or use pydantic models only"
         )
     for part in by_role.get("custom", ()):
@@ -189,12 +189,12 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
 
 
 def _why_not(annotation: Any) -> str | None:
-    """Why pydantic cannot read ``annotation``; ``None`` when it can."""
+    """Why pydantic cannot read ``annotation``, or ``None`` if it can."""
     try:
         _adapter(annotation)
     except ImportError:
         return "pydantic is not installed"
-    except Exception as exc:  # what pydantic raises depends on what it is given
+    except Exception as exc:  # pydantic raises many classes, depending on the annotation
         return str(exc).partition("\n")[0]
     return None
 
@@ -204,7 +204,7 @@ def _decoder_of(wanted: Any, decoders: Sequence[TypeDecoder]) -> Callable[[type,
 
 
 def as_validation_error(exc: BaseException) -> ValidationException | None:
-    """``exc`` as a ``ValidationException`` when it says that a message is malformed or does not fit, else ``None``."""
+    """``exc`` as a ``ValidationException`` if it was raised for an invalid message, else ``None``."""
     if isinstance(exc, ValidationException):
         return exc
     if isinstance(exc, msgspec.DecodeError):
@@ -223,9 +223,9 @@ def as_validation_error(exc: BaseException) -> ValidationException | None:
 
 
 def _raw_constraints(annotation: Any) -> dict[type, tuple[object, ...]]:
-    """``str`` and ``bytes``, when the annotation consists of these, with the metadata of each; empty when it does not.
+    """The metadata of ``str`` and ``bytes`` in an annotation of only these types; empty for any other annotation.
 
-    :raises ImproperlyConfiguredException: one of them is there twice with different metadata.
+    :raises ImproperlyConfiguredException: one of them appears twice with different metadata.
     """
     found: dict[type, tuple[object, ...]] = {}
     for inner, extras in _raw_members(annotation, ()):
@@ -264,7 +264,7 @@ def _raw_reader(constraints: Mapping[type, tuple[object, ...]], mode: Mode) -> R
 
 
 def as_is(raw: Raw) -> Raw:
-    """The reader of text in text mode and of bytes in binary mode. Loops know it, and do not call it."""
+    """The reader of text in text mode and of bytes in binary mode. Message loops compare with it and skip the call."""
     return raw
 
 
@@ -277,7 +277,7 @@ def _bytes_to_text(raw: Raw) -> str:
 
 
 def as_text(value: object, encoding: str = "utf-8") -> str:
-    """Text or bytes as exactly ``str``: servers and clients do not know a subclass as text."""
+    """Text or bytes as exactly ``str``: some servers and clients do not accept a subclass."""
     if type(value) is str:
         return value
     if isinstance(value, str):
@@ -303,13 +303,13 @@ def _not_raw(value: object) -> SerializationException:
 
 
 def _named(value: object) -> str:
-    """The type of a value that cannot be written, and what to write where it was to be awaited."""
+    """The type of a value that cannot be written; for an awaitable, also how to correct the code."""
     hint = ": declare the function with async def, or await it" if hasattr(value, "__await__") else ""
     return f"{type(value).__qualname__}{hint}"
 
 
 def is_raw_writer(write: Writer | None) -> bool:
-    """Whether ``write`` lets text (in text mode) or bytes (in binary mode) pass unchanged."""
+    """Whether ``write`` returns text (in text mode) or bytes (in binary mode) unchanged."""
     return write is as_text or write is as_bytes
 
 
@@ -317,7 +317,7 @@ def is_raw_writer(write: Writer | None) -> bool:
 
 
 RAW_TYPES: Final = (str, bytes, bytearray, memoryview)
-"""What is sent as it is by functions that the value decides for."""
+"""The types that :func:`but_raw` writes unchanged."""
 
 
 def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], bytes]:
@@ -335,7 +335,7 @@ def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Call
 
 
 def _is_writable(kind: Any, encoders: Mapping[type, TypeEncoder]) -> bool:
-    """Whether values may be written: what is open to subclasses that can be is taken for writable."""
+    """Whether values may be writable: true also for a class whose subclasses may be writable."""
     if not isinstance(kind, type) or inspect.isabstract(kind) or getattr(kind, "_is_protocol", False):
         return True
     if kind.__subclasses__() or any(issubclass(kind, each) or issubclass(each, kind) for each in encoders):
@@ -374,7 +374,7 @@ def encoder_hook(encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], object
     return encode_custom
 
 
-# -- pydantic, when it is there
+# -- pydantic, if it is installed
 
 
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
@@ -401,7 +401,7 @@ def _pydantic_reader(annotation: Any) -> Reader:
         message = check_syntax(raw)
         try:
             return validate(raw)
-        except ValueError as exc:  # pydantic's own, and it makes its own of those that validators raise
+        except ValueError as exc:  # pydantic's ValidationError, which also wraps what validators raise
             raise _from_pydantic(exc, message) from exc
 
     return read
@@ -411,13 +411,16 @@ _NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "metadata", "se
 
 
 def _first_error_validator(adapter: TypeAdapter[Any]) -> Any:
-    """The adapter's validator, which stops at a collection's first wrong item: a MiB of them made 700 MiB of errors."""
+    """The adapter's validator, changed to stop at a collection's first invalid item.
+
+    Otherwise one MiB of invalid items creates 700 MiB of errors.
+    """
     from pydantic_core import SchemaValidator
 
     schema = adapter.core_schema
     if not isinstance(schema, dict):  # a class that cannot be completed yet
         return adapter
-    # Without the second argument the validators that the nested models were built with are taken as they are.
+    # Without the second argument, pydantic would reuse the unchanged validators of nested models.
     return SchemaValidator(_stopping(schema), _use_prebuilt=False)
 
 
@@ -439,7 +442,7 @@ def _validate_pydantic(wanted: type, value: object) -> object:
         return _adapter(wanted).validate_json(msgspec.json.encode(value))
     except ValueError as exc:
         invalid = _from_pydantic(exc)
-        # msgspec adds where the value stands in the message; this is where the fault stands in the value.
+        # msgspec adds the path of the value in the message; this adds the path of the error in the value.
         raise ValueError(f"{invalid.detail}{invalid.path.replace('$', ', in it at $', 1)}") from exc
 
 
@@ -457,7 +460,7 @@ def _is_pydantic_error(exc: BaseException) -> bool:
 
 
 def _from_pydantic(exc: Any, message: object = None) -> ValidationException:
-    """pydantic's errors as one; with the decoded ``message``, the path is the one in it."""
+    """pydantic's errors as one exception; with the decoded ``message``, its path is the location in the message."""
     errors = exc.errors(include_url=False, include_context=False, include_input=False)
     first = errors[0]
     location = first["loc"] if message is None else _location(first, message)
@@ -470,12 +473,12 @@ _MAX_REFLECTED = 500
 
 
 def _cut(text: str) -> str:
-    """An error's text without most of a long name that the client chose."""
+    """``text`` cut to a limited length: it may repeat data of the client."""
     return text if len(text) <= _MAX_REFLECTED else f"{text[:_MAX_REFLECTED]}…"
 
 
 def _location(error: Mapping[str, Any], message: object) -> list[str | int]:
-    """The error's location without what is no place in the message: pydantic names the members of unions there too."""
+    """The parts of the error's location that exist in the message: pydantic also adds the names of union members."""
     found: list[str | int] = []
     last = len(error["loc"]) - 1
     for position, part in enumerate(error["loc"]):

@@ -1,6 +1,6 @@
 """``WebSocket``: one connection, on starlette's ``HTTPConnection``.
 
-Its life is a walk through five states, and one table says which call each of them allows::
+A connection has five states; the table ``_ALLOWED`` lists the calls that each state allows::
 
     init ──connect received──> connect ──accept──> open ──the client leaves──> disconnect
                                   └─────deny, close────┴──close──> closed
@@ -43,14 +43,14 @@ else:
 __all__ = ("TelexApp", "ConnectionOptions", "ConnectionState", "Socket", "WebSocket")
 
 MessageData: TypeAlias = str | bytes | bytearray | memoryview
-"""What is a message as it is."""
+"""The types that are sent without being serialized."""
 
 UserT = TypeVar("UserT", default=Any)
 AuthT = TypeVar("AuthT", default=Any)
 StateT = TypeVar("StateT", bound=State, default=State)
 
 ConnectionState: TypeAlias = Literal["init", "connect", "receive", "disconnect"]
-"""What users see; ``receive`` is an open connection, ``disconnect`` one that has ended from either side."""
+"""The public states: ``receive`` is an open connection, ``disconnect`` one that either side has ended."""
 
 _Step: TypeAlias = Literal["init", "connect", "open", "closed", "disconnect"]
 _Call: TypeAlias = Literal["accept", "deny", "receive", "send"]
@@ -66,7 +66,7 @@ _WHY_NOT: Final[Mapping[_Step, str]] = {
     "init": "it has not been accepted yet",
     "connect": "it has not been accepted yet",
     "open": "it has been accepted already",
-    "closed": "it was closed by this side before",
+    "closed": "it was closed by this side",
     "disconnect": "the client has left",
 }
 
@@ -81,17 +81,19 @@ _PUBLIC: Final[Mapping[_Step, ConnectionState]] = {
 _SENDS_BEFORE_YIELD: Final = 32
 
 _family: Final[ContextVar[object | None]] = ContextVar("telex_family", default=None)
-"""Marks the context of one handler, and so the tasks that it starts. No socket: contexts outlive connections."""
+"""Marks the context of one handler; tasks that the handler starts inherit it.
+
+It holds a plain object and not the socket, because a context can outlive its connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionOptions:
-    """What the layers say about a connection: its limits, and how values are written."""
+    """The layers' options for a connection: its limits and its type encoders."""
 
     max_message_size: int = MAX_MESSAGE_SIZE
     """Bytes of one message; a larger one closes with 1009."""
     max_queued_messages: int = MAX_QUEUED_MESSAGES
-    """Messages that are read ahead while a handler is busy; then reading stops and TCP pushes back."""
+    """Messages that are read ahead while a handler is busy; then reading stops and TCP slows the client down."""
     type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict)
     encode_json: Callable[[object], bytes] = field(init=False)
 
@@ -100,7 +102,7 @@ class ConnectionOptions:
         object.__setattr__(self, "encode_json", encode)
 
     def value_writer(self, mode: Mode) -> codecs.Writer:
-        """The function that writes any value: text and bytes as they are, the rest as JSON."""
+        """The function that writes any value: text and bytes unchanged, other values as JSON."""
         return codecs.value_writer(Any, mode, self.type_encoders)
 
 
@@ -108,7 +110,7 @@ _DEFAULT_OPTIONS: Final = ConnectionOptions()
 
 
 class TelexApp(Protocol):
-    """The ``Telex`` app as its connections see it."""
+    """The part of the ``Telex`` app that its connections use."""
 
     @property
     def state(self) -> State:
@@ -116,21 +118,21 @@ class TelexApp(Protocol):
 
     @property
     def debug(self) -> bool:
-        """Whether clients are told what failed."""
+        """Whether error details are sent to clients."""
 
     @property
     def connections(self) -> Collection[Socket]:
         """Every live connection of the app."""
 
     def route_reverse(self, target: object, **path_parameters: Any) -> str:
-        """The path of a handler, given by its name or itself, with these path parameters."""
+        """The path of a handler with these path parameters; ``target`` is the handler or its name."""
 
 
 class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     """One WebSocket connection.
 
-    ``socket.state`` is this connection's own :class:`State`; annotate ``WebSocket[User, Auth, MyState]`` to have
-    ``user``, ``auth`` and ``state`` typed. Calls that the state of the connection does not allow raise
+    ``socket.state`` is the :class:`State` of this connection; annotate ``WebSocket[User, Auth, MyState]`` to type
+    ``user``, ``auth`` and ``state``. Calls that the state of the connection does not allow raise
     ``ConnectionStateError``; calls after the client has left raise ``WebSocketDisconnect``.
     """
 
@@ -145,16 +147,16 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self.event_reader: EventReader = EventReader(receive or _no_channel)
         self.streams: Streams | None = None
         self.transport: Transport | None = None
-        """The server's fast path, once the connection is accepted; ``None`` on servers that have none."""
+        """The server's fast path, set by accept; ``None`` on servers without one."""
         self.asgi_send: Send = send or _no_channel
         self.close_code: int | None = None
-        """The code that the connection ended with, once it has."""
+        """The code that the connection ended with; ``None`` until then."""
         self.close_reason: str = ""
         self.ignored_messages: int = 0
-        """Messages that came in the mode that the listener does not receive in."""
+        """Messages that were ignored because the listener does not receive their mode."""
         self._sent_in_a_row = 0
         self.is_open: bool = False
-        """Accepted, and ended by neither side."""
+        """Whether the connection is accepted and neither side has ended it."""
         self._step: _Step = "init"
         self._was_accepted = False
         self._accepting: asyncio.Future[None] | None = None
@@ -165,28 +167,28 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._ended_by = 0  # the exception's id: a reference would be a cycle
 
     def configure(self, options: ConnectionOptions) -> None:
-        """Set the limits and encoders; a session does, so that subclasses need not pass them through ``__init__``."""
+        """Set the limits and encoders. The session calls this, so subclasses need not pass them to ``__init__``."""
         self.options = options
         self.event_reader.max_messages = options.max_queued_messages
         self.event_reader.max_bytes = options.max_message_size
 
     def own(self, task: asyncio.Task[object] | None) -> None:
-        """Let ``task`` alone accept by sending: it serves this connection."""
+        """Make ``task`` the only task that accepts by sending: it serves this connection."""
         self._owner = task
         self.event_reader.owner = task
 
     def own_tasks(self) -> None:
-        """Let the tasks that this context starts from here on accept by sending, too: they are the handler's."""
+        """Allow tasks that this context starts from now on to accept by sending: they belong to the handler."""
         self._family = object()
         _family.set(self._family)
 
     def admit(self, announce: Callable[[WebSocket[Any, Any, Any]], None]) -> None:
-        """Guards and dependencies have agreed: call ``announce`` as soon as the connection is open."""
+        """Guards and dependencies have passed: call ``announce`` as soon as the connection is open."""
         self._announce = announce
         if self.is_open:
             announce(self)
 
-    # -- what the handshake says
+    # -- values of the handshake
 
     @property
     def app(self) -> TelexApp:
@@ -200,27 +202,27 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     @property
     def state(self) -> StateT:
-        """This connection's own state, a view of ``scope["state"]``."""
+        """The state of this connection, a view of ``scope["state"]``."""
         if not hasattr(self, "_state"):
             self._state = State(self.scope.setdefault("state", {}))
         return cast("StateT", self._state)
 
     @property
     def user(self) -> UserT:
-        """What an authentication middleware put into the scope."""
+        """The ``user`` that an authentication middleware put into the scope."""
         return cast("UserT", self._from_middleware("user", "an authentication middleware"))
 
     @property
     def auth(self) -> AuthT:
-        """What an authentication middleware put into the scope beside ``user``."""
+        """The ``auth`` that an authentication middleware put into the scope."""
         return cast("AuthT", self._from_middleware("auth", "an authentication middleware"))
 
     @property
     def session(self) -> Any:
         """The session that a session middleware put into the scope.
 
-        A cookie session (a plain dictionary) is read-only here: a cookie cannot be set once the handshake is answered,
-        so a write raises. Sessions that save themselves on the server are given as they are.
+        A cookie session (a plain dictionary) is read-only here: a cookie cannot be set after the handshake is
+        answered, so a write raises. Session objects that save themselves on the server are returned unchanged.
         """
         session = self._from_middleware("session", "a session middleware")
         return ReadOnlySession(session) if isinstance(session, dict) else session
@@ -233,15 +235,15 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     def url_for(self, name: str, /, **path_params: Any) -> URL:
         """The absolute URL of the handler called ``name``.
 
-        :raises NoRouteMatchFoundException: there is none, or it takes other parameters.
+        :raises NoRouteMatchFoundException: no handler has this name, or the handler takes other parameters.
         """
         path = URLPath(self.app.route_reverse(name, **path_params), protocol="websocket")
-        # Of a mounted app, starlette's base_url is that of the outermost one: our own is where we are mounted.
+        # In a mounted app, starlette's base_url is that of the outermost app; this app's base is its mount path.
         return path.make_absolute_url(base_url=self.base_url.replace(path=self.scope.get("root_path", "") or "/"))
 
     def _from_middleware(self, key: str, middleware: str) -> object:
         if key not in self.scope:
-            raise ImproperlyConfiguredException(f"socket.{key} is not there: it needs {middleware} on this route")
+            raise ImproperlyConfiguredException(f"socket.{key} is not set: it needs {middleware} on this route")
         return self.scope[key]
 
     # -- the opening handshake
@@ -252,9 +254,10 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         return _PUBLIC[self._step]
 
     def has_left(self) -> bool:
-        """Whether the client is known to have left; from here on the state says so too.
+        """Whether the client has left. Updates ``connection_state`` to match.
 
-        The event reader may know it first: it interrupts a busy handler while the state is that of what was read.
+        The event reader can receive the disconnect before the handler does; the state then still describes the last
+        event that the handler received.
         """
         if self.event_reader.disconnect is not None:
             self.lost()
@@ -268,10 +271,10 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def accept(
         self, subprotocols: str | Sequence[str] | None = None, headers: events.HeaderValues | None = None
     ) -> None:
-        """Complete the handshake. Of a list of ``subprotocols`` the first that the client offered is taken.
+        """Complete the handshake. With a list of ``subprotocols``, select the first one that the client offered.
 
-        :raises ConnectionStateError: the connection was accepted, closed or lost before.
-        :raises ValueError: a single subprotocol that was not offered, or a header that is not safe to send.
+        :raises ConnectionStateError: the connection is already accepted, closed or lost.
+        :raises ValueError: the client did not offer the single subprotocol, or a header is not safe to send.
         """
         if self._accepting is not None or self._step not in _ALLOWED["accept"]:
             self._refuse("accept")
@@ -300,17 +303,17 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         *,
         code: int | None = None,
     ) -> None:
-        """Answer the handshake with an HTTP status instead, where the server can.
+        """Refuse the handshake with an HTTP status, if the server supports denial responses.
 
-        A server without denial responses answers 403 to a close before accept; ``code`` (4000 + status without one) is
-        in that event for the code that reads it.
+        Other servers answer 403 to a close before accept. ``code`` (default: 4000 + ``status``) is the code of that
+        close event, for middleware that reads it.
 
-        :raises ConnectionStateError: the handshake was answered before.
-        :raises ValueError: a header that is not safe to send.
+        :raises ConnectionStateError: the handshake is already answered.
+        :raises ValueError: a header is not safe to send.
         """
         if self._accepting is not None or self._step not in _ALLOWED["deny"]:
             self._refuse("deny")
-        # Made before anything changes: a denial that cannot be sent leaves the handshake to be answered otherwise.
+        # Built before the state changes: after an invalid denial the caller can still answer the handshake.
         answer: tuple[object, ...] = (
             events.denial_events(status, body, headers)
             if events.offers_denial(self.scope)
@@ -330,11 +333,13 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         self._step = "connect"
 
     async def ensure_accepted(self, call: _Call = "send") -> None:
-        """Accept unless that is done. While another task accepts, wait for its end.
+        """Accept the connection unless it is accepted. If another task is accepting, wait for it.
+
+        ``call`` is the caller's method, for error messages.
 
         :raises WebSocketDisconnect: the client has left.
-        :raises ConnectionStateError: the handshake was refused, or the connection closed; ``call`` is the call
-            that it prevents. Or a task that the handler did not start would accept by sending.
+        :raises ConnectionStateError: the handshake was refused, the connection is closed, or a task that the handler
+            did not start would accept by sending.
         """
         if self._step in {"closed", "disconnect"}:
             self._refuse(call)
@@ -344,7 +349,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             if call == "send" and not self._accepts_by_sending():
                 raise ConnectionStateError(
                     "send() by a task that the handler did not start, on a connection that has not been accepted:"
-                    " call 'await socket.accept()' in the handler before its socket is given to others"
+                    " call 'await socket.accept()' in the handler before other tasks use the socket"
                 )
             await self.accept()
         else:
@@ -359,11 +364,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- the closing handshake
 
     async def close(self, code: int = 1000, reason: str | None = None) -> None:
-        """Close the connection; before accept that refuses the handshake. Does nothing once the connection has ended.
+        """Close the connection, or refuse the handshake before accept. Does nothing after the connection has ended.
 
         ``reason`` is cut to 123 bytes at a character boundary.
 
-        :raises ValueError: a code that may not be sent (RFC 6455 section 7.4).
+        :raises ValueError: RFC 6455 section 7.4 forbids sending this code.
         """
         event = events.close_event(code, reason)
         if self._step in {"closed", "disconnect"}:
@@ -386,17 +391,17 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             self.lost()
 
     def ended_by(self, exc: Exception) -> bool:
-        """Whether ``exc`` has ended this connection before; from here on it has."""
+        """Record that ``exc`` ends this connection; returns whether it was already recorded."""
         before, self._ended_by = self._ended_by, id(exc)
         return before == id(exc)
 
     # -- raw events
 
     async def receive(self) -> Message:
-        """The next ASGI event. A disconnect is returned once; then this raises.
+        """The next ASGI event. Returns the disconnect event once, then raises.
 
-        :raises WebSocketDisconnect: the client had left before.
-        :raises ConcurrencyError: another task is waiting already.
+        :raises WebSocketDisconnect: a disconnect event was already returned.
+        :raises ConcurrencyError: another task is already waiting in ``receive``.
         """
         if self._step not in _ALLOWED["receive"]:
             self._refuse("receive")
@@ -410,7 +415,11 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         return event
 
     async def send(self, event: Message) -> None:
-        """Send one ASGI event as it is, if the connection's state allows it."""
+        """Send one ASGI event unchanged.
+
+        :raises ConnectionStateError: the connection's state does not allow it.
+        :raises WebSocketDisconnect: the client has left.
+        """
         kind = event["type"]
         if kind == "websocket.send":
             if self._step != "open":
@@ -438,13 +447,13 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
             await self.asgi_send(event)
         except OSError as exc:
             raise self.lost() from exc
-        # A send that the transport takes at once does not suspend: a loop of sends would block other tasks.
+        # A send that the transport accepts immediately does not suspend, so a loop of sends would block other tasks.
         self._sent_in_a_row = (self._sent_in_a_row + 1) % _SENDS_BEFORE_YIELD
         if not self._sent_in_a_row:
             await asyncio.sleep(0)
 
     def lost(self, code: int = 1006, reason: str = "the connection was lost") -> WebSocketDisconnect:
-        """Record that nothing can be sent any more; returns how the client left."""
+        """Mark the connection as lost; returns the exception that describes how the client left."""
         self._step = "disconnect"
         self.is_open = False
         if self.event_reader.disconnect is None:
@@ -465,10 +474,10 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- messages in
 
     async def receive_data(self, mode: Mode) -> str | bytes:
-        """The payload of the next message, accepting the connection first if that is not done.
+        """Return the payload of the next message. Accepts the connection first if necessary.
 
         :raises WebSocketDisconnect: the client left.
-        :raises WebSocketException: 1003, the message came in the other mode; 1009, it is too long.
+        :raises WebSocketException: 1003 when the message has the other mode, 1009 when it is too long.
         """
         if self._step != "open":
             await self.ensure_accepted("receive")
@@ -491,14 +500,14 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def receive_json(self, mode: Mode = "text") -> Any:
         """The next message, decoded from JSON.
 
-        :raises ValidationException: it is no valid JSON.
+        :raises ValidationException: the message is not valid JSON.
         """
         return _decoded(_decode_json, await self.receive_data(mode))
 
     async def receive_msgpack(self) -> Any:
         """The next message, binary, decoded from MessagePack.
 
-        :raises ValidationException: it is no valid MessagePack.
+        :raises ValidationException: the message is not valid MessagePack.
         """
         return _decoded(_decode_msgpack, await self.receive_data("binary"))
 
@@ -533,9 +542,9 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     # -- messages out
 
     async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
-        """Send one message in ``mode``, accepting the connection first if that is not done.
+        """Send one message in ``mode``. Accepts the connection first if necessary.
 
-        Waits while the transport asks for it.
+        Waits while the transport's write buffer is full.
 
         :raises WebSocketDisconnect: the client has left.
         """
@@ -568,12 +577,12 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def send_json(
         self, data: object, mode: Mode = "text", serializer: Callable[[Any], object] | None = None
     ) -> None:
-        """Send ``data`` as JSON, with the layers' ``type_encoders``, or ``serializer`` for what JSON does not have."""
+        """Send ``data`` as JSON. ``serializer`` replaces the layers' ``type_encoders`` for types that JSON lacks."""
         raw = msgspec.json.encode(data, enc_hook=serializer) if serializer else self.options.encode_json(data)
         await self.send_data(raw, mode)
 
     async def send_msgpack(self, data: object, serializer: Callable[[Any], object] | None = None) -> None:
-        """Send ``data`` as MessagePack in a binary message, with the layers' ``type_encoders`` or ``serializer``."""
+        """Send ``data`` as MessagePack in a binary message. ``serializer`` replaces the layers' ``type_encoders``."""
         enc_hook = serializer or codecs.encoder_hook(self.options.type_encoders)
         await self.send_data(msgspec.msgpack.encode(data, enc_hook=enc_hook), "binary")
 
@@ -586,12 +595,12 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
         mode: Mode = "text",
         send_handler: SendHandler | None = None,
     ) -> asyncio.Task[None]:
-        """Send what ``stream`` yields while this handler continues to receive; returns the task that sends.
+        """Send the items of ``stream`` while this handler continues to receive; returns the sending task.
 
-        The connection owns it: it is cancelled, and the generator closed, when the handler or the connection ends. What
-        it raises ends the connection as if the handler had raised it. ``task.cancel()`` stops it earlier.
+        When the handler or the connection ends, the task is cancelled and the generator closed. An exception in the
+        task ends the connection as if the handler had raised it. ``task.cancel()`` stops the stream earlier.
 
-        :raises ConnectionStateError: no handler of Telex runs on this connection.
+        :raises ConnectionStateError: no Telex handler runs on this connection.
         """
         if self.streams is None:
             raise ConnectionStateError("start_stream() outside of a handler: use send_websocket_stream(socket, stream)")
@@ -604,7 +613,7 @@ class WebSocket(HTTPConnection[StateT], Generic[UserT, AuthT, StateT]):
 
 
 class WrongModeException(WebSocketException):
-    """A message came in the mode that was not asked for; closes with 1003 unless it is caught."""
+    """A message has the other mode than the caller requested; closes with 1003 unless it is caught."""
 
     def __init__(self, mode: Mode) -> None:
         super().__init__(1003, f"expected a {mode} message")
@@ -640,4 +649,4 @@ async def _no_channel(*_: object) -> NoReturn:
 
 
 Socket: TypeAlias = WebSocket[Any, Any, Any]
-"""A connection whatever its user, auth and state are."""
+"""A connection with any types of user, auth and state."""

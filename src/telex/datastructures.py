@@ -1,4 +1,4 @@
-"""``State``, and starlette's data structures under the names that belong to connections."""
+"""``State``, and starlette's data structures that connections use."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ("URL", "Address", "Empty", "EmptyType", "Headers", "MultiDict", "Muta
 
 
 class State(_State, MutableMapping[str, Any]):
-    """A namespace that reads as attributes and as a mapping: ``state.db`` is ``state["db"]``.
+    """A namespace with attribute and mapping access: ``state.db`` is ``state["db"]``.
 
-    It is a view: writes go into the dictionary it was made from. Annotate a subclass to have its attributes typed::
+    It is a view: writes change the dictionary that it was created from. To type the attributes, declare a subclass::
 
         class ChatState(State):
             members: set[str]
     """
 
     def copy(self) -> Self:
-        """A new state over a shallow copy of the values."""
+        """A new state with a shallow copy of the values."""
         return type(self)(dict(self._state))
 
     def dict(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class State(_State, MutableMapping[str, Any]):
 
 @final
 class EmptyType:
-    """The type of ``Empty``: an option that was not given, where ``None`` has a meaning of its own."""
+    """The type of ``Empty``: an option that was not given, where ``None`` is a valid value."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""The defaults that more than one part of Telex uses, each stated once."""
+"""The defaults that more than one module uses."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ MIB: Final = 1024 * KIB
 MAX_MESSAGE_SIZE: Final = 1 * MIB
 """Bytes of one message; a larger one closes with 1009."""
 MAX_QUEUED_MESSAGES: Final = 16
-"""Messages that are read ahead while a handler is busy; then reading stops and TCP pushes back."""
+"""Messages that are read ahead while a handler is busy; then reading stops and TCP slows the client down."""
 MAX_INVALID_MESSAGES: Final = 10
-"""Messages in a row that may be invalid; then the connection closes with 1007."""
+"""The number of consecutive invalid messages that closes the connection with 1007."""
 
 MAX_THREADS: Final = 40
-"""Threads that run the sync functions of one event loop (``sync_to_thread=True``); further calls wait for one."""
+"""Threads that run the sync functions of one event loop (``sync_to_thread=True``); further calls wait for a thread."""

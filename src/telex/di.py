@@ -1,8 +1,8 @@
-"""Dependencies: named by parameter, resolved in the order of their graph, cleaned up in reverse.
+"""Dependencies: matched by parameter name, resolved in dependency order, cleaned up in reverse order.
 
 Every function of one handler (the handler itself, its hooks, its providers) is compiled against one list of *slots*. A
-slot holds one value: the socket, a query parameter, a dependency. On a connection the slots are filled in order and
-calls read them by index; nothing is looked up by name.
+slot holds one value: the socket, a query parameter, a dependency. Each connection fills the slots in order, and calls
+read them by index; there are no lookups by name at run time.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ T = TypeVar("T")
 Lifetime: TypeAlias = Literal["connection", "message"]
 
 Built: TypeAlias = tuple[int, int, int]
-"""So many reserved values, parameters and providers are in a graph."""
+"""The numbers of reserved values, parameters and providers in a graph."""
 
 RESERVED: Final = frozenset({"socket", "data", "state", "scope", "headers", "cookies", "query"})
-"""Names that mean the same in every function, and so name no dependency."""
+"""Parameter names with a fixed meaning in every function. A dependency cannot have one of these names."""
 
 
 class Provide:
-    """How a dependency is made.
+    """A provider: the callable that creates a dependency, and the dependency's lifetime.
 
-    ``dependency`` is a function, coroutine function, generator, async generator, class or callable object; its own
-    parameters are injected too. ``scope="connection"`` makes it once a connection and cleans it up at its end;
-    ``scope="message"`` makes it for each message and cleans it up after the reply. ``use_cache=True`` makes it once for
-    the app. Sync providers run inline unless ``sync_to_thread=True``.
+    ``dependency`` is a function, coroutine function, generator, async generator, class or callable object; its
+    parameters are injected too. ``scope="connection"`` creates the value once per connection and cleans it up when the
+    connection ends; ``scope="message"`` creates it for each message and cleans it up after the reply.
+    ``use_cache=True`` creates it once for the app. Sync providers run inline unless ``sync_to_thread=True``.
     """
 
     __slots__ = ("dependency", "scope", "sync_to_thread", "use_cache")
@@ -81,21 +81,20 @@ Providers: TypeAlias = Mapping[str, Provide]
 class Dependency:
     """Marks a parameter as a dependency, with a default for when no layer provides it.
 
-    The value comes from a provider, or is a default; it is never read from the handshake. Values of dependencies are
-    trusted, never validated.
+    The value comes from a provider or is the default; it is never read from the handshake and never validated.
     """
 
     default: object = Empty
 
 
 NamedDependency = Annotated[T, Dependency()]
-"""A parameter that a layer's provider fills, or its own default; it is never read from the handshake."""
+"""A parameter whose value comes from a layer's provider or is its default; it is never read from the handshake."""
 
 
 class Graph:
     """Compiles the functions of one handler against its providers.
 
-    :param where: the handler, for errors.
+    :param where: the handler's description in error messages.
     :param path_names: the path parameters of the handler's route.
     :param providers: the merged dependencies.
     """
@@ -125,7 +124,7 @@ class Graph:
         self._connection_steps: list[Step] = []
         self._message_steps: dict[int, Step] = {}
         self._requires: dict[int, tuple[int, ...]] = {}
-        """For each slot of message scope, the slots that are filled for it: others first, itself last."""
+        """For each slot of message scope, the slots to fill in order: those that it depends on, then itself."""
         self._size = 1
         self._building: list[str] = []
         self._check_names(where)
@@ -136,9 +135,9 @@ class Graph:
     def call(
         self, fn: AnyCallable, *, skip: Collection[str] = (), scope: Lifetime = "connection", in_thread: bool = False
     ) -> Call:
-        """Compile ``fn``; ``skip`` names parameters that the caller passes itself.
+        """Compile ``fn``; ``skip`` names the parameters that the caller passes.
 
-        :raises ImproperlyConfiguredException: a parameter that nothing provides, or a cycle.
+        :raises ImproperlyConfiguredException: a parameter has no provider, or dependencies form a cycle.
         """
         signature = read_signature(fn, self._namespace)
         in_thread = in_thread and signature.kind not in {Kind.ASYNC, Kind.ASYNC_GENERATOR}
@@ -148,21 +147,21 @@ class Graph:
 
     @property
     def request_parameters(self) -> tuple[RequestParameter, ...]:
-        """What is read from the handshake, for documents."""
+        """The parameters read from the handshake, for API documents."""
         return tuple(parameter for _, parameter, _ in self._values)
 
     @property
     def provided(self) -> frozenset[str]:
-        """The names of the dependencies that some function takes."""
+        """The names of the dependencies that at least one function takes."""
         return frozenset(self._resolved)
 
     def is_per_message(self, call: Call) -> bool:
-        """Whether something that ``call`` takes is made for each message."""
+        """Whether ``call`` takes a dependency of message scope."""
         return bool(self._required(call))
 
     @property
     def needs_resolving(self) -> bool:
-        """Whether a connection has anything to resolve at all."""
+        """Whether a connection has any slot to fill."""
         return bool(self._reserved or self._values or self._connection_steps or self._message_steps)
 
     @property
@@ -172,15 +171,15 @@ class Graph:
 
     @property
     def built(self) -> Built:
-        """How far the graph is built: what is compiled from here on comes after what is there."""
+        """The numbers of values and steps compiled so far; later compiled ones are appended."""
         return len(self._reserved), len(self._values), len(self._connection_steps)
 
     def connection_resolver(
         self, since: Built = (0, 0, 0), until: Built | None = None
     ) -> Callable[[Socket, AsyncExitStack, Slots], Awaitable[None]]:
-        """A function that fills the slots of a new connection: those that were built ``since`` and ``until`` then.
+        """A function that fills the slots of a new connection that were built after ``since`` and up to ``until``.
 
-        :raises ValidationException: parameters of the handshake are missing or wrong, each of them named.
+        The function raises ``ValidationException``, which names every missing or invalid handshake parameter.
         """
         reserved_part, values_part, steps_part = map(slice, since, until or self.built)
         values, steps = tuple(self._values[values_part]), tuple(self._connection_steps[steps_part])
@@ -204,7 +203,7 @@ class Graph:
         return self._size
 
     def message_resolver(self, call: Call) -> Callable[[Slots, object, AsyncExitStack], Awaitable[Slots]]:
-        """A function that makes the slots that ``call`` takes for one message from those of its connection."""
+        """A function that copies a connection's slots and fills those that ``call`` needs for one message."""
         steps = tuple(self._message_steps[slot] for slot in self._required(call))
 
         async def resolve(connection_slots: Slots, data: object, exits: AsyncExitStack) -> Slots:
@@ -222,8 +221,7 @@ class Graph:
         for name in self._providers:
             if name in RESERVED:
                 raise ImproperlyConfiguredException(
-                    f"{where}: dependency {name!r} has a reserved name ({', '.join(sorted(RESERVED))}):"
-                    " call it something else"
+                    f"{where}: dependency {name!r} has a reserved name ({', '.join(sorted(RESERVED))}): rename it"
                 )
             if name in self._path_names:
                 raise ImproperlyConfiguredException(
@@ -264,7 +262,7 @@ class Graph:
         )
 
     def _required(self, call: Call) -> tuple[int, ...]:
-        """The slots of message scope that are to be filled before ``call``, in order."""
+        """The slots of message scope to fill before ``call``, in order."""
         slots = (required for _, index in call.arguments for required in self._requires.get(index, ()))
         return tuple(dict.fromkeys(slots))
 
@@ -281,8 +279,8 @@ class Graph:
         if parameter.name == "data":
             if scope != "message":
                 raise ImproperlyConfiguredException(
-                    f"{signature.where} asks for 'data', but it does not run for a message:"
-                    " only listeners and providers with scope='message' see one"
+                    f"{signature.where} has a parameter 'data', but it does not run for a message:"
+                    " only listeners and providers with scope='message' can take 'data'"
                 )
             return Graph.DATA
         meaning, kinds = _RESERVED_KINDS[parameter.name]
@@ -315,8 +313,8 @@ class Graph:
         if key in self._building:
             chain = " -> ".join([*self._building[self._building.index(key) :], key])
             raise ImproperlyConfiguredException(
-                f"dependencies go in a circle: {chain} ({describe(provider.dependency)}):"
-                " let one of them not need the other"
+                f"dependencies form a cycle: {chain} ({describe(provider.dependency)}):"
+                " remove one of these dependencies from the other's parameters"
             )
         if key not in self._resolved:
             self._building.append(key)
@@ -335,11 +333,13 @@ class Graph:
         call = self.call(provider.dependency, scope=scope, in_thread=provider.sync_to_thread)
         if is_context_manager(provider.dependency):
             raise ImproperlyConfiguredException(
-                f"{call.signature.where} is a context manager: remove the decorator, Telex enters generators itself"
+                f"{call.signature.where} is a context manager: remove the decorator, because Telex runs generators"
+                " as context managers"
             )
         if provider.use_cache and call.signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR}:
             raise ImproperlyConfiguredException(
-                f"{call.signature.where} is a generator, which is cleaned up: use_cache=True cannot keep it"
+                f"{call.signature.where} is a generator, which needs a cleanup: remove use_cache=True, or return the"
+                " value instead of yielding it"
             )
         index = self._new_slot()
         step = provider_step(call, index, provider if provider.use_cache else None, self._cache)
@@ -405,7 +405,7 @@ _RESERVED_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
 
 
 def _fits(annotation: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a value of one of ``kinds`` is what the annotation says, as far as that can be known."""
+    """Whether a value of one of ``kinds`` can have the type of the annotation; true when this cannot be decided."""
     for member in _members(annotation):
         found = model_class(member)
         if found is Any or not isinstance(found, type) or getattr(found, "_is_protocol", False):
@@ -420,5 +420,5 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 
 if not TYPE_CHECKING:
-    # Type checkers would take any name of this module for granted.
+    # With a visible __getattr__, type checkers would accept any name of this module.
     __getattr__ = litestars_names(__name__)

@@ -1,27 +1,28 @@
-"""How a connection ends: what may end it, what the handler gets, and what happens in which order.
+"""How a connection ends: the causes, the effect on the handler, and the order of the cleanup.
 
 ::
 
-    who ends it                            what reaches the handler
+    cause                                  effect on the handler
     ------------------------------------   ---------------------------------------------------------------------------
-    the client closes, resets, is silent   ``websocket.disconnect``: to a task in ``receive`` as an event, to one that
-                                           is busy as an interrupt (:class:`telex.event_reader.EventReader`)
-    ``close()`` in the handler's task      nothing: the handler goes on to its own end
-    ``close()`` in another task            the handler may end by itself for ``GRACE`` seconds; then as from the client
-    ``app.connections.drain()``            the same at once
-    an exception, a limit                  the exception itself
-    the server's shutdown                  what the server sends, or a cancellation of the task that serves it
+    client closes, resets or times out     a task in ``receive`` gets a ``websocket.disconnect`` event; a busy task is
+                                           interrupted (:class:`telex.event_reader.EventReader`)
+    ``close()`` in the handler's task      none: the handler continues until it returns
+    ``close()`` in another task            the handler has ``GRACE`` seconds to return; then as if the client had left
+    ``app.connections.drain()``            the same without the ``GRACE`` seconds
+    an exception, a limit                  the exception is raised
+    the server's shutdown                  the server sends an event or cancels the task that serves the connection
 
-    then, in this order, in the connection's own task
-    1. running work is cancelled. A thread is waited for. What belongs to a message that was answered is finished.
+    then, in this order, in the connection's task
+    1. running work is cancelled; threads and the work of an already answered message are awaited
     2. streams that the handler has started are cancelled, and their generators closed
-    3. an exception closes the connection, where ``on_disconnect`` is given: the close frame is sent
-    4. ``on_disconnect`` is told the code that went over the wire
+    3. if there is an ``on_disconnect`` hook, an exception closes the connection now: the close frame is sent
+    4. ``on_disconnect`` is called with the code that was sent or received
     5. dependencies of the connection are closed, the innermost first
-    6. what is still open is closed; the connection leaves ``app.connections``
+    6. the connection is closed if it is still open, and removed from ``app.connections``
 
-An interrupt is a cancellation of the task by the event reader. It becomes ``WebSocketDisconnect`` where the work was
-started. A ``CancelledError`` in a task that was not cancelled is an error of the handler: 1011, logged.
+An interrupt is a cancellation of the task by the event reader; the function that started the work converts it to
+``WebSocketDisconnect``. A ``CancelledError`` in a task that was not cancelled is an error of the handler: it is logged
+and closes the connection with 1011.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ from telex.status_codes import WS_1012_SERVICE_RESTART
 __all__ = ("OnEnd", "Run", "told_of_the_end")
 
 Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
-"""Serves one connection whose dependencies are resolved. It accepts, and may leave the closing to the session."""
+"""Accepts and serves one connection whose dependencies are resolved. The session closes the connection if needed."""
 OnEnd: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
-"""Called once for a connection that was accepted and has ended, while its dependencies are there."""
+"""Called once after an accepted connection has ended, before its dependencies are closed."""
 
 CLOSE_WITHIN: Final = 1.0
-"""Seconds that a connection whose task was cancelled may take to send its close frame."""
+"""Seconds allowed for sending the close frame after the connection's task was cancelled."""
 
 
 def told_of_the_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
-    """``run``, at whose end the connection is closed and ``on_end`` called."""
+    """Wrap ``run``: when it ends, close the connection and call ``on_end``."""
 
     async def run_to_the_end(socket: Socket, slots: list[Any]) -> None:
         try:

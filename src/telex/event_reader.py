@@ -1,14 +1,15 @@
 """The only reader of a connection.
 
-A handler that awaits anything but the client does not notice that the client has left. Two readers on one connection
-would lose frames between them. So one ``EventReader`` reads for all tasks: ``get`` returns events in order. While a
-handler is busy for longer than a few hundredths of a second (:mod:`telex.busy_monitor`) the reader reads ahead into a
-bounded queue, so that a disconnect interrupts the handler. When the queue is full it stops reading and TCP pushes back.
+A handler that awaits something other than the client cannot detect a disconnect, and two readers on one connection
+would lose frames. So one ``EventReader`` reads for all tasks: ``get`` returns events in order. While a handler is busy
+for longer than a few hundredths of a second (:mod:`telex.busy_monitor`), the reader reads ahead into a bounded queue,
+so that a disconnect interrupts the handler. When the queue is full, it stops reading and TCP flow control slows the
+client down.
 
-A full queue must not hide the disconnect behind it. Telex's server tells the end by :meth:`EventReader.on_end`. On
-other servers the reader goes on slowly, a message every ``PROBE`` seconds, until what is queued takes ``max_bytes``
-with ``_OVERHEAD`` for each message: a client that sends a heartbeat now and then is noticed when it leaves, and TCP
-still pushes back one that floods.
+A full queue must not hide a disconnect that follows it. Telex's server reports the end through
+:meth:`EventReader.on_end`. On other servers the reader continues slowly, one message every ``PROBE`` seconds, until the
+queued messages, with ``_OVERHEAD`` bytes added for each, take ``max_bytes``. So the disconnect of a client that sends
+only heartbeats is detected, and a client that floods is still slowed down.
 """
 
 from __future__ import annotations
@@ -27,17 +28,17 @@ __all__ = ("EventReader", "as_disconnect", "supervised", "unasked", "unexpected"
 T = TypeVar("T")
 
 _Supervision: TypeAlias = tuple["asyncio.Task[object] | None", int, bool]
-"""Who is interrupted when the client leaves, whether it works, and whether a message loop may be interrupted."""
+"""The task to interrupt when the client leaves, its ``work`` state, and whether its message loop may be interrupted."""
 
 _IDLE: Final = 0
 _READING: Final = 1
 """A task waits in ``receive`` itself."""
 _AHEAD: Final = 2
-"""The reader reads, or has read, ahead: events are in its queue."""
+"""The reader is reading ahead, or events that it has read ahead are in its queue."""
 
 GRACE: Final = 0.5
-"""Seconds that a handler has to end by itself when another task has received the disconnect or closed the connection:
-that may be one of its own child tasks, with work of its own to finish."""
+"""Seconds in which a handler can return before it is interrupted, after another task has received the disconnect or
+closed the connection. That task may be a child task of the handler that still has work to finish."""
 
 PROBE: Final = 0.05
 _OVERHEAD: Final = 512
@@ -85,45 +86,45 @@ class EventReader:
         self.owner: asyncio.Task[object] | None = None
         self._interrupt: Exception | None = None
         self._held = 0
-        self._is_put_off = False  # the interrupt came while something was held
+        self._is_put_off = False  # the interrupt is delayed until nothing is held
         self._nothing_held: asyncio.Future[None] | None = None
         self._reading_task: asyncio.Task[object] | None = None
         self._stop_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
         self.closing: bool = False
-        """This side closes the connection."""
+        """Whether this side is closing the connection."""
         self.is_told: bool = False
         """Whether the server calls :meth:`on_end`."""
         self.work: int = DONE
-        """Whether a handler runs that is to be interrupted when the client leaves; see :mod:`telex.busy_monitor`."""
+        """The state of the work to interrupt when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
         self._state: int = _IDLE
         self.disconnect: WebSocketDisconnect | None = None
-        """How the client left, once it has."""
+        """How the client left; ``None`` while it is connected."""
         self.on_unread: Callable[[bool], Exception | bool] | None = None
-        """Decides about data that no task waits for, given whether the queue is full: keep it, drop it, or end the
-        handler with an exception. Without it, reading stops while the queue is full."""
+        """Called for data that no task waits for, with whether the queue is full. ``True`` keeps the data, ``False``
+        drops it, an exception ends the handler. Without this function, reading stops while the queue is full."""
 
     async def get(self) -> Message:
         """The next event.
 
-        :raises ConcurrencyError: another task waits already.
+        :raises ConcurrencyError: another task is already waiting for an event.
         """
         if self._state == _READING or self._waiter is not None:
             raise ConcurrencyError(
-                "receive() called while another task waits in receive(): let one task read, and hand messages on"
+                "receive() called while another task waits in receive(): receive in one task and pass messages on"
             )
         if self._state == _IDLE:
             return await self._get_directly()
         return self._take() if self._queue else await self._get_from_pump()
 
-    # -- for message loops, at the cost of a call each: no coroutine stands between a loop and ``receive``
+    # -- for message loops: plain calls, so that a loop awaits ``receive`` without a coroutine in between
 
     def next(self, receive: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
-        """What a loop awaits for its next message: ``receive`` itself, or the next event that was read ahead.
+        """The awaitable of a loop's next message: ``receive()``, or the next event that was read ahead.
 
-        The loop's work is done. It counts as reading until :meth:`begin_work`, or until it calls this again.
+        Marks the loop's work as done. The loop counts as reading until it calls :meth:`begin_work` or this again.
         """
         self.work = DONE
         if self._state == _AHEAD:
@@ -132,7 +133,7 @@ class EventReader:
         return receive()
 
     def begin_work(self) -> None:
-        """A loop has its message and begins to handle it: interrupt that when the client leaves."""
+        """A loop begins to handle its message: interrupt this work when the client leaves."""
         if self._state == _READING:
             self._state = _IDLE
         self.work = FRESH
@@ -152,7 +153,7 @@ class EventReader:
             self._waiter = None
 
     def _requeue(self, event: Message) -> None:
-        """Put back what a cancelled ``get`` had already been given: nothing is lost."""
+        """Put back the event that a cancelled ``get`` had already taken, so that it is not lost."""
         self._queue.insert(0, event)
         self._bytes += _size(event)
         self._state = _AHEAD
@@ -165,7 +166,7 @@ class EventReader:
         except asyncio.CancelledError:
             if self._reading_task is task or task is None or task.uncancel():
                 raise
-            event = self._end_event()  # ``stop`` has taken the task from its wait
+            event = self._end_event()  # ``stop`` has cancelled the wait
         finally:
             self._state = _IDLE
             self._reading_task = None
@@ -192,24 +193,24 @@ class EventReader:
         return before
 
     def go_back(self, before: _Supervision) -> None:
-        """The work is over: interrupt what was at work around it, perhaps another task."""
+        """Restore the supervision of the enclosing work, perhaps another task's, after the inner work has ended."""
         inner = self.owner
         self.owner, self.work, self._supervises = before
         if self.disconnect is not None and self.owner is not inner and self.work != DONE:
             self.stop_after_grace(self.disconnect)
 
     def mark_busy(self) -> None:
-        """The owner begins work during which it does not wait for the client."""
+        """The owner begins work that does not wait for the client."""
         self.work = FRESH
         if not self.listed:
             running_monitor().enlist(self)
 
     def mark_idle(self) -> None:
-        """What :meth:`mark_busy` began is over."""
+        """The work after :meth:`mark_busy` has ended."""
         self.work = DONE
 
     def end(self) -> Exception | None:
-        """The work has ended; returns what interrupted it, if anything did."""
+        """The work has ended; returns the exception that interrupted it, if any."""
         self.work = DONE
         interrupt, self._interrupt = self._interrupt, None
         if interrupt is not None and self.owner is not None and not self._held:
@@ -218,21 +219,21 @@ class EventReader:
 
     @property
     def reads_ahead(self) -> bool:
-        """Whether it reads to notice that the client leaves."""
+        """Whether the reader is reading ahead to detect a disconnect."""
         return self._pump is not None
 
     @property
     def busy(self) -> bool:
-        """Whether work runs that does not itself wait for the client."""
+        """Whether work is running that does not wait for the client."""
         return self.work != DONE and self._state != _READING and self._waiter is None
 
     def _watch_again(self) -> None:
-        """A task has stopped waiting in ``receive``; if a handler runs, it may now be busy for long."""
+        """A task has stopped waiting in ``receive``: if a handler is running, monitor how long it is busy."""
         if self.work != DONE:
             self.mark_busy()
 
     def read_ahead(self) -> None:
-        """Read ahead from now on, without waiting for the timer."""
+        """Start to read ahead now, without waiting for the busy monitor."""
         may_read = self.on_unread is not None or self._has_room()
         if self._pump is None and self._state != _READING and self.disconnect is None and may_read:
             self._state = _AHEAD
@@ -240,13 +241,13 @@ class EventReader:
 
     @property
     def unread(self) -> int:
-        """Messages that were read ahead and not received."""
+        """The number of messages that were read ahead and that no task has received."""
         return sum(event["type"] == "websocket.receive" for event in self._queue)
 
     async def stop_reading(self) -> None:
-        """Stop reading ahead, unless a task waits for the next event. Before a close, reading ahead is of no use.
+        """Stop reading ahead, unless a task waits for the next event.
 
-        granian does not send the close while its ``receive`` is awaited.
+        Called before a close, because granian does not send the close while its ``receive`` is awaited.
         """
         if self._waiter is None:
             await self._cancel_pump()
@@ -258,7 +259,7 @@ class EventReader:
             await asyncio.wait((pump,))
 
     async def aclose(self) -> None:
-        """Stop reading and forget what is queued."""
+        """Stop reading and drop the queued events."""
         self.work = DONE
         self.owner = None
         for timer in (self._stop_timer, self._probe_timer):
@@ -266,11 +267,11 @@ class EventReader:
                 timer.cancel()
         self._queue.clear()
         if self.disconnect is not None:
-            self.disconnect.__traceback__ = None  # its frames refer to the connection, which refers to it
+            self.disconnect.__traceback__ = None  # its frames reference the connection: a reference cycle
         await self._cancel_pump()
 
     def fail(self, interrupt: Exception) -> None:
-        """End the work that runs with ``interrupt``, once nothing is held."""
+        """Interrupt the running work with ``interrupt`` as soon as nothing is held."""
         if self.work != DONE:
             self._interrupt_owner(interrupt)
 
@@ -282,12 +283,12 @@ class EventReader:
                 self.owner.cancel()
 
     def stop_after_grace(self, end: WebSocketDisconnect) -> None:
-        """Another task than the owner's has closed the connection: end the handler that does not end by itself."""
+        """A task other than the owner has closed the connection: interrupt the handler after ``GRACE`` seconds."""
         if self._stop_timer is None:
             self._stop_timer = asyncio.get_running_loop().call_later(GRACE, self.stop, end)
 
     def stop(self, end: WebSocketDisconnect) -> None:
-        """This side has closed the connection: a task in ``receive`` gets a disconnect, other work is interrupted."""
+        """This side has closed the connection: give a task in ``receive`` a disconnect, and interrupt other work."""
         if self.disconnect is None:
             self.disconnect = end
         reading = self._reading_task
@@ -297,12 +298,12 @@ class EventReader:
             self._reading_task = None
             reading.cancel()
         elif self._state == _READING and self._supervises:
-            self._interrupt_owner(end)  # it waits in a message loop
+            self._interrupt_owner(end)  # the owner waits in a message loop
         else:
             self.fail(end)
 
     def on_end(self, code: int, reason: str) -> None:
-        """The server has noticed that the connection ended. See :class:`telex.types.Activity`."""
+        """Called by the server when the connection has ended. See :class:`telex.types.Activity`."""
         if not self.closing and self.disconnect is None and self._pump is None and self._state != _READING:
             self.disconnect = WebSocketDisconnect(code, reason)
             self.fail(self.disconnect)
@@ -312,11 +313,11 @@ class EventReader:
         return {"type": "websocket.disconnect", "code": end.code, "reason": end.reason}
 
     def hold(self) -> None:
-        """What follows belongs to an answered message: no interrupt reaches the work until :meth:`let_go`."""
+        """Delay interrupts until :meth:`let_go`: the work that follows belongs to an answered message."""
         self._held += 1
 
     def let_go(self) -> None:
-        """Take one :meth:`hold` back; what came meanwhile interrupts now."""
+        """Undo one :meth:`hold`; after the last one, a delayed interrupt takes effect."""
         self._held -= 1
         if self._held:
             return
@@ -327,17 +328,17 @@ class EventReader:
             self.owner.cancel()
 
     async def until_let_go(self) -> None:
-        """Wait until nothing is held: what is raised next cancels the tasks that answered messages are finished in."""
+        """Wait until nothing is held. The caller then raises, which cancels the tasks that finish answered messages."""
         while self._held:
             if self._nothing_held is None or self._nothing_held.done():
                 self._nothing_held = asyncio.get_running_loop().create_future()
-            await asyncio.wait((self._nothing_held,))  # several tasks may wait: one that is cancelled leaves it alone
+            await asyncio.wait((self._nothing_held,))  # a cancelled waiter does not cancel the future
 
     def _has_room(self) -> bool:
         return len(self._queue) < self.max_messages and self._bytes < self.max_bytes
 
     def _probe(self) -> None:
-        """The queue was full: read one more message, to notice the disconnect that may come after it."""
+        """The queue is full: read one more message, to detect a disconnect that follows it."""
         self._probe_timer = None
         if self.work != DONE and self._pump is None and self._state == _AHEAD:
             self._pump = asyncio.get_running_loop().create_task(self._pump_events(at_least=1))
@@ -381,7 +382,7 @@ class EventReader:
         elif self.on_unread is not None:
             verdict = self.on_unread(not self._has_room())
             if isinstance(verdict, Exception):
-                self.on_unread = _drop  # what follows is neither kept nor logged again
+                self.on_unread = _drop  # later data is dropped without another log entry
                 self.fail(verdict)
             if verdict is not True:
                 return
@@ -389,7 +390,7 @@ class EventReader:
         self._bytes += _size(event)
 
     def _note_end(self, event: Message, *, child: bool = False) -> None:
-        """The client has left. If a child task of the handler received that, interrupt the handler after ``GRACE``."""
+        """The client has left. If a child task received the event, interrupt the handler after ``GRACE`` seconds."""
         self.disconnect = as_disconnect(event)
         if child and self.work != DONE:
             asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
@@ -400,12 +401,12 @@ def _drop(_: bool) -> bool:
 
 
 def as_disconnect(event: Message) -> WebSocketDisconnect:
-    """The exception that a ``websocket.disconnect`` event stands for; 1005 is ASGI's default code."""
+    """A ``websocket.disconnect`` event as an exception; 1005 is ASGI's default code."""
     return WebSocketDisconnect(event.get("code", 1005), event.get("reason") or "")
 
 
 async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
-    """Await ``work`` in this task; when the client leaves meanwhile, cancel it and raise ``WebSocketDisconnect``."""
+    """Await ``work`` in this task; if the client leaves before it ends, cancel it and raise ``WebSocketDisconnect``."""
     owner = asyncio.current_task()
     if owner is None:  # pragma: no cover - there is always one under asyncio
         raise RuntimeError("supervised() needs an asyncio task")
@@ -424,9 +425,9 @@ async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
 
 
 async def _absorb_cancellation(task: asyncio.Task[object]) -> None:
-    """Absorb an interrupt that came too late for the work; otherwise the next ``await`` would raise it.
+    """Absorb an interrupt that came after the work had ended; otherwise the next ``await`` would raise it.
 
-    Before Python 3.13 ``uncancel`` leaves a cancellation pending that was not delivered yet.
+    Before Python 3.13, ``uncancel`` does not remove a pending cancellation.
     """
     try:
         await asyncio.sleep(0)
@@ -436,9 +437,9 @@ async def _absorb_cancellation(task: asyncio.Task[object]) -> None:
 
 
 def unasked(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
-    """The error for a ``CancelledError`` that was raised in this task although the task was not cancelled.
+    """The error for a ``CancelledError`` in this task, if the task itself was not cancelled.
 
-    :raises asyncio.CancelledError: this task was cancelled.
+    :raises asyncio.CancelledError: ``cancelled``, because this task was cancelled.
     """
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -448,7 +449,7 @@ def unasked(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
 
 def unexpected(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
     """The error for ``cancelled``, raised in a task that was not cancelled."""
-    error = UnexpectedCancellation("awaited something that was cancelled, without being cancelled itself")
+    error = UnexpectedCancellation("awaited a task or future that was cancelled, without being cancelled itself")
     error.__cause__ = cancelled
     return error
 

@@ -17,9 +17,9 @@ HeaderValues: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | 
 
 
 def accept_event(scope: Scope, subprotocols: str | Sequence[str] | None, headers: HeaderValues | None) -> AcceptEvent:
-    """``websocket.accept`` with the subprotocol chosen and the headers checked.
+    """``websocket.accept`` with the selected subprotocol and the checked headers.
 
-    :raises ValueError: a subprotocol that the client did not offer, or a header that is not safe to send.
+    :raises ValueError: the client did not offer the subprotocol, or a header is not safe to send.
     """
     return {
         "type": "websocket.accept",
@@ -31,7 +31,7 @@ def accept_event(scope: Scope, subprotocols: str | Sequence[str] | None, headers
 def close_event(code: int, reason: str | None) -> CloseEvent:
     """``websocket.close``, the reason cut to 123 bytes at a character boundary (RFC 6455 section 5.5).
 
-    :raises ValueError: the code may not be put on the wire (RFC 6455 section 7.4).
+    :raises ValueError: RFC 6455 section 7.4 forbids sending the code.
     """
     if not is_sendable_close_code(code):
         raise ValueError(f"close code {code} may not be sent: use {SENDABLE_CLOSE_CODES} (RFC 6455 section 7.4)")
@@ -46,7 +46,7 @@ def offers_denial(scope: Scope) -> bool:
 def denial_events(
     status: int, body: object, headers: HeaderValues | None = None
 ) -> tuple[DenialStartEvent, DenialBodyEvent]:
-    """An HTTP answer in place of the handshake; ``body`` is bytes as they are, or anything that JSON has."""
+    """An HTTP response that refuses the handshake; ``body`` is sent unchanged if it is bytes, otherwise as JSON."""
     own = checked_headers(_pairs(headers), DENIAL_HEADERS)
     raw = body if isinstance(body, bytes) else msgspec.json.encode(body)
     if not any(name == b"content-type" for name, _ in own):
@@ -65,7 +65,7 @@ def _choose(offered: Sequence[str], wanted: str | Sequence[str] | None) -> str |
         if wanted not in offered:
             raise ValueError(
                 f"subprotocol {wanted!r} was not offered by the client, which offers {list(offered)!r}:"
-                " pass a list of those you speak, and the first that was offered is taken"
+                " pass a list of the supported subprotocols to select the first one that the client offers"
             )
         return wanted
     return next((protocol for protocol in wanted if protocol in offered), None)

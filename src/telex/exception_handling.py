@@ -1,4 +1,4 @@
-"""What happens to an exception: the layered handlers first, then the table of HTTP statuses and close codes."""
+"""Handles exceptions: first with the layers' exception handlers, then with HTTP statuses and close codes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ __all__ = ("ExceptionPolicy", "leaf")
 logger: Final = logging.getLogger("telex")
 
 REPORT_EXTENSION: Final = "telex.exception_handling"
-"""The ASGI extension by which a test client asks for unexpected exceptions: a function that takes one."""
+"""The ASGI extension of test clients: a function that is called with each unexpected exception."""
 
 
 class ExceptionPolicy:
-    """The exception handlers of one handler, merged, and what applies where none does."""
+    """The merged exception handlers of one handler, and the defaults for other exceptions."""
 
     def __init__(
         self,
@@ -56,9 +56,9 @@ class ExceptionPolicy:
         self._write = codecs.value_writer(Any, mode, encoders)
 
     def find(self, exc: Exception) -> ExceptionHandler | None:
-        """The handler for ``exc``: by its HTTP status, else by the nearest of its classes, else by 500.
+        """The exception handler for ``exc``: by its HTTP status, else by the nearest of its classes, else by 500.
 
-        Of a group the exception that counts is looked up, unless a handler is registered for groups.
+        For a group, the result of :func:`leaf` is looked up, unless an exception handler is registered for groups.
         """
         told = self._told_to_handlers(exc)
         if told is not exc and not _may_be_answered(told):
@@ -70,20 +70,20 @@ class ExceptionPolicy:
         return next((self._by_type[kind] for kind in type(told).__mro__ if kind in self._by_type), default)
 
     def _told_to_handlers(self, exc: BaseException) -> BaseException:
-        """``exc``, or of a group that no handler is registered for the exception that counts."""
+        """``exc``, or the :func:`leaf` of a group for which no exception handler is registered."""
         return exc if isinstance(exc, self._groups) else leaf(exc)
 
     async def reply(self, socket: Socket, handler: ExceptionHandler, exc: Exception) -> None:
-        """Let ``handler`` answer for a message, and send what it returns, if anything."""
+        """Call ``handler`` for an exception of a message, and send its result unless it is ``None``."""
         answer = await _call(handler, socket, cast("Exception", self._told_to_handlers(exc)))
         if answer is not None and socket.is_open:
             await socket.send_data(self._write(answer), self._mode)
 
     async def end(self, socket: Socket, exc: BaseException) -> None:
-        """End the connection because of ``exc``, which nothing has handled yet.
+        """End the connection because of an unhandled ``exc``.
 
-        A user's handler may answer, with a starlette response before accept or a message after; if it leaves the
-        connection open, or raises, the table applies.
+        A user's exception handler is called first: before accept it can return a starlette response, after accept a
+        message. If it raises or leaves the connection open, the default status or close code is used.
         """
         error = cast("Exception", leaf(exc))
         if _has_left(socket, error) or socket.ended_by(error):
@@ -100,7 +100,7 @@ class ExceptionPolicy:
             return
 
     def is_disconnect(self, socket: Socket, exc: BaseException) -> bool:
-        """Whether ``exc`` says nothing but that the client has left."""
+        """Whether ``exc`` only means that the client has left."""
         return _has_left(socket, leaf(exc))
 
     async def _let_answer(self, socket: Socket, handler: ExceptionHandler, error: Exception) -> None:
@@ -115,7 +115,7 @@ class ExceptionPolicy:
         if _has_left(socket, error):
             return
         if isinstance(error, BackendUnavailable):
-            # Each client meets it as long as the broker is away, which the channels have said: no traceback for each.
+            # Every connection raises this while the broker is unavailable, which channels log: so no traceback here.
             logger.warning("%s: %s", self._where, error.detail)
         elif _is_unexpected(error):
             logger.error("%s failed", self._where, exc_info=error)
@@ -154,7 +154,7 @@ class ExceptionPolicy:
 
 
 def leaf(exc: BaseException) -> BaseException:
-    """The exception that counts: of groups, the first that is more than a sign of the end."""
+    """The cause in an exception group: the first exception that is no disconnect and no cancellation, if any."""
     if not isinstance(exc, BaseExceptionGroup):
         return exc
     leaves = [leaf(each) for each in exc.exceptions]
@@ -168,7 +168,7 @@ _DELIBERATE: Final = (
     starlette_exceptions.HTTPException,
     starlette_exceptions.WebSocketException,
 )
-"""Exceptions that name their own status or close code; every other one counts as a status of 500."""
+"""Exceptions with a status or close code; all others are handled as status 500."""
 
 
 def _may_be_answered(exc: BaseException) -> bool:
@@ -176,7 +176,7 @@ def _may_be_answered(exc: BaseException) -> bool:
 
 
 def _familiar(exc: BaseException) -> Exception:
-    """``exc`` as Telex's own exception where it is starlette's equivalent."""
+    """``exc``, with starlette's exceptions converted to Telex's."""
     if isinstance(exc, starlette_exceptions.HTTPException):
         return HTTPException(exc.detail, status_code=exc.status_code, headers=exc.headers)
     if isinstance(exc, starlette_exceptions.WebSocketException):
@@ -185,7 +185,7 @@ def _familiar(exc: BaseException) -> Exception:
 
 
 def _has_left(socket: Socket, error: BaseException) -> bool:
-    """Whether ``error`` says that the client has left, which it has: an app may raise the same of its own accord."""
+    """Whether ``error`` is a disconnect and the client has left: an app can also raise a disconnect by itself."""
     return isinstance(error, WebSocketDisconnect) and (socket.has_left() or socket.connection_state == "disconnect")
 
 

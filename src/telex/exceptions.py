@@ -3,17 +3,17 @@
 ::
 
     TelexException
-    ├── ImproperlyConfiguredException      the app is built wrong: raised when it is built
+    ├── ImproperlyConfiguredException      the app's configuration is wrong: raised when the app is built
     │   └── MissingDependencyException     a library that an option needs is not installed
     ├── SerializationException             a value could not be encoded or decoded
     ├── ConnectionStateError               a call that the connection's state does not allow
     │   └── ConcurrencyError               two tasks wait for the same connection's messages
-    ├── UnexpectedCancellation             a handler awaited something that was cancelled, and was not cancelled itself
+    ├── UnexpectedCancellation             a handler awaited a cancelled task or future, but was not cancelled itself
     ├── NoRouteMatchFoundException         no handler of that name takes these parameters
-    ├── ChannelsException                  a channel that is not declared, or a call that the hub does not allow
+    ├── ChannelsException                  a channel is not declared, or the hub does not allow the call
     ├── HTTPException                      has an HTTP status: a denial before accept, close 4000 + status after
     │   ├── ClientException                400
-    │   │   └── ValidationException        400; a value or message that does not fit (SerializationException too)
+    │   │   └── ValidationException        400; a value or message is invalid (also a SerializationException)
     │   ├── NotAuthorizedException         401
     │   ├── PermissionDeniedException      403
     │   ├── NotFoundException              404
@@ -61,7 +61,7 @@ __all__ = (
 
 
 class TelexException(Exception):
-    """The root of the tree. ``detail`` is the text that may be shown."""
+    """The base class of all exceptions of Telex. ``detail`` is the error text."""
 
     detail: str
 
@@ -74,7 +74,7 @@ class TelexException(Exception):
 
 
 class ImproperlyConfiguredException(TelexException, ValueError):
-    """The app is described wrongly; raised at construction, naming the function and the fix."""
+    """The app's configuration is wrong. Raised when the app is built; the text names the function and the fix."""
 
 
 class MissingDependencyException(ImproperlyConfiguredException, ImportError):
@@ -85,27 +85,27 @@ class MissingDependencyException(ImproperlyConfiguredException, ImportError):
 
 
 class SerializationException(TelexException):
-    """A value could not be encoded for, or decoded from, the wire."""
+    """A value could not be encoded or decoded."""
 
 
 class UnexpectedCancellation(TelexException, RuntimeError):
-    """A ``CancelledError`` came up in a handler that nobody cancelled: it awaited a task or future that was."""
+    """A handler that was not cancelled raised ``CancelledError``: it awaited a cancelled task or future."""
 
 
 class ConnectionStateError(TelexException, RuntimeError):
-    """A call that the connection's state does not allow; the text names both."""
+    """The connection's state does not allow the call; the text names the state and the call."""
 
 
 class ConcurrencyError(ConnectionStateError):
-    """Two tasks wait for messages of one connection: each message can go to one of them only."""
+    """Two tasks wait for messages of one connection at the same time."""
 
 
 class NoRouteMatchFoundException(TelexException, LookupError):
-    """No handler of that name, or not with these path parameters."""
+    """No handler has this name, or it takes other path parameters."""
 
 
 class ChannelsException(TelexException, LookupError):
-    """A channel is not declared, or its name or the call is one that the hub does not allow."""
+    """A channel is not declared, or the hub does not allow its name or the call."""
 
 
 class HTTPException(TelexException):
@@ -141,15 +141,15 @@ class HTTPException(TelexException):
 
 
 class ClientException(HTTPException):
-    """The client sent something wrong."""
+    """The client's request is invalid."""
 
     status_code = status_codes.HTTP_400_BAD_REQUEST
 
 
 class ValidationException(ClientException, SerializationException, ValueError):
-    """A message or a parameter does not fit its annotation.
+    """A message or a parameter does not match its annotation.
 
-    ``path`` says where in the message, as JSONPath (``$.user.name``); empty when it is not about one place.
+    ``path`` is the location in the message as JSONPath (``$.user.name``), or empty if the error has no location.
     """
 
     def __init__(self, detail: str = "", *, path: str = "", extra: object = None) -> None:
@@ -164,19 +164,19 @@ class NotAuthorizedException(ClientException):
 
 
 class PermissionDeniedException(ClientException):
-    """The client may not do this."""
+    """The client has no permission."""
 
     status_code = status_codes.HTTP_403_FORBIDDEN
 
 
 class NotFoundException(ClientException):
-    """There is nothing of that name."""
+    """The path or resource does not exist."""
 
     status_code = status_codes.HTTP_404_NOT_FOUND
 
 
 class MethodNotAllowedException(ClientException):
-    """The path exists, but not for this kind of request."""
+    """The path exists, but does not support the request's method."""
 
     status_code = status_codes.HTTP_405_METHOD_NOT_ALLOWED
 
@@ -194,7 +194,7 @@ class InternalServerException(HTTPException):
 
 
 class ServiceUnavailableException(HTTPException):
-    """The server cannot serve now."""
+    """The server is temporarily unavailable."""
 
     status_code = status_codes.HTTP_503_SERVICE_UNAVAILABLE
 
@@ -202,8 +202,8 @@ class ServiceUnavailableException(HTTPException):
 class BackendUnavailable(ServiceUnavailableException):
     """The broker behind the channels cannot be reached, or did not answer in time.
 
-    Raised at the publisher and the subscriber. A publish that was on its way when the broker went may or may not
-    have arrived. ``detail`` may name hosts and users of the broker: clients get the status alone.
+    Raised to publishers and subscribers. A publish that was in progress when the connection to the broker was lost may
+    have been delivered. ``detail`` can contain the broker's host and user: clients get only the status phrase.
     """
 
     @property
@@ -215,7 +215,7 @@ class BackendUnavailable(ServiceUnavailableException):
 class WebSocketException(TelexException):
     """Closes the connection with ``code`` and ``reason``.
 
-    ``detail`` is the same as ``reason`` under the name that Litestar's users write.
+    ``detail`` is an alias of ``reason``, for compatibility with Litestar.
     """
 
     default_code: ClassVar[int] = 4500
@@ -234,7 +234,7 @@ class WebSocketException(TelexException):
 
 
 class WebSocketDisconnect(WebSocketException):
-    """The client left, with the code and reason it gave: 1005 without a code, 1006 without a close frame."""
+    """The client left, with its close code and reason: 1005 without a code, 1006 without a close frame."""
 
     default_code = status_codes.WS_1000_NORMAL_CLOSURE
 

@@ -1,4 +1,4 @@
-"""What an application may put into the headers of its answers. Telex checks it, and Telex's server for every app."""
+"""Checks the headers of handshake responses: in Telex apps, and in Telex's server for every app."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Header: TypeAlias = tuple[bytes, bytes]
 TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 """A header's name, and a subprotocol (RFC 9110 section 5.6.2)."""
 CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""What no header value may hold (RFC 9110 section 5.5)."""
+"""Characters that a header value must not contain (RFC 9110 section 5.5)."""
 
 DENIAL_HEADERS: Final = frozenset({b"content-length", b"transfer-encoding"})
-"""Headers of a denial that only the sender of its body can know."""
+"""Headers that are computed from a denial's body and cannot be given."""
 ACCEPT_HEADERS: Final = DENIAL_HEADERS | {
     b"connection",
     b"sec-websocket-accept",
@@ -26,13 +26,13 @@ ACCEPT_HEADERS: Final = DENIAL_HEADERS | {
     b"sec-websocket-version",
     b"upgrade",
 }
-"""Headers with which the server itself answers the opening handshake."""
+"""Headers that the server sets in its answer to the opening handshake."""
 
 
 def checked_headers(headers: Iterable[Header], forbidden: Collection[bytes] = ()) -> list[Header]:
     """``headers`` with lower-case names.
 
-    :raises ValueError: a name that is no token, a value that would end the header early, or a ``forbidden`` name.
+    :raises ValueError: a name is no token or is ``forbidden``, or a value has control characters.
     """
     return [_checked(bytes(name).lower(), bytes(value), forbidden) for name, value in headers]
 
@@ -44,5 +44,5 @@ def _checked(name: bytes, value: bytes, forbidden: Collection[bytes]) -> Header:
         raise ValueError(f"the value of header {name.decode()!r} has control characters: {value!r}")
     if name in forbidden:
         hint = "; give the subprotocol as 'subprotocol'" if name == b"sec-websocket-protocol" else ""
-        raise ValueError(f"header {name.decode()!r} belongs to the server: it cannot be set here{hint}")
+        raise ValueError(f"header {name.decode()!r} is set by the server: remove it{hint}")
     return name, value

@@ -1,7 +1,7 @@
-"""Options that may be given on the app, a router, a controller and a handler, and the three rules that merge them.
+"""Options of the app, of routers, controllers and handlers, and the rules that merge them.
 
-``LayerOptions`` is what users write, ``Layer`` what the code reads; a test holds their keys equal. A new option is one
-key, one field, one rule.
+Users write ``LayerOptions``; the code reads ``Layer``. A test checks that both have the same keys. A new option needs
+one key, one field and one rule.
 """
 
 from __future__ import annotations
@@ -23,48 +23,49 @@ __all__ = ("Guard", "Layer", "LayerOptions", "OnInvalidMessage")
 
 OnInvalidMessage: TypeAlias = Literal["reply", "close"]
 Guard: TypeAlias = Callable[..., Any]
-"""``guard(socket)`` or ``guard(socket, handler)``, sync or async; it raises to refuse, and ``False`` refuses too.
+"""``guard(socket)`` or ``guard(socket, handler)``, sync or async. It refuses by raising or by returning ``False``.
 
-Parameters after those, by keyword alone, or called as a dependency or a path parameter, are injected.
+Further parameters, keyword-only parameters and parameters named after a dependency or path parameter are injected.
 """
 
 
 class LayerOptions(TypedDict, total=False):
-    """What every layer takes. The nearest layer to the handler wins, where the rule is not another."""
+    """The options of every layer. By default the value of the layer nearest to the handler is used."""
 
     dependencies: Mapping[str, Provide | AnyCallable]
-    """Providers by the name of the parameter they fill. Merged, the nearest wins."""
+    """Providers by the name of the parameter that they fill. Merged; the nearest layer overrides."""
     guards: Sequence[Guard]
-    """Run before accept, the app's first; a guard raises to refuse, and may take dependencies. Stacked."""
+    """Functions that run before accept, the app's first. A guard raises to refuse; dependencies are injected.
+    Stacked."""
     middleware: Sequence[Middleware | Any]
     """ASGI middleware, the app's outermost. Stacked."""
     exception_handlers: Mapping[type[Exception] | int, ExceptionHandler]
-    """By exception class (looked up by MRO) or HTTP status. Merged, the nearest wins."""
+    """Handlers by exception class (looked up by MRO) or HTTP status. Merged; the nearest layer overrides."""
     dto: type[AbstractDTO[Any]] | None
-    """The data transfer object that messages are read with, and written with when ``return_dto`` is not given."""
+    """The data transfer object that reads messages, and that writes replies if ``return_dto`` is not given."""
     return_dto: type[AbstractDTO[Any]] | None
-    """The data transfer object that replies are written with; ``None`` switches off."""
+    """The data transfer object that writes replies; ``None`` disables ``dto`` for replies."""
     type_encoders: Mapping[type, TypeEncoder]
-    """How to write what JSON does not have. Merged, the nearest wins."""
+    """Functions that encode types that JSON lacks. Merged; the nearest layer overrides."""
     type_decoders: Sequence[TypeDecoder]
-    """How to read what JSON does not have. Stacked, the nearest is asked first."""
+    """Functions that decode types that JSON lacks. Stacked; those of the nearest layer are tried first."""
     websocket_class: type[WebSocket[Any, Any, Any]] | None
-    """The class of ``socket``; ``None`` says nothing."""
+    """The class of ``socket``; ``None`` is the same as not given."""
     allowed_origins: Sequence[str] | None
-    """Origins that browsers may connect from besides the host itself: ``https://app.example.com``,
+    """Origins that browsers may connect from, in addition to the app's host: ``https://app.example.com``,
     ``*.example.com``, a bare host, or ``*`` for all."""
     on_invalid_message: OnInvalidMessage
-    """``reply`` (default) answers a message that does not fit with an error frame; ``close`` closes with 1007."""
+    """``reply`` (default) answers an invalid message with an error frame; ``close`` closes with 1007."""
     max_message_size: int
     """Bytes of one message (default 1 MiB); a larger one closes with 1009."""
     max_queued_messages: int
-    """Messages read ahead while a handler is busy (default 16); then TCP pushes back."""
+    """Messages read ahead while a handler is busy (default 16); then TCP slows the client down."""
     opt: Mapping[str, Any]
-    """Users' own options. Merged, the nearest wins."""
+    """Values for the app's guards and middleware. Merged; the nearest layer overrides."""
     signature_namespace: Mapping[str, Any]
-    """Names for annotations that are not importable at run time. Merged."""
+    """Names that annotations use and that cannot be imported at run time. Merged; the nearest layer overrides."""
     parameters: Mapping[str, Parameter]
-    """How parameters of these names are read from the handshake. Merged, the nearest wins."""
+    """How parameters with these names are read from the handshake. Merged; the nearest layer overrides."""
 
 
 Rule: TypeAlias = Literal["nearest", "stacked", "nearest_first", "merged"]
@@ -102,7 +103,7 @@ class Layer:
     def read(cls, options: LayerOptions, where: str) -> Self:
         """The options of one layer, checked.
 
-        :raises ImproperlyConfiguredException: an unknown option or an impossible value; ``where`` is named.
+        :raises ImproperlyConfiguredException: an unknown option or an invalid value; the text begins with ``where``.
         """
         unknown = set(options) - set(_RULES)
         if unknown:
@@ -114,13 +115,13 @@ class Layer:
         return cls(**{name: _frozen(name, value) for name, value in values.items()})
 
     def over(self, outer: Layer) -> Layer:
-        """This layer merged with one further from the handler. Pure: neither changes."""
+        """A new layer: this one merged with ``outer``, a layer further from the handler."""
         merged = {name: _MERGE[rule](getattr(outer, name), getattr(self, name)) for name, rule in _RULES.items()}
         return Layer(**merged)
 
 
 def nearest(value: T | EmptyType, default: T) -> T:
-    """``value``, or ``default`` when no layer gave one."""
+    """``value``, or ``default`` if no layer sets one."""
     return default if isinstance(value, EmptyType) else value
 
 
@@ -142,7 +143,7 @@ def _read_dependencies(value: Mapping[str, Any], where: str) -> dict[str, Provid
         first = names.setdefault(id(provider), name)
         if first != name:
             raise ImproperlyConfiguredException(
-                f"{where}: one Provide object is given as {first!r} and as {name!r}: make one for each"
+                f"{where}: one Provide object is given as {first!r} and as {name!r}: write one Provide(...) for each"
             )
     return providers
 
@@ -176,8 +177,7 @@ def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]] | Empt
 def _read_dto(value: Any, where: str) -> type[AbstractDTO[Any]] | None:
     if value is not None and not (isinstance(value, type) and issubclass(value, AbstractDTO)):
         raise ImproperlyConfiguredException(
-            f"{where}: {value!r} is no DTO: write DataclassDTO[...], MsgspecDTO[...] or another of telex.dto, with the"
-            " model in it"
+            f"{where}: {value!r} is no DTO: write DataclassDTO[Model], MsgspecDTO[Model] or another class of telex.dto"
         )
     return value
 

@@ -15,7 +15,7 @@ __all__ = ("DefineMiddleware", "without_fast_path", "wrap_in_middleware")
 
 
 class DefineMiddleware:
-    """An ASGI middleware class or factory with the arguments it takes besides the app."""
+    """An ASGI middleware class or factory, and the arguments that it takes in addition to the app."""
 
     __slots__ = ("args", "kwargs", "middleware")
 
@@ -32,7 +32,7 @@ class DefineMiddleware:
 def wrap_in_middleware(app: ASGIApp, middleware: Sequence[Any], where: str) -> ASGIApp:
     """``app`` inside ``middleware``, the first outermost.
 
-    :raises ImproperlyConfiguredException: one that never sees WebSockets, or is no factory.
+    :raises ImproperlyConfiguredException: a middleware ignores WebSockets, or is no factory.
     """
     return reduce(lambda inner, factory: factory(inner), reversed([_factory(each, where) for each in middleware]), app)
 
@@ -41,7 +41,7 @@ def _factory(given: Any, where: str) -> Middleware:
     kind = getattr(given, "middleware", None) or getattr(given, "cls", None) or given
     if isinstance(kind, type) and issubclass(kind, BaseHTTPMiddleware):
         raise ImproperlyConfiguredException(
-            f"{where}: {kind.__qualname__} is a BaseHTTPMiddleware, which lets every WebSocket pass unseen:"
+            f"{where}: {kind.__qualname__} is a BaseHTTPMiddleware, which ignores WebSockets:"
             " write a plain ASGI middleware, or a guard"
         )
     if isinstance(given, DefineMiddleware):
@@ -56,7 +56,7 @@ def _factory(given: Any, where: str) -> Middleware:
 
 
 def without_fast_path(scope: Scope) -> None:
-    """Take the server's fast path out of ``scope``: what wraps ``receive`` and ``send`` must see every message."""
+    """Remove the server's fast path from ``scope``: it bypasses middleware that wraps ``receive`` and ``send``."""
     extensions = scope.get("extensions") or {}
     if "telex.transport" in extensions:
         scope["extensions"] = {name: value for name, value in extensions.items() if name != "telex.transport"}

@@ -1,4 +1,4 @@
-"""Values of the opening handshake as parameters: path, query, header and cookie."""
+"""Parameters that are read from the opening handshake: path, query, header and cookie."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Source: TypeAlias = Literal["path", "query", "header", "cookie"]
 
 @dataclass(frozen=True, slots=True)
 class In:
-    """Marks where a parameter comes from. ``FromQuery[int]`` is ``Annotated[int, In("query")]``."""
+    """Marks the source of a parameter. ``FromQuery[int]`` is ``Annotated[int, In("query")]``."""
 
     source: Source
 
@@ -43,9 +43,10 @@ FromCookie = Annotated[T, In("cookie")]
 class Parameter:
     """A parameter's name on the wire, its default and its constraints.
 
-    ``Annotated[int, Parameter(query="page", ge=1)]``. At most one of ``query``, ``header`` and ``cookie`` names it;
-    without any, the parameter's own name is looked for in the path, then in the query. ``title``, ``description`` and
-    ``examples`` go to the documents. The constraints are msgspec's (https://jcristharif.com/msgspec/constraints.html).
+    ``Annotated[int, Parameter(query="page", ge=1)]``. At most one of ``query``, ``header`` and ``cookie`` may be given;
+    without any, the parameter's name is looked up in the path, then in the query. ``title``, ``description`` and
+    ``examples`` appear in API documents. The constraints are those of msgspec
+    (https://jcristharif.com/msgspec/constraints.html).
     """
 
     query: str | None = None
@@ -75,7 +76,7 @@ class Parameter:
 
     @property
     def source(self) -> Source | None:
-        """Where it comes from, when that was said."""
+        """The source, or ``None`` if none is given."""
         if self.header is not None:
             return "header"
         if self.cookie is not None:
@@ -84,11 +85,11 @@ class Parameter:
 
     @property
     def alias(self) -> str | None:
-        """Its name on the wire, when that was said."""
+        """The name in the handshake, or ``None`` if none is given."""
         return self.header or self.cookie or self.query
 
     def constrain(self, annotation: Any) -> Any:
-        """``annotation`` with these constraints on it."""
+        """``annotation`` with these constraints as metadata."""
         return _constrained(
             annotation,
             {
@@ -106,7 +107,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class RequestParameter:
-    """One parameter to be read from the handshake: from where, under which name, as which type."""
+    """One parameter that is read from the handshake: its source, its name there and its type."""
 
     name: str
     source: Source
@@ -116,17 +117,17 @@ class RequestParameter:
     many: bool
 
     def read(self, connection: HTTPConnection) -> object:
-        """The raw value: text, a list of texts, what the path's convertor made, or ``Empty`` when absent."""
+        """The raw value: text, a list of texts, the result of the path's convertor, or ``Empty`` if absent."""
         return _READERS[self.source](connection, self)
 
 
 def request_parameter(
     parameter: ParameterInfo, path_names: Collection[str], layered: Mapping[str, Parameter]
 ) -> RequestParameter | None:
-    """What ``parameter`` is to be read from, or ``None`` when it is no value of the handshake.
+    """How ``parameter`` is read from the handshake, or ``None`` if it is no value of the handshake.
 
-    An explicit mark decides; else a layered ``parameters`` entry, a path parameter of that name, and at last, for a
-    simple type, the query.
+    The first match decides: an explicit mark, a layered ``parameters`` entry, a path parameter of that name, and for a
+    simple type the query.
     """
     mark = next((extra for extra in parameter.metadata if isinstance(extra, In)), None)
     own = next((extra for extra in parameter.metadata if isinstance(extra, Parameter)), None)
@@ -150,7 +151,7 @@ def request_parameter(
 
 
 def is_simple(annotation: Any) -> bool:
-    """Whether text can stand for a value of this type: numbers, text, dates, enums, and unions or lists of them."""
+    """Whether a value of this type can be read from text: numbers, text, dates, enums, and unions or lists of them."""
     annotation = unalias(annotation)
     origin = get_origin(annotation)
     if origin is Annotated:

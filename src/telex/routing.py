@@ -1,4 +1,4 @@
-"""``Router`` and ``Controller``, the flattening of layers, and paths by name."""
+"""``Router`` and ``Controller``, the flattening of layers, and the lookup of paths by name."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ RouteHandler: TypeAlias = "Handler | Router | type[Controller] | type[WebsocketL
 
 
 class Controller:
-    """A class that groups handlers: its attributes are options of a layer, its decorated methods the handlers.
+    """A class that groups handlers: its attributes are layered options, its decorated methods are the handlers.
 
-    Register the class. One instance is made for each registration, and its methods serve all connections.
+    Register the class. One instance is created for each registration, and its methods serve all connections.
     """
 
     path: ClassVar[str] = "/"
@@ -47,13 +47,13 @@ class Controller:
                 yield member.describe(self)
 
     def layer(self) -> Layer:
-        """The options that the class's attributes give."""
+        """The layered options from the class's attributes."""
         given = {name: getattr(self, name) for name in LayerOptions.__annotations__ if hasattr(type(self), name)}
         return Layer.read(cast("LayerOptions", given), describe(type(self)))
 
 
 class Router:
-    """Handlers under a common path and common options. It may hang in several apps, or in another router."""
+    """Handlers under a common path and common options. It can be registered in several apps and other routers."""
 
     def __init__(
         self, path: str = "/", *, route_handlers: Sequence[RouteHandler] = (), **options: Unpack[LayerOptions]
@@ -63,7 +63,7 @@ class Router:
         self.layer: Layer = Layer.read(options, f"Router({path!r})")
 
     def register(self, route_handler: RouteHandler) -> None:
-        """Add one more handler, before the router is given to an app."""
+        """Add a handler. Call this before the router is registered in an app."""
         self.route_handlers.append(route_handler)
 
 
@@ -77,9 +77,9 @@ class Row:
 
 
 def flatten(handlers: Iterable[RouteHandler], layer: Layer, owner: object, prefix: str = "") -> Iterator[Row]:
-    """Every handler at every path, with the layers above it merged. Pure but for the instances of classes.
+    """Every handler at every path, with the layers above it merged. Creates the instances of handler classes.
 
-    :raises ImproperlyConfiguredException: something in the list is no handler.
+    :raises ImproperlyConfiguredException: an item of the list is no handler.
     """
     for each in handlers:
         if isinstance(each, Handler):
@@ -108,7 +108,7 @@ def _not_a_handler(given: object) -> str:
     if isinstance(given, (WebsocketListener, Controller)):
         return f"route_handlers has an instance of {type(given).__qualname__}: register the class itself"
     if callable(given):
-        return f"route_handlers has {describe(given)}, which is not decorated: use websocket_listener, websocket, ..."
+        return f"route_handlers has {describe(given)}, which is not decorated: add @websocket_listener or @websocket"
     return f"route_handlers has {given!r}: it takes handlers, routers, controllers and listener classes"
 
 
@@ -128,7 +128,7 @@ class RouteNames:
     def add(self, handler: Handler, template: PathTemplate) -> None:
         """Add one path of ``handler``.
 
-        :raises ImproperlyConfiguredException: its name belongs to another.
+        :raises ImproperlyConfiguredException: another handler has the same name.
         """
         self._by_identity.setdefault(id(handler.identity), []).append(template)
         if handler.name is None:
@@ -136,14 +136,14 @@ class RouteNames:
         owner = self._owners.setdefault(handler.name, handler)
         if owner.identity is not handler.identity:
             raise ImproperlyConfiguredException(
-                f"{handler.where} and {owner.where} are both named {handler.name!r}: names are unique"
+                f"{handler.where} and {owner.where} are both named {handler.name!r}: rename one of them"
             )
         self._by_name.setdefault(handler.name, []).append(template)
 
     def reverse(self, target: object, parameters: Mapping[str, Any]) -> str:
-        """The path of ``target``, a name, a handler or a listener class, that takes exactly these parameters.
+        """The path of ``target`` (a name, a handler or a listener class) that takes exactly these parameters.
 
-        :raises NoRouteMatchFoundException: there is none.
+        :raises NoRouteMatchFoundException: no path matches.
         """
         name = target if isinstance(target, str) else describe(getattr(target, "fn", target))
         identity = target.identity if isinstance(target, Handler) else target

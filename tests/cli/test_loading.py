@@ -74,7 +74,7 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (["chat:make"], "which takes no arguments: if it returns the app, add --factory"),
         (["chat:settings", "--factory"], "--factory: chat:settings is a dict, not a function that returns the app"),
         (["chat:app", "--app-dir", "nowhere"], "--app-dir nowhere is not a directory"),
-        (["built:app"], "built: handler (*/wrong.py:*): 'data' is not there for a websocket handler"),
+        (["built:app"], "built: handler (*/wrong.py:*): parameter 'data' is not available in a websocket handler"),
         (["wrong:make", "--factory"], "wrong:make(): handler (*/wrong.py:*): 'data' is not there"),
     ],
 )

@@ -529,12 +529,12 @@ async def lifespan(socket: WebSocket) -> AsyncGenerator[None, None]:
     ("fn", "options", "complaint"),
     [
         (no_data, {}, r"no_data \(.*\) takes no 'data': add the parameter data with the type of its messages"),
-        (takes_request, {}, "'request' is not there for a listener: take 'data' and 'socket'"),
-        (takes_body, {}, "'body' is not there for a listener"),
+        (takes_request, {}, "'request' is not available in a listener: take 'data' and 'socket'"),
+        (takes_body, {}, "'body' is not available in a listener"),
         (
             yields,
             {},
-            r"a listener returns one reply, it does not yield: use socket.start_stream\(...\) or websocket_stream",
+            r"a listener returns one reply and cannot yield: use socket.start_stream\(...\) or websocket_stream",
         ),
         (listen, {"connection_lifespan": lifespan, "on_accept": hook_with_data}, "connection_lifespan replaces"),
         (listen, {"connection_lifespan": not_a_manager}, r"not_a_manager \(.*\) gives no context manager: decorate it"),
@@ -546,7 +546,7 @@ async def lifespan(socket: WebSocket) -> AsyncGenerator[None, None]:
         (
             listen,
             {"on_accept": hook_with_data},
-            r"hook_with_data \(.*\) asks for 'data', but it does not run for a message",
+            r"hook_with_data \(.*\) has a parameter 'data', but it does not run for a message",
         ),
         (listen, {"on_disconnect": unannotated_hook}, r"parameter 'thing' of unannotated_hook .* has no annotation"),
         (listen, {"guards": [5]}, r"guard 5 is not callable: write def guard\(socket, handler\)"),

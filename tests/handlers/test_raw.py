@@ -157,9 +157,9 @@ async def unannotated(socket) -> None: ...  # type: ignore[no-untyped-def]
         (returns_unannotated, "a websocket handler returns nothing: annotate '-> None'"),
         (sync, "a websocket handler is asynchronous: write async def"),
         (no_socket, "a websocket handler takes 'socket': add the parameter socket: WebSocket"),
-        (takes_data, "'data' is not there for a websocket handler: read from 'socket'"),
-        (takes_request, "'request' is not there for a websocket handler"),
-        (takes_body, "'body' is not there for a websocket handler"),
+        (takes_data, "'data' is not available in a websocket handler: read from 'socket'"),
+        (takes_request, "'request' is not available in a websocket handler"),
+        (takes_body, "'body' is not available in a websocket handler"),
         (unannotated, "parameter 'socket' of unannotated .* has no annotation: write its type, or Any"),
     ],
 )

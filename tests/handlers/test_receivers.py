@@ -1,4 +1,4 @@
-"""Several receivers on one class: who gets which message, and what cannot be told apart."""
+"""Several receivers on one class: who gets which message, and what cannot be distinguished."""
 
 from __future__ import annotations
 
@@ -202,8 +202,8 @@ class Ambiguous(WebsocketListener):
     ("listener", "complaint"),
     [
         (Overlapping, r"Overlapping.one \(.*\) and Overlapping.two \(.*\) both receive Say: give each its own types"),
-        (Vague, r"'data' of Vague.one \(.*\): typing.Any cannot be told apart from other messages: give each receiver"),
-        (Literals, r"'data' of Literals.one .* typing.Literal\['a'\] cannot be told apart"),
+        (Vague, r"'data' of Vague.one \(.*\): typing.Any cannot be distinguished from other messages: give"),
+        (Literals, r"'data' of Literals.one .* typing.Literal\['a'\] cannot be distinguished"),
         (Ambiguous, r"messages cannot be read as .*Point"),
     ],
 )

@@ -178,7 +178,7 @@ def test_a_stream_takes_no_message(name: str) -> None:
     stream.__signature__ = inspect.Signature([parameter])  # type: ignore[attr-defined]
     stream.__annotations__[name] = Any
     with pytest.raises(
-        ImproperlyConfiguredException, match=f"'{name}' is not there for a stream: it sends; read from 'sock"
+        ImproperlyConfiguredException, match=f"'{name}' is not available in a stream: receive from 'sock"
     ):
         Telex([websocket_stream("/")(stream)])
 

@@ -1,4 +1,4 @@
-"""What every kind of handler is: a frozen description that can be merged under layers and compiled."""
+"""The base of every kind of handler: a frozen description that is merged with layers and compiled."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Paths: TypeAlias = str | Sequence[str] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Handler(ABC):
-    """A handler as it was described: nothing is resolved yet, nothing will change.
+    """The immutable description of a handler, before it is compiled.
 
-    ``fn`` is the user's function, ``paths`` where it is served, ``name`` what ``route_reverse`` finds it by, ``layer``
-    its own options.
+    ``fn`` is the user's function, ``paths`` the paths that it serves, ``name`` its name for ``route_reverse``, and
+    ``layer`` the options that are given on the handler.
     """
 
     kind: ClassVar[str]
@@ -35,19 +35,19 @@ class Handler(ABC):
     layer: Layer = field(default_factory=Layer)
     send_mode: Mode = "text"
     identity: object = field(default_factory=object, compare=False, repr=False)
-    """What ``route_reverse`` knows the handler by: copies that are bound to an instance keep it."""
+    """The key of the handler for ``route_reverse``; copies that are bound to an instance keep it."""
 
     @property
     def where(self) -> str:
-        """Who and where, for errors and tables."""
+        """The handler's function, file and line, for errors and tables."""
         return describe(self.fn)
 
     @abstractmethod
     def compile_run(self, build: Build) -> Run:
-        """What this handler does with a connection, compiled against ``build.graph``."""
+        """Compile the function that serves a connection, against ``build.graph``."""
 
     def refuse_idle(self, build: Build, options: Sequence[str], why: str) -> None:
-        """Refuse layered options that are given on the handler itself and have no effect there."""
+        """Raise if one of ``options``, which have no effect on this kind of handler, is given on the handler itself."""
         given = [option for option in options if getattr(self.layer, option) not in (Empty, None, (), {})]
         if given:
             raise build.wrong(f"{given[0]}= has no effect: {why}")
@@ -58,12 +58,12 @@ class Handler(ABC):
 
     @property
     def opt(self) -> dict[str, object]:
-        """The user's own options given on the handler itself."""
+        """The ``opt`` values that are given on the handler itself."""
         return dict(self.layer.opt)
 
 
 def read_paths(path: Paths) -> tuple[str, ...]:
-    """``path`` as a tuple; none is ``/``."""
+    """``path`` as a tuple; ``None`` means ``/``."""
     if path is None:
         return ("/",)
     paths = (path,) if isinstance(path, str) else tuple(path)
@@ -71,16 +71,16 @@ def read_paths(path: Paths) -> tuple[str, ...]:
 
 
 def refuse_parameters(build: Build, signature: Signature, names: Sequence[str], instead: str) -> None:
-    """Refuse parameters that a kind of handler does not have."""
+    """Raise if the function has a parameter that this kind of handler does not support."""
     for name in names:
         if name in signature:
-            raise build.wrong(f"{name!r} is not there for {instead}")
+            raise build.wrong(f"parameter {name!r} is not available in {instead}")
 
 
 def check_function(fn: object, decorator: str) -> None:
-    """Refuse what cannot be decorated.
+    """Check that ``fn`` can be decorated.
 
-    :raises ImproperlyConfiguredException: ``fn`` is not callable, or a handler already.
+    :raises ImproperlyConfiguredException: ``fn`` is not callable, or is already a handler.
     """
     if isinstance(fn, Handler):
         raise ImproperlyConfiguredException(f"{describe(fn.fn)} is a handler already: decorate it once")
@@ -89,19 +89,19 @@ def check_function(fn: object, decorator: str) -> None:
 
 
 def check_mode(mode: object, option: str, where: str) -> None:
-    """Refuse anything but ``text`` and ``binary``."""
+    """Raise unless ``mode`` is ``text`` or ``binary``."""
     if mode not in {"text", "binary"}:
         raise ImproperlyConfiguredException(f"{where}: {option} is 'text' or 'binary', not {mode!r}")
 
 
 def check_count(value: object, option: str, where: str) -> None:
-    """Refuse anything but a whole number from 1."""
+    """Raise unless ``value`` is a whole number from 1."""
     if not isinstance(value, int) or value < 1:
         raise ImproperlyConfiguredException(f"{where}: {option} is a whole number from 1, not {value!r}")
 
 
 def own_options(options: Mapping[str, Any], known: type[LayerOptions], where: str) -> tuple[dict[str, Any], Layer]:
-    """The handler's own options, which ``known`` has beside the layered ones, and the layer that the others make."""
+    """Split ``options`` into those that only ``known`` declares and a layer of the layered ones."""
     names = frozenset(known.__annotations__) - frozenset(LayerOptions.__annotations__)
     own = {key: value for key, value in options.items() if key in names}
     layered = {key: value for key, value in options.items() if key not in names}
@@ -109,5 +109,5 @@ def own_options(options: Mapping[str, Any], known: type[LayerOptions], where: st
 
 
 def discard(_: bool) -> Exception | bool:
-    """For :attr:`EventReader.on_unread`: ignore what the client sends."""
+    """For :attr:`EventReader.on_unread`: drop all messages of the client."""
     return False

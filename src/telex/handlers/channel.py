@@ -1,4 +1,4 @@
-"""``channel_listener``: a socket that follows a channel, and may publish to it."""
+"""``channel_listener``: a handler that sends a channel's events to a client and can publish the client's messages."""
 
 from __future__ import annotations
 
@@ -40,48 +40,50 @@ from telex.types import Mode
 __all__ = ("ChannelHandler", "ChannelOptions", "channel_listener", "generated_handlers")
 
 Name: TypeAlias = Callable[[Socket, Slots], Awaitable[str]]
-"""Gives the name of the channel that a connection follows."""
+"""Returns the name of the channel to which a connection subscribes."""
 
 GONE: Final = 410
 _PARAMETER: Final = re.compile(r"\{(\w+)\}")
 _ABOUT_MESSAGES: Final = ("dto", "return_dto", "type_encoders", "type_decoders", "on_invalid_message")
-"""Layered options that change nothing for a handler to which clients publish nothing."""
+"""Layered options that have no effect without ``publish``."""
 
 
 class ChannelOptions(LayerOptions, total=False):
-    """What ``channel_listener`` takes besides ``path``, ``channel`` and ``name``."""
+    """The options of ``channel_listener`` in addition to ``path``, ``channel`` and ``name``."""
 
     history: int
-    """Send the last so many events first; all that are kept if negative."""
+    """The number of past events to send first; a negative number sends all events of the history."""
     publish: Any
-    """What clients may publish: the annotation of their messages, as ``data`` of a listener has one. Without it their
-    messages are ignored."""
+    """The type of the messages that clients publish, like the annotation of a listener's ``data``. Without it,
+    messages of clients are ignored."""
     on_publish: AnyCallable | None
-    """Called with each such message as ``data``; returns what is published for it, the message with its author, say, or
-    ``None`` for nothing. Takes dependencies and parameters as a listener does."""
+    """Called with each such message as ``data``. Its result is published, for example the message with its author;
+    ``None`` publishes nothing. Dependencies and parameters are injected as in a listener."""
     presence: AnyCallable | None
-    """Returns who a connection is: a text, or a text and what the others are told with it. The connection is then
-    tracked in the channel, and clients with an envelope see who comes and goes. Takes dependencies and parameters."""
+    """Returns the member that a connection belongs to: a text key, or a tuple of the key and metadata for other
+    clients. The connection is then tracked in the channel, and clients that use the envelope get presence changes.
+    Dependencies and parameters are injected."""
     max_backlog: int | None
-    """Events that may wait for a slow client; the hub's own by default."""
+    """The limit of events that wait for a slow client; by default that of ``Channels``."""
     backlog_strategy: Policy | None
-    """What happens to more; the hub's own by default."""
+    """What happens when the backlog is full; by default the strategy of ``Channels``."""
     on_gap: OnGap | None
-    """Whether clients with an envelope see a gap in it (``event``), or are closed with 1012 (``close``) as others
-    always are; the hub's own by default."""
+    """What happens after a gap for clients that use the envelope: ``event`` sends them a gap event, ``close`` closes
+    with 1012. Other clients are always closed. By default the setting of ``Channels``."""
     receive_mode: Mode
-    """The kind of message that clients publish; the other kind is ignored, warned of once and counted."""
+    """The mode of the messages that clients publish. Messages of the other mode are ignored, logged once and
+    counted."""
     send_mode: Mode
-    """The kind of message that events are sent as; envelopes are text."""
+    """The mode in which events are sent; envelopes are always text."""
     max_invalid_messages: int
-    """Messages in a row that may be invalid before the connection closes with 1007 (default 10)."""
+    """The number of consecutive invalid messages that closes the connection with 1007 (default 10)."""
     sync_to_thread: bool
-    """Run sync callables in a thread (default: inline, which is faster, but must not block)."""
+    """Run sync callables in a thread. By default they run inline, which is faster; they must then not block."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelHandler(Handler):
-    """The description of a handler that follows a channel. ``hub`` is the app's ``channels`` where none is given."""
+    """The description of a channel handler. Without ``hub`` it uses the app's ``channels``."""
 
     kind: ClassVar[str] = "channel"
 
@@ -101,18 +103,18 @@ class ChannelHandler(Handler):
 
     @property
     def where(self) -> str:
-        """The call that describes this handler, with its channel and its place in the user's code."""
+        """The ``channel_listener`` call with its channel, file and line."""
         channel = repr(self.channel) if isinstance(self.channel, str) else describe(self.channel).partition(" (")[0]
         return f"channel_listener(channel={channel}) ({self.site})"
 
     def bound_to(self, owner: object) -> ChannelHandler:
-        """The same: its callables are no methods."""
+        """This handler unchanged: its callables are not methods."""
         return self
 
     def compile_run(self, build: Build) -> Run:
-        """Subscribe, accept, and forward events until the client leaves, publishing what it sends."""
+        """Subscribe, accept, forward events and publish the client's messages until the client leaves."""
         hub = self.hub or _find_hub(build)
-        # What is published here is encoded as by the hub itself, where the layers do not say otherwise.
+        # Published messages use the hub's type encoders; those of the layers override them.
         build.layer = build.layer.over(Layer(type_encoders=hub.type_encoders))
         self._check(build, hub)
         name, identify = self._compile_name(build), self._compile_presence(build)
@@ -120,7 +122,8 @@ class ChannelHandler(Handler):
         unused = self.layer.dependencies.keys() - build.graph.provided - {"channels"}
         if unused:
             raise build.wrong(
-                f"nothing takes the dependency {min(unused)!r}: let a guard, on_publish= or presence= do so"
+                f"no function has a parameter {min(unused)!r} for this dependency: add the parameter to a guard,"
+                " on_publish= or presence=, or remove the dependency"
             )
         build.sends = build.sends or (MessageShape(Any, self.send_mode),)
         build.uses_streams = True
@@ -163,7 +166,7 @@ class ChannelHandler(Handler):
         )
         return await stack.enter_async_context(subscription)
 
-    # -- what is compiled
+    # -- compilation
 
     def _check(self, build: Build, hub: Channels) -> None:
         template = self.channel if isinstance(self.channel, str) else "{}"
@@ -172,7 +175,7 @@ class ChannelHandler(Handler):
             raise build.wrong("there is no such channel: declare it in Channels(channels=[...])")
         if self.history and not hub.may_keep(prefix, exactly=prefix == template):
             raise build.wrong(
-                f"history={self.history} needs a history of the channel, and nothing is kept:"
+                f"history={self.history} needs a history of the channel, but this channel keeps none:"
                 " write Channels(..., history=Keep(...))"
             )
         try:
@@ -182,7 +185,7 @@ class ChannelHandler(Handler):
         if self.presence is not None and not hub.has_presence:
             raise build.wrong("presence= needs Channels(..., presence=Heartbeat())")
         if self.publish is None:
-            self.refuse_idle(build, _ABOUT_MESSAGES, "clients publish nothing here, for there is no publish=")
+            self.refuse_idle(build, _ABOUT_MESSAGES, "without publish=, clients publish nothing")
 
     def _compile_name(self, build: Build) -> Name:
         if not isinstance(self.channel, str):
@@ -220,14 +223,14 @@ class ChannelHandler(Handler):
                     return key, meta
                 case other:
                     raise ChannelsException(
-                        f"presence= {where} returned {other!r:.80}: return a text, or a tuple of a text and what is"
-                        " told with it"
+                        f"presence= {where} returned {other!r:.80}: return a text, or a tuple of a text and"
+                        " metadata for other clients"
                     )
 
         return identify
 
     def _compile_publishing(self, build: Build, hub: Channels) -> dict[Mode, Serve] | None:
-        """The loops that publish what clients send, by the mode in which they answer an invalid message."""
+        """The message loops that publish, by the mode of their error frames."""
         if self.publish is None:
             return None
         published, bind = self._compile_bind(build, hub)
@@ -249,7 +252,7 @@ class ChannelHandler(Handler):
         }
 
     def _compile_bind(self, build: Build, hub: Channels) -> tuple[Any, Callable[[Socket, Slots], Handle]]:
-        """What is published, and the function that publishes a connection's messages."""
+        """The type that is published, and the function that binds the publishing to a connection."""
         if self.on_publish is None:
             encode = build.writer(self.publish, "binary", by_value=True)
 
@@ -262,11 +265,11 @@ class ChannelHandler(Handler):
             return self.publish, bind_publish
         signature = read_signature(self.on_publish, build.layer.signature_namespace)
         if "data" not in signature:
-            raise build.wrong(f"on_publish= {signature.where} takes no 'data': call its parameter for the message so")
+            raise build.wrong(f"on_publish= {signature.where} takes no 'data': name the message's parameter 'data'")
         if _never_fits(self.publish, taken := signature["data"].annotation):
             raise build.wrong(
-                f"on_publish= {signature.where} takes data: {taken.__qualname__}, and publish= is"
-                f" {self.publish.__qualname__}: write the same type twice"
+                f"on_publish= {signature.where} takes data: {taken.__qualname__}, but publish= is"
+                f" {self.publish.__qualname__}: write the same type in both"
             )
         call = build.graph.call(self.on_publish, skip=("data",), scope="message", in_thread=self.sync_to_thread)
         resolve, encode = build.graph.message_resolver(call), build.writer(signature.returns, "binary", by_value=True)
@@ -282,7 +285,7 @@ class ChannelHandler(Handler):
                         try:
                             value = await call(await resolve(slots, data, exits), data=data)
                             if text_alone and isinstance(value, bytes):
-                                value.decode()  # what is no text would end the connections of those who follow
+                                value.decode()  # invalid UTF-8 would end the connections of text subscribers
                             if value is not None:
                                 await hub.publish(slots[-1], encode(value))
                         except Exception:
@@ -303,19 +306,19 @@ class ChannelHandler(Handler):
 def channel_listener(
     path: Paths, *, channel: str | AnyCallable, name: str | None = None, **options: Unpack[ChannelOptions]
 ) -> ChannelHandler:
-    """A handler that follows a channel: ``channel_listener("/rooms/{room:str}", channel="room:{room}")``.
+    """Create a handler that sends a channel's events: ``channel_listener("/rooms/{room:str}", channel="room:{room}")``.
 
-    Who may join is what the ``guards`` of the layers say. Events go as they were published. A client that offers the
-    subprotocol ``telex.channels.v1`` gets them in an envelope with their position, and gaps and presence beside them.
-    ``?since=`` with such a position sends all that was missed first, or is refused with 410 where that is not to be had
-    and the client has no envelope in which a gap could show.
+    The ``guards`` of the layers decide which clients may subscribe. Events are sent as they were published. A client
+    that offers the subprotocol ``telex.channels.v1`` gets each event in an envelope with its position, and also gap and
+    presence events. With ``?since=`` and such a position, the missed events are sent first. If they are no longer
+    available, a client with the envelope gets a gap event; any other client is refused with 410.
 
-    :param channel: the channel's name, with the path's parameters in braces, those of routers included; or a function
-        that returns the name and takes dependencies and parameters: ``lambda socket: f"user:{socket.user.id}"``.
-    :param name: what ``route_reverse`` and ``url_for`` find the handler by.
-    :param options: those of :class:`ChannelOptions`: the handler's own, and any layered option.
-    :raises ImproperlyConfiguredException: the options contradict each other. What the app's channels cannot give is an
-        error when the app is built.
+    :param channel: the channel's name, with path parameters (including those of routers) in braces; or a function that
+        returns the name and takes dependencies and parameters: ``lambda socket: f"user:{socket.user.id}"``.
+    :param name: the handler's name for ``route_reverse`` and ``url_for``.
+    :param options: the options of :class:`ChannelOptions`, which include all layered options.
+    :raises ImproperlyConfiguredException: the options contradict each other. Options that the app's channels do not
+        support raise when the app is built.
     """
     return _describe(path, channel, name, options, call_site())
 
@@ -335,7 +338,7 @@ def _name_in_path(socket: Socket) -> str:
     return cast("str", socket.path_params["channel_name"])
 
 
-_name_in_path.__qualname__ = "'{channel_name}'"  # what errors and tables show
+_name_in_path.__qualname__ = "'{channel_name}'"  # shown in errors and tables
 
 
 def _constant(name: str) -> Callable[[], str]:
@@ -368,7 +371,7 @@ def _describe(
     where = handler.where
     if isinstance(channel, str) and set(_PARAMETER.sub("", channel)) & set("{}"):
         raise ImproperlyConfiguredException(
-            f"{where}: braces hold the name of a parameter alone, as in channel='room:{{room}}'"
+            f"{where}: braces may contain only the name of a parameter, as in channel='room:{{room}}'"
         )
     for option, fn in (("channel", channel), ("on_publish", handler.on_publish), ("presence", handler.presence)):
         if not (fn is None or callable(fn)) and not (option == "channel" and isinstance(fn, str)):
@@ -397,11 +400,11 @@ def _find_hub(build: Build) -> Channels:
         return provider.hub
     if provider is None:
         raise build.wrong("there are no channels: add plugins=[Channels(...)] to the app")
-    raise build.wrong(f"dependencies={{'channels': {provider!r}}} hides the app's plugin: give it another name")
+    raise build.wrong(f"dependencies={{'channels': {provider!r}}} hides the app's plugin: rename this dependency")
 
 
 def _part(value: object) -> str:
-    """A path parameter as a part of a name."""
+    """A path parameter as a part of a channel's name."""
     # ":" separates the parts of names: "room:{room}" must not reach "room:1:staff".
     if isinstance(value, str) and ":" in value:
         raise NotFoundException(f"{value!r:.80} names no channel")
@@ -413,7 +416,7 @@ def _since(socket: Socket, hub: Channels, topic: str) -> Position | None:
     if not text:
         return None
     if hub.keep_for(topic) is None:
-        raise ClientException(f"nothing is kept of {topic!r:.80}: leave ?since= out")
+        raise ClientException(f"channel {topic!r:.80} keeps no history: omit ?since=")
     try:
         return Position.parse(text)
     except ChannelsException as error:
@@ -421,7 +424,7 @@ def _since(socket: Socket, hub: Channels, topic: str) -> Position | None:
 
 
 def _never_fits(published: Any, taken: Any) -> bool:
-    """Whether two classes, of which neither has type arguments, exclude each other."""
+    """Whether a value of class ``published`` is never an instance of ``taken``; false for types that are no classes."""
     if Any in (published, taken) or not (isinstance(published, type) and isinstance(taken, type)):
         return False
     try:
@@ -431,7 +434,7 @@ def _never_fits(published: Any, taken: Any) -> bool:
 
 
 def _only_text(read: Reader) -> Reader:
-    """``read``, which refuses bytes that followers in text mode could not be sent."""
+    """Wrap ``read``: reject bytes that are not valid UTF-8, because subscribers get them as text."""
 
     def read_text(raw: str | bytes) -> Any:
         value = read(raw)
@@ -443,7 +446,7 @@ def _only_text(read: Reader) -> Reader:
 
 
 async def _introduce(socket: Socket, topic: str, subscriber: Subscriber, watch: Watch | None) -> None:
-    """Say where the stream begins, and who is there; from then on changes of presence are sent beside it."""
+    """Send the start position and the present members, then start a stream of presence changes."""
     position = socket.query_params["since"] if subscriber.recovered else subscriber.positions.get(topic)
     begin = {"type": "subscribed", "channel": topic, "position": None if position is None else str(position)}
     await socket.send_json({**begin, "recovered": subscriber.recovered})

@@ -1,8 +1,8 @@
-"""What happens to a message that does not fit: the one policy, for every kind of handler and every message loop.
+"""The policy for invalid messages, shared by every kind of handler and every message loop.
 
-A user's exception handler for ``ValidationException`` comes first. Without one, ``on_invalid_message="reply"`` answers
-with an error frame and ``"close"`` closes with 1007. Too many invalid messages in a row close with 1007 whoever
-answered them.
+A user's exception handler for ``ValidationException`` is called first. Without one, ``on_invalid_message="reply"``
+answers with an error frame and ``"close"`` closes with 1007. Too many consecutive invalid messages always close with
+1007.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from telex.types import Mode
 __all__ = ("InvalidMessages",)
 
 LONGEST_TEXT: Final = 500
-"""Characters of a message or path in an error frame: both may repeat what the client sent."""
+"""The limit, in characters, of a message or path in an error frame: both may repeat data of the client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvalidMessages:
-    """The policy of one handler: ``max_in_a_row`` invalid messages close the connection, or the first one does."""
+    """The policy of one handler. ``max_in_a_row`` consecutive invalid messages close the connection, or the first."""
 
     errors: ExceptionPolicy
     send_mode: Mode
@@ -38,14 +38,14 @@ class InvalidMessages:
 
     @classmethod
     def compile(cls, build: Build, errors: ExceptionPolicy, send_mode: Mode, max_in_a_row: int) -> InvalidMessages:
-        """The policy that the layers of ``build`` ask for; ``errors`` holds their exception handlers."""
+        """The policy from the options of ``build``; ``errors`` holds the exception handlers."""
         close_at_first = nearest(build.layer.on_invalid_message, "reply") == "close"
         return cls(errors=errors, send_mode=send_mode, close_at_first=close_at_first, max_in_a_row=max_in_a_row)
 
     async def refuse(self, socket: Socket, exc: Exception, in_a_row: int) -> int:
-        """Answer an invalid message, which follows ``in_a_row`` others; returns how many there are now.
+        """Answer an invalid message that follows ``in_a_row`` others; returns the new number.
 
-        :raises Exception: ``exc``, when it does not say that the message is at fault.
+        :raises Exception: ``exc``, if it was not raised for an invalid message.
         """
         invalid = as_validation_error(exc)
         if invalid is None:

@@ -1,4 +1,4 @@
-"""``websocket_listener`` and ``WebsocketListener``: a callback for each message."""
+"""``websocket_listener`` and ``WebsocketListener``: handlers with a callback for each message."""
 
 from __future__ import annotations
 
@@ -27,26 +27,28 @@ ConnectionLifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
 class ListenerOptions(LayerOptions, total=False):
-    """What ``websocket_listener`` takes besides ``path`` and ``name``, and ``WebsocketListener`` as attributes."""
+    """Options of ``websocket_listener`` besides ``path`` and ``name``, and attributes of ``WebsocketListener``."""
 
     receive_mode: Mode
-    """The kind of message that is listened to; the other kind is ignored, warned of once and counted."""
+    """The mode of the messages to receive. Messages of the other mode are ignored, logged once and counted."""
     send_mode: Mode
-    """The kind of message that replies are."""
+    """The mode in which replies are sent."""
     connection_accept_handler: AcceptHandler | None
-    """Called with the socket to accept it, in place of ``socket.accept()``."""
+    """Called with the socket instead of ``socket.accept()``."""
     connection_lifespan: ConnectionLifespan | None
-    """An async context manager around the connection, in place of the accept handler and the two hooks."""
+    """An async context manager around the connection, instead of the accept handler and the two hooks."""
     on_accept: AnyCallable | None
-    """Runs after accept; takes dependencies and parameters as the listener does."""
+    """Runs after accept; dependencies and parameters are injected as in the listener."""
     on_disconnect: AnyCallable | None
-    """Runs exactly once when an accepted connection has ended; may take ``close_code`` and ``close_reason``."""
+    """Runs exactly once after an accepted connection has ended; can take ``close_code`` and ``close_reason``."""
     max_concurrency: int
-    """Messages of one connection that may be handled at once (default 1); replies go in the order of completion."""
+    """The number of messages of one connection that are handled at once (default 1); replies are sent in the order of
+    completion."""
     max_invalid_messages: int
-    """Messages in a row that may be invalid before the connection closes with 1007 (default 10)."""
+    """The number of consecutive invalid messages that closes the connection with 1007 (default 10)."""
     sync_to_thread: bool
-    """Run sync callbacks and hooks in a thread (default: inline, which is faster, but must not block)."""
+    """Run sync callbacks and hooks in a thread. By default they run inline, which is faster; they must then not
+    block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,7 @@ class ListenerHandler(Handler):
 
 
 def _tell(on_disconnect: Call) -> OnEnd:
-    """``on_disconnect``, which is told the code and reason that the connection has ended with."""
+    """Wrap ``on_disconnect``: pass the close code and reason if it has parameters for them."""
     asked = [name for name in _DISCONNECT_NAMES if name in on_disconnect.signature]
 
     async def tell(socket: Socket, slots: list[Any]) -> None:
@@ -152,14 +154,14 @@ _DISCONNECT_NAMES = ("close_code", "close_reason")
 def websocket_listener(
     path: Paths = None, *, name: str | None = None, **options: Unpack[ListenerOptions]
 ) -> Callable[[AnyCallable], ListenerHandler]:
-    """Make a listener of a function, sync or async, that takes each message as ``data`` and returns the reply.
+    """Create a listener from a sync or async function that takes each message as ``data`` and returns the reply.
 
-    ``data``'s annotation says what messages are: ``str`` and ``bytes`` arrive unchanged, anything else is JSON, decoded
-    and validated. The return annotation says how replies are written; ``None`` sends nothing.
+    The annotation of ``data`` is the type of the messages: ``str`` and ``bytes`` are passed unchanged, other types are
+    decoded from JSON and validated. The return annotation is the type of the replies; ``None`` sends no reply.
 
-    :param path: one path or several; ``/`` without.
-    :param name: what ``route_reverse`` and ``url_for`` find the handler by.
-    :param options: those of :class:`ListenerOptions`: the listener's own, and any layered option.
+    :param path: one path or several; default ``/``.
+    :param name: the handler's name for ``route_reverse`` and ``url_for``.
+    :param options: the options of :class:`ListenerOptions`, which include all layered options.
     """
 
     def decorate(fn: AnyCallable) -> ListenerHandler:
@@ -172,13 +174,12 @@ def websocket_listener(
 class WebsocketListener:
     """A listener as a class: subclass it, and register the class.
 
-    Options are class attributes with the names of :class:`ListenerOptions`; ``on_receive`` takes the messages, or
-    several methods do: those marked ``@receives``, and those named after the tag of the type that their ``data`` is
-    (``on_move`` or ``move`` for ``tag="move"``). ``on_accept`` and ``on_disconnect`` are hooks.
+    Options are class attributes with the names of :class:`ListenerOptions`. Messages go to ``on_receive``, to methods
+    marked with ``@receives``, and to methods named after the tag of the type of their ``data`` (``on_move`` or ``move``
+    for ``tag="move"``). ``on_accept`` and ``on_disconnect`` are hooks.
 
-    **One instance serves all connections** of a registration, so ``self`` is the place for what they share, such as a
-    set of sockets. What belongs to *one* connection is best a dependency, made once a connection and typed where it is
-    used::
+    **One instance serves all connections** of a registration, so store shared data, such as a set of sockets, on
+    ``self``. For the data of *one* connection, use a dependency, which is created once per connection::
 
         class Chat(WebsocketListener):
             path = "/chat"
@@ -186,7 +187,7 @@ class WebsocketListener:
 
             async def on_receive(self, data: Say, member: Member) -> Said: ...
 
-    or an attribute of ``socket.state``, typed through ``WebSocket[User, Auth, MyState]``.
+    or an attribute of ``socket.state``, typed with ``WebSocket[User, Auth, MyState]``.
     """
 
     path: ClassVar[Paths] = None
@@ -197,7 +198,7 @@ class WebsocketListener:
 
     @classmethod
     def describe(cls, owner: object) -> ListenerHandler:
-        """The description of a new instance; ``owner`` is the app or router that it is registered with."""
+        """Create an instance and return its description; ``owner`` is the app or router that it is registered with."""
         listener = cls(owner) if positional_count(cls) else cast("Any", cls)()
         receivers = declared_receivers(listener, getattr(cls, "signature_namespace", None))
         given = {name: class_attribute(listener, name) for name in _OPTION_NAMES if hasattr(listener, name)}
@@ -218,7 +219,7 @@ def _describe_listener(
 
 
 async def _accept(socket: Socket, accept_handler: AcceptHandler | None) -> None:
-    """Accept with the user's handler, if there is one; it may also close or deny, and doing nothing accepts."""
+    """Call the user's accept handler, if any. Accept the connection unless the handler accepted, closed or denied."""
     if accept_handler is not None:
         result = accept_handler(socket)
         if isinstance(result, Awaitable):

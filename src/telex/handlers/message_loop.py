@@ -1,17 +1,17 @@
-"""The message path of handlers that receive: a message in, a reply out.
+"""The message loop of handlers that receive: read a message, call the handler, send the reply.
 
 One :class:`MessageLoop` is compiled for each handler and path. It serves each connection with the cheapest of four
-loops. They differ in where messages come from and where the function runs, and in nothing else:
+loops. They differ only in the source of the messages and in where the function runs:
 
 - ``serve_by_callback``, for sync functions on Telex's server: in the server's frame callback, without a task switch.
 - ``serve_by_transport``, for async functions on Telex's server: messages from ``transport.receive``, no event
   dictionaries.
-- ``serve_by_events``, on every other server: ASGI events straight from ``receive`` and to ``send``.
+- ``serve_by_events``, on every other server: calls ASGI's ``receive`` and ``send`` directly.
 - ``serve_by_methods``, for a custom ``websocket_class`` or ``max_concurrency`` above 1: through ``socket.receive_data``
-  and ``socket.send_data``, with as many messages at once as allowed.
+  and ``socket.send_data``, with up to ``max_concurrency`` messages at once.
 
-All of them decode with the same decoder, refuse with the same :class:`InvalidMessages`, and let the same exception
-handlers answer. The first three repeat a dozen lines on purpose: what they shared would be called for each message.
+All loops use the same decoder, the same :class:`InvalidMessages` and the same exception handlers. The first three
+repeat a dozen lines on purpose: a shared function would cost a call for each message.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from telex.types import Message, Mode, Transport
 __all__ = ("Handle", "MessageLoop", "Serve")
 
 Handle: TypeAlias = Callable[[Any], Any]
-"""Takes a decoded message; gives the reply, or an awaitable of it."""
+"""Takes a decoded message; returns the reply or an awaitable of it."""
 Serve: TypeAlias = Callable[[Socket, Slots], Coroutine[Any, Any, None]]
 """Exchanges the messages of an accepted connection, until it ends."""
 
 KEYS: Final[dict[Mode, str]] = {"text": "text", "binary": "bytes"}
-"""Where an event has the payload of each mode."""
+"""The event's key for the payload of each mode."""
 NATIVE: Final[dict[Mode, type]] = {"text": str, "binary": bytes}
 """The class of each mode's payload."""
 
@@ -53,8 +53,8 @@ logger: Final = logging.getLogger("telex")
 class MessageLoop:
     """How one handler's messages are read, handled and answered.
 
-    ``bind`` gives the function that handles the messages of one connection, ``awaits`` says that it is asynchronous;
-    ``encode`` is ``None`` when nothing is ever sent.
+    ``bind`` returns the function that handles the messages of one connection; ``awaits`` is true if that function is
+    asynchronous; ``encode`` is ``None`` if the loop sends no replies.
     """
 
     where: str
@@ -83,7 +83,7 @@ class MessageLoop:
         awaits: bool = True,
         max_concurrency: int = 1,
     ) -> Serve:
-        """The function that exchanges a connection's messages as the layers of ``build`` ask for."""
+        """The function that exchanges a connection's messages with the options of ``build``."""
         errors = build.exception_policy(send_mode)
         loop = cls(
             where=build.where,
@@ -197,16 +197,16 @@ class MessageLoop:
                     raise socket.lost() from exc
 
     def _compile_callback(self) -> Callable[[Socket, Transport, Slots], Coroutine[Any, Any, None]]:
-        """``serve_by_callback``. What all connections share is bound here, so that each holds only what is its own."""
+        """Create ``serve_by_callback``. Values that all connections share are bound here once, to save memory."""
         compile_on_message = self._compile_on_message()
 
         async def serve_by_callback(socket: Socket, transport: Transport, slots: Slots) -> None:
-            """Handle messages inside the frame callback; this task handles what the callback hands over."""
+            """Handle messages inside the frame callback; this task handles those that the callback hands over."""
             handle, left = self.bind(socket, slots), _Left()
             on_message = compile_on_message(handle, transport, left)
             while socket.is_open:
                 transport.set_message_handler(on_message)
-                raw = await transport.receive()  # a connection stays here while its messages are plain
+                raw = await transport.receive()  # returns when the callback hands a message over
                 failure, left.failure = left.failure, None
                 left.invalid_in_a_row = await self._settle(socket, handle, raw, failure, left.invalid_in_a_row)
 
@@ -218,7 +218,7 @@ class MessageLoop:
 
         def compile_on_message(handle: Handle, transport: Transport, left: _Left) -> Callable[[Raw], None]:
             send, hand_over = transport.send, transport.hand_over
-            # The callback runs in the server's context; the handler must see what dependencies and middleware have set.
+            # The callback runs in the server's context; the handler needs the context of dependencies and middleware.
             run = copy_context().run
 
             def on_message(raw: Raw) -> None:
@@ -299,7 +299,7 @@ class MessageLoop:
         try:
             await self._exchange(socket, handle, data)
             if not socket.is_open:
-                # Not every server wakes a reader when the app itself has closed.
+                # Some servers do not wake a task in ``receive`` after the app has closed the connection.
                 raise WebSocketDisconnect(socket.close_code, socket.close_reason)
         except asyncio.CancelledError as exc:
             raise unasked(exc) from exc  # a task group would ignore it
@@ -309,7 +309,7 @@ class MessageLoop:
         finally:
             places.release()
 
-    # -- one message, outside of the quick path
+    # -- one message, outside of the fast path
 
     async def _exchange(self, socket: Socket, handle: Handle, data: Any) -> None:
         try:
@@ -325,7 +325,7 @@ class MessageLoop:
     async def _settle(
         self, socket: Socket, handle: Handle, raw: Raw | None, failure: Exception | None, invalid_in_a_row: int
     ) -> int:
-        """Do in the connection's task what the callback could not do; returns the invalid messages in a row."""
+        """Handle a message that the callback handed over; returns the number of consecutive invalid messages."""
         if isinstance(failure, _Unsent):
             raise socket.lost() if isinstance(failure.cause, OSError) else failure.cause
         if failure is not None:
@@ -342,7 +342,10 @@ class MessageLoop:
         return 0
 
     async def _payload(self, socket: Socket, raw: Raw | Message | None) -> Raw | None:
-        """The message in what is not plainly one: read ahead, of the wrong mode, large, or the end."""
+        """The payload of an event outside of the fast path, or ``None`` to ignore it.
+
+        The event was read ahead, has the wrong mode, is large, or is a disconnect.
+        """
         if raw is None:
             raw = await socket.event_reader.next(socket.event_reader.receive)
         event: Message
@@ -353,10 +356,10 @@ class MessageLoop:
         return event[KEYS[self.receive_mode]] if self._admit(socket, event) else None
 
     def _admit(self, socket: Socket, event: Message) -> bool:
-        """Whether an event that is not simply a message of the right mode is one to handle after all.
+        """Whether an event is a message to handle. Called for events that fail the loops' quick check.
 
-        :raises WebSocketDisconnect: it says that the client left.
-        :raises WebSocketException: 1009, it is too long.
+        :raises WebSocketDisconnect: the event is a disconnect.
+        :raises WebSocketException: 1009, the message is too long.
         """
         if event["type"] == "websocket.disconnect":
             end = as_disconnect(event)
@@ -381,9 +384,9 @@ class MessageLoop:
         return await self.invalid_messages.refuse(socket, exc, in_a_row)
 
     async def _recover(self, socket: Socket, exc: Exception) -> None:
-        """Let the user's handler for ``exc`` answer, so that the connection goes on.
+        """Call the user's exception handler for ``exc``; the connection stays open.
 
-        :raises Exception: ``exc``, when there is none.
+        :raises Exception: ``exc``, if there is no exception handler for it.
         """
         handler = None if isinstance(exc, WebSocketDisconnect) else self.errors.find(exc)
         if handler is None:
@@ -397,18 +400,18 @@ class MessageLoop:
 
 
 class _Left:
-    """What one connection's frame callback leaves to its task."""
+    """The data that one connection's frame callback passes to its task."""
 
     __slots__ = ("failure", "invalid_in_a_row")
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
-        """Why the message that was handed over could not be handled in the callback."""
+        """The exception that the callback got for the message it handed over."""
         self.invalid_in_a_row = 0
 
 
 class _Unsent(Exception):
-    """A reply could not be encoded or sent: not the message's fault, and nothing for exception handlers."""
+    """A reply could not be encoded or sent. Exception handlers are not called for it."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -416,7 +419,7 @@ class _Unsent(Exception):
 
 
 def _interruptible(serve: Serve) -> Serve:
-    """``serve``, whose work is cancelled when the client leaves. A sync function has nothing to cancel."""
+    """Wrap ``serve``: cancel its work when the client leaves."""
 
     def serve_interruptibly(socket: Socket, slots: Slots) -> Coroutine[Any, Any, None]:
         return supervised(serve(socket, slots), socket.event_reader)
@@ -425,6 +428,6 @@ def _interruptible(serve: Serve) -> Serve:
 
 
 def _overrides_messages(websocket_class: type[Socket]) -> bool:
-    """Whether a custom class has its own way to receive or send messages."""
+    """Whether a custom class overrides a method that receives or sends messages."""
     methods = ("receive_data", "receive", "send_data", "send")
     return any(getattr(websocket_class, name) is not getattr(WebSocket, name) for name in methods)

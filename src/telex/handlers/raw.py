@@ -1,4 +1,4 @@
-"""``websocket``: the low-level handler. It accepts, receives, sends and closes itself."""
+"""``websocket``: the low-level handler. Its function accepts, receives, sends and closes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class WebsocketHandler(Handler):
     kind: ClassVar[str] = "websocket"
 
     def compile_run(self, build: Build) -> Run:
-        """Call the function; it must take ``socket``, be asynchronous and return nothing."""
+        """Check that the function takes ``socket``, is asynchronous and returns ``None``; the run calls it."""
         signature = read_signature(self.fn, build.layer.signature_namespace)
         refuse_parameters(build, signature, ("data", "request", "body"), "a websocket handler: read from 'socket'")
         self.refuse_idle(
@@ -48,13 +48,13 @@ class WebsocketHandler(Handler):
 def websocket(
     path: Paths = None, *, name: str | None = None, **options: Unpack[LayerOptions]
 ) -> Callable[[RawFunction], WebsocketHandler]:
-    """Make a low-level handler of an async function that takes ``socket``.
+    """Create a low-level handler from an async function that takes ``socket``.
 
-    The first receive or send accepts the connection if the function has not. Returning closes with 1000; returning
-    without having accepted refuses the handshake.
+    The first receive or send accepts the connection if the function has not called ``accept``. When the function
+    returns, the connection is closed with 1000, or the handshake is refused if it was not accepted.
 
-    :param path: one path or several; ``/`` without.
-    :param name: what ``route_reverse`` and ``url_for`` find the handler by.
+    :param path: one path or several; default ``/``.
+    :param name: the handler's name for ``route_reverse`` and ``url_for``.
     :param options: any layered option.
     """
 

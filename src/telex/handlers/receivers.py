@@ -1,4 +1,4 @@
-"""The callbacks of a listener, compiled: one function for everything, or several that share the message types."""
+"""Compiles the callbacks of a listener: one function for all messages, or several for different message types."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _MARK: Final = "__telex_receives__"
 
 
 def receives(method: F) -> F:
-    """Mark a method of a ``WebsocketListener``: it gets the messages that its ``data`` annotation names."""
+    """Mark a method of a ``WebsocketListener`` that receives the messages of its ``data`` annotation's type."""
     setattr(method, _MARK, True)
     return method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receivers:
-    """What reads a connection's messages, handles and answers them, and what types they are of."""
+    """The compiled callbacks of one listener, and the types of the messages and replies."""
 
     decode: Reader
     encode: Writer | None
@@ -48,9 +48,9 @@ class Receivers:
 
 
 def declared_receivers(listener: object, namespace: Mapping[str, object] | None = None) -> tuple[AnyCallable, ...]:
-    """The methods of ``listener`` that take messages. No property runs, and helpers' annotations may be unreadable.
+    """The methods of ``listener`` that take messages. Does not run properties; ignores unresolvable annotations.
 
-    :raises ImproperlyConfiguredException: there is none, or a method looks like one, and no message would reach it.
+    :raises ImproperlyConfiguredException: there is no such method, or a method looks like one but would get no message.
     """
     names = dict.fromkeys(name for kind in reversed(type(listener).__mro__) for name in vars(kind))
     methods = {name: method for name in names if (method := declared_method(listener, name)) is not None}
@@ -78,7 +78,7 @@ def declared_receivers(listener: object, namespace: Mapping[str, object] | None 
 
 
 def _names_by_tag(annotation: Any) -> frozenset[str]:
-    """What a method may be called to receive messages of this type."""
+    """The method names that receive messages of this type."""
     tag = getattr(getattr(split_annotated(annotation)[0], "__struct_config__", None), "tag", None)
     return frozenset({tag, f"on_{tag}"}) if isinstance(tag, str) else frozenset()
 
@@ -88,7 +88,7 @@ def compile_receivers(
 ) -> Receivers:
     """Compile the callbacks against ``build.graph``.
 
-    :raises ImproperlyConfiguredException: one takes no ``data``, or two take the same type.
+    :raises ImproperlyConfiguredException: a callback takes no ``data``, or two callbacks take the same type.
     """
     receivers = [_compile_one(build, fn, send_mode, in_thread) for fn in functions]
     sends = tuple(each.returns for each in receivers if each.encode is not None)
@@ -114,7 +114,7 @@ def compile_receivers(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Receiver:
-    """One callback. ``answers_itself``: its handle sends the reply, for cleanup comes after that."""
+    """One callback. With ``answers_itself``, its handle sends the reply, because the cleanup must follow the reply."""
 
     takes: Any
     returns: Any
@@ -132,7 +132,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     refuse_parameters(build, signature, ("request", "body"), "a listener: take 'data' and 'socket'")
     if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.MAYBE_GENERATOR}:
         raise build.wrong(
-            "a listener returns one reply, it does not yield: use socket.start_stream(...) or websocket_stream"
+            "a listener returns one reply and cannot yield: use socket.start_stream(...) or websocket_stream"
         )
     returns = signature.returns
     encode = None if returns in {None, type(None), NoReturn} else build.writer(returns, mode)
@@ -150,7 +150,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
 
 
 def _bind_once(call: Call) -> Callable[[Socket, Slots], Handle]:
-    """All arguments but ``data`` are known when the connection starts."""
+    """Bind when the connection starts: all arguments except ``data`` are available then."""
     first = call.signature.parameters[0]
     by_position = first.name == "data" and first.positional
 
@@ -188,9 +188,9 @@ def _by_name(bound: AnyCallable) -> Handle:
 
 
 def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Handle]:
-    """Some arguments are made for each message, and cleaned up once its reply is sent or it failed.
+    """Create message-scoped arguments for each message; clean them up after the reply is sent or the call failed.
 
-    That cleanup is not interrupted. Work that is cancelled was interrupted already, once.
+    The cleanup is not interrupted, except after a cancellation, which has already interrupted the work.
     """
     resolve = build.graph.message_resolver(call)
 
@@ -248,9 +248,9 @@ def _bind_all(table: dict[type, _Receiver]) -> Callable[[Socket, Slots], Handle]
 
 
 def _runtime_types(annotation: Any, where: str) -> tuple[type, ...]:
-    """The classes that decoded messages of ``annotation`` are of.
+    """The classes of decoded messages of ``annotation``.
 
-    :raises ImproperlyConfiguredException: it is not made of classes; ``where`` is named.
+    :raises ImproperlyConfiguredException: the annotation has a member that is no class; the text names ``where``.
     """
     annotation, _ = split_annotated(annotation)
     if get_origin(annotation) in {Union, types.UnionType}:
@@ -260,7 +260,7 @@ def _runtime_types(annotation: Any, where: str) -> tuple[type, ...]:
     origin = get_origin(annotation) or annotation
     if not isinstance(origin, type) or origin in {object, Any}:
         raise ImproperlyConfiguredException(
-            f"'data' of {where}: {annotation!r} cannot be told apart from other messages:"
+            f"'data' of {where}: {annotation!r} cannot be distinguished from other messages:"
             " give each receiver concrete types"
         )
     return (origin,)

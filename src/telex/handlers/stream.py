@@ -1,4 +1,4 @@
-"""``websocket_stream`` and ``send_websocket_stream``: a generator whose values go to the client."""
+"""``websocket_stream`` and ``send_websocket_stream``: send the values of a generator to the client."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ logger: Final = logging.getLogger("telex")
 
 
 class StreamOptions(LayerOptions, total=False):
-    """What ``websocket_stream`` takes besides ``path`` and ``name``."""
+    """The options of ``websocket_stream`` in addition to ``path`` and ``name``."""
 
     mode: Mode
-    """The kind of message that values are sent as."""
+    """The mode in which values are sent."""
     listen_for_disconnect: bool
-    """Stop the generator when the client leaves (default true); it needs reading from the socket."""
+    """Read from the socket to stop the generator when the client leaves (default true)."""
     allow_data_discard: bool
-    """Ignore what the client sends; otherwise data that no code could read ends the connection with 1003."""
+    """Ignore messages of the client. Otherwise a message that the generator cannot read closes with 1003."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,9 @@ class StreamHandler(Handler):
     allow_data_discard: bool = False
 
     def compile_run(self, build: Build) -> Run:
-        """Accept, then send what the generator yields until it ends or the client leaves."""
+        """Accept, then send the generator's values until it ends or the client leaves."""
         signature = read_signature(self.fn, build.layer.signature_namespace)
-        refuse_parameters(build, signature, ("data", "request", "body"), "a stream: it sends; read from 'socket'")
+        refuse_parameters(build, signature, ("data", "request", "body"), "a stream: receive from 'socket'")
         self.refuse_idle(build, ("on_invalid_message",), "a stream takes no messages")
         yields = _yielded_type(build, signature.returns)
         build.sends = (MessageShape(yields, self.send_mode),)
@@ -83,14 +83,14 @@ class StreamHandler(Handler):
 def websocket_stream(
     path: Paths = None, *, name: str | None = None, **options: Unpack[StreamOptions]
 ) -> Callable[[StreamFunction], StreamHandler]:
-    """Make a stream of an async generator function: each value that it yields is sent.
+    """Create a stream handler from an async generator function: each value that it yields is sent.
 
-    ``str`` and ``bytes`` go as they are, everything else as JSON, through the layer's ``return_dto`` if there is one.
-    The generator is closed when the client leaves, before its dependencies are cleaned up; when it is exhausted the
-    connection closes with 1000.
+    ``str`` and ``bytes`` are sent unchanged, other values as JSON, through the layer's ``return_dto`` if there is one.
+    When the client leaves, the generator is closed before its dependencies are cleaned up. When the generator is
+    exhausted, the connection closes with 1000.
 
-    Data from the client that no code could read closes with 1003, unless ``allow_data_discard=True``. A generator that
-    takes ``socket`` may read it: it is kept in the bounded receive queue until it does.
+    A message from the client closes with 1003, unless ``allow_data_discard=True`` or the generator takes ``socket``. A
+    generator that takes ``socket`` can receive messages; until then the bounded receive queue keeps them.
     """
 
     def decorate(fn: StreamFunction) -> StreamHandler:
@@ -114,16 +114,16 @@ async def send_websocket_stream(
     listen_for_disconnect: bool = False,
     allow_data_discard: bool = False,
 ) -> None:
-    """Send what ``stream`` yields over ``socket``, accepting it first if that is not done.
+    """Send the values of ``stream`` over ``socket``. Accepts the connection first if necessary.
 
-    Returns when the stream is exhausted or the client has left; what the generator raises passes through.
+    Returns when the stream is exhausted or the client has left. Exceptions of the generator are raised here.
 
-    :param close: close the connection with 1000 after the stream's end.
-    :param send_handler: called with the socket and each value, in place of encoding and sending it.
-    :param listen_for_disconnect: read from the socket to notice that the client leaves. Without it something
-        else has to read, as a listener does.
-    :param allow_data_discard: ignore data that arrives while listening and has no reader; otherwise it raises.
-    :raises WebSocketException: 1003, data came that has no reader.
+    :param close: close the connection with 1000 after the end of the stream.
+    :param send_handler: called with the socket and each value, instead of encoding and sending the value.
+    :param listen_for_disconnect: read from the socket to detect that the client leaves. Without it, other code must
+        read from the socket, as a listener does.
+    :param allow_data_discard: with ``listen_for_disconnect``, ignore messages that no task receives.
+    :raises WebSocketException: 1003, a message arrived that no task receives.
     """
     if socket.connection_state in {"init", "connect"}:
         await socket.ensure_accepted()
@@ -161,20 +161,20 @@ async def _send_all(socket: Socket, stream: AsyncGenerator[Any, None], write: Wr
 def _yielded_type(build: Build, returns: Any) -> Any:
     if get_origin(returns) is not collections.abc.AsyncGenerator or not get_args(returns):
         raise build.wrong(
-            f"a stream is annotated '-> AsyncGenerator[T, None]' with the type that it yields, not {returns!r}"
+            f"a stream must be annotated '-> AsyncGenerator[T, None]' with the type that it yields, not {returns!r}"
         )
     return get_args(returns)[0]
 
 
 def _refuse_data(where: str, *, keeps: bool = False) -> UnreadPolicy:
-    """End the stream when data comes that nobody reads; with ``keeps``, only when the queue for it is full."""
+    """End the stream when a message arrives that no task receives; with ``keeps``, only when the queue is full."""
 
     def refuse(full: bool) -> Exception | bool:
         if keeps and not full:
             return True
         logger.error(
-            "%s: the client sent data while streaming, and nobody reads it; set allow_data_discard=True to ignore it,"
-            " or take 'socket' and read",
+            "%s: the client sent data that the stream does not receive; set allow_data_discard=True to ignore it,"
+            " or add the parameter 'socket' and receive from it",
             where,
         )
         return WebSocketException(WS_1003_UNSUPPORTED_DATA, "this stream takes no data")

@@ -1,4 +1,4 @@
-"""The names that code written for Litestar imports from here."""
+"""The names that code written for Litestar imports from a module with this name."""
 
 from telex.handlers.listener import WebsocketListener, websocket_listener
 from telex.handlers.raw import websocket
