@@ -102,6 +102,7 @@ class Connection(ReceiveQueue):
         "_assembler",
         "_early",
         "_ending",
+        "_frame_received",
         "_inflated",
         "_inflater",
         "_keepalive",
@@ -114,7 +115,6 @@ class Connection(ReceiveQueue):
         "_timer",
         "_unsent",
         "closed_with",
-        "heard",
         "stage",
     )
 
@@ -125,7 +125,7 @@ class Connection(ReceiveQueue):
         self.stage: Stage = Stage.OPENING
         self.closed_with: CloseReason | None = None
         """Why the connection ended; ``None`` until the application was notified."""
-        self.heard: bool = False
+        self._frame_received: bool = False
         self._keepalive = Keepalive(self, limits, loop)
         self._inflater: Inflater | None = None
         self._assembler: Assembler | None = None
@@ -162,12 +162,12 @@ class Connection(ReceiveQueue):
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Handle one whole frame. ``frame`` is a view into the parser's buffer, valid only during this call."""
-        self.heard = True
+        self._frame_received = True
         deliver = self._deliver
         if deliver is None or not frame.fin or frame.rsv1 or frame.rsv2 or frame.rsv3:
             self._on_unusual_frame(frame)
             return
-        kind: int = frame.msg_type  # type: ignore[assignment]  # an IntEnum, unlike what picows' stub says
+        kind: int = frame.msg_type  # type: ignore[assignment]  # an IntEnum; picows' stub is wrong
         if kind == TEXT:
             try:
                 data: str | bytes = frame.get_payload_as_utf8_text()
@@ -348,7 +348,7 @@ class Connection(ReceiveQueue):
         _logger.error("Exception in a message handler", exc_info=error)
         self.close(CloseReason(status_codes.WS_1011_UNEXPECTED_ERROR))
 
-    # The end
+    # Closing
 
     def close(self, close: CloseReason) -> None:
         """Start the closing handshake, or complete the one that the peer started. Does nothing after that."""
@@ -361,7 +361,7 @@ class Connection(ReceiveQueue):
             self._abort_after(self._limits.close_timeout)
 
     def expire(self, close: CloseReason) -> None:
-        """End the connection without waiting for the peer, who may be gone."""
+        """End the connection without waiting for the peer, which may be gone."""
         if self.stage in (Stage.OPEN, Stage.ENDING, Stage.CLOSING):
             self._enter_stage(Stage.CLOSED, close, close_frame(close))
             self._loop.call_soon(self._linger)
@@ -382,12 +382,12 @@ class Connection(ReceiveQueue):
 
     def shows_life(self) -> bool:
         """Whether the client sent or acknowledged any bytes since the last call."""
-        heard, self.heard = self.heard, False
+        received, self._frame_received = self._frame_received, False
         room, self._room = self._room, len(memoryview(self._parser.get_buffer(-1))) if self._parser else 0
         if not self._hold and self._writable:
-            return heard or room != self._room
+            return received or room != self._room
         unsent, self._unsent = self._unsent, unsent_bytes(self._wire)
-        return heard or self._unsent < unsent
+        return received or self._unsent < unsent
 
     def is_only_held_back(self) -> bool:
         """Whether reading from the client is paused, and the client has acknowledged all sent bytes."""

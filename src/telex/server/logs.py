@@ -32,7 +32,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def log_config(style: Literal["text", "json", "none"]) -> dict[str, Any] | None:
-    """A configuration for ``logging.config.dictConfig``: uvicorn's, for Telex's own logger as well."""
+    """A configuration for ``logging.config.dictConfig``: uvicorn's configuration, extended to Telex's logger."""
     if style == "none":
         return None
     config: dict[str, Any] = copy.deepcopy(LOGGING_CONFIG)

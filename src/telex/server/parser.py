@@ -137,8 +137,8 @@ def new_parser(
     picows parses one frame ahead, so the frame before the broken one may be delivered after ``on_verdict``.
     """
     parser = _Parser(
-        None,  # host_port: a client's
-        None,  # ws_path: a client's
+        None,  # host_port: for clients only
+        None,  # ws_path: for clients only
         False,  # is_client_side
         lambda request: listener,
         _LOG,

@@ -88,7 +88,7 @@ class Settings(Limits):
         for name in given:
             if name not in known:
                 raise ImproperlyConfiguredException(
-                    f"There is no server setting {name!r}. There are: {', '.join(sorted(known))}."
+                    f"There is no server setting {name!r}. The settings are: {', '.join(sorted(known))}."
                 )
         values: dict[str, Any] = {}
         environment = os.environ if environ is None else environ

@@ -62,7 +62,7 @@ class AsyncWebSocketTestSession:
         self._scope = scope
         self._options = options
         self._registry = registry
-        self._run: AppRun | None = None  # from the handshake on
+        self._run: AppRun | None = None  # set by the handshake
         self._closed: WebSocketDisconnect | None = None  # the client's own close, or the one it received
 
     @property
