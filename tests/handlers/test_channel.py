@@ -310,7 +310,7 @@ async def test_what_is_not_kept_is_said_before_accept(kind: ServerKind) -> None:
         Channels(MemoryBackend(), arbitrary_channels_allowed=True, **options)
     with pytest.raises(ImproperlyConfiguredException, match="ws_handler_send_history needs a history of 'a'"):
         Channels(MemoryBackend(), channels=["a"], history={"b": Keep(1)}, **options)
-    with pytest.raises(ImproperlyConfiguredException, match="is no ChannelsBackend: give one, or a URL"):
+    with pytest.raises(ImproperlyConfiguredException, match="is not a ChannelsBackend: pass one, or a URL"):
         Channels(object(), channels=["a"])  # type: ignore[arg-type]
 
 
@@ -648,7 +648,7 @@ async def test_a_function_that_gives_no_name_is_the_apps_error(
         ({"channel": "x-{nope}"}, {"arbitrary_channels_allowed": True}, r"'/\{room:str\}' has no \{nope\}"),
         ({"publish": str, "on_publish": lambda said: said}, {"channels": ["c"]}, "takes no 'data'"),
         ({"publish": str, "on_publish": takes_a_number}, {"channels": ["c"]}, "takes data: int, but publish= is str"),
-        ({"max_backlog": 0}, {"channels": ["c"]}, "a whole number from 1 on, not 0"),
+        ({"max_backlog": 0}, {"channels": ["c"]}, "an integer of at least 1, not 0"),
         ({"backlog_strategy": "drop"}, {"channels": ["c"]}, "'drop'"),
         ({"on_gap": "ignore"}, {"channels": ["c"]}, "on_gap='ignore'"),
         ({"dependencies": {"user": user_of}}, {"channels": ["c"]}, "no function has a parameter 'user'"),

@@ -38,5 +38,5 @@ __all__ = (
 )
 
 if not TYPE_CHECKING:
-    # Type checkers would take any name of this module for granted.
+    # Hidden from type checkers, which would otherwise accept any name of this module.
     __getattr__ = litestars_names(__name__)

@@ -12,15 +12,15 @@ __all__ = ("Event", "Gap", "Item", "Keep", "OnGap", "Past", "Position")
 
 
 LONGEST: Final = 18
-"""Digits of an offset: all that fits into the 64 bits with a sign that brokers count with."""
+"""The most digits of an offset: brokers count in signed 64-bit integers."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
-    """A place in a channel's history.
+    """A position in a channel's history.
 
-    ``offset`` grows with each event of the channel. ``epoch`` names the history that it counts in: a broker that was
-    emptied, or restarted without its data, starts another epoch, and positions of different epochs do not compare.
-    ``str(position)`` and :meth:`parse` are each other's inverse, for query strings and cookies.
+    ``offset`` grows with each event of the channel. ``epoch`` identifies the history: a broker that was emptied, or
+    restarted without its data, starts another epoch, and positions of different epochs cannot be compared.
+    ``str(position)`` and :meth:`parse` convert to and from text, for query strings and cookies.
     """
 
     epoch: str
@@ -31,9 +31,9 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def parse(cls, text: str) -> Position:
-        """The position that ``str`` wrote.
+        """The position that ``text`` (made by ``str``) stands for.
 
-        :raises ChannelsException: the text is not a position. Clients send such texts: treat it as their mistake.
+        :raises ChannelsException: the text is not a position. If a client sent it, the client is in error.
         """
         epoch, _, offset = text.rpartition(":")
         if not offset.isascii() or not offset.isdecimal() or len(offset) > LONGEST:
@@ -41,9 +41,9 @@ class Position(msgspec.Struct, frozen=True, gc=False):
         return cls(epoch, int(offset)).checked()
 
     def checked(self) -> Position:
-        """This position, if a broker may have given it.
+        """This position, if it has the form of a broker's position.
 
-        :raises ChannelsException: none has.
+        :raises ChannelsException: it does not.
         """
         if (
             not 0 <= self.offset < 10**LONGEST
@@ -56,11 +56,11 @@ class Position(msgspec.Struct, frozen=True, gc=False):
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One published value as its subscribers see it.
+    """One published value.
 
-    ``data`` is what was published: bytes and text as they were, everything else as JSON. ``position`` is ``None`` on a
-    channel without history. ``previous`` is the offset of the channel's event before this one: a reader at another
-    position has missed something.
+    ``data`` is the published value: bytes unchanged, text as UTF-8, everything else as JSON. ``position`` is ``None``
+    on a channel without history. ``previous`` is the offset of the channel's event before this one: a reader whose last
+    event has another offset has missed events.
     """
 
     channel: str
@@ -70,15 +70,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def text(self) -> str:
-        """``data`` as text."""
+        """``data`` decoded as UTF-8."""
         return self.data.decode()
 
 
 class Gap(msgspec.Struct, frozen=True, gc=False):
-    """Stands in a subscriber's stream where events of ``channel`` are missing, or may be.
+    """Marks the place in a subscriber's stream where events of ``channel`` are or may be missing.
 
-    ``reason`` says why. ``position`` is where the stream goes on, when the channel has history: read your snapshot
-    again and continue from here.
+    ``reason`` says why. ``position`` is where the stream continues, if the channel has history: read your snapshot
+    again and continue from there.
     """
 
     channel: str
@@ -87,35 +87,35 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
 
 
 Item: TypeAlias = Event | Gap
-"""What a subscriber's stream consists of."""
+"""An item of a subscriber's stream."""
 
 
 YEARS: Final = 10 * 365 * 86_400.0
-"""Seconds after which even the longest history ends."""
+"""The longest allowed history, in seconds (ten years)."""
 
 
 OnGap: TypeAlias = Literal["event", "close"]
-"""How a subscriber learns that events were lost: by a :class:`Gap`, or by the end of its stream with 1012."""
+"""What lost events do to a subscriber's stream: put a :class:`Gap` into it, or end it with 1012."""
 
 
 class Keep(msgspec.Struct, frozen=True, gc=False):
-    """How much of a channel's past can be replayed: the last ``size`` events, none older than ``seconds``."""
+    """How much history a channel has: its last ``size`` events, none older than ``seconds``."""
 
     size: int = 100
     seconds: float = 300.0
 
     def __post_init__(self) -> None:
         if self.size < 1 or not self.seconds > 0:
-            raise ImproperlyConfiguredException(f"{self} keeps nothing: both numbers are above 0")
+            raise ImproperlyConfiguredException(f"{self} keeps nothing: both numbers must be above 0")
         if self.seconds > YEARS:
-            raise ImproperlyConfiguredException(f"{self}: brokers keep nothing for ever; at most {YEARS:.0f} seconds")
+            raise ImproperlyConfiguredException(f"{self}: seconds must be at most {YEARS:.0f}")
 
 
 class Past(msgspec.Struct, frozen=True):
-    """What a backend answers when it is asked for the past of a channel.
+    """What :meth:`ChannelsBackend.history` returns.
 
-    ``events`` are in order and end at ``head``, the newest position. ``complete`` is true only when nothing between
-    the position that was asked for and ``head`` is missing from them.
+    ``events`` are in order and end at ``head``, the newest position. ``complete`` is true only if no event between the
+    requested position and ``head`` is missing.
     """
 
     events: tuple[Event, ...]

@@ -1,4 +1,4 @@
-"""The hub of a process: publish and subscribe, on any backend."""
+"""The hub of a process: it publishes and subscribes through one backend."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ PRESENCE: Final = f"{INTERNAL}presence"
 PRESENCE_BACKLOG: Final = 10_000
 
 RESTART_SECONDS: Final = 1.0
-"""The pause before a failed part of the hub begins again."""
+"""The pause before a failed task of the hub restarts."""
 
 logger: Final = logging.getLogger("telex.channels")
 
 
 class AppUnderConstruction(Protocol):
-    """What the hub needs of the app's configuration, before it freezes."""
+    """The part of the app's configuration that the hub changes during ``on_app_init``."""
 
     @property
     def dependencies(self) -> dict[str, Any]: ...
@@ -57,7 +57,7 @@ class AppUnderConstruction(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GeneratedRoutes:
-    """What ``create_ws_route_handlers`` asks for: a route for each of ``names``, or one for any name."""
+    """The routes of ``create_ws_route_handlers``: one for each of ``names``, or one for any name if it is ``None``."""
 
     hub: Channels
     names: frozenset[str] | None
@@ -69,7 +69,7 @@ class GeneratedRoutes:
 
 
 class ChannelsProvider(Provide):
-    """The dependency ``channels``: handlers that follow a channel find the hub in it when the app is built."""
+    """The dependency ``channels``. Handlers that follow a channel read its ``hub`` when the app is built."""
 
     __slots__ = ("hub",)
 
@@ -79,23 +79,24 @@ class ChannelsProvider(Provide):
 
 
 class Channels:
-    """Publish from anywhere, subscribe anywhere: a plugin of the app, and an async context manager without one.
+    """Publishes and subscribes. Pass it to an app as a plugin, or use it as an async context manager without an app.
 
-    ``backend`` is a URL or a :class:`ChannelsBackend`. ``channels`` declares the names that may be used, unless
-    ``arbitrary_channels_allowed``. ``subscriber_max_backlog`` events may wait for a slow reader, and
-    ``subscriber_backlog_strategy`` says what happens to more (see :data:`telex.channels.delivery.queue.Policy`).
-    ``subscriber_on_gap`` says how a subscriber learns of lost events: ``event`` puts a :class:`Gap` into its stream,
-    ``close`` ends it with 1012.
-    ``history`` says how much of the past is kept: for all channels, or by name, where a name that ends in ``*`` stands
-    for all that begin so; the first match counts. All publishers to a channel must agree on it. ``presence``
-    has the nodes exchange who is in which channel. ``subscribe_timeout`` (seconds) bounds the wait for the broker.
+    ``backend`` is a URL or a :class:`ChannelsBackend`. ``channels`` declares the allowed names; with
+    ``arbitrary_channels_allowed`` every name is allowed. At most ``subscriber_max_backlog`` events wait for a slow
+    reader; ``subscriber_backlog_strategy`` is the policy when more arrive (:data:`telex.channels.Policy`).
+    ``subscriber_on_gap`` says how a subscriber is notified of lost events: ``event`` puts a :class:`Gap` into its
+    stream, ``close`` ends the stream with 1012.
+    ``history`` is the number and age of the kept events: one :class:`Keep` for all channels, or a mapping by name. A
+    name that ends in ``*`` matches by prefix; the first match is used. All publishers to a channel must use the same
+    ``history``. ``presence`` switches on the exchange of members between the nodes. ``subscribe_timeout`` (seconds)
+    limits the wait for the broker.
 
-    With ``create_ws_route_handlers`` each declared channel is served under ``ws_handler_base_path`` (any channel, where
-    any is allowed), its last ``ws_handler_send_history`` events first (all if negative), as messages of
-    ``ws_send_mode``, under the layered ``ws_handler_options``.
+    ``create_ws_route_handlers`` adds a route for each declared channel under ``ws_handler_base_path`` (one route for
+    any channel if all names are allowed). A route sends the last ``ws_handler_send_history`` events first (all if
+    negative), as ``ws_send_mode`` messages. ``ws_handler_options`` are the layered options of these routes.
 
-    :raises ImproperlyConfiguredException: neither ``channels`` nor ``arbitrary_channels_allowed`` is given, or the URL
-        is not one of a known broker.
+    :raises ImproperlyConfiguredException: neither ``channels`` nor ``arbitrary_channels_allowed`` is given, or no
+        backend supports the URL.
     """
 
     def __init__(
@@ -121,7 +122,7 @@ class Channels:
         self._names = ChannelNames(channels, arbitrary_channels_allowed, history)
         self.backend: ChannelsBackend = backend_from_url(backend) if isinstance(backend, str) else backend
         if not isinstance(self.backend, ChannelsBackend):
-            raise ImproperlyConfiguredException(f"{backend!r:.80} is no ChannelsBackend: give one, or a URL")
+            raise ImproperlyConfiguredException(f"{backend!r:.80} is not a ChannelsBackend: pass one, or a URL")
         self.encode_data: Callable[[object], bytes] = encoder(type_encoders)
         self.type_encoders: TypeEncoders = dict(type_encoders or {})
         self._routes: GeneratedRoutes | None = None
@@ -145,7 +146,7 @@ class Channels:
         self._strategy: Policy = subscriber_backlog_strategy
         self._on_gap = _checked_on_gap(subscriber_on_gap)
         self._subscriber_class = subscriber_class
-        # A wrong policy or limit is an error of the app's description: find it now.
+        # Raises for a wrong policy or limit now, not at the first subscription.
         subscriber_class(subscriber_max_backlog, subscriber_backlog_strategy)
         self._subscribe_timeout = subscribe_timeout
         self._heartbeat = presence
@@ -158,12 +159,12 @@ class Channels:
         self._opening: set[asyncio.Timeout] = set()
         self._published = 0
 
-    # -- life
+    # -- lifespan
 
     def on_app_init(self, config: AppUnderConstruction) -> None:
-        """Become the app's dependency ``channels``, and live as long as the app."""
+        """Add the dependency ``channels``, the lifespan of this hub and its generated routes to the app."""
         config.dependencies.setdefault("channels", ChannelsProvider(self))
-        # The first to start and the last to end: the user's own lifespans may publish and subscribe.
+        # Starts first and ends last, so that the user's own lifespans can publish and subscribe.
         config.lifespan.insert(0, self._lifespan)
         if self._routes is not None:
             config.route_handlers.append(self._routes)
@@ -174,9 +175,9 @@ class Channels:
             yield
 
     async def __aenter__(self) -> Channels:
-        """Connect; ready when the broker answers.
+        """Connect to the broker and wait for its answer. A connection lost later is opened again.
 
-        :raises BackendUnavailable: it does not. Later losses are healed.
+        :raises BackendUnavailable: the broker does not answer within ``subscribe_timeout``.
         """
         if self._reader is not None:
             raise ChannelsException("this hub runs already: one Channels serves one app")
@@ -248,12 +249,12 @@ class Channels:
     # -- publishing
 
     async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
-        """Hand ``data`` to the broker for each of ``channels``; returns when the broker has it.
+        """Publish ``data`` to each of ``channels``; returns when the broker has it.
 
-        Bytes go as they are, text as UTF-8, everything else as JSON; encoded once. With ``transaction``, an open
-        connection to the database that carries the channels, the event is published if and when that commits.
+        Bytes are sent unchanged, text as UTF-8, everything else as JSON. ``data`` is encoded once. ``transaction`` is
+        an open connection to the database that the backend uses: the event is published when its transaction commits.
 
-        :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
+        :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         :raises ChannelsException: a channel is not declared.
         """
         reader = self._running_here()
@@ -268,11 +269,11 @@ class Channels:
             reader.hurry()
 
     def publish_nowait(self, channels: str | Iterable[str], data: object) -> None:
-        """Publish soon, in order, without waiting; may be called from any thread.
+        """Queue ``data`` and return at once; a task publishes the queue in order. May be called from any thread.
 
-        What the broker does not take is logged and counted as ``failed``.
+        A publish that fails is logged and counted as ``failed``.
 
-        :raises BackendUnavailable: too much waits already.
+        :raises BackendUnavailable: the queue is full.
         :raises ChannelsException: a channel is not declared, or the hub does not run.
         """
         self._running()
@@ -292,21 +293,21 @@ class Channels:
         on_gap: OnGap | None = None,
         socket: WebSocket[Any, Any, Any] | None = None,
     ) -> Subscription:
-        """Follow ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
+        """Subscribe to ``channels``: ``async with channels.subscribe("room:1") as events``, or ``await`` it.
 
-        Ready when the broker has confirmed: everything published from then on is in the stream.
-        ``history`` puts the last so many events of each channel first, all that are kept if it is negative. ``since``
-        puts all that came after that position first, or a :class:`Gap` if that is not kept; ``recovered`` of
-        the subscriber says which.
+        Entering waits for the broker's confirmation; the stream has every event published after that.
+        ``history`` first replays that many events of each channel, all kept ones if it is negative. ``since`` first
+        replays all events after that position, or yields a :class:`Gap` if they are not kept; the subscriber's
+        ``recovered`` says which.
         With ``pattern`` the names are prefixes that end in ``*``.
-        With ``socket`` the subscription ends with that connection, whichever task or hook made it: its stream ends, and
-        nothing needs to unsubscribe. A handler that declares ``socket`` must be running.
+        With ``socket`` the subscription ends when that connection closes, in any task or hook: the stream ends, and no
+        call of ``unsubscribe`` is needed. It needs a running handler that declares ``socket``.
 
-        To read a snapshot without missing a change: take :meth:`position` first, then the snapshot, then subscribe
+        To read a snapshot without missing a change: call :meth:`position`, then read the snapshot, then subscribe
         ``since`` that position.
 
-        :raises ChannelsException: a channel is not declared, or the history that it asks for is not kept.
-        :raises BackendUnavailable: on entering: the broker does not confirm in time.
+        :raises ChannelsException: a channel is not declared, or has no history for ``history`` or ``since``.
+        :raises BackendUnavailable: on entering: the broker does not confirm within ``subscribe_timeout``.
         :raises WebSocketDisconnect: on entering: the client of ``socket`` has left.
         """
         topics = self._names.topics(channels, pattern=pattern)
@@ -323,7 +324,7 @@ class Channels:
     def make_subscriber(
         self, max_backlog: int | None, backlog_strategy: Policy | None, on_gap: OnGap | None
     ) -> Subscriber:
-        """A subscriber that follows nothing yet, with the hub's own options for ``None``.
+        """A subscriber without channels; an option that is ``None`` is taken from the hub.
 
         :raises ImproperlyConfiguredException: an option is invalid.
         """
@@ -333,9 +334,9 @@ class Channels:
         return subscriber
 
     async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:
-        """Unsubscribe ``subscriber`` from ``channels``, all by default. After the last one its stream ends.
+        """Unsubscribe ``subscriber`` from ``channels``, by default from all. Its stream ends after the last channel.
 
-        :raises ChannelsException: it does not follow one of them.
+        :raises ChannelsException: it is not subscribed to one of them.
         """
         reader, recipient = self._running_here(), recipient_of(subscriber)
         given = list(recipient.topics) if channels is None else [channels] if isinstance(channels, str) else channels
@@ -351,20 +352,20 @@ class Channels:
     async def put_subscriber_history(
         self, subscriber: Subscriber, channels: str | Iterable[str], limit: int | None = None
     ) -> None:
-        """Put the last ``limit`` events of ``channels``, all that are kept by default, before what waits.
+        """Put the last ``limit`` kept events of ``channels`` before the waiting events; all kept ones by default.
 
-        :raises ChannelsException: nothing is kept of one of them.
+        :raises ChannelsException: one of them has no history.
         """
         for name in self._names.listed(channels):
             past = await self.backend.history(name, self._names.kept(name), limit=limit)
             recipient_of(subscriber).preload(past.events)
 
     def has(self, channel: str) -> bool:
-        """Whether ``channel`` may be used: it is declared, or could be any."""
+        """Whether ``channel`` is declared, or is a valid name where every name is allowed."""
         return self._names.has(channel)
 
     def may_keep(self, prefix: str, *, exactly: bool = False) -> bool:
-        """Whether anything is kept of a channel whose name begins with ``prefix``, or ``exactly`` of that channel."""
+        """Whether a channel whose name begins with ``prefix`` can have history; only that channel if ``exactly``."""
         return self.keep_for(prefix) is not None if exactly else self._names.may_keep(prefix)
 
     @property
@@ -377,9 +378,9 @@ class Channels:
         return self._names.keep_for(channel)
 
     async def position(self, channel: str) -> Position:
-        """Where ``channel`` stands now.
+        """The position of the newest event of ``channel``.
 
-        :raises ChannelsException: nothing is kept of it.
+        :raises ChannelsException: the channel has no history.
         """
         self._running_here()
         return (await self.backend.positions([(channel, self._names.kept(channel))]))[channel]
@@ -411,9 +412,9 @@ class Channels:
 
     @property
     def presence(self) -> Presence:
-        """Who is in which channel, on all nodes.
+        """The members of the channels on all nodes.
 
-        :raises ChannelsException: it is not switched on.
+        :raises ChannelsException: presence is off, or the hub does not run.
         """
         if self._presence is None:
             raise ChannelsException(
@@ -437,11 +438,11 @@ class Channels:
         finally:
             reader.leave_all(recipient_of(subscriber))
 
-    # -- figures
+    # -- statistics
 
     @property
     def is_ready(self) -> bool:
-        """Whether what others publish reaches this process, and it can publish: for the app's readiness."""
+        """Whether this process receives events and can publish. Use it for the app's readiness check."""
         return self._reader is not None and self._reader.connected.is_set() and self.backend.can_publish
 
     def statistics(self) -> Statistics:
@@ -473,10 +474,10 @@ def _checked_on_gap(given: OnGap) -> OnGap:
 
 
 async def _supervised(work: Callable[[], Awaitable[None]]) -> None:
-    """Do ``work`` until cancelled. If it fails it begins again: the rest of the hub must not end with it."""
+    """Run ``work`` until cancelled. Restart it if it fails, so that the other tasks of the hub go on."""
     while True:
         try:
             await work()
         except Exception:
-            logger.exception("a part of the channels failed; it begins again in %g s", RESTART_SECONDS)
+            logger.exception("a task of the channels failed; it restarts in %g s", RESTART_SECONDS)
         await asyncio.sleep(RESTART_SECONDS)

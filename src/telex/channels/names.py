@@ -1,4 +1,4 @@
-"""What hubs and publishers share: which channels may be used, what is kept of them, how values become bytes."""
+"""What hubs and publishers share: the allowed channels, the history of each, and the encoding of values."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from telex.types import TypeEncoders
 __all__ = ("INTERNAL", "ChannelNames", "Since", "Target", "TopicName", "encoder", "starting_points")
 
 INTERNAL: Final = "\x1f"
-"""Begins the names of the hub's own channels; users' names may not have it. Nothing is kept of them."""
+"""The first character of the hub's internal channels, which have no history. It is not allowed in user names."""
 
 Target: TypeAlias = tuple[str, Keep | None]
-"""A channel, and what is to be kept of it."""
+"""A channel and its history."""
 
 
 class TopicName(NamedTuple):
-    """What a subscription names: a channel, or a pattern (a prefix followed by ``*``)."""
+    """The name of a channel, or a pattern (a prefix followed by ``*``)."""
 
     name: str
     is_pattern: bool = False
 
 
 Since: TypeAlias = Position | str | Mapping[str, Position | str]
-"""A position, its text, or one for each channel."""
+"""A position, its text, or a mapping from channels to either."""
 
 NAME_BYTES: Final = 255
-"""The longest channel name, in UTF-8."""
+"""The longest channel name, in bytes of UTF-8."""
 
 _NAME: Final = re.compile(f"[^\0{INTERNAL}\ud800-\udfff]+")
 
@@ -40,7 +40,7 @@ CACHED_NAMES: Final = 4096
 
 
 class ChannelNames:
-    """The declared channels, or any, and the history of each."""
+    """The allowed channels and the history of each."""
 
     def __init__(
         self, declared: Iterable[str] | None, arbitrary: bool, history: Keep | Mapping[str, Keep] | None
@@ -60,13 +60,13 @@ class ChannelNames:
         for pattern in history if isinstance(history, Mapping) else ():
             _check_name(pattern, ImproperlyConfiguredException)
         self._history = history
-        # Used by each publish and subscription; bounded, as names may come from clients.
+        # Called by each publish and subscription. The cache is bounded, because clients may choose names.
         self.keep_for: Callable[[str], Keep | None] = lru_cache(CACHED_NAMES)(self._find_keep)
 
     def listed(self, channels: str | Iterable[str]) -> list[str]:
-        """The names, each once.
+        """The names without duplicates.
 
-        :raises ChannelsException: one is not declared, or cannot be a name.
+        :raises ChannelsException: one is not declared or not valid.
         """
         names = [channels] if isinstance(channels, str) else list(self._iterable(channels))
         for name in names:
@@ -74,7 +74,7 @@ class ChannelNames:
         return list(dict.fromkeys(names))
 
     def targets(self, channels: str | Iterable[str]) -> list[Target]:
-        """The names with what is to be kept of each."""
+        """The names, each with its history."""
         return [(name, self.keep_for(name)) for name in self.listed(channels)]
 
     def topics(self, names: str | Iterable[str], *, pattern: bool) -> list[TopicName]:
@@ -89,9 +89,9 @@ class ChannelNames:
         return topics
 
     def kept(self, name: str) -> Keep:
-        """What is kept of a channel.
+        """The history of a channel.
 
-        :raises ChannelsException: nothing is.
+        :raises ChannelsException: it has none.
         """
         self._check(name)
         keep = self.keep_for(name)
@@ -100,7 +100,7 @@ class ChannelNames:
         return keep
 
     def has(self, name: str) -> bool:
-        """Whether ``name`` may be used."""
+        """Whether ``name`` is valid and allowed."""
         try:
             self._check(name)
         except ChannelsException:
@@ -108,7 +108,7 @@ class ChannelNames:
         return True
 
     def may_keep(self, prefix: str) -> bool:
-        """Whether anything is kept of some channel whose name begins with ``prefix``."""
+        """Whether a channel whose name begins with ``prefix`` can have history."""
         if self._history is None or isinstance(self._history, Keep):
             return self._history is not None
         return any(
@@ -116,9 +116,9 @@ class ChannelNames:
         )
 
     def require_history(self, name: str, option: str) -> None:
-        """Refuse ``option`` if nothing is kept of ``name``.
+        """Raise if the channel ``name`` has no history, which ``option`` needs.
 
-        :raises ImproperlyConfiguredException: nothing is kept.
+        :raises ImproperlyConfiguredException: it has none.
         """
         if self.keep_for(name) is None:
             raise ImproperlyConfiguredException(
@@ -150,7 +150,7 @@ class ChannelNames:
 
 
 def encoder(type_encoders: TypeEncoders | None) -> Callable[[object], bytes]:
-    """The function that makes the published bytes: bytes as they are, text as UTF-8, everything else JSON."""
+    """A function that encodes a value: bytes stay unchanged, text becomes UTF-8, everything else JSON."""
     write = cast("Callable[[object], bytes]", value_writer(Any, "binary", type_encoders))
 
     def encode(data: object) -> bytes:
@@ -172,10 +172,10 @@ def _checked_pattern(pattern: object) -> str:
 
 
 def starting_points(topics: Sequence[TopicName], since: Since | None) -> dict[str, Position]:
-    """Where each channel's replay begins.
+    """The position after which each channel's replay begins.
 
-    :raises ChannelsException: one position for several channels, something that is no position, or one of a channel
-        that is not subscribed to.
+    :raises ChannelsException: ``since`` is one position for several channels, is not a position, or has a channel that
+        is not in ``topics``.
     """
     if since is None:
         return {}

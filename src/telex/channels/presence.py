@@ -1,8 +1,9 @@
-"""The members of a channel over all nodes, without storage: the nodes exchange them.
+"""The members of each channel on all nodes. Nothing is stored: the nodes exchange their members by messages.
 
 Each node owns its members and numbers its changes. It publishes each change, and every few seconds a beat with the
-number of the last one. A node that gets an unexpected number asks for the whole list; a node that is silent too long
-has crashed, and its members have left. So all views agree soon after the last change, whatever messages were lost.
+number of the last change. A node that receives an unexpected number requests the whole list. A node that sends no beat
+for ``lost_after`` seconds counts as crashed, and its members are removed. All views therefore agree soon after the
+last change, even if messages are lost.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ MEMBER_BYTES: Final = 8_192
 """The limit of a member as JSON: every node keeps the metadata of all members."""
 
 CHUNK: Final = 100
-"""Members in one message: brokers bound its size, NATS to 1 MiB."""
+"""Members in one message. Brokers limit the message size (NATS: 1 MiB)."""
 
 WATCH_BACKLOG: Final = 10_000
-"""Changes that may wait for a slow watcher; after that it ends with 1013."""
+"""Changes that may wait for a slow watcher. One more ends the watcher with 1013."""
 
 
 class Member(msgspec.Struct, frozen=True):
-    """One presence: ``key`` says who (a user may be there several times), ``meta`` is what its node publishes about it.
+    """One member of a channel. ``key`` identifies the user, and several members may have the same key.
 
-    ``ref`` is unique. ``meta`` is what JSON makes of the value that was given.
+    ``ref`` is unique. ``meta`` is the given value after a conversion to JSON types.
     """
 
     channel: str
@@ -48,7 +49,7 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class Joined(msgspec.Struct, frozen=True):
-    """A member came."""
+    """A member joined."""
 
     member: Member
 
@@ -63,13 +64,13 @@ Change: TypeAlias = Joined | Left
 
 
 def write_change(change: Change) -> str:
-    """A change as the envelope shows it."""
+    """The JSON text of a change, as the envelope protocol sends it."""
     kind = "joined" if isinstance(change, Joined) else "left"
     return msgspec.json.encode({"type": kind, "member": change.member}).decode()
 
 
 class Heartbeat(msgspec.Struct, frozen=True):
-    """How often a node sends a sign of life, and how long it may be silent before its members are removed."""
+    """``seconds`` between two beats of a node; after ``lost_after`` seconds without one its members are removed."""
 
     seconds: float = 5.0
     lost_after: float = 15.0
@@ -92,7 +93,7 @@ class _Delta(msgspec.Struct, frozen=True, tag="delta"):
 
 
 class _Whole(msgspec.Struct, frozen=True, tag="whole"):
-    """A part of all members of a node; ``last`` completes it."""
+    """One part of a node's list of members; the part with ``last`` completes the list."""
 
     node: str
     version: int
@@ -102,7 +103,7 @@ class _Whole(msgspec.Struct, frozen=True, tag="whole"):
 
 
 class _Ask(msgspec.Struct, frozen=True, tag="ask"):
-    """Wants the whole of a node, or of all."""
+    """Requests the whole list of ``node``, or of every node if it is ``None``."""
 
     node: str | None
 
@@ -119,7 +120,7 @@ _decode_member = msgspec.json.Decoder(Member).decode
 
 
 class _View:
-    """What is known of another node."""
+    """The state of another node as received so far."""
 
     __slots__ = ("members", "partial", "seen", "version")
 
@@ -131,7 +132,7 @@ class _View:
 
 
 class Watch:
-    """The members of a channel at the beginning, and then each change."""
+    """``members`` are those at the start; the iteration yields each later change."""
 
     def __init__(self, members: Sequence[Member], changes: DeliveryQueue[Change]) -> None:
         self.members = members
@@ -145,14 +146,15 @@ class Watch:
 
 
 class Presence:
-    """The view of one node. ``tell`` publishes to all nodes; :meth:`hear` takes what comes, one's own included.
+    """The members of all channels as this node sees them.
 
-    A node that does not even hear its own beats is deaf: until it hears again no other node counts as silent.
+    ``tell`` publishes a message to all nodes. :meth:`hear` handles each received message, this node's own included.
+    A node that does not receive its own beats has lost its broker: until it receives again, no other node is removed.
     """
 
     def __init__(self, tell: Callable[[bytes], Awaitable[None]], heartbeat: Heartbeat) -> None:
         self._tell = tell
-        self._heard_at = time.monotonic()
+        self._received_at = time.monotonic()
         self._heartbeat = heartbeat
         self.node: str = secrets.token_hex(8)
         self._own = _View()
@@ -166,13 +168,13 @@ class Presence:
         self._news = asyncio.Event()
         self._news.set()
 
-    # -- for the user
+    # -- public
 
     @asynccontextmanager
     async def track(self, channel: str, key: str, meta: object = None) -> AsyncIterator[Member]:
-        """Be a member of ``channel`` while the body runs. Other nodes know soon after.
+        """Add a member to ``channel`` while the body runs. Other nodes see it shortly after.
 
-        :raises ChannelsException: ``key`` is no text, or JSON has no place for ``meta``, or it is too large.
+        :raises ChannelsException: ``key`` is not a ``str``, ``meta`` cannot be written as JSON, or it is too large.
         """
         member = _checked(channel, key, meta)
         self._own.members[member.ref] = member
@@ -188,7 +190,7 @@ class Presence:
             self._news.set()
 
     def members(self, channel: str) -> tuple[Member, ...]:
-        """The members of ``channel`` that this node knows."""
+        """The members of ``channel`` that this node has received."""
         return tuple(self._channels.get(channel, {}).values())
 
     @asynccontextmanager
@@ -204,10 +206,10 @@ class Presence:
             if not watchers and self._watchers.get(channel) is watchers:
                 del self._watchers[channel]
 
-    # -- the hub's side
+    # -- called by the hub
 
     def hear(self, data: bytes) -> None:
-        """Take a message from a node. Anything else is dropped."""
+        """Handle a received message. Data that is not a message is logged and dropped."""
         self._note_hearing(time.monotonic())
         try:
             message = _decode(data)
@@ -221,19 +223,19 @@ class Presence:
             self._hear_of(message)
 
     def _note_hearing(self, now: float) -> None:
-        deaf, self._heard_at = now - self._heard_at, now
-        if deaf > self._deaf_after:
+        silence, self._received_at = now - self._received_at, now
+        if silence > self._isolated_after:
             self.resume()
 
     @property
-    def _deaf_after(self) -> float:
-        """Seconds without a message, one's own beats included, after which this node itself is deaf."""
+    def _isolated_after(self) -> float:
+        """Seconds without any message, own beats included, after which this node has lost its broker."""
         seconds, lost_after = self._heartbeat.seconds, self._heartbeat.lost_after
-        # Longer than between two own beats, and too short for others' last beats before it to count as lost in it.
+        # Longer than the pause between two own beats. Short enough that no other node reaches lost_after meanwhile.
         return max(1.2 * seconds, 0.8 * (lost_after - seconds))
 
     def resume(self) -> None:
-        """Messages were lost: the others may have spoken meanwhile, and everybody may have changed."""
+        """Request the lists of all nodes and publish the own list again, because messages were lost."""
         now = time.monotonic()
         for node in self._others.values():
             node.seen = now
@@ -259,13 +261,13 @@ class Presence:
                 continue
 
     async def end(self) -> None:
-        """End the watchers here, and publish the end: the other nodes need not wait for the time-out."""
+        """Close the watchers, and publish the end of this node, so that the others remove its members at once."""
         for watchers in self._watchers.values():
             for changes in watchers:
                 changes.close()
         await self._say(_Bye(self.node))
 
-    # -- what is told
+    # -- sending
 
     def _pending(self) -> Iterable[_Message]:
         joined, self._joined = self._joined, []
@@ -293,10 +295,10 @@ class Presence:
         try:
             await self._tell(_encode(message))
         except (BackendUnavailable, ChannelsException) as error:
-            # The number in the next beat shows the others that they missed something.
-            logger.debug("presence: the broker did not take %s: %s", type(message).__name__, error)
+            # The number in the next beat shows the other nodes that they missed a change.
+            logger.debug("presence: the broker refused %s: %s", type(message).__name__, error)
 
-    # -- what is heard
+    # -- receiving
 
     def _hear_of(self, message: _Beat | _Delta | _Whole | _Bye) -> None:
         if isinstance(message, _Bye):
@@ -316,7 +318,7 @@ class Presence:
     def _apply(self, node: _View, delta: _Delta) -> None:
         node.version = delta.version
         for member in delta.joined:
-            # A member that joined between a change and the whole list is in both.
+            # A member that joined shortly before the whole list was sent may be in that list and in a change.
             if member.ref not in node.members:
                 node.members[member.ref] = member
                 self._join(member)
@@ -341,7 +343,7 @@ class Presence:
                 self._join(member)
 
     def _expire(self, now: float) -> None:
-        if now - self._heard_at > self._deaf_after:
+        if now - self._received_at > self._isolated_after:
             return
         for name, node in list(self._others.items()):
             if now - node.seen > self._heartbeat.lost_after:
@@ -376,9 +378,9 @@ class Presence:
 
 
 def _checked(channel: str, key: object, meta: object) -> Member:
-    """A new member that can be sent to other nodes. One that cannot fails here, at the call that made it."""
+    """A new member. It is encoded here, so that one that cannot be sent raises in the caller of ``track``."""
     if not isinstance(key, str):
-        raise ChannelsException(f"the key of a presence is text, not {key!r:.80}: write track(channel, str(key))")
+        raise ChannelsException(f"the key of a presence must be a str, not {key!r:.80}: write track(channel, str(key))")
     try:
         member = Member(channel, key, secrets.token_hex(8), msgspec.to_builtins(meta))
         size = len(_encode(member))

@@ -1,4 +1,4 @@
-"""The queue of ``publish_nowait``: in order, bounded, for any thread."""
+"""The queue of ``publish_nowait``: ordered, bounded and thread-safe."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ("PublishQueue",)
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 LIMIT: Final = 10_000
-"""Values that may wait."""
+"""The most values that may wait."""
 
 DRAIN_SECONDS: Final = 5.0
-"""How long the end of a hub waits for the rest."""
+"""How long the end of a hub waits until the queue is published."""
 
 
 class PublishQueue:
-    """A queue and its one worker. What the broker does not take is counted; the first in a row is logged."""
+    """A queue and its worker. Each publish that fails is counted; the first of a series is logged."""
 
     def __init__(self, publish: Callable[[Sequence[Target], bytes], Awaitable[None]]) -> None:
         self._publish = publish
         self._waiting: deque[tuple[list[Target], bytes]] = deque()
-        # They belong to the current event loop: a hub may serve one after another.
+        # Created by open(), because a hub may run on one event loop after another.
         self._filled: asyncio.Event
         self._empty: asyncio.Event
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -39,15 +39,15 @@ class PublishQueue:
         self.failed: int = 0
 
     def open(self) -> None:
-        """Belong to the running event loop."""
+        """Empty the queue and bind it to the running event loop."""
         self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._filled, self._empty = asyncio.Event(), asyncio.Event()
         self._waiting.clear()
 
     def put(self, targets: list[Target], data: bytes) -> None:
-        """Publish soon.
+        """Add ``data``.
 
-        :raises BackendUnavailable: too much waits already.
+        :raises BackendUnavailable: the queue is full.
         :raises ChannelsException: the hub is ending.
         """
         with self._gate:
@@ -62,7 +62,7 @@ class PublishQueue:
                 self._loop.call_soon_threadsafe(self._filled.set)
 
     async def run(self) -> None:
-        """Publish what is put, until cancelled."""
+        """Publish the queue until cancelled."""
         failing = False
         while True:
             await self._filled.wait()
@@ -82,7 +82,7 @@ class PublishQueue:
             self._empty.set()
 
     async def drain(self) -> None:
-        """Take no more, and wait some seconds until all is published; the rest then counts as failed."""
+        """Refuse new values, and wait up to :data:`DRAIN_SECONDS` until all are published; the rest count as failed."""
         with self._gate:
             self._loop = None
         try:

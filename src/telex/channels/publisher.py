@@ -1,4 +1,4 @@
-"""Publishes without an app: from a worker, a script, a Django view, another program."""
+"""Publish to the channels of an app from another process: a worker, a script or a Django view."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class AsyncPublisher:
         self._encode = encoder(type_encoders)
 
     async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
-        """As :meth:`telex.channels.Channels.publish`.
+        """Publish as :meth:`telex.channels.Channels.publish` does.
 
-        :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
+        :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         """
         targets, payload = self._names.targets(channels), self._encode(data)
         if transaction is None:
@@ -42,7 +42,7 @@ class AsyncPublisher:
 
 
 class SyncPublisher:
-    """Publishes from any thread. Its connection is on an event loop in its own thread."""
+    """Publishes from any thread. The connection runs on an event loop in a background thread."""
 
     def __init__(self, publisher: AsyncPublisher, backend: ChannelsBackend) -> None:
         self._publisher = publisher
@@ -52,14 +52,14 @@ class SyncPublisher:
         self._thread = threading.Thread(target=self._loop.run_forever, name="telex-publisher", daemon=True)
 
     def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
-        """As :meth:`telex.channels.Channels.publish`, but blocks until the broker has the data.
+        """Publish as :meth:`telex.channels.Channels.publish` does, and block until the broker has the data.
 
-        :raises BackendUnavailable: the broker is gone; the data may or may not have arrived.
+        :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         """
         self._run(self._publisher.publish(channels, data, transaction=transaction))
 
     def open(self) -> None:
-        """Connect."""
+        """Start the thread and connect."""
         self._thread.start()
         try:
             self._run(self._backend.open())
@@ -68,7 +68,7 @@ class SyncPublisher:
             raise
 
     def close(self) -> None:
-        """Disconnect, and end the thread. In a fork of the process there is neither."""
+        """Disconnect and stop the thread. Does nothing in a forked process, which has neither."""
         if self._loop.is_closed() or os.getpid() != self._process:
             return
         with suppress(Exception):
@@ -96,7 +96,7 @@ class SyncPublisher:
 
 
 class Publisher:
-    """What :func:`publisher` returns: ``with`` it from synchronous code, ``async with`` it from coroutines."""
+    """What :func:`publisher` returns. Use ``with`` in synchronous code and ``async with`` in coroutines."""
 
     def __init__(
         self,
@@ -139,10 +139,10 @@ def publisher(
     history: Keep | Mapping[str, Keep] | None = None,
     type_encoders: TypeEncoders | None = None,
 ) -> Publisher:
-    """Publish to the channels of apps elsewhere: ``with publisher("redis://...") as news: news.publish("room", data)``.
+    """Publish to channels of other processes: ``with publisher("redis://...") as news: news.publish("room", data)``.
 
-    ``history`` must say the same as the hubs' own.
+    ``history`` must equal the ``history`` of the :class:`Channels` that subscribe.
 
-    :raises ImproperlyConfiguredException: the backend reaches no other process.
+    :raises ImproperlyConfiguredException: the backend works within one process only.
     """
     return Publisher(backend, history, type_encoders)

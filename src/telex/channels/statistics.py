@@ -1,4 +1,4 @@
-"""The figures of a hub."""
+"""The counts of a hub."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ("Audience", "Statistics")
 
 
 class Statistics(msgspec.Struct, frozen=True):
-    """The state of a hub. ``connected`` is its health: it receives what others publish, and can publish.
+    """The state of a hub. ``connected`` is true while it receives events and can publish.
 
-    Counts are events since the hub began: ``received`` from the broker; ``delivered`` to readers, ``dropped`` and
-    ``conflated`` by their policies (each subscriber counts); ``failed`` of :meth:`Channels.publish_nowait`. ``gaps``
-    counts the times that a channel's events were declared lost.
+    Counts are events since the hub was created: ``received`` from the broker; ``delivered`` to readers, ``dropped`` and
+    ``conflated`` by their policies (added up over all subscribers); ``failed`` in :meth:`Channels.publish_nowait`.
+    ``gaps`` counts how often events of a channel could not be recovered.
     """
 
     connected: bool
@@ -52,11 +52,11 @@ class Audience:
         return subscriber in self._live
 
     def add(self, subscriber: Subscriber) -> None:
-        """Count ``subscriber`` from now on."""
+        """Include the counts of ``subscriber``."""
         self._live.add(subscriber)
 
     def remove(self, subscriber: Subscriber) -> None:
-        """Keep the counts of ``subscriber`` alone."""
+        """Remove ``subscriber``, but keep its counts."""
         self._live.remove(subscriber)
         self._delivered += subscriber.delivered
         self._dropped += subscriber.dropped
@@ -64,7 +64,7 @@ class Audience:
 
     @property
     def delivered(self) -> int:
-        """Events that readers have got."""
+        """Events that readers have received."""
         return self._delivered + sum(subscriber.delivered for subscriber in self._live)
 
     @property

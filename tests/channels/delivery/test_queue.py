@@ -62,7 +62,7 @@ async def test_a_key_that_fails_ends_its_own_reader_alone() -> None:
 def test_an_unknown_policy_and_an_empty_queue_are_errors_of_the_description() -> None:
     with pytest.raises(ImproperlyConfiguredException, match=r"unknown policy 'drop'.*drop_oldest"):
         DeliveryQueue(1, "drop")  # type: ignore[arg-type]
-    with pytest.raises(ImproperlyConfiguredException, match="a whole number from 1 on"):
+    with pytest.raises(ImproperlyConfiguredException, match="an integer of at least 1"):
         DeliveryQueue(0)
 
 

@@ -1,4 +1,4 @@
-"""Channels within one process: for tests, for development, and for an app that is one process."""
+"""The backend for one process: for tests, development, and apps that run as one process."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from telex.renamed import litestars_names
 __all__ = ("MemoryBackend",)
 
 if not TYPE_CHECKING:
-    # Type checkers would take any name of this module for granted.
+    # Hidden from type checkers, which would otherwise accept any name of this module.
     __getattr__ = litestars_names(__name__)
 
 SWEEP_SECONDS: Final = 10.0
-"""How often histories that nobody publishes to any more are looked for."""
+"""The interval at which unused histories are removed."""
 
 
 class _Log:
@@ -32,7 +32,7 @@ class _Log:
     __slots__ = ("epoch", "keep", "kept", "offset", "touched")
 
     def __init__(self, keep: Keep, now: float) -> None:
-        # An epoch of its own: a channel that was forgotten and came back must not take old positions for its own.
+        # A new epoch: a channel that was removed and created again must not accept its old positions.
         self.epoch = secrets.token_hex(6)
         self.offset = 0
         self.keep = keep
@@ -67,7 +67,7 @@ class _MemoryListener(Listener):
             (self.patterns if topic.is_pattern else self.channels).discard(topic.name)
 
     async def ping(self) -> None:
-        """Memory is always there."""
+        """Do nothing: there is no connection."""
 
     def hear(self, event: Event) -> None:
         if event.channel in self.channels:
@@ -78,9 +78,9 @@ class _MemoryListener(Listener):
 
 
 class MemoryBackend(ChannelsBackend):
-    """Carries events between the hubs that share this object, all on one event loop.
+    """Delivers events between the hubs that share this object, all on one event loop.
 
-    ``clock`` gives seconds; it is a parameter so that tests need not wait for histories to age.
+    ``clock`` returns seconds; tests replace it so that histories expire without waiting.
     """
 
     supports_patterns = True
@@ -94,10 +94,10 @@ class MemoryBackend(ChannelsBackend):
         self._swept = clock()
 
     async def open(self) -> None:
-        """Nothing to connect."""
+        """Do nothing: there is no connection."""
 
     async def close(self) -> None:
-        """Nothing to disconnect; the past stays for other hubs on the same object."""
+        """Do nothing: the history remains for other hubs on the same object."""
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         for channel, keep in targets:

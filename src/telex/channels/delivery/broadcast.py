@@ -1,7 +1,7 @@
-"""Broadcast groups: recipients of a topic that get the same bytes, written to their connections within the publish.
+"""Broadcast groups: recipients of a topic that receive the same bytes, written within the publish.
 
-An event is encoded once for a group, and sending it is a loop over the server's own functions
-(:class:`telex.types.DirectSend`) with nothing else in it.
+An event is encoded once for a group. The send loop only calls the server's functions
+(:class:`telex.types.DirectSend`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ V = TypeVar("V")
 
 
 class SnapshotDict(Generic[K, V]):
-    """A dictionary that is iterated far more often than it changes, and may change during an iteration."""
+    """A dictionary that caches its values as a tuple, so that it may change during an iteration."""
 
     __slots__ = ("_items", "_values")
 
@@ -43,12 +43,12 @@ class SnapshotDict(Generic[K, V]):
         return self._items.pop(key)
 
     def get(self, key: K) -> V | None:
-        """The value of ``key``, if there is one."""
+        """The value of ``key``, or ``None``."""
         return self._items.get(key)
 
     @property
     def values(self) -> tuple[V, ...]:
-        """All values, as they are now."""
+        """A snapshot of all values."""
         values = self._values
         if values is None:
             values = self._values = tuple(self._items.values())
@@ -56,17 +56,17 @@ class SnapshotDict(Generic[K, V]):
 
 
 class Sendable(Protocol):
-    """What a group needs of a recipient."""
+    """The methods of a recipient that a group calls."""
 
     def put(self, event: Event) -> object:
-        """Take an event that could not be sent."""
+        """Queue an event that could not be sent."""
 
     def send(self, event: Event, message: str | bytes) -> object:
         """Send an event that is too long for the group."""
 
 
 class BroadcastGroup:
-    """Recipients that get each event as ``encoding`` writes it. Those over ``limit`` bytes go one by one."""
+    """Recipients of the same ``encoding``. An event over ``limit`` bytes is sent by each recipient's own ``send``."""
 
     __slots__ = ("_count", "_encoding", "_joined_at", "_limit", "_sends")
 
@@ -82,29 +82,29 @@ class BroadcastGroup:
 
     @property
     def key(self) -> tuple[Encoding, int]:
-        """What its recipients have in common."""
+        """The encoding and the limit, which are the same for all recipients of the group."""
         return self._encoding, self._limit
 
     def join(self, recipient: Sendable, send: Callable[[int, bytes], object]) -> None:
-        """Send to ``recipient`` from now on."""
+        """Send the following events to ``recipient``."""
         self._sends[recipient] = send
         self._joined_at[recipient] = self._count
 
     def leave(self, recipient: Sendable) -> int:
-        """Send to ``recipient`` no more; returns how many events it got here."""
+        """Send no more events to ``recipient``; returns how many the group has sent to it."""
         self._sends.pop(recipient)
         return self._count - self._joined_at.pop(recipient)
 
     def sent_to(self, recipient: Sendable) -> int:
-        """How many events ``recipient`` got here since it joined."""
+        """How many events the group has sent to ``recipient``."""
         return self._count - self._joined_at[recipient]
 
     def deliver(self, event: Event) -> None:
-        """Send ``event`` to all. One whose connection fails gets it through its queue, and costs the others nothing."""
+        """Send ``event`` to all. If a connection fails, its recipient queues the event, and the others still get it."""
         try:
             message = self._encoding(event)
         except Exception:
-            # Each recipient's own task finds out what is wrong.
+            # Each recipient's own task encodes the event again and raises the error.
             for recipient in tuple(self._joined_at):
                 recipient.put(event)
             return
@@ -113,7 +113,7 @@ class BroadcastGroup:
             for recipient in tuple(self._joined_at):
                 recipient.send(event, message)
             return
-        # Counted first: a recipient that leaves during the loop is still sent to.
+        # Counted first: the loop also sends to a recipient that leaves meanwhile.
         self._count += 1
         opcode, failed = self._encoding.opcode, []
         sends = iter(self._sends.values)

@@ -1,4 +1,4 @@
-"""How items become messages. Each item is encoded once, however many sockets it goes to."""
+"""Encodes items as messages. Each item is encoded once for all sockets."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from telex.types import BINARY_OPCODE, TEXT_OPCODE, Mode
 __all__ = ("ENVELOPE", "Encoding", "as_bytes", "as_envelope", "as_text", "data_of", "lost")
 
 ENVELOPE: Final = "telex.channels.v1"
-"""The subprotocol of clients that get positions, gaps and presence beside the data."""
+"""The subprotocol of clients that receive positions, gaps and presence in addition to the data."""
 
 
 class Encoding:
-    """A way to write items. It remembers the last one: a fan-out writes the same item for one socket after another."""
+    """Encodes items. It caches the last message, because the same item is encoded for one socket after another."""
 
     __slots__ = ("_item", "_message", "_write", "mode", "opcode")
 
@@ -39,9 +39,9 @@ class Encoding:
 
 
 def data_of(item: Item) -> bytes:
-    """The data alone.
+    """The data of an event.
 
-    :raises WebSocketException: 1012, the item is a gap, which data alone cannot show.
+    :raises WebSocketException: 1012: the item is a gap, which has no data.
     """
     if isinstance(item, Event):
         return item.data
@@ -49,7 +49,7 @@ def data_of(item: Item) -> bytes:
 
 
 def lost(gap: Gap) -> WebSocketException:
-    """The end of a stream that cannot show a gap: its client reconnects and starts again."""
+    """The error that ends a stream which cannot show a gap, so that its client reconnects and starts again."""
     return WebSocketException(WS_1012_SERVICE_RESTART, f"events of {gap.channel!r} were lost: {gap.reason}")
 
 
@@ -69,7 +69,7 @@ def _enveloped(item: Item) -> str:
 
 
 def _payload(data: bytes) -> dict[str, object]:
-    """JSON as it is, other text as text, anything else in base64."""
+    """JSON unchanged under ``data``, other text under ``text``, anything else under ``base64``."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -1,8 +1,8 @@
-"""From a recipient to its socket: the task that sends what waits in the queue.
+"""The task that sends the queue of a recipient to its socket.
 
 On Telex's server the task makes the recipient *direct* whenever its queue is empty: events are then written within the
-publish, and the task sleeps until the connection cannot take the next one at once. Elsewhere every event takes the
-queue, and the task sends it.
+publish, and the task waits until the write buffer is full and events are queued again. On other servers every event
+is queued, and the task sends it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from telex.types import Transport
 __all__ = ("forward",)
 
 SENDS_BEFORE_YIELD: Final = 64
-"""A send that the server takes at once does not suspend: a loop of sends would keep everybody else waiting."""
+"""A send that completes at once does not suspend: without a yield, a loop of sends would block all other tasks."""
 
 
 async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) -> None:
-    """Send each item as ``encoding`` writes it, until the subscription ends or this side closes the connection.
+    """Send each item in ``encoding`` until the subscription ends or the server closes the connection.
 
-    :raises WebSocketDisconnect: the client left.
+    :raises WebSocketDisconnect: the client disconnected.
     :raises ConcurrencyError: the subscriber is forwarded already.
     """
     recipient = recipient_of(subscriber)
@@ -37,7 +37,7 @@ async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) ->
     try:
         with suppress(StopAsyncIteration):
             if type(socket).send_data is not WebSocket.send_data:
-                # A class that sends in its own way is left to do so.
+                # The socket class overrides send_data, so every event must go through it.
                 await _forward_by(socket, recipient, encoding)
             elif socket.transport is not None:
                 await _forward_directly(socket, recipient, encoding, socket.transport)
@@ -65,7 +65,7 @@ async def _forward_directly(socket: Socket, recipient: Recipient, encoding: Enco
 
 
 async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
-    """As :func:`_forward_by`, with as few coroutines as can be between the queue and the server."""
+    """As :func:`_forward_by`, but calls the ASGI ``send`` directly, to save coroutines."""
     queue, send, reader = recipient.queue, socket.asgi_send, socket.event_reader
     key = "text" if encoding.mode == "text" else "bytes"
     sent = 0
@@ -75,7 +75,7 @@ async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encodi
             sent = 0
         message = encoding(queue.get_nowait())
         if not socket.is_open or reader.disconnect is not None:
-            # It knows what is wrong.
+            # Raises the error of the closed connection.
             await socket.send_data(message, encoding.mode)
         try:
             await send({"type": "websocket.send", key: message})

@@ -1,8 +1,7 @@
 """A bounded queue between one fast producer and one reader that may be slow.
 
-``put`` is synchronous and never waits: when the queue is full, its policy says what happens, and every item that is
-not handed out is counted. Nothing here knows what an item is; marks (see :meth:`DeliveryQueue.put_mark`) are items
-that no policy may drop.
+``put`` is synchronous and never waits. A full queue applies its policy, and every item that is not returned to the
+reader is counted. Items may have any type. Marks (see :meth:`DeliveryQueue.put_mark`) are items that no policy drops.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ _POLICIES: Final = {
     "drop_oldest": "drop_oldest",
     "drop_newest": "drop_newest",
     "close": "close",
-    # The names that Litestar gives to two of them.
+    # Litestar's names of two policies.
     "dropleft": "drop_oldest",
     "backoff": "drop_newest",
 }
 
 
 class Conflate:
-    """Keep only the newest item of each key: for values where only the last one matters, such as prices or cursors."""
+    """Keep only the newest item of each key, for values such as prices or cursors."""
 
     __slots__ = ("key",)
 
@@ -42,21 +41,21 @@ class Conflate:
 
 
 def conflate(key: Callable[..., Hashable]) -> Conflate:
-    """The policy that replaces a waiting item by a newer one of the same ``key(item)``."""
+    """The policy that replaces a waiting item by a newer one with the same ``key(item)``."""
     return Conflate(key)
 
 
 Policy: TypeAlias = Literal["drop_oldest", "drop_newest", "close", "backoff", "dropleft"] | Conflate
 """What a full queue does.
 
-``drop_oldest`` (also ``dropleft``) and ``drop_newest`` (also ``backoff``) drop one item and count it; ``close`` ends
-the reader with 1013, so that its client comes back and recovers; :func:`conflate` replaces items of the same key at
-any time, and drops the oldest key when even that is too much.
+``drop_oldest`` (also ``dropleft``) and ``drop_newest`` (also ``backoff``) drop one item and count it. ``close`` ends
+the reader with 1013, so that its client reconnects and recovers. :func:`conflate` always replaces items of the same
+key, and drops the oldest key if there are too many keys.
 """
 
 
 class _Mark(Generic[T]):
-    """Wraps an item that no policy may drop."""
+    """Wraps an item that no policy drops."""
 
     __slots__ = ("item",)
 
@@ -67,8 +66,8 @@ class _Mark(Generic[T]):
 class DeliveryQueue(Generic[T]):
     """A queue of at most ``limit`` items for one reader.
 
-    ``delivered`` items were handed out, ``dropped`` ones fell to the policy or to a close, ``conflated`` ones were
-    replaced by a newer one of their key.
+    ``delivered`` counts items returned to the reader, ``dropped`` those dropped by the policy or by a failure,
+    ``conflated`` those replaced by a newer one of their key.
     """
 
     __slots__ = (
@@ -90,11 +89,11 @@ class DeliveryQueue(Generic[T]):
     def __init__(self, limit: int, policy: Policy = "close") -> None:
         if not isinstance(limit, int) or limit < 1:
             raise ImproperlyConfiguredException(
-                f"max_backlog is a whole number from 1 on, not {limit!r}: every queue is bounded"
+                f"max_backlog must be an integer of at least 1, not {limit!r}: every queue is bounded"
             )
         self._limit = limit
         self._key = policy.key if isinstance(policy, Conflate) else None
-        # With too many keys the oldest is dropped.
+        # Conflation drops the oldest key if there are too many.
         self._policy = "drop_oldest" if isinstance(policy, Conflate) else _policy_named(policy)
         self._pending: deque[T | _Mark[T]] = deque()
         self._replay: deque[T] = deque()
@@ -110,15 +109,15 @@ class DeliveryQueue(Generic[T]):
     def __len__(self) -> int:
         return len(self._pending) + len(self._replay) + len(self._keys)
 
-    # -- the producer's side
+    # -- called by the producer
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more is taken."""
+        """Whether the queue accepts no more items."""
         return self._closing
 
     def put(self, item: T) -> bool:
-        """Take one item; false when it, or another one in its place, was dropped."""
+        """Add one item; false if it or another item was dropped."""
         if self._closing:
             return False
         if self._key is not None:
@@ -126,7 +125,7 @@ class DeliveryQueue(Generic[T]):
                 key = self._key(item)
                 hash(key)
             except Exception:
-                # The user's function fails its own subscriber, not the publisher and everybody else.
+                # An error in the user's function ends this subscriber only, not the publisher or other subscribers.
                 logger.exception("the key function of conflate(key) failed; its subscriber ends")
                 self.fail(WebSocketException(WS_1011_UNEXPECTED_ERROR, "conflate(key) failed"))
                 return False
@@ -144,7 +143,7 @@ class DeliveryQueue(Generic[T]):
     def _put_conflated(self, item: T, key: Hashable) -> bool:
         kept = True
         if key in self._keys:
-            # It goes to the end: what is delivered is in the order of positions, so that a reader can come back to any.
+            # Moved to the end, so that items are delivered in the order of their positions and a reader can resume.
             del self._keys[key]
             self.conflated += 1
             kept = False
@@ -157,9 +156,9 @@ class DeliveryQueue(Generic[T]):
         return kept
 
     def put_mark(self, item: T) -> None:
-        """Take an item that no policy may drop, in its place between the others.
+        """Add an item that no policy drops, in order with the others.
 
-        A reader that lets even marks pile up to the limit is closed as by ``close``.
+        If the marks alone reach the limit, the queue ends as under the policy ``close``.
         """
         if self._closing:
             return
@@ -172,18 +171,18 @@ class DeliveryQueue(Generic[T]):
         self._wake()
 
     def preload(self, items: Iterable[T]) -> None:
-        """Put ``items`` before all that wait: a replay, given whole, which does not count against the limit."""
+        """Put ``items`` before the waiting ones. They do not count towards the limit."""
         if not self._closing:
             self._replay.extend(items)
             self._wake()
 
     def close(self) -> None:
-        """Take nothing more; the reader gets what waits, and then its end."""
+        """Accept no more items; the reader's iteration ends after the waiting ones."""
         self._closing = True
         self._wake()
 
     def fail(self, error: WebSocketException) -> None:
-        """Drop what waits, count it, and raise ``error`` at the reader."""
+        """Accept no more items, drop and count the waiting ones, and raise ``error`` in the reader."""
         self._error = error
         self.dropped += len(self) - self._marks
         self._pending.clear()
@@ -211,7 +210,7 @@ class DeliveryQueue(Generic[T]):
         self.fail(WebSocketException(WS_1013_TRY_AGAIN_LATER, f"too slow: {self._limit} events wait"))
 
     def _flush_keys(self) -> None:
-        """Conflated items leave before a mark that comes after them."""
+        """Move the conflated items into the queue, before a mark that follows them."""
         for item in self._keys.values():
             if len(self._pending) - self._marks >= self._limit:
                 self._overflow(item)
@@ -220,12 +219,12 @@ class DeliveryQueue(Generic[T]):
         self._keys.clear()
 
     def _wake(self) -> None:
-        """Let :meth:`get` look again."""
+        """Wake the task that waits in :meth:`get`."""
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    # -- the reader's side
+    # -- called by the reader
 
     @property
     def is_awaited(self) -> bool:
@@ -233,18 +232,18 @@ class DeliveryQueue(Generic[T]):
         return self._waiter is not None and not self._waiter.done()
 
     async def get(self) -> T:
-        """The next item.
+        """Wait for the next item.
 
-        :raises StopAsyncIteration: the queue was closed and is empty.
+        :raises StopAsyncIteration: the queue is closed and empty.
         :raises WebSocketException: the queue was closed with an error.
-        :raises ConcurrencyError: somebody else waits already.
+        :raises ConcurrencyError: another task already waits.
         """
         while (filled := self.wait_filled()) is not None:
             await filled
         return self.get_nowait()
 
     def wait_filled(self) -> asyncio.Future[None] | None:
-        """What to await before looking again; ``None`` when there is an item. It raises as :meth:`get` does."""
+        """A future to await before the next call; ``None`` if there is an item. Raises the errors of :meth:`get`."""
         if self._pending or self._replay or self._keys:
             return None
         if self._error is not None:
@@ -257,9 +256,9 @@ class DeliveryQueue(Generic[T]):
         return self._waiter
 
     def get_nowait(self) -> T:
-        """The next item, at once.
+        """The next item, without waiting.
 
-        :raises IndexError: there is none.
+        :raises IndexError: the queue is empty.
         """
         entry: T | _Mark[T]
         if self._pending and not self._replay:

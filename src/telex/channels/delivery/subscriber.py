@@ -1,4 +1,4 @@
-"""A subscriber: what reads the channels that it follows."""
+"""Subscribers and subscriptions: the reading side of channels."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from telex.streams import Streams
 __all__ = ("EventCallback", "Subscriber", "Subscription", "recipient_of", "streams_of")
 
 EventCallback: TypeAlias = Callable[[bytes], Awaitable[object]]
-"""Takes the data of one event, such as ``socket.send_bytes``."""
+"""A coroutine function called with the data of one event, such as ``socket.send_bytes``."""
 
 
 class Subscriber:
-    """What :meth:`Channels.subscribe` gives: a stream of events, for one reader at a time.
+    """A stream of events for one reader at a time, returned by :meth:`Channels.subscribe`.
 
     ``async for item in subscriber`` yields :class:`Event` and, where events were lost, :class:`Gap`.
-    :meth:`iter_events` and :meth:`run_in_background` give the data alone; they cannot show a gap and so end at one
+    :meth:`iter_events` and :meth:`run_in_background` use the data only. They cannot show a gap, so a gap ends them
     with ``WebSocketException(1012)``, which closes a socket so that its client reconnects.
 
-    ``max_backlog`` events may wait; ``backlog_strategy`` says what happens to more. ``recovered`` is ``None`` if the
-    subscription did not ask for ``since``, and else says whether all that was missed is in the stream.
-    ``positions`` holds, for each channel with history, where this stream began.
+    At most ``max_backlog`` events wait; ``backlog_strategy`` is the policy of a full queue. ``recovered`` is ``None``
+    without ``since``; otherwise it says whether all missed events are in the stream.
+    ``positions`` maps each channel with history to the position where this stream began.
     """
 
     def __init__(self, max_backlog: int, backlog_strategy: Policy) -> None:
@@ -48,7 +48,7 @@ class Subscriber:
         return await self._recipient.queue.get()
 
     async def iter_events(self) -> AsyncIterator[bytes]:
-        """The data of each event, until the subscription ends.
+        """Yield the data of each event until the subscription ends.
 
         :raises WebSocketException: 1012 where events were lost; 1013 when this reader was too slow for its policy.
         """
@@ -59,10 +59,10 @@ class Subscriber:
     async def run_in_background(self, on_event: EventCallback, join: bool = True) -> AsyncIterator[None]:
         """Call ``on_event`` with the data of each event, one after another, while the body runs.
 
-        At the end of the body, and if ``join``, what waits then is still handled. An exception of ``on_event``, and the
-        end of the stream by an error, cancels the body and is raised here. An exception of the body cancels the worker.
+        If ``join``, the events that wait at the end of the body are still handled. An exception from ``on_event`` or
+        from the stream cancels the body and is raised here. An exception from the body cancels the worker.
 
-        :raises ConcurrencyError: it runs already.
+        :raises ConcurrencyError: it is already running.
         """
         if self._worker is not None:
             raise ConcurrencyError("this subscriber runs in the background already: subscribe once for each reader")
@@ -73,15 +73,15 @@ class Subscriber:
                 yield
                 await self.stop(join=join)
         except BaseExceptionGroup as errors:
-            # One mechanism inside, plain exceptions outside: the body's own comes last in the group.
+            # The caller gets a plain exception, not a group. The body's own exception is the last one.
             raise errors.exceptions[-1] from None
         finally:
             self._worker = None
 
     async def stop(self, join: bool = False) -> None:
-        """Stop what :meth:`run_in_background` started; if ``join``, after what waits now is handled.
+        """Stop the worker of :meth:`run_in_background`; if ``join``, after it has handled the waiting events.
 
-        :raises ConcurrencyError: ``on_event`` itself would wait for its own end; it may stop without ``join``.
+        :raises ConcurrencyError: ``on_event`` called this with ``join``, and would wait for itself.
         """
         worker = self._worker
         if worker is None:
@@ -106,10 +106,10 @@ class Subscriber:
 
     @property
     def is_running(self) -> bool:
-        """Whether :meth:`run_in_background` is under way."""
+        """Whether :meth:`run_in_background` is running."""
         return self._worker is not None
 
-    # -- figures
+    # -- statistics
 
     @property
     def qsize(self) -> int:
@@ -118,7 +118,7 @@ class Subscriber:
 
     @property
     def delivered(self) -> int:
-        """How many events the reader has got."""
+        """How many events the reader has received."""
         return self._recipient.delivered
 
     @property
@@ -133,12 +133,12 @@ class Subscriber:
 
 
 def recipient_of(subscriber: Subscriber) -> Recipient:
-    """The hub's end of ``subscriber``."""
+    """The hub's side of ``subscriber``."""
     return subscriber._recipient
 
 
 class Subscription:
-    """What :meth:`Channels.subscribe` returns: ``async with`` it, or ``await`` it and unsubscribe yourself."""
+    """What :meth:`Channels.subscribe` returns. Use ``async with``, or ``await`` it and call ``unsubscribe`` later."""
 
     __slots__ = ("_close", "_open", "_socket", "_subscriber", "_used")
 
@@ -156,7 +156,7 @@ class Subscription:
 
     def __await__(self) -> Generator[object, None, Subscriber]:
         if self._used:
-            raise ChannelsException("this subscription is used up: call subscribe() once for each subscriber")
+            raise ChannelsException("this subscription was used before: call subscribe() once for each subscriber")
         self._used = True
         return (self._open() if self._socket is None else self._open_for(self._socket)).__await__()
 
@@ -182,10 +182,10 @@ class Subscription:
 
 
 def streams_of(socket: WebSocket[Any, Any, Any]) -> Streams:
-    """The tasks beside the handler of ``socket``, which end with its connection.
+    """The background tasks of the connection of ``socket``, which are cancelled when it closes.
 
-    :raises WebSocketDisconnect: the client has left.
-    :raises ChannelsException: no handler of Telex runs on this connection, or not any more.
+    :raises WebSocketDisconnect: the client has disconnected.
+    :raises ChannelsException: no Telex handler runs on this connection.
     """
     if socket.streams is not None:
         return socket.streams
@@ -197,17 +197,17 @@ def streams_of(socket: WebSocket[Any, Any, Any]) -> Streams:
 
 
 def _bind(subscriber: Subscriber, streams: Streams, leave: Callable[[Subscriber], None]) -> None:
-    """Call ``leave`` when the connection that ``streams`` belong to ends.
+    """Call ``leave`` when the connection of ``streams`` ends.
 
-    :raises ChannelsException: it is ending already.
+    :raises ChannelsException: the connection is already ending.
     """
     wait = _wait_for_cancellation()
     try:
         bond = streams.start(wait)
     except RuntimeError as error:
         wait.close()
-        raise ChannelsException("the socket's connection is ending: nothing is subscribed for it") from error
-    # Not a `finally` of the task's own: a task that is cancelled before its first step never gets there.
+        raise ChannelsException("the socket's connection is ending: nothing can be subscribed for it") from error
+    # Not a `finally` inside the task: a task that is cancelled before its first step does not run it.
     bond.add_done_callback(lambda _: leave(subscriber))
     recipient_of(subscriber).on_finish = bond.cancel
 

@@ -3,13 +3,13 @@
 ============  =================================================  ================
 A recipient   and an event of the topic                          may become
 ============  =================================================  ================
-CATCHING_UP   is held until the past before it is there          QUEUED, ENDED
+CATCHING_UP   is held until the past before it has been read     QUEUED, ENDED
 QUEUED        is put into the recipient's queue                  DIRECT, ENDED
 DIRECT        is written to its connection within the publish    QUEUED, ENDED
-ENDED         does not reach it                                  –
+ENDED         is not delivered to it                             –
 ============  =================================================  ================
 
-:data:`MAY_BECOME` is this table, and :meth:`Topic._move` the one place that changes a state.
+:data:`MAY_BECOME` is this table. Only :meth:`Topic._move` changes a state.
 """
 
 from __future__ import annotations
@@ -49,18 +49,18 @@ MAY_BECOME: Final[Mapping[Delivery | None, frozenset[Delivery]]] = {
 
 
 class TopicState(Enum):
-    """Where a topic stands with the broker."""
+    """The state of a topic's subscription at the broker."""
 
     NEW = auto()
-    """Not confirmed yet: it has promised nothing, and so misses nothing."""
+    """Not confirmed yet: no event can have been missed."""
     LIVE = auto()
-    """Events are delivered as they come."""
+    """Events are delivered as they arrive."""
     RECOVERING = auto()
-    """Something was missed: live events are held until the past is there."""
+    """Events may have been missed: live events are held until the missed ones have been read."""
 
 
 HELD_LIMIT: Final = 10_000
-"""Events that a topic holds while it fetches what it missed; more than that are declared lost."""
+"""The most events that a topic holds while it reads the missed ones. One more, and all held ones count as missed."""
 
 LOST: Final = "the connection to the broker was lost"
 NOT_KEPT: Final = "the history does not reach back to where the stream stood"
@@ -68,11 +68,11 @@ OVERFLOW: Final = "too many events came while the past was fetched"
 
 
 ONE_BY_ONE: Final = DirectSend(lambda opcode, payload: None, -1)
-"""Stands for the function of a connection that has none yet: all events are too long for it."""
+"""Used for a connection without direct send. With the limit -1 every event is sent by :meth:`Recipient.send`."""
 
 
 class Recipient:
-    """The hub's end of a subscriber: it takes what its topics deliver."""
+    """The hub's side of a subscriber: its topics deliver events to it."""
 
     __slots__ = (
         "_encoding",
@@ -95,15 +95,15 @@ class Recipient:
         self._encoding: Encoding | None = None
         self._has_direct_send = False
 
-    # -- what topics deliver
+    # -- called by topics
 
     def put(self, event: Event) -> None:
-        """Take one event that could not be sent directly."""
+        """Queue an event that could not be sent directly."""
         self.queue_up()
         self.queue.put(event)
 
     def send(self, event: Event, message: str | bytes) -> None:
-        """Send an event that the group cannot. The recipient is direct."""
+        """Send an event that its group cannot send. The recipient must be direct."""
         transport, encoding = self._transport, self._encoding
         if transport is None or encoding is None:
             self.put(event)
@@ -111,7 +111,7 @@ class Recipient:
         try:
             goes_on = transport.send(message)
         except (OSError, WebSocketException):
-            # The connection ends, or must: its own task finds out, without harm to the publisher.
+            # The connection is broken. The task that forwards the queue raises the error, not the publisher.
             self.put(event)
             return
         self.queue.delivered += 1
@@ -122,7 +122,7 @@ class Recipient:
             self.go_direct(transport, encoding)
 
     def put_gap(self, gap: Gap) -> None:
-        """Take the mark of a loss, whatever waits."""
+        """Queue ``gap`` even if the queue is full, or end the stream if ``on_gap`` is ``close``."""
         self.queue_up()
         if self.on_gap == "close":
             self.queue.fail(lost(gap))
@@ -130,28 +130,28 @@ class Recipient:
             self.queue.put_mark(gap)
 
     def preload(self, items: Iterable[Item]) -> None:
-        """Take a replay, before all that waits; it does not count against the backlog."""
+        """Put a replay before the waiting items. It does not count towards the limit."""
         self.queue_up()
         self.queue.preload(items)
 
-    # -- ends
+    # -- ending
 
     def finish(self) -> None:
-        """Take nothing more: the stream ends after what waits."""
+        """Accept no more items: the stream ends after the waiting ones."""
         self.queue_up()
         self.queue.close()
         if self.on_finish is not None:
             self.on_finish()
 
     def fail(self, error: WebSocketException) -> None:
-        """Take nothing more, drop what waits, and raise ``error`` at the reader."""
+        """Accept no more items, drop the waiting ones, and raise ``error`` in the reader."""
         self.queue_up()
         self.queue.fail(error)
 
-    # -- queued or direct, in all topics alike: an event of one must not overtake another's
+    # -- queued or direct, the same in all topics, so that no event overtakes one of another topic
 
     def go_direct(self, transport: Transport, encoding: Encoding) -> None:
-        """Have events written to ``transport`` within the publish, unless a topic catches up. The queue is empty."""
+        """Write events to ``transport`` within the publish, unless a topic catches up. The queue must be empty."""
         if self._transport is not None or any(
             topic.state_of(self) is not Delivery.QUEUED for topic in self.topics.values()
         ):
@@ -163,7 +163,7 @@ class Recipient:
             topic.go_direct(self, encoding, direct or ONE_BY_ONE)
 
     def queue_up(self) -> None:
-        """From here on events take the queue."""
+        """Put the following events into the queue."""
         transport, self._transport = self._transport, None
         if transport is not None:
             transport.close_direct(self.queue_up)
@@ -172,26 +172,26 @@ class Recipient:
 
     @property
     def delivered(self) -> int:
-        """How many events the reader has got."""
+        """How many events the reader has received."""
         return self.queue.delivered + sum(topic.sent_to(self) for topic in self.topics.values())
 
 
 class CatchUp:
-    """A recipient that waits for the past: its newest live events are held until the past is there.
+    """The state of a recipient in CATCHING_UP: its live events are held until the past has been read.
 
-    Then ``floor`` is where that past ended. Live events up to there are in it already, and may still be on their way.
+    Then ``floor`` is the position where that past ended. Live events up to ``floor`` that arrive later are skipped.
     """
 
     __slots__ = ("floor", "held")
 
     def __init__(self) -> None:
-        # Whatever falls out at the far end shows as a hole after the past.
+        # If the deque drops its oldest event, end_catch_up finds the hole after the past.
         self.held: deque[Event] = deque(maxlen=HELD_LIMIT)
         self.floor: Position | None = None
 
 
 class Topic:
-    """The recipients of one name. ``last`` is the position of the newest event that was delivered."""
+    """The recipients of one channel or pattern. ``last`` is the position of the newest delivered event."""
 
     __slots__ = (
         "_catching_up",
@@ -212,7 +212,7 @@ class Topic:
         self.name: TopicName = name
         self.last: Position | None = None
         self.live: asyncio.Event = asyncio.Event()
-        """Set while the state is LIVE, and when the broker has refused the subscription."""
+        """Set while the state is LIVE, and after the broker has refused the subscription."""
         self.refusal: BackendUnavailable | None = None
         self._state = TopicState.NEW
         self._held: list[Event] = []
@@ -231,20 +231,20 @@ class Topic:
         return not self._states
 
     def state_of(self, recipient: Recipient) -> Delivery:
-        """Where ``recipient`` stands."""
+        """The delivery state of ``recipient``."""
         return self._states.get(recipient, Delivery.ENDED)
 
     def add(self, recipient: Recipient, *, catching_up: bool = False) -> None:
-        """Give ``recipient`` what comes from now on; if ``catching_up``, after the past that is still to be read."""
+        """Deliver the following events to ``recipient``; hold them until its past has been read if ``catching_up``."""
         self._move(recipient, Delivery.CATCHING_UP if catching_up else Delivery.QUEUED)
 
     def remove(self, recipient: Recipient) -> None:
-        """Give ``recipient`` nothing more."""
+        """Deliver no more events to ``recipient``."""
         if recipient in self._states:
             self._move(recipient, Delivery.ENDED)
 
     def go_direct(self, recipient: Recipient, encoding: Encoding, direct: DirectSend) -> None:
-        """Send to ``recipient`` within the publish."""
+        """Send events to ``recipient`` within the publish."""
         self._move(recipient, Delivery.DIRECT)
         group = self._groups.get((encoding, direct.limit))
         if group is None:
@@ -253,7 +253,7 @@ class Topic:
         self._direct[recipient] = group
 
     def queue_up(self, recipient: Recipient) -> None:
-        """Put events into the queue of ``recipient`` again."""
+        """Put events into the queue of ``recipient``."""
         self._move(recipient, Delivery.QUEUED)
 
     def _move(self, recipient: Recipient, to: Delivery) -> None:
@@ -281,14 +281,14 @@ class Topic:
             self._groups.pop(group.key)
 
     def sent_to(self, recipient: Recipient) -> int:
-        """How many events ``recipient`` has got directly since it last became direct."""
+        """How many events were sent to ``recipient`` since it last became direct."""
         group = self._direct.get(recipient)
         return 0 if group is None else group.sent_to(recipient)
 
     # -- live
 
     def deliver(self, event: Event) -> bool:
-        """Give ``event`` to all; false when the topic now waits for events that were missed before it."""
+        """Deliver ``event`` to all recipients; false if events before it were missed and the topic now recovers."""
         if self._state is TopicState.RECOVERING:
             self._hold(event)
             return True
@@ -308,13 +308,13 @@ class Topic:
 
     def _hold(self, event: Event) -> None:
         if len(self._held) >= HELD_LIMIT:
-            # All of it counts as missed: the last position says from where.
+            # All held events count as missed: the recovery reads again from the last position.
             self._held.clear()
             self._reason = OVERFLOW
         self._held.append(event)
 
     def _fan_out(self, event: Event) -> None:
-        # Taken before the groups send: a recipient that leaves a group meanwhile has had the event.
+        # Taken before the groups send: a recipient that leaves a group meanwhile already has the event.
         queued = self._queued.values
         for group in self._groups.values:
             group.deliver(event)
@@ -331,7 +331,7 @@ class Topic:
 
     @property
     def is_recovering(self) -> bool:
-        """Whether events are held until those that were missed are there."""
+        """Whether events are held until the missed ones have been read."""
         return self._state is TopicState.RECOVERING
 
     def _enter(self, state: TopicState) -> None:
@@ -343,28 +343,28 @@ class Topic:
             self.live.clear()
 
     def confirm(self) -> None:
-        """The broker has confirmed the subscription, and nothing was missed."""
+        """Become LIVE: the broker has confirmed the subscription, and no event was missed."""
         self._enter(TopicState.LIVE)
 
     def ask(self) -> None:
-        """The broker is asked for a subscription."""
+        """Clear an earlier refusal, because the subscription is requested again."""
         if self._state is not TopicState.LIVE:
             self._enter(self._state)
 
     def refuse(self, refusal: BackendUnavailable) -> None:
-        """The broker will not have the topic subscribed to: recipients that wait for it are told."""
+        """Raise ``refusal`` in the tasks that wait for the subscription."""
         self.refusal = refusal
         self.live.set()
 
     def suspend(self) -> None:
-        """The broker's connection is lost."""
+        """Hold events until the recovery, because the connection to the broker was lost."""
         if self._state is TopicState.LIVE:
             self._enter(TopicState.RECOVERING)
 
     def resume(self, past: Past | None) -> bool:
-        """Go on after a loss: with what was missed, or with a gap when that is not to be had.
+        """Continue after a loss: deliver the missed events, or a gap if they are not available, then the held events.
 
-        False when what was held shows another loss, for which the topic waits again.
+        Returns false if the held events show another loss, so that the topic recovers again.
         """
         held, self._held = self._held, []
         reason, self._reason = self._reason, LOST
@@ -378,7 +378,7 @@ class Topic:
             self.last = past.head
         else:
             self._put_gap(Gap(self.name.name, reason if reason is OVERFLOW else NOT_KEPT, past.head))
-            # The held events came live, after what is missing: they are delivered wherever they stand.
+            # The held events arrived after the missing ones, so they are delivered at any position.
             self.last = None if held else past.head
         for index, event in enumerate(held):
             if not self.deliver(event):
@@ -398,12 +398,12 @@ class Topic:
     # -- catching up
 
     def begin_catch_up(self, recipient: Recipient) -> CatchUp:
-        """Begin anew: the past is about to be read for ``recipient``."""
+        """Hold events for ``recipient`` from here, before its past is read. Events held earlier are dropped."""
         catch_up = self._catching_up[recipient] = CatchUp()
         return catch_up
 
     def end_catch_up(self, recipient: Recipient, catch_up: CatchUp, past: Past, *, marked: bool) -> None:
-        """The past of ``recipient`` is there: replay all of it, or say that it is not whole if that is ``marked``."""
+        """Replay ``past`` to ``recipient``, or a gap if it is incomplete and ``marked``; then its held events."""
         if self._catching_up.get(recipient) is not catch_up:
             return
         if past.complete:
@@ -427,13 +427,13 @@ class Topic:
 
 
 def _is_before(event: Event, head: Position) -> bool:
-    """Whether the past that ended at ``head`` has ``event`` already."""
+    """Whether the past up to ``head`` contains ``event``."""
     position = event.position
     return position is not None and position.epoch == head.epoch and position.offset <= head.offset
 
 
 def _is_after_hole(event: Event, stands: Position) -> bool:
-    """Whether something was published between where the stream ``stands`` and ``event``."""
+    """Whether events were published between the position ``stands`` of the stream and ``event``."""
     if event.position is None or event.previous is None:
         return False
     return event.position.epoch != stands.epoch or event.previous > stands.offset

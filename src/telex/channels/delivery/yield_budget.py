@@ -1,4 +1,4 @@
-"""Lets loops that rarely suspend yield to the event loop at intervals."""
+"""Makes loops that rarely suspend yield to the event loop at intervals."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Final
 __all__ = ("YieldBudget",)
 
 SECONDS: Final = 0.005
-"""How long a loop may run without yielding. One event that goes to thousands takes longer by itself."""
+"""How long a loop may run without yielding. One event to thousands of recipients may take longer."""
 
 
 class YieldBudget:
-    """The work that a loop may do before it yields: ``if budget.is_spent(): await budget.renew()`` after each piece.
+    """How much a loop may do before it yields: ``if budget.is_spent(): await budget.renew()`` after each piece of work.
 
-    At most ``pieces`` are done in one turn: the readers of what the loop makes have bounded queues.
+    At most ``pieces`` are done before a yield, because the queues that the loop fills are bounded.
     """
 
     __slots__ = ("_done", "_pieces", "_renewed_at")
@@ -31,7 +31,7 @@ class YieldBudget:
         return self._done >= self._pieces or time.monotonic() - self._renewed_at > SECONDS
 
     async def renew(self) -> None:
-        """Give the event loop a turn."""
+        """Yield to the event loop once."""
         await asyncio.sleep(0)
         self._done = 0
         self._renewed_at = time.monotonic()

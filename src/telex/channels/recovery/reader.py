@@ -1,7 +1,7 @@
-"""The one reader of a hub: it keeps the broker's subscriptions equal to the topics, and reconnects.
+"""The reader of a hub: it keeps the broker's subscriptions equal to the topics, and reconnects.
 
-What is wanted (the topics) and what is there (the listener's names) are compared, never remembered as orders: a
-subscriber may come, go, be cancelled or meet a dead broker at any moment, and the next comparison puts it right.
+It compares the wanted state (the topics) with the actual state (the listener's names) and keeps no list of commands.
+Subscribers may join, leave, be cancelled or lose the broker at any time; the next comparison corrects the state.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ __all__ = ("BrokerReader",)
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 HEARTBEAT_SECONDS: Final = 10.0
-"""A reader that heard nothing asks for a sign of life this often."""
+"""The interval between two pings of the listener's connection."""
 
 BACKOFF_SECONDS: Final = (0.05, 5.0)
 """The first and the longest pause between two attempts to reconnect."""
 
 STABLE_SECONDS: Final = 5.0
-"""After a connection that lasted this long the pauses begin anew."""
+"""After a connection that lasted this long, the pauses start at the shortest again."""
 
 REFUSED_SECONDS: Final = 10.0
-"""A topic that the broker refused is asked for again after this, as long as it has recipients."""
+"""The pause before a refused topic is requested again, if it still has recipients."""
 
 BATCH: Final = 64
-"""How many topics are caught up at the same time."""
+"""How many topics are recovered concurrently."""
 
 
 class BrokerReader:
-    """Holds the topics of a hub and the connection that fills them. It is the listener's :class:`Sink`."""
+    """The topics of a hub and the connection that receives their events. It is the listener's :class:`Sink`."""
 
     def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None], timeout: float) -> None:
         self._backend = backend
@@ -64,7 +64,7 @@ class BrokerReader:
         self.gaps: int = 0
         self.reconnects: int = 0
 
-    # -- the listener's side
+    # -- called by the listener
 
     def deliver(self, event: Event, pattern: str | None = None) -> None:
         """Deliver one event to its topic."""
@@ -76,12 +76,12 @@ class BrokerReader:
             self._touch(topic.name)
 
     def lost(self, error: BackendUnavailable) -> None:
-        """The listener's connection is gone; :meth:`run` opens the next."""
+        """The listener's connection is lost; :meth:`run` opens the next one."""
         self._loss = error
         self._wake.set()
 
     def dropped(self, topics: Iterable[TopicName]) -> None:
-        """Some of the listener's names are gone: they alone are subscribed to again, and catch up."""
+        """The broker has ended some subscriptions: subscribe to these ``topics`` again and recover them."""
         self.replay.interrupt()
         gone = self._active.intersection(topics)
         self._active -= gone
@@ -89,14 +89,14 @@ class BrokerReader:
             topic = self.topics.get(name)
             if topic is not None:
                 topic.suspend()
-                self._note_deaf(name, "some channels are not heard")
+                self._note_deaf(name, "some channels are not received")
 
     def refused(self, name: TopicName, error: BrokerRefusal) -> None:
-        """The broker will not have one name subscribed to: those that wait for it are told, the others go on."""
+        """The broker refuses to subscribe to ``name``: raise ``error`` in the tasks that wait for it."""
         self._active.discard(name)
         topic = self.topics.get(name)
         if topic is not None:
-            # Clients choose names: whoever joins is told, which is no news for the log.
+            # Clients may choose names, and the joining task gets the error: a warning would only fill the log.
             level = logging.WARNING if topic.is_recovering else logging.DEBUG
             logger.log(level, "channels cannot follow %r: %s", name.name, error.detail)
             topic.refuse(error)
@@ -111,17 +111,17 @@ class BrokerReader:
             self._touch(topic.name)
 
     def hurry(self) -> None:
-        """A publisher has reached the broker: do not wait any longer to read from it."""
+        """Reconnect at once, because a publish has reached the broker."""
         self._hurried.set()
 
-    # -- the subscribers' side
+    # -- called by the hub
 
     async def join(
         self, subscriber: Subscriber, names: Iterable[TopicName], history: int | None, starts: Mapping[str, Position]
     ) -> None:
         """Add ``subscriber`` to the topics; returns when they are confirmed and the past is in its queue.
 
-        Cancelled or failed, it is in none of them.
+        If it is cancelled or raises, ``subscriber`` is removed from all of them.
         """
         recipient = recipient_of(subscriber)
         try:
@@ -154,7 +154,7 @@ class BrokerReader:
             subscriber.positions[topic.name.name] = topic.last
 
     def leave(self, topic: Topic, recipient: Recipient) -> None:
-        """Remove ``recipient``; a topic without recipients is removed, too."""
+        """Remove ``recipient`` from ``topic``, and the topic if it has no other recipients."""
         topic.remove(recipient)
         if topic.is_empty and self.topics.get(topic.name) is topic:
             del self.topics[topic.name]
@@ -182,7 +182,7 @@ class BrokerReader:
     # -- the supervisor
 
     async def run(self) -> None:
-        """Hold a listener open until cancelled, through every loss."""
+        """Keep a listener open until cancelled; reopen it after each loss."""
         while True:
             started = time.monotonic()
             try:
@@ -192,7 +192,7 @@ class BrokerReader:
             except BackendUnavailable as error:
                 self._note_loss(error.detail)
             except Exception as error:
-                # A reader that died would be silence: whatever went wrong, try again and say so.
+                # If the reader ended, no event would be received any more: log any error and try again.
                 logger.exception("the reader of channels failed")
                 self._note_loss(repr(error))
             finally:
@@ -223,7 +223,7 @@ class BrokerReader:
             logger.warning("channels lost %s: %s; reconnecting", type(self._backend).__name__, detail)
 
     def _note_deaf(self, name: TopicName, detail: str) -> None:
-        """One topic is not heard while others are: try it again."""
+        """Try one topic again whose events are not received while those of others are."""
         self._deaf.add(name)
         self._touch(name)
         self.connected.clear()
@@ -240,11 +240,11 @@ class BrokerReader:
         first, longest = BACKOFF_SECONDS
         pause = min(longest, first * 2.0 ** min(self._failures, 16))
         self._failures += 1
-        # Half of it by chance: processes that lost the same broker must not come back in step.
+        # Half of it is random, so that processes that lost the same broker do not reconnect at the same time.
         return pause * random.uniform(0.5, 1.0)  # noqa: S311
 
     async def _rest(self, pause: float) -> None:
-        """Wait before the next attempt: ``pause`` seconds, or until a publisher has reached the broker."""
+        """Wait before the next attempt: ``pause`` seconds, or until a publish has reached the broker."""
         first = min(pause, BACKOFF_SECONDS[0])
         await asyncio.sleep(first)
         with suppress(TimeoutError):
@@ -265,7 +265,7 @@ class BrokerReader:
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._wake.wait()
-            # By the clock: subscribers that come and go set the event all the time.
+            # Checked by the clock, because subscribers that join and leave may set the event all the time.
             if time.monotonic() >= beat_at:
                 await listener.ping()
                 beat_at = time.monotonic() + HEARTBEAT_SECONDS
@@ -284,7 +284,7 @@ class BrokerReader:
                     topic.ask()
             await self._note_positions(new)
             new = [name for name in new if name not in self._deaf and not self._is_refused(name)]
-            # Before it is so: what is dropped from here on is seen as gone.
+            # Added before the call, so that dropped() finds a name that is lost during it.
             self._active.update(new)
             await listener.subscribe(new)
         recovering: list[Topic] = []
@@ -299,7 +299,7 @@ class BrokerReader:
             await all_of(map(self._recover, recovering[start : start + BATCH]))
 
     async def _note_positions(self, names: Iterable[TopicName]) -> None:
-        """Note where the new topics stand. Those whose server alone is away are to be tried again."""
+        """Set the positions of new topics. Topics on an unavailable shard are tried again later."""
         topics = [topic for name in names if (topic := self.topics.get(name)) is not None and topic.last is None]
         for start in range(0, len(topics), BATCH):
             batch = topics[start : start + BATCH]
@@ -334,12 +334,12 @@ class BrokerReader:
         except BackendUnavailable as error:
             if not self._backend.is_sharded:
                 raise
-            # Its server alone may be away: the others go on being heard.
+            # Only its shard may be unavailable: the other topics go on.
             self._note_deaf(topic.name, error.detail)
             await asyncio.sleep(BACKOFF_SECONDS[0])
             return
         if topic.name not in self._active:
-            # Dropped meanwhile: what was published since is not heard, and this past does not have it.
+            # Dropped meanwhile: later events are not received, and this past does not contain them.
             return
         if past is None or not past.complete:
             self.gaps += 1
@@ -348,7 +348,7 @@ class BrokerReader:
 
 
 def _heed_cancellation() -> None:
-    """Client libraries wait by ``asyncio.wait_for``, which before Python 3.12 may forget a cancellation."""
+    """Raise a pending cancellation: ``asyncio.wait_for`` in client libraries may lose it before Python 3.12."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError

@@ -1,7 +1,7 @@
-"""Reading the past: for recipients that catch up, and for topics that missed something.
+"""Reads past events: for recipients that catch up, and for topics that missed events.
 
-A deploy makes all clients come back at once. So few reads run at a time, and recipients that wait for the same past
-share one read.
+After a deployment all clients reconnect at once. So the number of concurrent reads is limited, and recipients that
+need the same past share one read.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from telex.exceptions import BackendUnavailable, ChannelsException
 __all__ = ("Replay", "all_of")
 
 READS: Final = 16
-"""Reads of the past that run at the same time for recipients."""
+"""The most concurrent reads for recipients."""
 
 RETRY_SECONDS: Final = 0.05
-"""The pause after a read that failed."""
+"""The pause after a failed read."""
 
 
 class _Read:
-    """A read that has not begun, and serves all that wait for it: from the oldest position that one of them has."""
+    """A read that has not started. It begins at the oldest position of all tasks that wait for it."""
 
     __slots__ = ("outcome", "since")
 
@@ -40,7 +40,7 @@ class _Read:
 
 
 class Replay:
-    """Reads the past of channels for the topics of one hub. ``timeout`` bounds the wait for a broker that fails."""
+    """Reads past events for the topics of one hub. ``timeout`` (seconds) limits the wait for a broker that fails."""
 
     def __init__(self, backend: ChannelsBackend, keep_for: Callable[[str], Keep | None], timeout: float) -> None:
         self._backend = backend
@@ -50,18 +50,18 @@ class Replay:
         self._waiting: dict[tuple[str, str | None, int | None], _Read] = {}
         self._interruptions = 0
         self.trouble: str = ""
-        """What went wrong last."""
+        """The text of the last error."""
 
     def interrupt(self) -> None:
-        """Live events may be missing: reads under way cannot tell whether the past and the present meet."""
+        """Restart the reads in progress: live events may be missing between their past and the held events."""
         self._interruptions += 1
 
     def explained(self, what: str) -> str:
-        """What the backend did not do, and what went wrong last."""
+        """An error text: the backend, ``what`` it did not do, and the last error."""
         return f"{type(self._backend).__name__} {what}" + (f": {self.trouble}" if self.trouble else "")
 
     def keep_of(self, topic: Topic) -> Keep | None:
-        """What is kept of a topic; nothing is of a pattern."""
+        """The history of a topic. Patterns have none."""
         return None if topic.name.is_pattern else self._keep_for(topic.name.name)
 
     # -- recipients
@@ -69,11 +69,11 @@ class Replay:
     async def catch_up(
         self, topic: Topic, recipient: Recipient, since: Position | None, limit: int | None
     ) -> tuple[Position, bool]:
-        """Give ``recipient`` the past and then what came meanwhile, without a hole or a double between the two.
+        """Deliver the past to ``recipient``, then the events that arrived meanwhile, without gaps or duplicates.
 
-        Returns where its stream begins, and whether the past was complete.
+        Returns the position where its stream begins, and whether the past was complete.
 
-        :raises BackendUnavailable: the past could not be read in time.
+        :raises BackendUnavailable: the past could not be read within the time-out.
         """
         until: float | None = None
         while True:
@@ -85,7 +85,7 @@ class Replay:
             except BrokerRefusal:
                 raise
             except BackendUnavailable as error:
-                # The publishing side may notice a loss before the reader does: ask again.
+                # This connection may fail before the reader's connection does: try again.
                 self.trouble = error.detail
                 until = until or time.monotonic() + self._timeout
                 if time.monotonic() > until:
@@ -100,7 +100,7 @@ class Replay:
     async def until_live(self, topic: Topic) -> None:
         """Wait until the broker has confirmed the subscription.
 
-        :raises BackendUnavailable: it refuses, or does not confirm in time.
+        :raises BackendUnavailable: it refuses, or does not confirm within the time-out.
         """
         if topic.live.is_set():
             return
@@ -123,18 +123,18 @@ class Replay:
                 read.serve(since)
                 past = await asyncio.shield(read.outcome)
             if past is None:
-                # The one that led the read was cancelled: another one leads.
+                # The task that ran the read was cancelled: try again, possibly as the task that runs it.
                 continue
             if since is None or since == read.since:
                 return past
             if past.complete and since.offset <= past.head.offset:
                 return _after(past, since)
-            # It failed for a position that is older.
+            # The shared read began at an older position, which is not kept: read for this one alone.
             async with self._places:
                 return await self._read(channel, since, limit)
 
     async def _lead(self, key: tuple[str, str | None, int | None], read: _Read) -> Past | None:
-        """Read for all that ask before the read begins: who asks later may have missed events that it does not have."""
+        """Run a shared read. Tasks can share it until it starts: for later ones its result may be too old."""
         past: Past | None = None
         try:
             async with self._places:
@@ -143,7 +143,7 @@ class Replay:
             return past
         except BackendUnavailable as error:
             read.outcome.set_exception(error)
-            read.outcome.exception()  # marks it as seen, should nobody else wait for it
+            read.outcome.exception()  # marks it as retrieved, in case no other task waits for it
             raise
         finally:
             if self._waiting.get(key) is read:
@@ -155,15 +155,15 @@ class Replay:
         keep = self._keep_for(channel)
         if keep is None:
             raise ChannelsException(f"nothing is kept of {channel!r}: write Channels(..., history=Keep(...))")
-        # No time-out here: a long past comes in pages, and the backend bounds the wait for each.
+        # No time-out here: a long past is read in pages, and the backend limits the wait for each page.
         return await self._backend.history(channel, keep, since=since, limit=limit)
 
     # -- topics
 
     async def missed_by(self, topic: Topic) -> Past | None:
-        """What ``topic`` has missed; ``None`` if nothing is kept of it.
+        """The events that ``topic`` has missed; ``None`` if it has no history.
 
-        :raises BackendUnavailable: the broker is gone.
+        :raises BackendUnavailable: the connection to the broker failed.
         """
         keep = self.keep_of(topic)
         if keep is None or topic.last is None:
@@ -171,9 +171,9 @@ class Replay:
         return await self._backend.history(topic.name.name, keep, since=topic.last)
 
     async def note_positions(self, topics: Iterable[Topic]) -> None:
-        """Note where topics with history stand *before* subscribing, so that a loss before the first event shows.
+        """Set ``last`` of topics with history *before* subscribing, so that a loss before the first event is detected.
 
-        :raises BackendUnavailable: the broker is gone.
+        :raises BackendUnavailable: the connection to the broker failed.
         """
         wanted = {topic.name.name: topic for topic in topics}
         keeps = [(name, keep) for name, topic in wanted.items() if (keep := self.keep_of(topic)) is not None]
@@ -183,7 +183,7 @@ class Replay:
 
 
 def _beginning(past: Past, since: Position | None) -> Position:
-    """Where a stream that begins with ``past`` begins: whoever comes back with it gets that past again."""
+    """The position where a stream that starts with ``past`` begins. A replay since it returns the same past."""
     if not past.complete:
         return past.head
     if since is not None:
@@ -201,8 +201,8 @@ def _after(past: Past, since: Position) -> Past:
 
 
 async def all_of(work: Iterable[Awaitable[None]]) -> None:
-    """Do all of it at the same time, and raise the first failure after the last has ended."""
-    # No task group: before Python 3.13 one whose task fails may leave its parent marked as cancelled.
+    """Await all of ``work`` concurrently, then raise the first exception, if any."""
+    # No task group: before Python 3.13 a task group with a failed task may leave its parent marked as cancelled.
     for outcome in await asyncio.gather(*work, return_exceptions=True):
         if outcome is not None:
             raise outcome
