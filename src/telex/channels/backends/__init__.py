@@ -1,4 +1,4 @@
-"""The brokers that channels can run on, chosen by URL or built by hand."""
+"""The backends of channels, chosen by URL or created directly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from telex.renamed import litestars_names
 __all__ = ("ChannelsBackend", "MemoryBackend", "backend_from_url")
 
 if not TYPE_CHECKING:
-    # Type checkers would take any name of this module for granted.
+    # Hidden from type checkers, which would otherwise accept any name of this module.
     __getattr__ = litestars_names(__name__)
 
 _SCHEMES: Final = {
@@ -36,9 +36,9 @@ class _Factory(Protocol):
 def backend_from_url(url: str) -> ChannelsBackend:
     """The backend for ``memory://``, ``redis://``, ``nats://`` or ``postgresql://``.
 
-    With TLS it is ``rediss://`` and ``tls://``; a cluster of Redis is ``redis+cluster://`` or ``rediss+cluster://``.
+    TLS: ``rediss://`` and ``tls://``. A Redis cluster: ``redis+cluster://``, or ``rediss+cluster://`` with TLS.
 
-    :raises ImproperlyConfiguredException: the scheme is none of these.
+    :raises ImproperlyConfiguredException: the scheme is not one of these.
     :raises MissingDependencyException: the client library of the broker is not installed.
     """
     scheme = urlsplit(url).scheme
@@ -48,6 +48,6 @@ def backend_from_url(url: str) -> ChannelsBackend:
         known = ", ".join(f"{name}://" for name in ("memory", *_SCHEMES))
         raise ImproperlyConfiguredException(f"no backend of channels for {scheme or url!r}: write one of {known}")
     module, name = _SCHEMES[scheme]
-    # By name, so that a broker's client library is imported only by those who use it.
+    # Imported by name, so that a client library is loaded only if it is used.
     factory = cast("_Factory", getattr(importlib.import_module(f"{__name__}.{module}"), name))
     return factory(url)

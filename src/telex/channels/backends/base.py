@@ -1,7 +1,7 @@
-"""What a broker must offer. A backend only carries; the hub decides who gets what, and heals.
+"""The interface of a broker. A backend transports events; the hub distributes them and recovers from losses.
 
-A backend does not reconnect its listener by itself: :meth:`ChannelsBackend.listen` is one connection, which says once
-that it is lost. The hub's feed opens the next one, subscribes again and finds out what was missed.
+A backend does not reconnect its listener: :meth:`ChannelsBackend.listen` is one connection, which calls
+:meth:`Sink.lost` once. The hub's reader opens the next one, subscribes again and reads the missed events.
 """
 
 from __future__ import annotations
@@ -22,60 +22,60 @@ __all__ = ("ChannelsBackend", "Listener", "OnDemand", "BrokerRefusal", "Sink")
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 PROBE_SECONDS: Final = 1.0
-"""A connection that publishes is asked for a sign of life this often, whether or not somebody publishes."""
+"""The interval between two pings of the publishing connection, which is also pinged while it is idle."""
 
 
 class BrokerRefusal(BackendUnavailable):
-    """The broker has answered, and will not do what it was asked: permissions, limits, a name that it cannot store.
+    """The broker refused a request, for example because of permissions, limits or an invalid name.
 
-    The connection is in order, and whatever else is asked of it goes on.
+    The connection stays open, and its other requests go on.
     """
 
 
 class Sink(Protocol):
-    """Where a listener puts what it hears. The calls are synchronous and belong to the event loop's thread."""
+    """Receives the events of a listener. Its methods are synchronous and are called in the event loop's thread."""
 
     def deliver(self, event: Event, pattern: str | None = None) -> None:
-        """Take one event; ``pattern`` is the pattern that it was subscribed by, ``None`` for the channel itself."""
+        """Handle one event; ``pattern`` is the subscribed pattern that matched, ``None`` for a channel by name."""
 
     def keep_for(self, channel: str, /) -> Keep | None:
-        """What is to be kept of a channel: some brokers carry channels with history elsewhere."""
+        """The history of a channel. Some brokers deliver channels with history on other subjects."""
 
     def lost(self, error: BackendUnavailable) -> None:
-        """The connection is gone: nothing more comes from this listener."""
+        """The connection is lost: this listener delivers no more events."""
 
     def dropped(self, topics: Collection[TopicName]) -> None:
-        """The listener does not hear ``topics`` any more, or could not subscribe to them, while it hears others.
+        """The subscriptions to ``topics`` were lost or failed, while the listener's other subscriptions go on.
 
-        They are subscribed to again.
+        The sink subscribes to them again.
         """
 
     def refused(self, topic: TopicName, error: BrokerRefusal) -> None:
-        """The broker will not have ``topic`` subscribed to."""
+        """The broker refused the subscription to ``topic``."""
 
 
 class Listener(ABC):
-    """One live connection that hears what is published."""
+    """One connection that receives published events."""
 
     @abstractmethod
     async def subscribe(self, topics: Collection[TopicName]) -> None:
-        """Hear ``topics``; returns when the broker has confirmed: whatever is published from now on is heard.
+        """Subscribe to ``topics``; returns when the broker has confirmed. All later events are received.
 
-        :raises BackendUnavailable: the connection is lost, or the answer did not come in time.
+        :raises BackendUnavailable: the connection is lost, or the broker did not answer in time.
         """
 
     @abstractmethod
     async def unsubscribe(self, topics: Collection[TopicName]) -> None:
-        """Hear ``topics`` no more.
+        """Unsubscribe from ``topics``.
 
-        :raises BackendUnavailable: as above.
+        :raises BackendUnavailable: as :meth:`subscribe`.
         """
 
     @abstractmethod
     async def ping(self) -> None:
-        """Ask for a sign of life.
+        """Ping the broker.
 
-        :raises BackendUnavailable: there was none in time.
+        :raises BackendUnavailable: it did not answer in time.
         """
 
 
@@ -84,9 +84,9 @@ class ChannelsBackend(ABC):
 
     supports_patterns: ClassVar[bool] = False
     is_shared: ClassVar[bool] = True
-    """Whether other processes receive what is published here."""
+    """Whether other processes receive the events."""
     is_sharded: ClassVar[bool] = False
-    """Whether channels are on several servers, of which one may be away while the others are not."""
+    """Whether channels are spread over several servers, each of which may be unavailable alone."""
 
     @abstractmethod
     async def open(self) -> None:
@@ -101,14 +101,14 @@ class ChannelsBackend(ABC):
 
     @property
     def can_publish(self) -> bool:
-        """Whether the connection that publishes is in order, as far as the last sign of life tells."""
+        """Whether the publishing connection was open at the last ping."""
         return True
 
     @abstractmethod
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
-        """Hand ``data`` to the broker for each target; returns when the broker has it.
+        """Publish ``data`` to each target; returns when the broker has it.
 
-        :raises BackendUnavailable: the broker is gone; it may or may not have got the data.
+        :raises BackendUnavailable: the connection failed; the broker may or may not have received the data.
         """
 
     @abstractmethod
@@ -120,22 +120,22 @@ class ChannelsBackend(ABC):
 
     @abstractmethod
     async def positions(self, targets: Collection[tuple[str, Keep]]) -> Mapping[str, Position]:
-        """Where each channel stands now.
+        """The position of each channel's newest event.
 
-        :raises BackendUnavailable: the broker is gone.
+        :raises BackendUnavailable: the connection to the broker failed.
         """
 
     @abstractmethod
     async def history(
         self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
     ) -> Past:
-        """What is kept of ``channel``: after ``since``, or the last ``limit`` events.
+        """The kept events of ``channel``: those after ``since``, or the last ``limit``.
 
-        :raises BackendUnavailable: the broker is gone.
+        :raises BackendUnavailable: the connection to the broker failed.
         """
 
     async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes) -> None:
-        """Publish as part of the user's own database transaction.
+        """Publish as part of the user's database transaction.
 
         :raises ChannelsException: the broker is not a database.
         """
@@ -149,9 +149,9 @@ class _Connection(Protocol):
     async def close(self) -> None: ...
 
     async def ping(self) -> None:
-        """Ask for a sign of life, and close what gives none.
+        """Ping the server; close the connection if it does not answer.
 
-        :raises BackendUnavailable: there is none.
+        :raises BackendUnavailable: it did not answer.
         """
 
 
@@ -159,9 +159,9 @@ L = TypeVar("L", bound=_Connection)
 
 
 class OnDemand(Generic[L]):
-    """A connection that is opened when it is needed, and again when it was lost.
+    """A connection that is opened at its first use, and opened again after it was lost.
 
-    Callers that wait for the same attempt share its failure, so that a dead broker costs each of them one time-out.
+    Callers that wait for the same attempt share its failure, so that each of them waits for one time-out only.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[L]]) -> None:
@@ -174,16 +174,16 @@ class OnDemand(Generic[L]):
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection, which is not known to be lost."""
+        """Whether there is a connection that has not failed."""
         return self._link is not None and not self._link.is_closed
 
     @property
     def is_idle(self) -> bool:
-        """Whether there is no open connection, and nobody waits for one."""
+        """Whether there is no open connection, and no task is opening one."""
         return not self._lock.locked() and not self.is_open
 
     async def watch(self) -> None:
-        """Open the connection, and see by the clock that it is in order until :meth:`close`.
+        """Open the connection, and ping it every :data:`PROBE_SECONDS` until :meth:`close`.
 
         :raises BackendUnavailable: it cannot be opened.
         """
@@ -192,15 +192,15 @@ class OnDemand(Generic[L]):
             self._watcher = asyncio.create_task(self._probe(), name="telex.channels.probe")
 
     async def _probe(self) -> None:
-        # Asked each time, as a cancellation may get lost in a client library.
+        # Checked on each turn, because a client library may lose a cancellation.
         while self._watcher is not None:
             await asyncio.sleep(PROBE_SECONDS)
             try:
                 await (await self.get()).ping()
             except BackendUnavailable as error:
-                logger.debug("the connection that publishes gave no sign of life: %s", error)
+                logger.debug("the publishing connection did not answer: %s", error)
             except Exception:
-                logger.exception("the connection that publishes could not be asked for a sign of life")
+                logger.exception("the publishing connection could not be pinged")
 
     async def close(self) -> None:
         """Close the connection, if there is one. The next may be opened on another event loop."""

@@ -97,7 +97,7 @@ class MemoryBackend(ChannelsBackend):
         """Do nothing: there is no connection."""
 
     async def close(self) -> None:
-        """Do nothing: the history remains for other hubs on the same object."""
+        """Do nothing: the history stays for other hubs on the same object."""
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         for channel, keep in targets:

@@ -1,4 +1,4 @@
-"""NATS, with JetStream for what is kept."""
+"""NATS, with JetStream for history."""
 
 from __future__ import annotations
 

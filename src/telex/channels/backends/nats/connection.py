@@ -1,4 +1,4 @@
-"""One connection to NATS, for many requests at the same time."""
+"""One connection to NATS for concurrent requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ("Login", "NatsConnection", "NatsServer", "heeding")
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 CLOSING_SECONDS: Final = 0.5
-"""Seconds. The library would wait for ever for a connection whose certificate it has refused."""
+"""How long closing may take. The library would wait for ever after it has refused a certificate."""
 
 _VIOLATION: Final = re.compile(r'permissions violation for (?:subscription|publish) to "([^"]*)"', re.IGNORECASE)
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Login(NamedTuple):
-    """What the server is told of who connects."""
+    """The credentials of the client."""
 
     user: str | None = None
     password: str | None = None
@@ -39,7 +39,7 @@ class Login(NamedTuple):
 
 
 class NatsServer(NamedTuple):
-    """Where to connect, as whom, and whether TLS is a must; ``timeout`` in seconds is for each answer."""
+    """The servers, the credentials and the TLS context; ``timeout`` (seconds) limits each answer."""
 
     urls: list[str]
     login: Login
@@ -52,10 +52,10 @@ class NatsServer(NamedTuple):
 
 
 class _Client(Client):
-    """The library's client, and all that is private of it: it has no public way to do either.
+    """The library's client with two changes that need its private attributes.
 
-    It would go on in the clear, and tell the password, where TLS was asked for and the server has none. And it waits at
-    the end for its buffers, which a server that stands still never takes.
+    Without them, the client would send the password unencrypted if TLS was requested and the server has none; and
+    closing would wait for its buffers, which a suspended server never reads.
     """
 
     def __init__(self, needs_tls: bool) -> None:
@@ -64,11 +64,11 @@ class _Client(Client):
 
     def _connect_command(self) -> bytes:
         if self._needs_tls and not self._server_info.get("tls_required"):
-            raise Error("TLS was asked for, and the server does not require it")
+            raise Error("TLS was requested, but the server does not require it")
         return super()._connect_command()
 
     def abort(self) -> None:
-        """End what is left, without waiting."""
+        """End the subscriptions and abort the transport, without waiting."""
         for subscription in self._subs.values():
             subscription._stop_processing()
         self._subs.clear()
@@ -81,7 +81,7 @@ Refuse: TypeAlias = Callable[[str, BrokerRefusal], object]
 
 
 class _Question:
-    """Gathers an answer, of which ``until`` tells the last message. ``subjects`` are those that it may be refused."""
+    """Collects an answer up to the message for which ``until`` is true. A refusal of ``subjects`` calls ``refuse``."""
 
     def __init__(self, until: Callable[[Msg], bool], subjects: Collection[str], refuse: Refuse | None) -> None:
         self._until = until
@@ -98,7 +98,7 @@ class _Question:
         if self._until(message):
             self.answered.set_result(self._messages)
         elif self.scope is not None and not self.scope.expired():
-            # A part of the answer is a sign of life.
+            # Each part of the answer extends the time-out.
             self.scope.reschedule(self.answered.get_loop().time() + timeout)
 
     def _fail(self, _: str, refusal: BrokerRefusal) -> None:
@@ -107,7 +107,7 @@ class _Question:
 
 
 class NatsConnection:
-    """One connection, which is not reconnected by the client library: the feed does that, and knows what was missed."""
+    """One connection. The client library does not reconnect it: the hub reconnects and recovers the missed events."""
 
     def __init__(self, server: NatsServer, on_lost: Callable[[BackendUnavailable], None] | None) -> None:
         self._server = server
@@ -167,9 +167,9 @@ class NatsConnection:
 
     @asynccontextmanager
     async def answering(self) -> AsyncIterator[asyncio.Timeout]:
-        """Bound what is asked of the server in the body; the loss of the connection ends it at once.
+        """Limit the body by the time-out; the loss of the connection ends it at once.
 
-        :raises BackendUnavailable: no answer came.
+        :raises BackendUnavailable: the server did not answer.
         """
         if self._failure is not None:
             raise BackendUnavailable(self._failure.detail)
@@ -187,10 +187,10 @@ class NatsConnection:
     async def ask(
         self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = lambda _: True
     ) -> list[Msg]:
-        """Send ``payload`` to ``subject``; returns the answer when ``until`` says that a message of it is its last.
+        """Send ``payload`` to ``subject``; returns the answer after the first message for which ``until`` is true.
 
         :raises BrokerRefusal: this connection may not publish there.
-        :raises BackendUnavailable: the connection is lost, or nothing of the answer came in time.
+        :raises BackendUnavailable: the connection is lost, or no part of the answer arrived in time.
         :raises ChannelsException: the payload is too large.
         """
         inbox, question = self._expect(until, (subject,))
@@ -205,7 +205,7 @@ class NatsConnection:
         """Send ``payload`` to ``subjects``; returns when the server has it.
 
         :raises BrokerRefusal: this connection may not publish to one of them.
-        :raises BackendUnavailable: the server did not confirm in time, and is given up.
+        :raises BackendUnavailable: the server did not confirm in time; the connection then fails.
         :raises ChannelsException: the payload is too large.
         """
         async with self.confirming(subjects):
@@ -213,22 +213,22 @@ class NatsConnection:
                 await self.publish(subject, payload)
 
     async def ping(self) -> None:
-        """Ask for a sign of life.
+        """Ping the server.
 
-        :raises BackendUnavailable: there is none in time, and the connection is given up.
+        :raises BackendUnavailable: it did not answer in time; the connection then fails.
         """
         async with self.confirming():
             pass
 
     @asynccontextmanager
     async def confirming(self, subjects: Collection[str] = (), refuse: Refuse | None = None) -> AsyncIterator[None]:
-        """Wait at the end of the body until the server has done all that was sent, or give the connection up.
+        """Wait at the end of the body until the server has handled all commands, or fail the connection.
 
-        The client library's ``flush`` does not do this: its PING goes past commands that still wait in its buffer. A
-        message to ourselves goes the way of all others. ``refuse`` is told which of ``subjects`` this connection may
-        not use; without it that is raised.
+        The client library's ``flush`` is not sufficient: its PING overtakes commands that wait in the buffer. A message
+        to the own inbox keeps the order. ``refuse`` is called with each of ``subjects`` that this connection may not
+        use; without ``refuse`` the refusal is raised.
 
-        :raises BackendUnavailable: there is no answer in time.
+        :raises BackendUnavailable: the server did not answer in time.
         """
         inbox, question = self._expect(lambda _: True, subjects, refuse)
         try:
@@ -260,7 +260,7 @@ class NatsConnection:
     def _expect(
         self, until: Callable[[Msg], bool], subjects: Collection[str], refuse: Refuse | None = None
     ) -> tuple[str, _Question]:
-        """The subject for an answer, and who gathers it until it is forgotten."""
+        """A new subject for an answer, and the object that collects the answer."""
         inbox = f"{self._inbox}.{next(self._numbers)}"
         question = self._questions[inbox] = _Question(until, subjects, refuse)
         return inbox, question
@@ -272,7 +272,7 @@ class NatsConnection:
 
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, SlowConsumerError):
-            # The library has dropped messages: the connection's subscriptions cannot be trusted any more.
+            # The library has dropped messages, so events of the subscriptions are missing.
             self.fail(f"this process was too slow: {error!r}")
         elif violation := _VIOLATION.search(str(error)):
             self._refuse(violation[1], str(error))
@@ -280,7 +280,7 @@ class NatsConnection:
             logger.debug("NATS client: %r", error)
 
     def _refuse(self, told: str, detail: str) -> None:
-        """Tell those that asked for a subject, which the library tells in lower case."""
+        """Refuse the requests for the subject ``told``, which the library reports in lower case."""
         refused = [
             (question, subject)
             for question in self._questions.values()
@@ -296,7 +296,7 @@ class NatsConnection:
         self.fail(repr(self.client.last_error))
 
     def fail(self, reason: str) -> None:
-        """Give the connection up: who waits for an answer is told, and so is the listener's sink."""
+        """Fail the connection: raise in all tasks that wait for an answer, and call ``on_lost``."""
         if self._failure is not None:
             return
         self._failure = BackendUnavailable(f"NATS is lost: {reason}")
@@ -309,7 +309,7 @@ class NatsConnection:
 
 
 async def heeding(work: Awaitable[T]) -> T:
-    """The library's ``work``, which may forget a cancellation that comes while it waits."""
+    """Await ``work`` of the library, and raise a cancellation that the library has lost meanwhile."""
     task = asyncio.current_task()
     cancelling = task.cancelling() if task else 0
     result = await work

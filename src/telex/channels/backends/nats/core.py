@@ -1,12 +1,12 @@
-"""Channels over NATS: core subjects for what is live, one JetStream stream for all channels with history.
+"""The backend for NATS: core subjects for live events, one JetStream stream for all channels with history.
 
-The stream captures the live subjects, and republishes what it stored with its sequence number in a header: subscribers
-of a channel with history listen there. So a publisher need not know whether anything is kept.
+The stream captures the live subjects, and republishes each stored event with its sequence number in a header.
+Subscribers of a channel with history subscribe to the republished subject, so publishers use one subject in any case.
 
-The stream has the largest ``size`` (and one event more) and ``seconds`` that any hub asked for; each reader takes what
-its own channel keeps. The stream is named after the prefix, so that nodes which start together make the same one. The
-subject that it republishes to contains a random number, which is the epoch: a stream that was deleted and made anew has
-another one. Offsets are the stream's sequence numbers.
+The stream keeps the largest ``size`` (plus one event) and ``seconds`` that any hub has requested; each reader returns
+only what its channel keeps. The stream is named after the prefix, so that nodes which start together create only one.
+The subject that it republishes to contains a random number, which is the epoch: a stream that was deleted and created
+again has another epoch. Offsets are the stream's sequence numbers.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ SEQUENCE: Final = "Nats-Sequence"
 LAST_SEQUENCE: Final = "Nats-Last-Sequence"
 
 BATCH: Final = 100
-"""So many subscriptions are sent before they are confirmed: others get their turn, and no buffer of ours fills up."""
+"""The most subscriptions sent before a confirmation, so that no buffer fills up and other tasks can run."""
 
 
 class _StoreConnection(NatsConnection):
-    """A connection that publishes, or reads what is kept."""
+    """A connection that publishes, or reads history."""
 
     def __init__(self, server: NatsServer, names: Subjects, replicas: int) -> None:
         super().__init__(server, None)
@@ -90,17 +90,17 @@ class _NatsListener(Listener):
             try:
                 self._deliver(read(message), pattern)
             except Exception as error:
-                # The library would only call for the next one, and who has not had this one would never know.
+                # The library would continue with the next message, and the loss of this one would not be detected.
                 logger.exception("an event of %r could not be delivered", topic.name)
                 self._link.fail(f"an event of {topic.name!r} could not be delivered: {error!r}")
             if self._budget.is_spent():
-                # The client library calls us for all that has arrived without waiting in between.
+                # The client library handles all buffered messages without suspending.
                 await self._budget.renew()
 
         return await heeding(self._link.client.subscribe(subject, cb=hear))
 
     def _way(self, topic: TopicName) -> tuple[str, Callable[[Msg], Event | None]]:
-        """The subject to hear, and what makes an event of a message there; ``None`` of what is no event of ours."""
+        """The subject to subscribe to, and a function that returns a message's event, or ``None`` to ignore it."""
         channel = topic.name
         if topic.is_pattern:
             prefix = topic.name[:-1]
@@ -117,7 +117,7 @@ class _NatsListener(Listener):
         def read_stored(message: Msg) -> Event | None:
             headers = message.headers or {}
             if SEQUENCE not in headers:
-                # Somebody else's: the stream tells where each event stands.
+                # Published by another program: the stream adds this header to each event.
                 return None
             position = Position(self._names.epoch(message.subject), int(headers[SEQUENCE]))
             return Event(channel, message.data, position, int(headers[LAST_SEQUENCE]))
@@ -125,7 +125,7 @@ class _NatsListener(Listener):
         return self._names.stored(channel), read_stored
 
     def _deliver(self, event: Event | None, pattern: str | None) -> None:
-        # After a failure nothing more comes: what follows would hide what is missing.
+        # Nothing is delivered after a failure: later events would hide the missing ones.
         if event is not None and not self._link.is_closed:
             self._sink.deliver(event, pattern)
 
@@ -133,12 +133,12 @@ class _NatsListener(Listener):
 class NatsBackend(ChannelsBackend):
     """Channels over NATS 2.10 or newer, with JetStream where history is kept.
 
-    ``url`` is one server or several, with commas between them; a user and password, or a token, may stand before the
-    host. ``prefix`` begins the name of every subject; the stream is named after it. ``replicas`` is the stream's, at
-    its creation. ``timeout`` (seconds) bounds each answer. With ``tls://`` the server has to have a certificate that
-    the system trusts, or that ``tls`` does; with ``tls`` TLS is a must, too.
+    ``url`` is one server, or several separated by commas, with a user and password or a token before the host. All
+    subjects start with ``prefix``, and the stream is named after it. ``replicas`` is the number of replicas of a newly
+    created stream. ``timeout`` (seconds) limits each answer. ``tls://`` or ``tls`` requires TLS: the server needs a
+    certificate that is valid for the system's authorities, or for the context ``tls``.
 
-    :raises ImproperlyConfiguredException: the prefix begins no subject, or the URLs have several users.
+    :raises ImproperlyConfiguredException: the prefix cannot begin a subject, or the URLs have different users.
     """
 
     supports_patterns = True
@@ -161,7 +161,7 @@ class NatsBackend(ChannelsBackend):
         self._names = Subjects(prefix)
         self._replicas = replicas
         self._publishing = OnDemand(self._open_store)
-        # Crowds that read the past must not keep publishers waiting.
+        # A separate connection, so that many reads of the past do not delay publishes.
         self._reading = OnDemand(self._open_store)
 
     async def open(self) -> None:
@@ -222,7 +222,7 @@ def _batches(topics: Collection[TopicName]) -> Iterator[Sequence[TopicName]]:
 
 
 def _login(urls: Sequence[str]) -> Login:
-    """Who the URLs say that connects: the library would take a password as it is quoted in the URL."""
+    """The user and password in the URLs, unquoted: the library would use a quoted password unchanged."""
     logins = {_login_in(url) for url in urls} - {Login()}
     if len(logins) > 1:
         raise ImproperlyConfiguredException("the servers of one NATS know the same users: write one user and password")

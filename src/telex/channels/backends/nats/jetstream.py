@@ -1,4 +1,4 @@
-"""What NATS keeps: the stream of all channels with history."""
+"""The JetStream stream of all channels with history."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from telex.exceptions import BackendUnavailable
 __all__ = ("Ask", "Store")
 
 READERS: Final = 4
-"""So many channels are read at the same time: what is on its way to them fits into the buffers of one connection."""
+"""The most channels that are read concurrently: their answers must fit into the buffers of one connection."""
 
 BATCH: Final = 256
 BATCH_BYTES: Final = 131_072
-"""An answer has at most so many events, and bytes and one event: the server sends without asking whether we follow."""
+"""The most events of one answer, and the bytes after which it ends: the server sends without flow control."""
 
 LEAST_SECONDS: Final = 1.0
-"""What a stream keeps for less than 0.1 s the server refuses to keep at all."""
+"""The shortest age limit of the stream: the server refuses less than 0.1 s."""
 
 SEQUENCE: Final = "Nats-Sequence"
 PENDING: Final = "Nats-Num-Pending"
@@ -41,21 +41,21 @@ STREAM_GONE: Final = 10059
 NOT_FOUND: Final = 10037
 WITHOUT_JETSTREAM: Final = {10039, 10076}
 NAME_TAKEN: Final = 10058
-"""JetStream's numbers for: no such stream; no such event; JetStream is off; a stream of this name, but another one."""
+"""JetStream's error codes: no such stream; no such event; JetStream is off; the name is in use with other options."""
 
 
 class Ask(Protocol):
-    """Asks a question over a connection."""
+    """Sends a request over a connection."""
 
     async def __call__(self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = ...) -> list[Msg]:
-        """Send ``payload`` to ``subject``; returns the answer when ``until`` says that a message of it is its last.
+        """Send ``payload`` to ``subject``; returns the answer after the first message for which ``until`` is true.
 
-        :raises BackendUnavailable: the connection is lost, or the answer did not come in time.
+        :raises BackendUnavailable: the connection is lost, or the answer did not arrive in time.
         """
 
 
 class Refused(BrokerRefusal):
-    """JetStream has answered that it will not; ``code`` is its number for the reason, 0 if nobody has answered."""
+    """JetStream refused a request; ``code`` is its error code, 0 if there was no error answer."""
 
     def __init__(self, detail: str, code: int = 0) -> None:
         super().__init__(detail)
@@ -63,7 +63,7 @@ class Refused(BrokerRefusal):
 
 
 class StreamGone(Refused):
-    """There is no such stream any more."""
+    """The stream does not exist any more."""
 
 
 class _Reason(msgspec.Struct):
@@ -90,7 +90,7 @@ class _Extent(msgspec.Struct):
 
 
 class _Stream(msgspec.Struct):
-    """A stream, and the time (``ts``) by the clock that its events have their times from."""
+    """A stream's configuration and state, and the time ``ts`` by the clock that also sets the times of its events."""
 
     config: dict[str, Any]
     state: _Extent
@@ -101,7 +101,7 @@ class _Stream(msgspec.Struct):
 
 
 class _Stored(msgspec.Struct):
-    """An event as it is kept; ``time`` is in the form of RFC 3339."""
+    """A stored event; ``time`` is in the format of RFC 3339."""
 
     seq: int
     time: str
@@ -116,10 +116,10 @@ T = TypeVar("T")
 
 
 class Store:
-    """The stream, over one connection.
+    """Access to the stream over one connection.
 
-    Whatever it is asked raises :class:`BackendUnavailable` when the connection is lost, when an answer does not come in
-    time, and when JetStream refuses.
+    Its methods raise :class:`BackendUnavailable` if the connection is lost, an answer does not arrive in time, or
+    JetStream refuses.
     """
 
     def __init__(self, ask: Ask, names: Subjects, replicas: int) -> None:
@@ -133,30 +133,30 @@ class Store:
         self._failure = BackendUnavailable()
 
     async def publish(self, channel: str, keep: Keep, data: bytes) -> None:
-        """Store one event; the stream publishes it then."""
+        """Store one event; the stream then republishes it."""
         subject = self._names.live(channel)
-        # When the stream is gone nobody has stored the event: it is not there twice.
+        # If the stream is gone, the event was not stored, so a retry does not store it twice.
         await self._on_stream(keep, lambda _: self._put(subject, data))
 
     async def end(self, keep: Keep) -> Position:
-        """Where the stream ends: all channels stand there, for nothing is after it, and all that comes will be."""
+        """The end of the stream, which is a valid position of each channel: all its later events come after it."""
         return await self._on_stream(keep, lambda epoch: self._end(epoch, keep))
 
     async def last(self, channel: str, keep: Keep, limit: int | None) -> Past:
-        """The last ``limit`` events, all that are kept by default."""
+        """The last ``limit`` events; all kept ones by default."""
         async with self._in_turn(self._places):
             return await self._on_stream(keep, lambda epoch: self._last(epoch, channel, keep, limit))
 
     async def after(self, channel: str, keep: Keep, since: Position) -> Past:
-        """All events after ``since``, or none when one of them may be gone."""
+        """All events after ``since``, or none if one of them may be missing."""
         async with self._in_turn(self._places):
             return await self._on_stream(keep, lambda epoch: self._after(epoch, channel, keep, since))
 
     @asynccontextmanager
     async def _in_turn(self, turn: AbstractAsyncContextManager[None]) -> AsyncIterator[None]:
-        """Wait for a turn, or for the failure of somebody who has one.
+        """Wait for a turn, or raise the failure of a task that has one.
 
-        So a server that stands still costs all who wait for each other one time-out, and not each of them one more.
+        So a server that does not answer costs all waiting tasks one time-out together, not one each.
         """
         failures = self._failures
         async with turn:
@@ -188,14 +188,14 @@ class Store:
 
     async def _after(self, epoch: str, channel: str, keep: Keep, since: Position) -> Past:
         subject = self._names.live(channel)
-        # Clients send positions: the server refuses numbers that it cannot count to.
+        # Clients send positions: the server refuses larger numbers.
         is_ours = since.epoch == epoch and 0 <= since.offset < 2**63
         read = await self._missed(subject, since.offset, keep.size + 1) if is_ours else ()
         stored = await self._still_there(subject, read)
-        # Asked after reading, so that what it shows holds for all that was read.
+        # Requested after reading, so that the state covers all events read.
         stream = await self._info(epoch, keep)
-        # The oldest go first, so nothing was too old if anything from then is there, of any channel. And the stream has
-        # one event more of a channel than is kept: if one was too much, then there are too many.
+        # The stream removes its oldest events first: if its first event is not after ``since``, none was removed for
+        # its age. It keeps one event more of a channel than ``keep``: if it has that one, events may be missing.
         is_whole = (
             is_ours
             and stream.state.first_seq - 1 <= since.offset <= stream.state.last_seq
@@ -208,9 +208,9 @@ class Store:
         return Past(events, _head(events) or since, complete=True)
 
     async def _missed(self, subject: str, after: int, most: int) -> Sequence[_Stored]:
-        """The events after ``after``; if there are more than ``most``, as many of them."""
-        # A replica may have removed what is too old before the leader, whose word the stream's first event is. Then the
-        # leader's first one is too old as well, and tells.
+        """The events after ``after``, at most ``most``."""
+        # A replica may remove old events before the leader, but the state above is the leader's. The first event is
+        # therefore read from the leader: if it is too old, the caller detects it.
         first = await self._next(subject, after + 1)
         if first is None:
             return ()
@@ -218,10 +218,10 @@ class Store:
         return [first, *await self._read(subject, first.seq, newest, most - 1)]
 
     async def _read(self, subject: str, after: int, newest: _Stored | None, most: int) -> Sequence[_Stored]:
-        """The last ``most`` events after ``after``, to ``newest`` at least, which is the leader's."""
+        """The last ``most`` events after ``after``, at least up to ``newest`` (read from the leader)."""
         stored: deque[_Stored] = deque(maxlen=most)
         while newest is not None and newest.seq > after:
-            # Any replica may answer, and one may be behind the leader.
+            # Any replica may answer, and it may lag behind the leader.
             events = await self._batch(subject, after + 1) or await self._leaders(subject, after + 1)
             if not events:
                 break
@@ -230,14 +230,14 @@ class Store:
         return stored
 
     async def _still_there(self, subject: str, stored: Sequence[_Stored]) -> Sequence[_Stored]:
-        """Those of which all that followed was there to be read: the oldest may have gone meanwhile."""
+        """``stored`` without its oldest events that the stream has removed meanwhile."""
         if len(stored) < 2:
             return stored
         oldest = await self._next(subject, stored[0].seq)
         return [] if oldest is None else [event for event in stored if event.seq >= oldest.seq]
 
     async def _batch(self, subject: str, start: int) -> list[_Stored]:
-        """The first events from ``start`` on. A server before 2.11 knows no batches, and tells one."""
+        """The first events from ``start`` on. A server before 2.11 has no batches and returns one event."""
         question = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         where = f"$JS.API.DIRECT.GET.{self._names.stream}"
         answer = await self._ask(where, msgspec.json.encode(question), until=_ends_batch)
@@ -262,7 +262,7 @@ class Store:
     # -- the stream itself
 
     async def _on_stream(self, keep: Keep, work: Callable[[str], Awaitable[T]]) -> T:
-        """What ``work`` makes of the stream's epoch; once more if somebody has deleted the stream."""
+        """Run ``work`` with the stream's epoch; run it once more if the stream was deleted."""
         try:
             return await work(await self._epoch_for(keep))
         except StreamGone:
@@ -270,26 +270,26 @@ class Store:
             return await work(await self._epoch_for(keep))
 
     async def _put(self, subject: str, data: bytes) -> None:
-        # A second stream with the same subjects gives a receipt of its own, in any order.
+        # A second stream with the same subjects sends its own receipt, in any order.
         for receipt in await self._ask(subject, data):
             if _is_unanswered(receipt):
-                raise StreamGone("no stream takes what is published")
+                raise StreamGone("no stream stores the published events")
             _raise_refusal(receipt)
             self._check_alone([msgspec.json.decode(receipt.data, type=_Receipt).stream])
 
     async def _info(self, epoch: str, keep: Keep) -> _Stream:
-        """The stream of ``epoch`` as it is now."""
+        """The current configuration and state of the stream of ``epoch``."""
         stream = await self._stream()
         if self._names.epoch(stream.config["republish"]["dest"]) != epoch:
-            raise StreamGone("the stream was deleted, and made anew")
+            raise StreamGone("the stream was deleted and created again")
         if not _is_wide_enough(stream.config, keep):
-            # Somebody else has changed it, from what it was before we did.
+            # Another node has overwritten our change of the configuration.
             self._config = None
             await self._epoch_for(keep)
         return stream
 
     async def _epoch_for(self, keep: Keep) -> str:
-        """The epoch of the stream, which is wide enough for ``keep`` then."""
+        """The epoch of the stream, after creating or widening it for ``keep``."""
         async with self._in_turn(self._lock):
             if self._config is None or not _is_wide_enough(self._config, keep):
                 self._config = await self._widened(keep)
@@ -317,7 +317,7 @@ class Store:
     async def _stream(self) -> _Stream:
         """The stream.
 
-        :raises Refused: somebody else has made it, for something else.
+        :raises Refused: the stream of this name was not created by Telex.
         """
         stream = await self._call(f"STREAM.INFO.{self._names.stream}", {}, _Stream)
         republished = stream.config.get("republish") or {}
@@ -326,7 +326,7 @@ class Store:
         return stream
 
     async def _create(self, keep: Keep) -> None:
-        """Make the stream, unless another node is faster: all nodes use one name, of which there is one stream."""
+        """Create the stream, unless another node has created it first."""
         config = {
             "name": self._names.stream,
             "subjects": [self._names.all_live],
@@ -341,9 +341,7 @@ class Store:
             await self._call(f"STREAM.CREATE.{self._names.stream}", config, _ApiAnswer)
         except Refused as refusal:
             if refusal.code != NAME_TAKEN:
-                raise Refused(
-                    f"{refusal.detail}, when it was to make a stream with replicas={self._replicas}"
-                ) from refusal
+                raise Refused(f"{refusal.detail}, when creating a stream with replicas={self._replicas}") from refusal
 
     async def _call(self, verb: str, question: object, answer: type[T]) -> T:
         [message] = await self._ask(f"$JS.API.{verb}", msgspec.json.encode(question))
@@ -354,7 +352,7 @@ class Store:
 
 
 def _is_unanswered(message: Msg) -> bool:
-    """Whether this is the server's word that nobody is there to answer."""
+    """Whether this is the server's message that no service answers on the subject."""
     return not message.data and (message.headers or {}).get(STATUS) == "503"
 
 
@@ -380,10 +378,10 @@ def _kept(answer: Iterable[Msg]) -> Iterable[tuple[dict[str, str], bytes]]:
 
 
 def _widths(keep: Keep, config: dict[str, Any] | None = None) -> dict[str, Any]:
-    """What a stream for ``keep`` has to be, and for all for whom it was made as it is."""
+    """The limits of a stream for ``keep`` that are not narrower than those in ``config``."""
     size, age = keep.size + 1, int(max(keep.seconds, LEAST_SECONDS) * 1e9)
     if config is not None:
-        # Somebody may have lifted a limit by hand, for which there is another number than for the other.
+        # A limit may have been removed by hand: then max_msgs_per_subject is -1, or max_age is 0.
         old_size, old_age = config["max_msgs_per_subject"], config.get("max_age", 0)
         size, age = max(size, old_size) if old_size > 0 else old_size, max(age, old_age) if old_age > 0 else old_age
     return {"max_msgs_per_subject": size, "max_age": age, "allow_direct": True}
@@ -394,7 +392,7 @@ def _is_wide_enough(config: dict[str, Any], keep: Keep) -> bool:
 
 
 def _young(stored: Sequence[_Stored], keep: Keep, now: datetime) -> Sequence[_Stored]:
-    """Those that are not older than is kept: the stream may have been made for more."""
+    """The events that are not older than ``keep`` allows; the stream may keep them for longer."""
     since = now - timedelta(seconds=keep.seconds)
     old = 0
     while old < len(stored) and datetime.fromisoformat(stored[old].time) <= since:

@@ -15,7 +15,7 @@ _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
 class Subjects:
-    """Names of channels as subjects: ``:`` separates tokens, and what a token may not have is ``=`` and two digits."""
+    """Maps channel names to subjects: ``:`` separates tokens; other special bytes become ``=`` and two hex digits."""
 
     def __init__(self, prefix: str) -> None:
         if not _PREFIX.fullmatch(prefix):
@@ -27,29 +27,29 @@ class Subjects:
         self.all_live: str = f"{prefix}.c.>"
 
     def live(self, channel: str) -> str:
-        """Where a channel is published. The hub's own channels stand apart, so that no stream captures them."""
+        """The subject of a channel. The hub's internal channels have another one, so that no stream captures them."""
         return f"{self._prefix}.{'i' if channel.startswith(INTERNAL) else 'c'}.{_subject(channel)}"
 
     def stored(self, channel: str) -> str:
-        """Where the stream republishes a channel, whatever the stream's epoch is."""
+        """The subject to which the stream republishes a channel, for any epoch."""
         return f"{self._prefix}.h.*.{_subject(channel)}"
 
     def all_stored(self, epoch: str) -> str:
-        """Where a stream of this epoch republishes all channels."""
+        """The subject to which a stream of ``epoch`` republishes all channels."""
         return f"{self._prefix}.h.{epoch}.>"
 
     def epoch(self, subject: str) -> str:
-        """The epoch in a subject that the stream republishes to; empty if there is none."""
+        """The epoch in a republished subject; empty for other subjects."""
         kind, _, rest = subject.removeprefix(f"{self._prefix}.").partition(".")
         return rest.partition(".")[0] if kind == "h" else ""
 
     def beneath(self, prefix: str) -> str:
-        """The narrowest subject with all channels that begin with ``prefix``."""
+        """The narrowest subject that matches all channels that begin with ``prefix``."""
         parent, separator, _ = prefix.rpartition(":")
         return f"{self._prefix}.c.{_subject(parent)}.>" if separator else self.all_live
 
     def channel(self, subject: str) -> str | None:
-        """The channel that a subject stands for; ``None`` if it is somebody else's."""
+        """The channel of a subject; ``None`` if the subject is not one of Telex."""
         try:
             return ":".join(_text(token) for token in subject[len(self._prefix) + 3 :].split("."))
         except ValueError:
@@ -61,7 +61,7 @@ def _subject(channel: str) -> str:
 
 
 def _token(part: str) -> str:
-    """A subject's token may not be empty: a single ``=`` stands for that."""
+    """One token of a subject. A token cannot be empty, so an empty part becomes ``=``."""
     raw = (bytes([byte]) for byte in part.encode())
     return "".join(byte.decode() if _PLAIN.match(byte) else f"={byte[0]:02X}" for byte in raw) or "="
 

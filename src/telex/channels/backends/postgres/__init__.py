@@ -1,4 +1,4 @@
-"""PostgreSQL: LISTEN and NOTIFY, and a table for what is kept."""
+"""PostgreSQL: LISTEN and NOTIFY for live events, tables for history."""
 
 from __future__ import annotations
 

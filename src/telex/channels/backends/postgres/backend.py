@@ -1,9 +1,9 @@
-"""Channels over PostgreSQL 12 and newer: LISTEN and NOTIFY for what is live, tables for history and large values.
+"""The backend for PostgreSQL 12 or newer: LISTEN and NOTIFY for live events, tables for history and large values.
 
-Any program in any language can publish inside its own transaction: ``SELECT telex_publish('room:1', 'text', 50, 60)``
-keeps the last 50 events, none older than 60 seconds; with ``NULL, NULL`` nothing is kept. The event leaves when that
-transaction commits. Only while it commits it holds the channel's row, if the channel has history: events are numbered
-in the order of the commits, and nobody waits for a transaction that is merely open.
+A program in any language can publish inside its transaction: ``SELECT telex_publish('room:1', 'text', 50, 60)`` keeps
+the last 50 events, none older than 60 seconds; with ``NULL, NULL`` the channel has no history. The event is published
+when that transaction commits. A channel with history has a row, which is locked during the commit only: events are
+numbered in the order of the commits, and an open transaction does not block other publishers.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ __all__ = ("PostgresBackend",)
 logger: logging.Logger = logging.getLogger("telex.channels")
 
 SWEEP_EVERY: Final = 500
-"""After so many events of this process what nobody can replay any more is deleted."""
+"""The number of published events after which this process deletes expired events."""
 
 PATIENCE: Final = 0.05
-"""Seconds for which a publisher waits for a channel's row while others wait for the connection behind it."""
+"""How long a publish waits for a locked row, in seconds, because it blocks the connection meanwhile."""
 
 PAUSE: Final = 0.1
-"""Seconds after which it tries again. A row is held for as long as a commit takes, unless somebody locks it by hand."""
+"""The pause before it tries again, in seconds. A row is usually locked only for the time of a commit."""
 
 _LARGEST: Final = 2**31 - 1
-"""More events than a table can hold."""
+"""The largest ``size``: an ``integer`` of PostgreSQL."""
 
 
 class _PostgresListener(Listener):
-    """Listens on one connection, and reads it only when something is there: statements and notices share it."""
+    """Listens on one connection, and reads it only when data has arrived, because statements use the connection too."""
 
     def __init__(self, link: PostgresConnection, connection: Psycopg, prefix: str, sink: Sink, fetch: _Fetch) -> None:
         self._link = link
@@ -77,7 +77,7 @@ class _PostgresListener(Listener):
         await self._execute("SELECT 1")
 
     async def _run(self, command: str, topics: Collection[TopicName]) -> None:
-        # Names are a checked prefix and hexadecimal digests: nothing in the statement comes from outside.
+        # Safe to format: the names consist of a validated prefix and hexadecimal digests.
         await self._execute("; ".join(f"{command} {_notice(self._prefix, topic.name)}" for topic in topics))
 
     async def _execute(self, statement: str) -> None:
@@ -85,13 +85,13 @@ class _PostgresListener(Listener):
             try:
                 await connection.execute(statement.encode())
             finally:
-                # psycopg took the socket's reader away, and may have read notices.
+                # psycopg has removed the socket's reader, and may have read notices.
                 self._readable.set()
 
         await self._link.run(execute)
 
     async def read(self) -> None:
-        """Deliver until the connection is lost, or anything else goes wrong, and say so."""
+        """Deliver notices until the connection is lost or an error occurs, then call :meth:`Sink.lost`."""
         try:
             while True:
                 await self._wait_readable()
@@ -106,7 +106,7 @@ class _PostgresListener(Listener):
         except (Error, OSError) as error:
             self._sink.lost(BackendUnavailable(f"PostgreSQL is lost: {error}"))
         except Exception as error:
-            # A reader that died would be silence.
+            # Without this the task would end, and no more events would arrive.
             logger.exception("an event from PostgreSQL could not be delivered")
             self._sink.lost(BackendUnavailable(f"the reader of PostgreSQL failed: {error!r}"))
 
@@ -137,14 +137,14 @@ class _PostgresListener(Listener):
         try:
             number, position, previous, data = _read(payload)
         except ValueError:
-            logger.warning("ignored what is no event, and was notified for channel %r by somebody else", channel)
+            logger.warning("ignored a notice for channel %r that was not sent by Telex", channel)
             return
         if data is None:
             data = await self._fetch(channel, number, position is not None)
         if data is not None:
             self._sink.deliver(Event(channel, data, position, previous))
         elif position is None:
-            # The value was deleted before we came to it: without history only a new connection marks the gap.
+            # The value was deleted before it was read. Without history, only a new connection produces a gap.
             raise BackendUnavailable("a large value was gone before it could be read")
 
 
@@ -154,12 +154,12 @@ _Fetch: TypeAlias = Callable[[str, int, bool], Awaitable[bytes | None]]
 class PostgresBackend(ChannelsBackend):
     """Channels over one PostgreSQL database.
 
-    ``url`` is as libpq takes it. ``prefix`` begins the name of every table, function and notice: at most twenty of
+    ``url`` is a URL of libpq. All tables, functions and notices start with ``prefix``: at most twenty characters of
     ``a-z``, ``0-9`` and ``_``. The tables and functions are created at the start (see :data:`SCHEMA`, and
-    :func:`schema_with` for another prefix) unless ``create_schema`` is false. ``timeout`` (seconds) bounds connecting,
+    :func:`schema_with` for another prefix) unless ``create_schema`` is false. ``timeout`` (seconds) limits connecting,
     each statement, and the wait for a channel that another transaction has locked.
 
-    :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL, or libpq cannot use the URL.
+    :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL, or libpq refuses the URL.
     """
 
     def __init__(self, url: str, *, prefix: str = PREFIX, create_schema: bool = True, timeout: float = 5.0) -> None:
@@ -175,7 +175,7 @@ class PostgresBackend(ChannelsBackend):
         self._published = 0
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._publishing = OnDemand(self._connect_to_publish)
-        # Readers must not wait for publishers, who may wait for a lock.
+        # A separate connection, so that reads do not wait for publishes, which may wait for a lock.
         self._reading = OnDemand(self._connect_to_read)
 
     async def open(self) -> None:
@@ -198,12 +198,13 @@ class PostgresBackend(ChannelsBackend):
         return self._publishing.is_open
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
-        """Hand ``data`` to the database for each target.
+        """Publish ``data`` to each target.
 
-        Each channel with history has a row, which is locked while a publish to it commits. Who finds it locked for
-        longer tries again, and others go first.
+        Each channel with history has a row, which is locked while a publish to it commits. A publish that finds it
+        locked for longer tries again later, and other publishes go first.
 
-        :raises BackendUnavailable: the broker is gone, or somebody else holds a row for longer than the time-out.
+        :raises BackendUnavailable: the connection failed, or another transaction locks a row for longer than the
+            time-out.
         """
         ends = asyncio.get_running_loop().time() + self._timeout
         kept = sorted({channel for channel, keep in targets if keep is not None})
@@ -215,11 +216,11 @@ class PostgresBackend(ChannelsBackend):
         await self._sweep_after(len(targets))
 
     async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes) -> None:
-        """Publish when ``transaction`` commits: psycopg's connection, or SQLAlchemy's over psycopg, sync or async.
+        """Publish when ``transaction`` commits: a connection of psycopg, or of SQLAlchemy over psycopg, sync or async.
 
         With any other library run ``SELECT telex_publish(...)`` yourself.
 
-        :raises ChannelsException: there is no connection of psycopg's behind it.
+        :raises ChannelsException: ``transaction`` does not use psycopg.
         """
         await execute_in(transaction, self._statements.publish_at_commit, _parameters(targets, data))
         await self._sweep_after(len(targets))
@@ -269,14 +270,14 @@ class PostgresBackend(ChannelsBackend):
         async def create(connection: Psycopg) -> None:
             async with connection.transaction():
                 await connection.execute("SET LOCAL lock_timeout = 0")
-                # Nodes that start together must not create the same things at the same time.
+                # Nodes that start at the same time must not create the schema concurrently.
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self._prefix,))
                 await connection.execute(self._statements.schema.encode())
 
         await link.run(create)
 
     async def _fetch(self, channel: str, number: int, is_kept: bool) -> bytes | None:
-        """A value that was too large for a notice; ``None`` when it is gone."""
+        """A value that was too large for a notice; ``None`` if it was deleted."""
         link = await self._reading.get()
         if is_kept:
             rows = await link.ask(self._statements.kept_value, (channel, number))
@@ -288,7 +289,7 @@ class PostgresBackend(ChannelsBackend):
 
     @asynccontextmanager
     async def _in_turn(self, channels: Iterable[str], ends: float) -> AsyncIterator[None]:
-        """One publisher to a channel at a time: those that wait for the same row must not all try to get it."""
+        """Allow one publish to a channel at a time, so that waiting publishes do not all try to lock the same row."""
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(ends):
@@ -321,21 +322,21 @@ class PostgresBackend(ChannelsBackend):
         before, self._published = self._published, self._published + published
         if before // SWEEP_EVERY == self._published // SWEEP_EVERY:
             return
-        # What was published is there: whatever fails now fails for the next one, who is told.
+        # The publish has succeeded, so its caller gets no error of the sweep; the next publish raises it.
         with suppress(BackendUnavailable):
             link = await self._publishing.get()
             await link.ask(self._statements.sweep)
 
 
 def _notice(prefix: str, channel: str) -> str:
-    """The name that PostgreSQL knows a channel by: its own may be no longer than 63 bytes."""
+    """The channel's name in PostgreSQL, a digest because names are limited to 63 bytes."""
     return prefix + hashlib.sha256(channel.encode()).hexdigest()[:40]
 
 
 def _read(payload: str) -> tuple[int, Position | None, int | None, bytes | None]:
-    """The number of an event, with history also its position and what was before, and the data if they are in it.
+    """The event's number, its position and the previous offset (with history), and the data if the notice has them.
 
-    :raises ValueError: ``telex_send`` did not write this.
+    :raises ValueError: ``telex_send`` did not write this notice.
     """
     head, in_full, packed = payload.partition(" ")
     epoch, text, previous = head.split(":")
@@ -351,7 +352,7 @@ def _size(keep: Keep) -> int:
 def _parameters(
     targets: Sequence[Target], data: bytes
 ) -> tuple[bytes, list[str], list[int | None], list[float | None]]:
-    # In one order for all, as each channel's row is held until the end: two publishers must not wait for each other.
+    # Sorted, because rows stay locked until the commit: two publishes must not deadlock.
     ordered = sorted(targets, key=lambda target: target[0])
     keeps = [keep for _, keep in ordered]
     return (

@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL, which runs one statement after another, and the meaning of its failures."""
+"""One connection to PostgreSQL that runs one statement at a time, and the translation of its errors."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ _SESSION: Final = (
 
 
 class LockHeld(BackendUnavailable):
-    """Another transaction holds a lock, and did not end in time. The connection lives, and nothing was done."""
+    """Another transaction held a lock for too long. The connection stays open, and the statement had no effect."""
 
 
 async def connect(url: str, timeout: float, lock_timeout: float = 0) -> Psycopg:
-    """A connection on which each statement is a transaction, whatever the database's defaults are.
+    """A connection in autocommit mode with its own isolation level, independent of the database's defaults.
 
-    ``timeout`` and ``lock_timeout`` are in seconds, the latter without a limit if it is 0.
+    ``timeout`` and ``lock_timeout`` are in seconds; a ``lock_timeout`` of 0 means no limit.
 
     :raises BackendUnavailable: the server does not answer.
     """
     connection: Psycopg | None = None
     try:
         async with asyncio.timeout(timeout):
-            # The encoding is ours: in that of an SQL_ASCII database psycopg would give us bytes for text.
+            # A fixed encoding, because psycopg returns bytes for text of an SQL_ASCII database.
             connection = await AsyncConnection.connect(url, autocommit=True, client_encoding="utf8")
             await connection.execute(_SESSION.format(round(lock_timeout * 1000)).encode())
             await _check_primary(connection)
@@ -76,10 +76,10 @@ async def _check_primary(connection: Psycopg) -> None:
 
 
 class PostgresConnection:
-    """One connection. ``timeout`` (seconds) bounds the wait for its turn, and each turn.
+    """One connection. ``timeout`` (seconds) limits the wait for the connection, and each statement.
 
-    Statements are run by tasks of the connection's: a caller that is cancelled takes nothing with it, and does not wait
-    for psycopg, which would ask a silent server to stop.
+    Statements run in the connection's own tasks: a cancelled caller does not interrupt its statement, and does not wait
+    for psycopg, which would send a cancel request to a server that may not answer.
     """
 
     def __init__(self, connection: Psycopg, timeout: float) -> None:
@@ -93,14 +93,14 @@ class PostgresConnection:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a statement is under way."""
+        """Whether a statement is running."""
         return self._lock.locked()
 
     @property
     def is_closed(self) -> bool:
         if self._connection.closed or self.is_busy:
             return self._connection.closed
-        # An idle connection has nothing to read, unless the server has left.
+        # An idle connection is readable only if the server has closed it.
         return bool(self._poll.poll(0))
 
     async def close(self) -> None:
@@ -111,18 +111,18 @@ class PostgresConnection:
         await self._connection.close()
 
     async def ping(self) -> None:
-        """Ask for a sign of life.
+        """Check that the server answers and is a primary.
 
-        :raises BackendUnavailable: there is none in time, and the connection is closed.
+        :raises BackendUnavailable: it does not answer in time, or is a standby; the connection is closed.
         """
         await self.run(_check_primary)
 
     async def ask(self, statement: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """The rows that ``statement`` gives.
+        """The rows that ``statement`` returns.
 
-        :raises LockHeld: nothing was done, for a lock.
+        :raises LockHeld: another transaction held a lock; the statement had no effect.
         :raises BrokerRefusal: the server refused.
-        :raises BackendUnavailable: the connection is lost, or those before were not done in time.
+        :raises BackendUnavailable: the connection is lost, or earlier statements did not end in time.
         """
 
         async def execute(connection: Psycopg) -> list[tuple[Any, ...]]:
@@ -132,9 +132,9 @@ class PostgresConnection:
         return await self.run(execute)
 
     async def run(self, work: Callable[[Psycopg], Awaitable[T]]) -> T:
-        """What ``work`` makes of the connection, which it has for itself.
+        """Run ``work`` with exclusive use of the connection, and return its result.
 
-        :raises BackendUnavailable: as above.
+        :raises BackendUnavailable: as :meth:`ask`.
         """
         task = asyncio.create_task(self._in_turn(work), name="telex.channels.postgres.statement")
         self._tasks.add(task)
@@ -144,7 +144,7 @@ class PostgresConnection:
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled():
-            # Whoever waited may have been cancelled; nobody needs to look.
+            # Marks the exception as retrieved: the waiting task may have been cancelled.
             task.exception()
 
     async def _in_turn(self, work: Callable[[Psycopg], Awaitable[T]]) -> T:
@@ -152,7 +152,9 @@ class PostgresConnection:
             async with asyncio.timeout(self._timeout):
                 await self._lock.acquire()
         except TimeoutError:
-            raise BackendUnavailable(f"PostgreSQL is too slow: others were not done in {self._timeout:g} s") from None
+            raise BackendUnavailable(
+                f"PostgreSQL is too slow: earlier statements did not end in {self._timeout:g} s"
+            ) from None
         try:
             async with answering(self._connection, self._timeout):
                 return await work(self._connection)
@@ -162,10 +164,10 @@ class PostgresConnection:
 
 @asynccontextmanager
 async def answering(connection: Psycopg, timeout: float) -> AsyncIterator[None]:
-    """Bound what is asked of the server in the body, and translate its failures.
+    """Limit the statements of the body by ``timeout`` (seconds), and translate their errors.
 
-    When the time is over the connection is cut, and the statement fails. To cancel it instead would have psycopg ask
-    the silent server to stop, and wait for that.
+    After the time-out the socket is shut down, and the statement fails. A cancellation instead would make psycopg send
+    a cancel request to the silent server, and wait for it.
     """
     late = asyncio.get_running_loop().call_later(timeout, _cut, connection)
     try:
@@ -188,7 +190,7 @@ async def answering(connection: Psycopg, timeout: float) -> AsyncIterator[None]:
 
 def _is_of_connection(error: Error | OSError) -> bool:
     if isinstance(error, OperationalError):
-        # The server ends connections with an error of class 57P; what it has a number for besides is a statement's.
+        # The server ends connections with an error of class 57P. Other numbered errors concern the statement only.
         return error.sqlstate is None or error.sqlstate.startswith("57P")
     return isinstance(error, (InterfaceError, OSError))
 

@@ -1,4 +1,4 @@
-"""Reads the history in a PostgreSQL database: which events follow a position, and whether any is missing."""
+"""Interprets the history rows of a PostgreSQL database: the events after a position, and whether any is missing."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from telex.channels.events import Event, Past, Position
 __all__ = ("HistoryRow", "completed", "parts_of", "past_of")
 
 _HOURS: Final = 10**12
-"""What is below is an hour, where a channel stands of which nothing is known. What is above is an event."""
+"""Offsets below this are hours: positions of channels without a row. Offsets above are numbers of events."""
 
 _EVENTS_AN_HOUR: Final = 3_600_000_000
-"""The number of an event is a microsecond."""
+"""Event numbers are microseconds, so this many fit into an hour."""
 
 _GOOD_HOURS: Final = 24
-"""For so long nothing that came after an hour can have been forgotten since."""
+"""How many hours a position that is an hour stays valid: no later event can have been deleted by then."""
 
 
 _PART_BYTES: Final = 262_144
 
 
 class HistoryRow(NamedTuple):
-    """A row of :attr:`Statements.history`: the channel's head, and an event unless it is the only row and has none.
+    """A row of :attr:`Statements.history`: the channel's head and an event. Without events there is one row.
 
-    ``data`` is missing where it would be too much for one answer.
+    ``data`` is ``None`` if it would make the answer too large.
     """
 
     epoch: str
@@ -37,7 +37,7 @@ class HistoryRow(NamedTuple):
 
 
 def parts_of(rows: Iterable[HistoryRow]) -> Iterator[list[int]]:
-    """The numbers of the events whose data is missing, in parts that are not too much for one answer."""
+    """The numbers of the events without data, in parts that are small enough for one answer."""
     part: list[int] = []
     size = 0
     for row in rows:
@@ -52,7 +52,7 @@ def parts_of(rows: Iterable[HistoryRow]) -> Iterator[list[int]]:
 
 
 def completed(rows: Sequence[HistoryRow], found: Mapping[int, bytes]) -> Sequence[HistoryRow]:
-    """The rows with the data that was missing, as far as it was there to be found: the oldest go first."""
+    """The rows with their data filled in. Rows up to the last one whose data was deleted are left out."""
     whole: list[HistoryRow] = []
     for row in rows:
         data = found.get(row.number) if row.number is not None and row.data is None else row.data
@@ -64,7 +64,7 @@ def completed(rows: Sequence[HistoryRow], found: Mapping[int, bytes]) -> Sequenc
 
 
 def past_of(channel: str, rows: Sequence[HistoryRow], since: Position | None) -> Past:
-    """What the rows say: the events after ``since``, if none of them is missing."""
+    """The events after ``since``, if none of them is missing."""
     epoch, last = rows[0].epoch, rows[0].last
     events = tuple(
         Event(channel, row.data, Position(epoch, row.number), row.previous)
@@ -79,7 +79,7 @@ def past_of(channel: str, rows: Sequence[HistoryRow], since: Position | None) ->
 
 
 def _follows(stood: int, events: Sequence[Event], head: Position) -> bool:
-    """Whether ``events``, or the head without any, come next after ``stood``."""
+    """Whether ``events``, or the head if there are none, directly follow the offset ``stood``."""
     if stood >= _HOURS:
         return stood == (events[0].previous if events else head.offset)
     begun = _begun(events, head)
@@ -87,7 +87,7 @@ def _follows(stood: int, events: Sequence[Event], head: Position) -> bool:
 
 
 def _begun(events: Sequence[Event], head: Position) -> int | None:
-    """The hour in which the channel began, if it is known that nothing was before: now, if it is about to."""
+    """The hour of the channel's first event; the current hour if it has no event; ``None`` if that is unknown."""
     if not events:
         return head.offset if head.offset < _HOURS else None
     first = events[0]

@@ -1,25 +1,25 @@
-"""The tables and the functions that carry channels in a PostgreSQL database, and the statements that use them.
+"""The tables and functions of channels in a PostgreSQL database, and the statements that use them.
 
-How events are numbered. The number of an event is the microsecond at which it was published, by the database's clock,
-and at least one more than the channel's last. So a database that lacks its newest events, because it was restored from
-a backup or a replica took over, does not give their numbers to others, and whoever asks for what came after one of them
-is told that nobody knows. A number says when: history ages by it. Each event also names the one before it (0 for the
-first that is known), which shows holes; and its ordinal, by which the newest ``size`` are kept.
+Numbers of events. The number of an event is the microsecond at which it was published, by the database's clock, and at
+least one more than the channel's previous number. So a database that lacks its newest events, after a restore from a
+backup or a failover, does not give their numbers to other events, and a replay since one of them is incomplete. The
+age of an event is computed from its number. Each event stores the number of the event before it (0 for the first known
+one), so that holes are detected, and an ordinal, by which the newest ``size`` events are kept.
 
-A channel of which nothing is known stands at an hour: the number of hours since 1970, which is far below any event. So
-to read where it stands writes nothing and waits for nobody, also while a transaction that will begin it is open. Such a
-position is good as long as nothing can have come and been forgotten since: a channel is forgotten two days after its
-last event has aged, and hours are good for one day.
+Channels without a row. The position of such a channel is the number of hours since 1970, which is far below any number
+of an event. So reading a position writes nothing and takes no lock, even while an open transaction will create the row.
+The position is valid as long as no event can have been added and deleted since: a channel's row is deleted two days
+after its last event has expired, and hours are valid for one day.
 
-How transactions publish. What ``telex_publish`` is given waits in a table that only its own transaction sees, until
-that commits; then it is numbered, kept and notified. Only then the channel's row is locked: a transaction may stay open
-as long as it likes. Rows are locked in one order by all, that of their bytes, so that two do not wait for each other.
+Transactions. ``telex_publish`` stores its event in a staging table, where only its own transaction sees it. At the
+commit the event is numbered, stored and notified. The channel's row is locked only then, so a transaction may stay open
+for any time. All transactions lock rows in the order of the channels' bytes, so that they do not deadlock.
 
-The epoch is of the tables, the server's timeline and its system identifier: it changes when a replica is promoted, when
-a backup is recovered to a point in time, and when the data moves to another server. The function runs as its owner, so
-that all who publish and read say the same, whatever each of them may read; where even the owner may not, the numbers
-alone have to do. They fail when newest events are lost *and* the clock is set back behind them, on the same timeline.
-Who wants to begin anew drops the tables: after ``TRUNCATE`` the epoch is the old one.
+The epoch is a digest of the table's OID, the server's timeline and its system identifier. It changes when a replica is
+promoted, when a backup is recovered to a point in time, and when the data moves to another server. The function runs as
+its owner, so that the epoch does not depend on the caller's permissions. If the owner may not read the identifiers
+either, only the numbers detect a loss. They fail if the newest events are lost *and* the clock is set back, on the same
+timeline. To begin a new epoch, drop the tables: ``TRUNCATE`` does not change the epoch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ("PREFIX", "SCHEMA", "Statements", "schema_with")
 PREFIX: Final = "telex_"
 
 _MAX_PREFIX: Final = 20
-"""With it the longest name that is made of it has less than the 63 bytes that PostgreSQL allows."""
+"""The longest prefix: with it all names are shorter than PostgreSQL's limit of 63 bytes."""
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS telex_channels (
@@ -61,7 +61,7 @@ DECLARE
     timeline text := '';
     system text := '';
 BEGIN
-    -- Some providers refuse the one or the other, each with an error of its own.
+    -- Some providers refuse one of these functions, with different errors.
     BEGIN
         timeline := left(pg_walfile_name(pg_current_wal_lsn()), 8);
     EXCEPTION WHEN OTHERS THEN
@@ -76,12 +76,12 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION telex_send(of_channel text, of_data bytea, size integer, seconds float8) RETURNS void
--- Plans are made while the tables are small, and must go by the index when they are large.
+-- Plans are made while the tables are small, and must use the index when the tables are large.
 LANGUAGE plpgsql SET enable_sort = off AS $$
 DECLARE
     now timestamptz := clock_timestamp();
     number bigint := extract(epoch FROM now) * 1000000;
-    age float8 := least(seconds, 3e9);  -- 95 years: the calendar ends some day
+    age float8 := least(seconds, 3e9);  -- 95 years, because timestamps are limited
     stands telex_channels;
     outdated bigint;
     packed text := encode(of_data, 'base64');
@@ -89,7 +89,7 @@ DECLARE
     head text;
 BEGIN
     IF size IS NULL THEN
-        -- The number keeps equal values of one transaction apart: the server would fold them into one.
+        -- The number makes equal values of one transaction distinct: the server would merge equal notices.
         number := nextval('telex_ids');
         head := ':' || number || ':';
         IF NOT in_full THEN
@@ -105,7 +105,7 @@ BEGIN
             is_empty = false, expires = excluded.expires
         RETURNING * INTO stands;
         INSERT INTO telex_events VALUES (of_channel, stands.last, stands.previous, stands.count, of_data);
-        -- From the oldest on, and more than one at a time, so that it ends also where less is kept than before.
+        -- Deletes up to 16 of the oldest events, so that the number also shrinks after the limit was lowered.
         SELECT max(id) INTO outdated
         FROM (SELECT id, ordinal FROM telex_events WHERE channel = of_channel ORDER BY id LIMIT 16) AS oldest
         WHERE ordinal <= stands.count - size OR id < number - age * 1000000;
@@ -142,7 +142,7 @@ BEGIN
     );
 END $$;
 
--- Without these a literal would be read as the notation of a bytea, in which a backslash is not itself.
+-- Without these a literal would be parsed as a bytea, in which a backslash is an escape character.
 CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data text, size integer, seconds float8) RETURNS void
 LANGUAGE sql AS $$ SELECT telex_publish(of_channel, convert_to(of_data, 'UTF8'), size, seconds) $$;
 
@@ -151,7 +151,7 @@ LANGUAGE sql AS $$ SELECT telex_publish(of_channel, convert_to(of_data::text, 'U
 
 CREATE OR REPLACE FUNCTION telex_sweep() RETURNS void
 LANGUAGE sql AS $$
-    -- What a publisher holds just now is not old, or will be found the next time.
+    -- Rows that a publisher has locked are skipped: they are in use, or the next sweep deletes them.
     DELETE FROM telex_events WHERE (channel, id) IN (
         SELECT e.channel, e.id FROM telex_channels AS c JOIN telex_events AS e USING (channel)
         WHERE NOT c.is_empty AND c.expires < clock_timestamp() LIMIT 10000 FOR UPDATE OF e SKIP LOCKED
@@ -174,7 +174,7 @@ BEGIN
         CREATE CONSTRAINT TRIGGER telex_at_commit AFTER INSERT ON telex_staged DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW WHEN (NEW.is_first) EXECUTE FUNCTION telex_send_staged();
     END IF;
-    -- Whoever calls them, and whatever its search path is when it commits.
+    -- Fixes the search path of the functions, independent of the caller's at the commit.
     FOREACH made IN ARRAY ARRAY[
         'telex_send(text, bytea, integer, float8)', 'telex_publish(text, bytea, integer, float8)',
         'telex_publish(text, text, integer, float8)', 'telex_publish(text, jsonb, integer, float8)',
@@ -184,9 +184,9 @@ BEGIN
     END LOOP;
 END $$;
 """
-"""What the backend creates at its start, if its user may. Else run this once as somebody who may.
+"""The SQL that the backend runs at its start. If its role may not create tables, run it once as another role.
 
-For a backend with another prefix it is :func:`schema`.
+For another prefix use :func:`schema_with`.
 """
 
 _TARGETS: Final = "FROM unnest(%s::text[], %s::int[], %s::float8[]) AS target (channel, size, seconds)"
@@ -199,7 +199,7 @@ _STANDS: Final = (
 
 @dataclass(frozen=True)
 class Statements:
-    """What is asked of the database. Each reads one moment, so that a head and its events agree."""
+    """The SQL statements of the backend. Each reads one snapshot, so that a head and its events are consistent."""
 
     schema: str = SCHEMA
     publish: str = f"SELECT telex_send(channel, %s, size, seconds) {_TARGETS}"
@@ -225,7 +225,7 @@ class Statements:
 
     @classmethod
     def named(cls, prefix: str) -> Statements:
-        """Those for names that begin with ``prefix``.
+        """The statements for names that begin with ``prefix``.
 
         :raises ImproperlyConfiguredException: the prefix cannot begin a name in PostgreSQL.
         """

@@ -1,4 +1,4 @@
-"""The objects that stand for a user's transaction: connections of psycopg, or of SQLAlchemy over it."""
+"""Runs a statement in a user's transaction: that of a psycopg or SQLAlchemy connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Dialect(Protocol):
 
 @runtime_checkable
 class _SqlalchemyConnection(Protocol):
-    """A ``Connection`` or ``AsyncConnection`` of SQLAlchemy's, which is not imported: who uses it has done so."""
+    """A ``Connection`` or ``AsyncConnection`` of SQLAlchemy. A protocol, so that SQLAlchemy need not be installed."""
 
     @property
     def dialect(self) -> _Dialect: ...
@@ -45,14 +45,14 @@ class _SqlalchemySession(Protocol):
 async def execute_in(transaction: object, statement: str, parameters: Sequence[object]) -> None:
     """Run ``statement`` in the transaction of ``transaction``, sync or async.
 
-    :raises ChannelsException: it is no connection of psycopg's, and none is behind it.
+    :raises ChannelsException: ``transaction`` is not a psycopg connection and does not use one.
     """
     done: object
     if isinstance(transaction, _PSYCOPG):
         done = transaction.execute(statement.encode(), parameters)
     else:
         connection = await _sqlalchemy_connection(transaction)
-        # By SQLAlchemy itself, so that it knows of the transaction that this may begin.
+        # Through SQLAlchemy, so that it tracks the transaction that this may begin.
         done = connection.exec_driver_sql(statement, tuple(parameters))
     await _result(done)
 

@@ -1,20 +1,20 @@
-"""Channels over a cluster of Redis 7 and newer, or Valkey: sharded pub/sub, each channel on the node of its slot.
+"""The backend for a cluster of Redis 7 or newer, or Valkey: sharded pub/sub, each channel on the node of its slot.
 
 A channel's shard channel, its log and the log's head share one hash tag, and so one slot, one node and one script. A
-listener holds a connection to each node that has a channel of its subscribers. When a slot moves, the node says so by
-unsubscribing; when a node dies, its connection ends: then the channels that were there are subscribed to again, where
-they are by then, while the others go on.
+listener has a connection to each node that owns a subscribed channel. When a slot moves, the node unsubscribes its
+channels; when a node fails, its connection ends. In both cases only the affected channels are subscribed to again, on
+the node that owns them then.
 
-So a failover needs nothing of its own here. While a slot has no primary its subscriptions are tried again, and
-publishes raise; once a replica is in the place, the map says so. The replica may lack what its primary had confirmed:
-its reign is another one, so each history begins a new epoch there, and all subscribers get a gap (see :mod:`.scripts`).
-The same holds for a slot that moves, though nothing is lost then: a node cannot tell the two cases apart.
+So failover needs no separate code. While a slot has no primary, its subscriptions are tried again and publishes raise;
+when a replica is promoted, the slot map shows it. The replica may lack events that its primary had confirmed. It is
+another reign, so each history begins a new epoch there, and all subscribers get a gap (see :mod:`.scripts`). A slot
+that moves has the same effect although no event is lost, because a node cannot distinguish the two cases.
 
-``ASK`` is not followed but waited out, as is ``TRYAGAIN``. What a script published at the node that a slot is moving to
-would reach nobody: subscribers are at the old node until the slot has arrived.
+``ASK`` is not followed: like ``TRYAGAIN`` it causes a retry. An event published on the node that a slot moves to would
+reach no subscriber, because subscribers stay on the old node until the move is complete.
 
-What this cannot see: a slot that moves away, whose new node is replaced by a replica which had not even heard of a
-channel's first event there, and that moves back. Then the channel's head is as it was left.
+Not detected: a slot moves away, its new node is replaced by a replica that lacks the channel's first event there, and
+the slot moves back. The channel's head is then unchanged.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ logger: Final = logging.getLogger("telex.channels")
 DEFAULT_PORT: Final = 6379
 
 PAUSE_SECONDS: Final = 0.05
-"""Between two attempts to find the node of a slot that is on its way."""
+"""The pause between two attempts to find the node of a slot that is moving."""
 
 MAP_SECONDS: Final = 5.0
-"""The map of slots gets no older, though nobody complains of it: nodes whose place is taken do not always say so.
+"""The interval at which the slot map is requested again, because replaced nodes do not always report it.
 
-One that is cut off from the others does not know it, while it keeps its subscribers and may go on taking publishes.
+A partitioned node does not detect that it was replaced: it keeps its subscribers and may still accept publishes.
 """
 
 
 class _ClusterListener(Listener):
-    """Connections to the nodes that have what is subscribed to. ``_homes`` says where each shard channel is heard."""
+    """Connections to the nodes of the subscribed channels. ``_homes`` maps each shard channel to its node."""
 
     def __init__(self, backend: RedisClusterBackend, sink: Sink) -> None:
         self._backend = backend
@@ -79,7 +79,7 @@ class _ClusterListener(Listener):
             self._kept.add(topic)
         homeless = [name for name in names if name not in settled]
         if homeless:
-            # Their slot is on its way, or its node away. The others are heard; these come again.
+            # Their slot is moving, or its node is unavailable. The sink subscribes to these again.
             for name in homeless:
                 self._homes.pop(name, None)
             self._backend.slots.forget()
@@ -87,7 +87,7 @@ class _ClusterListener(Listener):
             self._sink.dropped([names[name] for name in homeless])
 
     async def _ask_for(self, names: Iterable[bytes]) -> dict[Address, dict[bytes, asyncio.Future[object]]]:
-        """Ask the node of each name to be heard there; gives the answers to come, without those of nodes away."""
+        """Send a subscription for each name to its node; returns the pending answers of the available nodes."""
         asked: dict[Address, dict[bytes, asyncio.Future[object]]] = {}
         away: set[Node] = set()
         for name in names:
@@ -96,7 +96,7 @@ class _ClusterListener(Listener):
                 continue
             try:
                 link = await self._link_to(node.address)
-                # From here on the node may end the subscription: it has to be known by then.
+                # Set before the request, because the node may end the subscription at once.
                 self._homes[name] = node
                 [answer] = link.send((b"SSUBSCRIBE", name))
             except BackendUnavailable:
@@ -106,12 +106,12 @@ class _ClusterListener(Listener):
         return asked
 
     async def _confirmed(self, address: Address, answers: Mapping[bytes, asyncio.Future[object]]) -> list[bytes]:
-        """Wait for the answers of one node; gives the names that are heard there."""
+        """Wait for the answers of one node; returns the names that are subscribed there."""
         with suppress(BackendUnavailable, *REDIRECTED):
             await self._links[address].answers(answers.values())
         heard = [name for name, answer in answers.items() if answer.done() and _failure_of(answer) is None]
-        # A replica confirms as well, but hears of what its primary gets only by the way. Asked afterwards, as whoever
-        # stops being a primary ends the subscriptions that it has by then.
+        # A replica confirms too, but does not reliably receive the events of its primary. Checked after the answer,
+        # because a node that is demoted later ends its subscriptions.
         if heard and not await self._backend.is_primary(address):
             await self._leave(address, heard)
             return []
@@ -131,22 +131,22 @@ class _ClusterListener(Listener):
     async def _leave(self, address: Address, names: Collection[bytes]) -> None:
         link = self._links[address]
         self._leaving.update(names)
-        # A node that is gone has taken the subscriptions with it; what else it had is dropped by its link.
+        # If the node failed, its subscriptions have ended, and its connection drops its other names.
         with suppress(BackendUnavailable, *REDIRECTED):
             await link.call(*((b"SUNSUBSCRIBE", name) for name in names))
         self._leaving.difference_update(names)
 
     async def ping(self) -> None:
-        # A node that does not answer drops its own channels.
+        # A connection that gets no answer fails and drops its own channels.
         await asyncio.gather(*(link.call((b"PING",)) for link in self._links.values()), return_exceptions=True)
         with suppress(BackendUnavailable):
             await self._kept.touch()
 
     async def leave_old_homes(self) -> None:
-        """Go over to the new nodes of slots whose old node has not said that they have moved."""
+        """Move subscriptions to the new nodes of slots whose old node has not ended them."""
         successor = self._backend.slots.successor
         owners = {successor(name, home) for name, home in self._homes.items()}
-        # Just after a failover some maps still show the primary of before, which knows that it is none any more.
+        # Shortly after a failover some maps still show the old primary. It already reports that it is a replica.
         sure = {owner for owner in owners if owner and await self._backend.is_primary(owner.address)}
         self._drop([name for name, home in self._homes.items() if successor(name, home) in sure])
 
@@ -157,7 +157,7 @@ class _ClusterListener(Listener):
             await link.close()
 
     async def _clear_away(self) -> None:
-        """Give up what is left of lost connections: their nodes may never come back."""
+        """Close and remove failed connections: their nodes may never return."""
         for address, link in tuple(self._links.items()):
             if link.is_closed:
                 del self._links[address]
@@ -176,17 +176,17 @@ class _ClusterListener(Listener):
 
     def _hear(self, address: Address, reply: list[bytes]) -> bool:
         if reply[0] == b"smessage":
-            # A node that was left because its place is taken may not have noticed, and have publishers of its own.
+            # Ignores events of a replaced node, which may still have publishers.
             if self._is_heard_at(address, reply[1]):
                 self._sink.deliver(read_event(self._backend.channel_name(reply[1]), reply[2]))
             return True
         if reply[0] != b"sunsubscribe":
             return False
         if reply[1] in self._leaving:
-            # One counts as the answer: where the slot moves at the same time there are two.
+            # The first one is the answer. If the slot moves at the same time, a second one follows.
             self._leaving.discard(reply[1])
             return False
-        # Nobody asked for it: the slot has moved.
+        # Not requested: the slot has moved.
         if self._is_heard_at(address, reply[1]):
             self._backend.slots.forget()
             self._drop([reply[1]])
@@ -207,13 +207,14 @@ class _ClusterListener(Listener):
 
 
 class RedisClusterBackend(RedisBackend):
-    """Channels over a cluster.
+    """Channels over a Redis cluster.
 
-    ``url`` is ``redis+cluster://host:port``, or ``rediss+cluster://`` with TLS; several nodes may be named, with commas
-    between them, of which one must answer. User, password and options are as with ``redis://``. There are no patterns:
-    no node knows all channels. A channel whose slot moves, or whose node is replaced by a replica, begins a new epoch.
-    A slot that is on its way is waited for twice the ``timeout``. With TLS the certificates must name the nodes as the
-    cluster itself does (``cluster-announce-hostname`` with ``cluster-preferred-endpoint-type hostname``).
+    ``url`` is ``redis+cluster://host:port``, or ``rediss+cluster://`` with TLS. It may list several nodes, separated by
+    commas, of which one must answer. User, password and options are as in ``redis://``. Patterns are not supported,
+    because no node has all channels. A channel whose slot moves, or whose node is replaced by a replica, begins a new
+    epoch. Requests wait up to twice the ``timeout`` (seconds) for a slot that is moving. With TLS the certificates must
+    contain the host names that the cluster announces (``cluster-announce-hostname`` with
+    ``cluster-preferred-endpoint-type hostname``).
     """
 
     supports_patterns = False
@@ -243,13 +244,13 @@ class RedisClusterBackend(RedisBackend):
         self._watcher = asyncio.create_task(self._watch(), name="telex.channels.redis.slots")
 
     async def _watch(self) -> None:
-        # Asked each time, as a cancellation may get lost in a client library.
+        # Checked on each turn, because a client library may lose a cancellation.
         while self._watcher is not None:
             await asyncio.sleep(MAP_SECONDS)
             try:
                 await self._look_around()
             except BackendUnavailable:
-                # Whoever needs a node now is told by itself.
+                # Requests to an unavailable node raise on their own.
                 self._reaches_all = False
             except Exception:
                 logger.exception("the map of the cluster's slots cannot be read")
@@ -271,9 +272,9 @@ class RedisClusterBackend(RedisBackend):
         return True
 
     async def _reach_a_node(self) -> None:
-        """Find out at the start whether nodes answer where the cluster says that they are, not only where the URL does.
+        """Check at the start that a node answers at an address of the slot map, not only at that of the URL.
 
-        :raises BackendUnavailable: none does: it has names for them that lead nowhere, or that no certificate has.
+        :raises BackendUnavailable: none answers: the announced names do not resolve, or no certificate contains them.
         """
         failure: BackendUnavailable | None = None
         for owner in dict.fromkeys(await self.slots.load()):
@@ -339,7 +340,7 @@ class RedisClusterBackend(RedisBackend):
     # -- nodes
 
     async def is_primary(self, address: Address) -> bool:
-        """Whether a node has slots of its own, as far as it knows; no if it does not answer."""
+        """Whether a node reports that it is a primary; false if it does not answer."""
         try:
             [info] = await (await self._link_to(address)).call((b"INFO", b"replication"))
         except BackendUnavailable:
@@ -358,7 +359,7 @@ class RedisClusterBackend(RedisBackend):
         return await self._nodes[address].get()
 
     async def _clear_away(self) -> None:
-        """Give up what is left of lost connections: where nodes come back at other addresses they would pile up."""
+        """Close and remove failed connections, which would accumulate if nodes return at other addresses."""
         for address in tuple(self._nodes):
             if self._nodes[address].is_idle:
                 await self._nodes.pop(address).close()
@@ -383,11 +384,11 @@ class RedisClusterBackend(RedisBackend):
 
     @asynccontextmanager
     async def _patience(self) -> AsyncIterator[None]:
-        """Let the body find the node of a slot: longer than one node may take to answer, so that it is found out.
+        """Limit the search for the node of a slot to twice the time-out, so that one silent node does not use it up.
 
-        What fails makes the map of slots doubtful: another node may be in the place of a dead one.
+        A failure discards the slot map, because another node may have replaced a failed one.
 
-        :raises BackendUnavailable: it took too long.
+        :raises BackendUnavailable: the body took too long.
         """
         try:
             async with asyncio.timeout(2 * self.timeout):
@@ -405,7 +406,7 @@ def _failure_of(answer: asyncio.Future[object]) -> BaseException | None:
 
 
 def _read_url(url: str) -> tuple[str, list[Address]]:
-    """The URL of the first node as redis-py takes it, and the addresses of all that are named."""
+    """The URL of the first node in redis-py's form, and the addresses of all listed nodes."""
     parts = urlsplit(url)
     user, at, hosts = parts.netloc.rpartition("@")
     seeds: list[Address] = []

@@ -1,4 +1,4 @@
-"""One connection to Redis, for many requests at the same time."""
+"""One connection to Redis that pipelines concurrent requests."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ __all__ = ("REDIRECTED", "Command", "Demoted", "RedisConnection")
 Command: TypeAlias = tuple[str | bytes | int, ...]
 
 REDIRECTED: Final = (AskError, TryAgainError, ClusterDownError)
-"""What a node of a cluster answers when it did nothing: the channel is elsewhere (MOVED and ASK), or nowhere yet."""
+"""Errors of a cluster node that did nothing: the slot is on another node (MOVED, ASK) or is not served yet."""
 
 
 class Demoted(BackendUnavailable):
-    """The server is a replica: what is published there reaches few, and what is written there is refused."""
+    """The server is a replica: it refuses writes, and events published there reach few subscribers."""
 
 
 class RedisConnection:
-    """One connection on which commands are sent without waiting for each other, and answered in order.
+    """One connection that sends commands without waiting for earlier replies. The replies arrive in order.
 
-    It is given up when nothing is answered or taken for ``timeout`` seconds while something waits, whether or not the
-    callers still wait. A subscribing connection also hears what nobody asked for; ``on_message`` says whether a reply
-    is of that kind.
+    It fails if the server sends no reply and accepts no data for ``timeout`` seconds while a reply is due, even if the
+    callers were cancelled. A subscribing connection also receives messages; ``on_message`` handles a message and
+    returns true, or returns false for a reply.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class RedisConnection:
 
     async def close(self) -> None:
         """Disconnect."""
-        # What a server that is lost did not take is forgotten: closing would wait for that, maybe for ever.
+        # Discards unsent data: closing would wait until the lost server accepts it, possibly for ever.
         if self._failure is not None or self._waiting:
             self._abort()
         self.fail("the connection was closed")
@@ -98,7 +98,7 @@ class RedisConnection:
             if self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            # Also for whoever is cancelled while it waits: nobody else would.
+            # In a finally block, so that a cancelled close() disconnects too.
             await self._connection.disconnect(nowait=True)
 
     def _abort(self) -> None:
@@ -108,7 +108,7 @@ class RedisConnection:
             writer.transport.abort()
 
     def send(self, *commands: Command) -> list[asyncio.Future[object]]:
-        """Send commands; gives a future for the reply of each.
+        """Send commands; returns a future for the reply of each.
 
         :raises BackendUnavailable: the connection is lost.
         """
@@ -118,7 +118,7 @@ class RedisConnection:
         futures: list[asyncio.Future[object]] = [loop.create_future() for _ in commands]
         late_at = loop.time() + self._timeout
         self._waiting.extend(zip(futures, repeat(late_at)))
-        # Written by a task of the connection's: a caller that is cancelled takes nothing with it.
+        # Written by the connection's task, so that a cancelled caller does not interrupt the write.
         self._unsent += self._connection.pack_commands(commands)
         self._has_unsent.set()
         if self._alarm is None:
@@ -126,7 +126,7 @@ class RedisConnection:
         return futures
 
     def _check(self) -> None:
-        """See by our own clock whether the server still answers, or takes what it is sent."""
+        """Fail the connection if the server neither replies nor accepts data within the time-out."""
         self._alarm = None
         if not self._waiting:
             return
@@ -140,9 +140,9 @@ class RedisConnection:
     async def answers(self, futures: Collection[asyncio.Future[object]]) -> list[object]:
         """Wait for replies.
 
-        :raises BrokerRefusal: one is an error.
-        :raises BackendUnavailable: they do not come.
-        :raises ResponseError: one says that the command did nothing: the script is not loaded, or :data:`REDIRECTED`.
+        :raises BrokerRefusal: a reply is an error.
+        :raises BackendUnavailable: the connection failed before all replies arrived.
+        :raises ResponseError: a command did nothing, because the script is not loaded or as in :data:`REDIRECTED`.
         """
         if len(futures) == 1:
             return [await next(iter(futures))]
@@ -155,19 +155,19 @@ class RedisConnection:
     async def call(self, *commands: Command) -> list[object]:
         """Send commands and wait for their replies.
 
-        :raises BackendUnavailable: as above.
+        :raises BackendUnavailable: as :meth:`answers`.
         """
         return await self.answers(self.send(*commands))
 
     async def ping(self) -> None:
-        """Ask whether the server is there, and still a primary: a demoted one goes on taking publishes.
+        """Check that the server answers and is a primary: a demoted server still accepts publishes.
 
-        :raises BackendUnavailable: it is not.
+        :raises BackendUnavailable: it does not answer, or is a replica.
         """
         try:
             [info] = await self.call((b"INFO", b"replication"))
         except BrokerRefusal:
-            # Permissions: at least it answers.
+            # Not permitted, but the server answers.
             return
         if b"role:master" not in cast("bytes", info):
             error = Demoted("the server is a replica of another one, or has become one: connect to the primary")
@@ -184,7 +184,7 @@ class RedisConnection:
                 begun = loop.time()
                 await self._connection.send_packed_command(packed, check_health=False)
                 if loop.time() - begun > self._timeout / 10:
-                    # The server has taken what waited for it. What the system's buffer took at once shows nothing.
+                    # The write had to wait, so the server has read data. A write that returns at once proves nothing.
                     self._progress = loop.time()
         except Exception as error:
             self.fail(error)
@@ -201,7 +201,7 @@ class RedisConnection:
                     reply = error
                 self._take(reply)
                 if budget.is_spent():
-                    # Reading what has arrived already never waits.
+                    # Reading buffered replies never suspends.
                     await budget.renew()
         except Exception as error:
             self.fail(error)
@@ -212,7 +212,7 @@ class RedisConnection:
         future, _ = self._waiting.popleft()
         self._progress = asyncio.get_running_loop().time()
         if isinstance(reply, ResponseError) and not isinstance(reply, (NoScriptError, *REDIRECTED)):
-            # The first as Redis 7 tells it from a script, the second as Redis 6 does.
+            # Redis 7 reports the error of a script in the first way, Redis 6 in the second.
             is_demoted = isinstance(reply, ReadOnlyError) or "READONLY" in str(reply)
             reply = (Demoted if is_demoted else BrokerRefusal)(f"Redis refused: {reply}")
             if isinstance(reply, Demoted):
@@ -221,13 +221,13 @@ class RedisConnection:
             return
         if isinstance(reply, Exception):
             future.set_exception(reply)
-            # Whoever waited may have been cancelled; nobody needs to look.
+            # Marks the exception as retrieved: the waiting task may have been cancelled.
             future.exception()
         else:
             future.set_result(reply)
 
     def fail(self, reason: object) -> None:
-        """Give the connection up: who waits for an answer is told, and so is ``on_lost``."""
+        """Fail the connection: raise in all tasks that wait for a reply, and call ``on_lost``."""
         if self._failure is not None:
             return
         self._failure = reason if isinstance(reason, Demoted) else BackendUnavailable(f"Redis is lost: {reason}")

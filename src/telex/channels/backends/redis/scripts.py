@@ -1,20 +1,20 @@
-"""The scripts that number, keep and publish events of Redis.
+"""The Lua scripts that number, store and publish events in Redis.
 
-An event of a channel with history is numbered, kept and published by one script, so that all three agree.
+One script numbers, stores and publishes an event of a channel with history, so that the three steps are atomic.
 
-The epoch of a history belongs to one reign of one server. Servers save and replicate after they have answered, so one
-that was restarted, and a replica that takes the place of its primary, may lack the newest events: those that publishers
-were told are kept, and that subscribers have seen. It would give their numbers to other events. And nobody can tell
-whether it lacks any, as who knew is gone. So the first script that finds a channel's head written in another reign
-begins a new epoch, and subscribers are told. What is there of the log stays, and goes on being counted: it is a true
-beginning of the old one, and a position of the new epoch never meant anything else.
+The epoch of a history is valid for one *reign*: the time in which one server is the primary without a restart. Servers
+save and replicate after they have answered. So a restarted server, or a replica that replaces its primary, may lack the
+newest events, although publishers have their confirmation and subscribers have received them. It would give the numbers
+of these events to other events, and it cannot detect whether it lacks any. So the first script that finds a channel's
+head written in another reign begins a new epoch, and subscribers get a gap. The stored log stays, and its numbers
+continue: it is a prefix of the old log, and each position of the new epoch has one meaning only.
 
-A reign is known by ``master_replid``, which a server makes anew when it starts and when it is promoted. Its ``run_id``
-would not do: a primary that was replaced, and later takes its place back, is the same process, with what its successor
-had; if nobody used the channel in between, its head bears that ``run_id`` still, and its numbers start again from
-before those that were lost. And the script itself has to ask: a connection outlives both changes, so what a client once
-asked would be of another reign. The price, beside some microseconds, is an epoch that ends early when a server gets its
-first replica, or has been without one for an hour: then it changes the id as well.
+A reign is identified by ``master_replid``, which a server changes when it starts and when it is promoted. ``run_id`` is
+not sufficient: a primary that was replaced and later promoted again is the same process, with the data of its
+successor. If the channel was not used in between, its head still has that ``run_id``, and its numbers would continue
+from before the lost ones. The script itself must read the id, because a connection survives both changes, and an id
+that the client read earlier may be outdated. The cost is some microseconds, and an epoch that ends early when a server
+gets its first replica or has had none for an hour, because the id changes then too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from telex.channels.backends.redis.connection import Command
 __all__ = ("HISTORY", "META_SECONDS", "PUBLISH", "PUBLISH_LIVE", "evaluated")
 
 META_SECONDS: Final = 86_400
-"""A channel's epoch and offset outlive its events by a day, so that late positions are still recognised."""
+"""A channel's epoch and offset are kept one day longer than its events, so that late positions are recognised."""
 
 _OPEN_LOG: Final = """
 local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
@@ -79,7 +79,7 @@ end
 return {meta[2], meta[3], now, events}
 """
 )
-"""A page of the log, forwards or backwards: so many events, or so many bytes and a few events."""
+"""Reads a page of the log, forwards or backwards, limited by a number of events and by about 256 KiB."""
 
 PUBLISH_LIVE: Final = """
 if not string.find(redis.call('INFO', 'replication'), 'role:master', 1, true) then
@@ -91,15 +91,15 @@ if type(heard) == 'table' and string.find(heard.err, 'cluster', 1, true) then
 end
 return heard
 """
-"""Publishes at a primary only: a replica would take it as well, as one that was just a primary would for long.
+"""Publishes on a primary only. A replica, or a demoted primary, would accept the publish too.
 
-It passes such events on to its primary without confirmation, and later than others that were sent there meanwhile: in
-another order, and for a second time to whoever comes over. A script with a key would find out by itself, but is also
-refused while the slot is on its way, or a slot that it has nothing to do with is not served.
+It would forward the event to its primary without confirmation and late: in another order, and a second time to
+subscribers that move to the primary. A script with a key would be refused on a replica, but also while its slot
+migrates, or while any other slot of the cluster is not served.
 """
 
 
 @cache
 def evaluated(script: str, keys: int) -> Command:
-    """The beginning of the command that runs a script, to which so many keys follow and then the arguments."""
+    """The beginning of the command that runs ``script``. It is followed by ``keys`` keys and then the arguments."""
     return b"EVALSHA", hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest(), keys

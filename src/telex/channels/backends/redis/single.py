@@ -1,4 +1,4 @@
-"""Channels over Redis 6.2 and newer, and Valkey: pub/sub for what is live, a stream for each channel with history."""
+"""The backend for Redis 6.2 or newer, and Valkey: pub/sub for live events, a stream for each channel with history."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _RedisListener(Listener):
 
     async def subscribe(self, topics: Collection[TopicName]) -> None:
         answers = self._send(b"SUBSCRIBE", b"PSUBSCRIBE", topics)
-        # Each has its answer: one that is refused is none of the others' business.
+        # Each topic has its own answer, so that one refusal does not affect the others.
         for topic, outcome in zip(topics, await asyncio.gather(*answers, return_exceptions=True), strict=True):
             if isinstance(outcome, BrokerRefusal):
                 self._sink.refused(topic, outcome)
@@ -69,7 +69,7 @@ class _RedisListener(Listener):
 
 
 class FollowedLogs:
-    """The channels with history that a listener hears: their epochs must not end while they are quiet."""
+    """The subscribed channels with history of a listener. Their epochs are refreshed while no event arrives."""
 
     def __init__(self, backend: ChannelsBackend, sink: Sink) -> None:
         self._backend = backend
@@ -78,25 +78,25 @@ class FollowedLogs:
         self._touched = time.monotonic()
 
     def add(self, topic: TopicName) -> None:
-        """A topic is heard, perhaps a channel with history."""
+        """Add a subscribed topic if it is a channel with history."""
         if not topic.is_pattern and self._sink.keep_for(topic.name) is not None:
             self._channels.add(topic.name)
 
     def discard(self, topics: Iterable[TopicName]) -> None:
-        """They are not heard any more."""
+        """Remove ``topics``, which are no longer subscribed to."""
         self._channels.difference_update(topic.name for topic in topics)
 
     async def touch(self) -> None:
-        """Have the server keep the epochs for longer, if it is time.
+        """Extend the lifetime of the epochs, every :data:`TOUCH_SECONDS`.
 
-        :raises BackendUnavailable: it does not answer.
+        :raises BackendUnavailable: the server does not answer.
         """
         if time.monotonic() - self._touched < TOUCH_SECONDS:
             return
         self._touched = time.monotonic()
         targets = [(name, keep) for name in self._channels if (keep := self._sink.keep_for(name)) is not None]
         for start in range(0, len(targets), TOUCHED_AT_ONCE):
-            # A server that refuses writes for now is asked again the next time, and goes on being heard.
+            # If the server refuses writes now, the next call tries again; the subscriptions go on.
             with suppress(BrokerRefusal):
                 await self._backend.positions(targets[start : start + TOUCHED_AT_ONCE])
 
@@ -104,10 +104,10 @@ class FollowedLogs:
 class RedisBackend(ChannelsBackend):
     """Channels over one Redis or Valkey server, or a primary with replicas.
 
-    ``url`` is as redis-py takes it: ``redis://``, or ``rediss://`` with TLS, with user, password, database, options.
-    With TLS the server's certificate must be signed by an authority that this machine trusts, or one of the file
-    ``?ssl_ca_certs=``, and must name the host; ``ssl_certfile`` and ``ssl_keyfile`` are this side's own.
-    ``prefix`` begins the name of every key and channel. ``timeout`` (seconds) bounds connecting and each answer.
+    ``url`` is a URL of redis-py: ``redis://``, or ``rediss://`` with TLS, with user, password, database and options.
+    With TLS the server's certificate must be signed by a system authority or one in the file ``?ssl_ca_certs=``, and
+    must contain the host name. ``ssl_certfile`` and ``ssl_keyfile`` are the client's certificate and key.
+    All keys and channels start with ``prefix``. ``timeout`` (seconds) limits connecting and each answer.
     """
 
     supports_patterns = True
@@ -120,7 +120,7 @@ class RedisBackend(ChannelsBackend):
         self.timeout = timeout
         self._new_connection = _connections_to(url, timeout)
         self._publishing = OnDemand(lambda: self._connect(self._new_connection()))
-        # Crowds that read the past must not keep publishers waiting.
+        # A separate connection, so that many reads of the past do not delay publishes.
         self._reading = OnDemand(lambda: self._connect(self._new_connection()))
         self._hearing: set[RedisConnection] = set()
 
@@ -141,7 +141,7 @@ class RedisBackend(ChannelsBackend):
         try:
             await connection.answers(futures)
         except NoScriptError:
-            # Somebody flushed the server's scripts: load them again, and send again what did nothing.
+            # The server's scripts were flushed: load them again, and repeat the commands that did nothing.
             await self._load_scripts(connection)
             undone = [isinstance(future.exception(), NoScriptError) for future in futures]
             await self.publish(list(compress(targets, undone)), data)
@@ -200,7 +200,7 @@ class RedisBackend(ChannelsBackend):
         return Past(_events(channel, first.head.epoch, reversed(found)), first.head, complete=True)
 
     async def _after(self, channel: str, keep: Keep, since: Position) -> Past:
-        # Clients send positions: no log has one that Redis cannot count to.
+        # Clients send positions: larger offsets than Redis can store are limited.
         start = since.offset if 0 <= since.offset < 2**63 else 2**63 - 1
         page = first = await self._read(channel, keep, f"({start}-0", keep.size)
         found = [*page.entries]
@@ -208,7 +208,7 @@ class RedisBackend(ChannelsBackend):
             page = await self._read(channel, keep, f"({page.ends_in}-0", keep.size)
             found += page.entries
         head = first.head
-        # What has come since the first page was read is heard.
+        # Events after the head of the first page arrive live.
         events = _events(channel, head.epoch, (entry for entry in found if entry[0] <= head.offset))
         if not (since.epoch == head.epoch == page.head.epoch and since.offset + len(events) == head.offset):
             return Past((), page.head, complete=False)
@@ -231,7 +231,7 @@ class RedisBackend(ChannelsBackend):
         await self._load_scripts(connection)
 
     def _note_loss(self, error: BackendUnavailable) -> None:
-        """A demoted server says so to publishers alone: whoever hears there would hear nothing any more."""
+        """Fail the listeners of a demoted server: only publishers get an error from it."""
         if isinstance(error, Demoted):
             for connection in tuple(self._hearing):
                 connection.fail(error.detail)
@@ -241,9 +241,9 @@ class RedisBackend(ChannelsBackend):
             await connection.call((b"SCRIPT", b"LOAD", script))
 
     async def _ask(self, channel: str, command: Command) -> object:
-        """The answer of the server that ``channel`` is on.
+        """The answer of the server of ``channel``.
 
-        :raises BackendUnavailable: there is none.
+        :raises BackendUnavailable: it does not answer.
         """
         connection = await self._reading.get()
         try:
@@ -254,7 +254,7 @@ class RedisBackend(ChannelsBackend):
         return answer
 
     def _publication(self, target: Target, data: bytes) -> Command:
-        """The command that publishes ``data``, and keeps it if that is asked for."""
+        """The command that publishes ``data``, and stores it if the target has history."""
         channel, keep = target
         topic = self._topic_name(channel)
         if keep is None:
@@ -263,7 +263,7 @@ class RedisBackend(ChannelsBackend):
         return (*evaluated(self.publish_script, 2), *self._log_of(channel, keep), *arguments)
 
     def _published_live(self) -> Command:
-        """What comes before the name and the data of an event that is not kept."""
+        """The beginning of the command for an event without history; the name and the data follow."""
         return (b"PUBLISH",)
 
     def _topic_name(self, channel: str) -> bytes:
@@ -281,14 +281,14 @@ class RedisBackend(ChannelsBackend):
         return _Page(Position(epoch.decode(), int(offset)), young, numbers[-1] if numbers else None)
 
     def _log_of(self, channel: str, keep: Keep) -> Command:
-        """The keys and arguments that both scripts begin with."""
+        """The first keys and arguments of both scripts."""
         key = tagged(self.prefix, channel)
         milliseconds = round((keep.seconds + META_SECONDS) * 1000)
         return key + b":log", key + b":meta", secrets.token_hex(6), milliseconds
 
 
 class _Page(NamedTuple):
-    """A part of a log: its head, the events that are not too old, and the number of the last one of any age."""
+    """A part of a log: the head, the events that are not too old, and the number of the last event of any age."""
 
     head: Position
     entries: list[tuple[int, bytes]]
@@ -300,14 +300,14 @@ def _events(channel: str, epoch: str, entries: Iterable[tuple[int, bytes]]) -> t
 
 
 def _connections_to(url: str, timeout: float) -> Callable[[], Connection]:
-    """What makes connections, each not opened yet.
+    """A function that creates connections, not opened yet.
 
-    :raises ImproperlyConfiguredException: the URL has options that redis-py does not know.
+    :raises ImproperlyConfiguredException: the URL has options that redis-py does not support.
     """
     parts = urlsplit(url)
-    # These would be mixed with our own clock, or change what the answers look like.
+    # Drops options that would interfere with our time-outs or change the format of the answers.
     options = [(name, value) for name, value in parse_qsl(parts.query) if name not in _OURS]
-    # Versions of redis-py before 6 check who signed a certificate, but not whom it names.
+    # redis-py before version 6 verifies the signature of a certificate, but not its host name.
     verified = {"ssl_check_hostname": True} if parts.scheme == "rediss" else {}
     try:
         pool = ConnectionPool.from_url(
@@ -326,29 +326,29 @@ def _connections_to(url: str, timeout: float) -> Callable[[], Connection]:
 
 
 def tagged(prefix: bytes, channel: str) -> bytes:
-    """A name by whose braces a cluster puts all that belongs to ``channel`` into one slot.
+    """A key with a hash tag, so that a cluster stores all keys of ``channel`` in one slot.
 
-    The colon is for channels that begin with a closing brace: an empty tag would be none.
+    The colon is for channels that begin with a closing brace: an empty tag would be ignored.
     """
     return prefix + b"{:" + channel.encode() + b"}"
 
 
 def _broker_name(prefix: bytes, topic: TopicName) -> bytes:
-    """The channel, or the glob, as Redis knows it."""
+    """The name of the channel in Redis, or the glob of a pattern."""
     if not topic.is_pattern:
         return prefix + topic.name.encode()
     return re.sub(rb"([][*?\\^-])", rb"\\\1", prefix + topic.name[:-1].encode()) + b"*"
 
 
 def _pattern(glob: bytes) -> bytes:
-    """The prefixed pattern that became ``glob``."""
+    """The prefixed pattern that ``glob`` was made from."""
     return re.sub(rb"\\(.)", rb"\1", glob, flags=re.DOTALL)
 
 
 def read_event(channel: str, message: bytes) -> Event:
-    """What was published: ``epoch:offset data`` on a channel with history, a space and the data without.
+    """The event in a message: ``epoch:offset data`` on a channel with history, a space and the data without.
 
-    Anything else is somebody else's publication, by hand perhaps: an event too, of which nothing is kept.
+    Any other message was published by another program, and becomes an event without history.
     """
     stands, _, data = message.partition(b" ")
     if not stands:

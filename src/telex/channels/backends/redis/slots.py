@@ -1,4 +1,4 @@
-"""Which node of a cluster has which of its 16,384 slots."""
+"""The map from the 16,384 slots of a Redis cluster to its nodes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ SLOTS: Final = 16_384
 
 
 class Node(NamedTuple):
-    """Where a node is, and its name in the cluster: a node that was asked at two addresses is still the same."""
+    """A node's address and its name in the cluster. The same node may have several addresses."""
 
     address: Address
     name: bytes
 
 
 class _Map(NamedTuple):
-    """What one node believes. ``epoch`` is the newest term of the cluster that it has heard of."""
+    """The map that one node reported, and the newest cluster ``epoch`` that this node has seen."""
 
     epoch: int
     owners: list[Node | None]
@@ -36,11 +36,11 @@ class _Map(NamedTuple):
 
 
 class SlotMap:
-    """The cluster's map, asked for when it is needed and forgotten when it was wrong.
+    """The cluster's slot map, requested at its first use and discarded when it was wrong.
 
-    A node that is cut off from the others, or has stood still, goes on telling the map of its time, in which it may own
-    what others have long taken over. Each failover and each move of a slot begins a new term, so an answer of an older
-    term than one that was seen is believed only when no node has a newer one.
+    A node that is partitioned from the others, or was suspended, reports an outdated map, in which it may own slots
+    that others have taken over. Each failover and each move of a slot begins a new epoch. So a map with an older epoch
+    than one seen before is used only if no node has a newer one.
     """
 
     def __init__(self, seeds: Sequence[Address], link_to: Callable[[Address], Awaitable[RedisConnection]]) -> None:
@@ -53,16 +53,16 @@ class SlotMap:
         self._lock = asyncio.Lock()
 
     def forget(self) -> None:
-        """The map is wrong: ask again before the next use."""
+        """Discard the map, so that the next use requests it again."""
         self._owners = None
 
     def close(self) -> None:
-        """Forget the map; the next may be asked for on another event loop."""
+        """Discard the map. The next one may be requested on another event loop."""
         self.forget()
         self._lock = asyncio.Lock()
 
     async def owner(self, name: bytes) -> Node | None:
-        """The primary node of the slot of ``name``, if there is one now.
+        """The primary node of the slot of ``name``, or ``None`` if the slot has none.
 
         :raises BackendUnavailable: no node answers.
         """
@@ -81,7 +81,7 @@ class SlotMap:
             return self._owners
 
     async def refresh(self) -> None:
-        """Ask again though nothing seems wrong; who uses the map meanwhile has the old one.
+        """Request the map again. Until the answer, other tasks use the old map.
 
         :raises BackendUnavailable: no node answers.
         """
@@ -89,14 +89,14 @@ class SlotMap:
             self._owners = await self._ask()
 
     def successor(self, name: bytes, home: Node) -> Node | None:
-        """The node that has the slot of ``name`` instead of ``home``, if it is known that there is one."""
+        """The node that has the slot of ``name`` according to the map, if that is not ``home``."""
         owner = None if self._owners is None else self._owners[key_slot(name)]
         return None if owner is None or owner.name == home.name else owner
 
     async def _ask(self) -> list[Node | None]:
         failure = BackendUnavailable("no node of the cluster is known")
         stale: _Map | None = None
-        # Replicas last, but they are asked: they alone may be left of what this process knew.
+        # Replicas last: they may be the only known nodes that still answer.
         for address in (*self._primaries, *self._replicas.difference(self._primaries)):
             try:
                 told = await self._map_of(address)
@@ -144,5 +144,5 @@ def _read(info: bytes, ranges: list[list[object]], asked: Address) -> _Map:
 
 def _node(told: list[object], asked: Address) -> Node:
     host, port, name, *_ = cast("tuple[bytes | None, int, bytes]", told)
-    # A node that was not told its host leaves it out: it is where it was asked.
+    # A node without a configured host leaves it out. It is the node that answered.
     return Node((host.decode() if host else asked[0], port), name)
