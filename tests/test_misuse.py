@@ -177,10 +177,10 @@ ROWS: dict[str, tuple[Callable[[], object], str]] = {
         lambda: Telex([websocket_listener("/a", name="n")(plain), websocket("/b", name="n")(socket_only)]),
         "both named 'n': rename one of them",
     ),
-    "a path twice in a controller": (lambda: Telex([Twice]), "can never be reached, the path is taken already"),
+    "a path twice in a controller": (lambda: Telex([Twice]), "can never be reached: another handler has the same path"),
     "a path twice in an app": (
         lambda: Telex([websocket_listener("/a")(plain), Router("/a", route_handlers=[websocket("/")(socket_only)])]),
-        "can never be reached, the path is taken already",
+        "can never be reached: another handler has the same path",
     ),
     "state that is no State": (listener(wrong_state), "the app's state, a State, not"),
     "an explicit dependency that nobody provides": (listener(marked), "add dependencies={'missing': Provide(...)}"),

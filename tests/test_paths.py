@@ -159,7 +159,7 @@ def test_paths_have_one_form() -> None:
         ("/{1a}", "is not a parameter"),
         ("/{a:string}", "'string' is not a kind of parameter; the kinds are date, datetime, decimal"),
         ("/{a}/{b}/{a:int}", "has the parameter 'a' twice: rename one"),
-        ("/{a:path}/b", "takes all the rest: put it last"),
+        ("/{a:path}/b", "matches the rest of the path: put it last"),
     ],
 )
 def test_a_malformed_path_is_an_error_that_says_why(path: str, complaint: str) -> None:

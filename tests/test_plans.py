@@ -75,7 +75,7 @@ def test_data_of_a_dto_needs_one() -> None:
     @websocket_listener("/")
     async def listen(data: DTOData[User]) -> None: ...
 
-    with pytest.raises(ImproperlyConfiguredException, match=r"listen \(.*\): 'data' is DTOData, and no dto is given"):
+    with pytest.raises(ImproperlyConfiguredException, match=r"listen \(.*\): 'data' is DTOData, which needs a dto"):
         Telex([listen])
 
 

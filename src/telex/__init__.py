@@ -1,7 +1,7 @@
 """Telex: typed WebSockets for Python.
 
-A listener is a function of a message; its annotations say what messages are. Everything is compiled when the app is
-built, and runs on any ASGI server.
+A listener is a function that takes a message; its annotations are the types of messages and replies. Handlers are
+compiled when the app is built, and run on any ASGI server.
 """
 
 from __future__ import annotations
@@ -74,5 +74,5 @@ __all__ = (
 )
 
 if not TYPE_CHECKING:
-    # Type checkers would take any name of this module for granted.
+    # With a visible __getattr__, type checkers would accept any name of this module.
     __getattr__ = litestars_names(__name__)

@@ -60,22 +60,22 @@ class ExceptionPolicy:
 
         For a group, the result of :func:`leaf` is looked up, unless an exception handler is registered for groups.
         """
-        told = self._told_to_handlers(exc)
-        if told is not exc and not _may_be_answered(told):
+        found = self._for_handlers(exc)
+        if found is not exc and not _may_be_answered(found):
             return None
-        status = getattr(told, "status_code", None)
+        status = getattr(found, "status_code", None)
         if status in self._by_status:
             return self._by_status[status]
-        default = None if isinstance(told, _DELIBERATE) else self._by_status.get(500)
-        return next((self._by_type[kind] for kind in type(told).__mro__ if kind in self._by_type), default)
+        default = None if isinstance(found, _DELIBERATE) else self._by_status.get(500)
+        return next((self._by_type[kind] for kind in type(found).__mro__ if kind in self._by_type), default)
 
-    def _told_to_handlers(self, exc: BaseException) -> BaseException:
+    def _for_handlers(self, exc: BaseException) -> BaseException:
         """``exc``, or the :func:`leaf` of a group for which no exception handler is registered."""
         return exc if isinstance(exc, self._groups) else leaf(exc)
 
     async def reply(self, socket: Socket, handler: ExceptionHandler, exc: Exception) -> None:
         """Call ``handler`` for an exception of a message, and send its result unless it is ``None``."""
-        answer = await _call(handler, socket, cast("Exception", self._told_to_handlers(exc)))
+        answer = await _call(handler, socket, cast("Exception", self._for_handlers(exc)))
         if answer is not None and socket.is_open:
             await socket.send_data(self._write(answer), self._mode)
 
@@ -128,7 +128,7 @@ class ExceptionPolicy:
     async def _deny(self, socket: Socket, error: Exception) -> None:
         if isinstance(error, HTTPException):
             status = error.status_code if 200 <= error.status_code <= 599 else 500
-            body: dict[str, object] = {"status_code": status, "detail": self._told(error)}
+            body: dict[str, object] = {"status_code": status, "detail": self._public_text(error)}
             if error.extra is not None:
                 body["extra"] = error.extra
             await socket.deny(status, body, error.headers)
@@ -146,10 +146,10 @@ class ExceptionPolicy:
             return _wire_code(error), error.reason
         if isinstance(error, HTTPException):
             code = CLOSE_CODE_OF_STATUS + error.status_code
-            return code if is_sendable_close_code(code) else WS_1011_UNEXPECTED_ERROR, self._told(error)
+            return code if is_sendable_close_code(code) else WS_1011_UNEXPECTED_ERROR, self._public_text(error)
         return WS_1011_UNEXPECTED_ERROR, f"{type(error).__name__}: {error}" if self._debug else "internal error"
 
-    def _told(self, error: HTTPException) -> str:
+    def _public_text(self, error: HTTPException) -> str:
         return error.detail if self._debug else error.public_detail
 
 

@@ -1,4 +1,4 @@
-"""The Origin check: the pages that a browser may connect from (RFC 6455 section 10.2)."""
+"""The Origin check: which pages' scripts may connect (RFC 6455 section 10.2)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ("OriginCheck", "compile_origin_check")
 _logger: Final = logging.getLogger("telex")
 
 OriginCheck: TypeAlias = Callable[[HTTPConnection], None]
-"""Raises when the connection comes from a page that may not connect."""
+"""Raises ``PermissionDeniedException`` if the connection's ``Origin`` is not allowed."""
 
 
 def compile_origin_check(allowed: Collection[str] | None, where: str) -> OriginCheck | None:
-    """The function that refuses a foreign ``Origin`` (RFC 6455 section 10.2); ``None`` when all are allowed.
+    """The function that refuses a foreign ``Origin`` (RFC 6455 section 10.2); ``None`` if all are allowed.
 
-    A request without an ``Origin`` does not come from a browser's page and passes. One with an ``Origin`` passes when
-    its scheme, host and port are the request's own, or ``allowed`` names it.
+    A request without an ``Origin`` is not from a browser's page and passes. Others pass if the scheme, host and port of
+    the ``Origin`` are those of the request, or if ``allowed`` has a matching entry.
 
-    :raises ImproperlyConfiguredException: an entry that no origin can match.
+    :raises ImproperlyConfiguredException: no origin can match an entry.
     """
     entries = tuple(_read_entry(entry, where) for entry in allowed or ())
     if "*" in entries:
@@ -109,5 +109,5 @@ def _matches(entry: str, origin: str, netloc: str, host: str) -> bool:
 
 
 _WITHOUT_HOST: Final = frozenset({"null", "file://"})
-"""The origins of sandboxed pages and of files: they match only the same words in ``allowed_origins``."""
+"""The origins of sandboxed pages and of files: only the same entry in ``allowed_origins`` allows them."""
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 
 class _Text(StringConvertor):
-    """One segment, but not ``.`` or ``..``: clients resolve those before they send (RFC 3986 section 5.2.4)."""
+    """One segment except ``.`` and ``..``, which clients resolve before they send (RFC 3986 section 5.2.4)."""
 
     regex: ClassVar[str] = r"(?!\.\.?\Z)[^/\x00-\x1f\x7f]+"
 
 
 class _Path(PathConvertor):
-    """The rest of the path, with its leading slash, as Litestar gives it, and without ``.`` and ``..`` segments."""
+    """The rest of the path with its leading slash, as in Litestar; no ``.`` and ``..`` segments."""
 
     regex: ClassVar[str] = r"(?!(?:.*/)?\.\.?(?:/|\Z))[^\x00-\x1f\x7f]*"
 
@@ -39,7 +39,7 @@ class _Path(PathConvertor):
 
 
 class _Typed(Convertor[T], Generic[T]):
-    """A segment that msgspec reads as a type."""
+    """A segment that msgspec converts to a type."""
 
     def __init__(self, kind: type[T], regex: str) -> None:
         self.kind = kind
@@ -53,7 +53,7 @@ class _Typed(Convertor[T], Generic[T]):
 
 
 class _Number(_Typed[T]):
-    """A number with a fraction, written without an exponent."""
+    """A number that can have a fraction, written without an exponent."""
 
     def to_string(self, value: T) -> str:
         return format(decimal.Decimal(str(value)), "f")
@@ -76,7 +76,7 @@ CONVERTORS: Final[Mapping[str, Convertor[Any]]] = {
     "str": _Text(),
     "path": _Path(),
 }
-"""What may stand after the colon in ``{name:str}``, the most specific first: they are tried in this order."""
+"""The kinds that can follow the colon in ``{name:str}``, in the order in which they are tried: most specific first."""
 
 _ORDER: Final = {name: order for order, name in enumerate(CONVERTORS)}
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
@@ -86,16 +86,16 @@ _PARAMETER: Final = re.compile(r"\{\s*([A-Za-z_][A-Za-z0-9_]*)(?:\s*:\s*([a-z]+)
 
 @dataclass(frozen=True, slots=True)
 class PathTemplate:
-    """A path with parameters: ``segments`` are texts, or pairs of a parameter's name and its kind."""
+    """A path with parameters: each segment is a text, or a pair of a parameter's name and its kind."""
 
     path: str
     segments: tuple[str | tuple[str, str], ...]
 
     @classmethod
     def parse(cls, path: str) -> PathTemplate:
-        """Read ``/rooms/{room:str}``.
+        """Parse a path such as ``/rooms/{room:str}``.
 
-        :raises ImproperlyConfiguredException: a malformed, unknown or doubled parameter.
+        :raises ImproperlyConfiguredException: a parameter is malformed, of an unknown kind, or given twice.
         """
         segments = tuple(_parse_segment(part, path) for part in path.strip("/").split("/") if part)
         names = [segment[0] for segment in segments if isinstance(segment, tuple)]
@@ -104,19 +104,19 @@ class PathTemplate:
             raise ImproperlyConfiguredException(f"path {path!r} has the parameter {doubled[0]!r} twice: rename one")
         if any(isinstance(segment, tuple) and segment[1] == "path" for segment in segments[:-1]):
             raise ImproperlyConfiguredException(
-                f"path {path!r}: a parameter of kind 'path' takes all the rest: put it last"
+                f"path {path!r}: a parameter of kind 'path' matches the rest of the path: put it last"
             )
         return cls(path, segments)
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of its parameters."""
+        """The names of the path's parameters."""
         return frozenset(segment[0] for segment in self.segments if isinstance(segment, tuple))
 
     def fill(self, parameters: Mapping[str, Any]) -> str | None:
         """The path with these values, escaped for a URL.
 
-        ``None`` when the names differ or a value does not fit its kind.
+        ``None`` if the names differ or a value does not match its kind.
         """
         if self.names != set(parameters):
             return None
@@ -154,7 +154,7 @@ def _parse_segment(part: str, path: str) -> str | tuple[str, str]:
 
 @dataclass(slots=True)
 class _Segment(Generic[T]):
-    """One level of the templates' tree: texts by dictionary, then parameters, the most specific first."""
+    """One level of the templates' tree: a dictionary of texts, then parameters, the most specific first."""
 
     texts: dict[str, _Segment[T]] = field(default_factory=dict)
     parameters: list[tuple[str, re.Pattern[str], _Segment[T]]] = field(default_factory=list)
@@ -162,9 +162,9 @@ class _Segment(Generic[T]):
 
 
 class RouteTable(Generic[T]):
-    """Finds what was added under a path: exact paths in a dictionary, templates in a tree of segments.
+    """Finds the value of a path: exact paths in a dictionary, templates in a tree of segments.
 
-    A look-up costs the depth of the path, not the number of routes.
+    The cost of a lookup depends on the depth of the path, not on the number of routes.
     """
 
     def __init__(self) -> None:
@@ -172,9 +172,9 @@ class RouteTable(Generic[T]):
         self._root: _Segment[T] = _Segment()
 
     def add(self, template: PathTemplate, value: T, where: str) -> None:
-        """Add ``value``.
+        """Add ``value`` under the path of ``template``.
 
-        :raises ImproperlyConfiguredException: the path is taken, so that ``value`` could never be reached.
+        :raises ImproperlyConfiguredException: the path already has a value.
         """
         if not template.names:
             first = self._exact.setdefault(template.path, value)
@@ -186,11 +186,11 @@ class RouteTable(Generic[T]):
             first = node.leaf[0]
         if first is not value:
             raise ImproperlyConfiguredException(
-                f"{where} at {template.path!r} can never be reached, the path is taken already: give it another"
+                f"{where} at {template.path!r} can never be reached: another handler has the same path, change one"
             )
 
     def find(self, path: str) -> tuple[T, dict[str, Any]] | None:
-        """What serves ``path``, and its path parameters converted. A trailing slash is ignored."""
+        """The value for ``path`` and the converted path parameters. A trailing slash is ignored."""
         if len(path) > 1 and path.endswith("/"):
             path = path[:-1]
         exact = self._exact.get(path)
@@ -234,9 +234,9 @@ def _search(
 
 
 def _matched(node: _Segment[T], texts: tuple[str, ...]) -> tuple[T, dict[str, Any]] | None:
-    """What stands at the path's end, with ``texts`` as the kinds that its own template names.
+    """The value at ``node``, with ``texts`` converted to the kinds of its template.
 
-    Kinds with the same pattern share a node; the template says which of them a text is.
+    Kinds with the same pattern share a node, so the kinds come from the template.
     """
     if node.leaf is None:
         return None

@@ -1,10 +1,10 @@
-"""What a handler becomes when the app is built: one closure, and a record of it.
+"""Compiles a handler when the app is built: into one closure, and a record that describes it.
 
 All kinds of handler share the session that is compiled here::
 
     Origin check -> middleware -> guards -> parameters and dependencies -> run -> cleanup -> close
 
-``run`` is what a kind of handler adds: accept, and whatever it does with an open connection.
+Each kind of handler adds ``run``, which accepts and serves the open connection.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ logger: Final = logging.getLogger("telex")
 
 
 Guarding: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
-"""Refuses a connection, or lets it pass; takes the slots that guards' dependencies are in."""
+"""Raises to refuse a connection; takes the socket and the slots with the guards' dependencies."""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageShape:
-    """One kind of message of a handler, for documents: its annotation and the mode it travels in."""
+    """One type of message of a handler, for API documents: its annotation and its mode."""
 
     annotation: Any
     mode: Mode
@@ -57,7 +57,7 @@ class MessageShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandlerPlan:
-    """A handler on one path, compiled. ``app`` serves a connection; the rest says what it does."""
+    """A handler compiled for one path. ``app`` serves a connection; the other fields describe the handler."""
 
     path: str
     name: str | None
@@ -72,7 +72,7 @@ class HandlerPlan:
 
 
 class Compilable(Protocol):
-    """A handler's description, as it is compiled: :class:`telex.handlers.base.Handler`."""
+    """The part of a handler's description that compilation uses: :class:`telex.handlers.base.Handler`."""
 
     @property
     def kind(self) -> str:
@@ -80,23 +80,23 @@ class Compilable(Protocol):
 
     @property
     def where(self) -> str:
-        """Who and where, for errors and tables."""
+        """The handler's function, file and line, for errors and tables."""
 
     @property
     def name(self) -> str | None:
-        """What ``route_reverse`` finds it by."""
+        """The handler's name for ``route_reverse``."""
 
     @property
     def send_mode(self) -> Mode:
-        """The mode that it sends in."""
+        """The mode in which the handler sends."""
 
     def compile_run(self, build: Build) -> Run:
-        """What this handler does with a connection."""
+        """Compile the function that serves a connection."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Build:
-    """What compiling one handler for one path needs, and what its kind adds while it is compiled."""
+    """The input for compiling one handler for one path, and the data that its kind adds during compilation."""
 
     handler: Compilable
     layer: Layer
@@ -110,9 +110,9 @@ class Build:
     receives: tuple[MessageShape, ...] = ()
     sends: tuple[MessageShape, ...] = ()
     uses_streams: bool = False
-    """Whether the handler itself starts streams, though no function takes the socket."""
+    """Whether the handler starts streams, even if no function takes the socket."""
     on_end: OnEnd | None = None
-    """What a kind calls at the end of a connection that was accepted."""
+    """The function to call at the end of an accepted connection."""
 
     def __post_init__(self) -> None:
         self.where = self.handler.where
@@ -129,17 +129,17 @@ class Build:
 
     @property
     def websocket_class(self) -> type[Socket]:
-        """The class of ``socket`` here."""
+        """The class of ``socket``."""
         default: type[Socket] = WebSocket
         return nearest(self.layer.websocket_class, default)
 
     @property
     def max_message_size(self) -> int:
-        """Bytes of one message."""
+        """The limit of one message, in bytes."""
         return nearest(self.layer.max_message_size, MAX_MESSAGE_SIZE)
 
     def exception_policy(self, mode: Mode = "text") -> ExceptionPolicy:
-        """The compiled exception handlers, whose replies go out in ``mode``."""
+        """The compiled exception handlers, whose replies are sent in ``mode``."""
         return ExceptionPolicy(
             self.layer.exception_handlers,
             self.where,
@@ -149,19 +149,19 @@ class Build:
         )
 
     def reader(self, annotation: Any, mode: Mode) -> Reader:
-        """What reads messages of ``annotation``, through the layer's data transfer object if there is one."""
+        """The function that reads messages of ``annotation``, through the layer's data transfer object if any."""
         dto = nearest(self.layer.dto, None)
         if dto is not None:
             return dto.compile_reader(annotation, mode, self.layer.type_decoders, self.where)
         if holds_data(annotation):
-            raise self.wrong("'data' is DTOData, and no dto is given that makes it: add dto=..., or annotate the model")
+            raise self.wrong("'data' is DTOData, which needs a dto: add dto=..., or annotate 'data' with the model")
         try:
             return codecs.reader(annotation, mode, self.layer.type_decoders)
         except ImproperlyConfiguredException as exc:
             raise self.wrong(f"'data': {exc.detail}") from exc
 
     def writer(self, annotation: Any, mode: Mode, *, by_value: bool = False) -> Writer:
-        """What writes replies of ``annotation``; ``by_value`` lets text and bytes pass whatever the annotation says."""
+        """The function that writes replies of ``annotation``; with ``by_value``, text and bytes are never encoded."""
         dto = self._return_dto(annotation)
         if dto is not None:
             write = dto.compile_writer(annotation, mode, self.layer.type_encoders, self.where)
@@ -173,20 +173,20 @@ class Build:
             raise self.wrong(f"the reply: {exc.detail}") from exc
 
     def _return_dto(self, annotation: Any) -> type[AbstractDTO[Any]] | None:
-        """``return_dto``; where none was given, ``dto`` if it knows the annotation's model."""
+        """``return_dto``; if none is given, ``dto`` if it is for the annotation's model."""
         dto = nearest(self.layer.dto, None)
         fallback = dto if dto is not None and dto.fits(annotation) else None
         return nearest(self.layer.return_dto, fallback)
 
     def wrong(self, problem: str) -> ImproperlyConfiguredException:
-        """An error about this handler: who and where, then ``problem``."""
+        """An error about this handler: its function, file and line, then ``problem``."""
         return ImproperlyConfiguredException(f"{self.where}: {problem}")
 
 
 def compile_plan(build: Build) -> HandlerPlan:
     """Compile the handler of ``build``.
 
-    :raises ImproperlyConfiguredException: whatever can be known to be wrong before the first connection.
+    :raises ImproperlyConfiguredException: every configuration error that is detectable before the first connection.
     """
     guards, guarded = _compile_guards(build), build.graph.built
     run = build.handler.compile_run(build)
@@ -240,7 +240,7 @@ def _compile_session(
 
 
 async def _finish(socket: Socket) -> None:
-    """End what a handler that returned has left open: close 1000, or refuse the handshake."""
+    """After the handler has returned: close an open connection with 1000, or refuse a pending handshake."""
     if socket.is_open:
         await socket.close()
     elif socket.connection_state in {"init", "connect"}:
@@ -250,9 +250,9 @@ async def _finish(socket: Socket) -> None:
 def _compile_serve(
     build: Build, run: Run, policy: ExceptionPolicy, guards: Sequence[Guarding], guarded: Built
 ) -> Callable[[Socket], Awaitable[None]]:
-    """``run`` with guards and dependencies before it, and a task group for streams where a function can start one.
+    """``run`` after guards and dependencies, in a task group for streams if a function can start streams.
 
-    What guards take is resolved before they run, and everything else after: a refused client costs no more.
+    Only the values that guards take are resolved before the guards run, so that refusing a client is cheap.
     """
     graph, announce = build.graph, build.registry.add
     resolve_for_guards, resolve = graph.connection_resolver(until=guarded), graph.connection_resolver(guarded)
@@ -280,7 +280,7 @@ def _compile_serve(
 
 
 def _with_streams(run: Run) -> Run:
-    """``run`` inside a task group that owns the connection's streams and ends with it."""
+    """Wrap ``run`` in a task group that owns the connection's streams and cancels them at the end."""
 
     async def run_with_streams(socket: Socket, slots: list[Any]) -> None:
         failure: BaseException | None = None
@@ -291,7 +291,7 @@ def _with_streams(run: Run) -> Run:
                 try:
                     await run(socket, slots)
                 except Exception as exc:
-                    # The group would wrap it, and so keep the connection in a reference cycle.
+                    # The task group would wrap the exception, which would keep the connection in a reference cycle.
                     failure = exc
                 finally:
                     socket.streams = None
@@ -320,7 +320,7 @@ def _compile_guards(build: Build) -> Sequence[Guarding]:
 
 
 def _compile_guard(guard: Callable[..., Any], build: Build) -> Guarding:
-    """A guard takes the socket, perhaps the handler, and dependencies and parameters by name."""
+    """Compile a guard: it takes the socket, optionally the handler, and dependencies and parameters by name."""
     if not callable(guard):
         raise build.wrong(f"guard {guard!r} is not callable: write def guard(socket, handler)")
     positional, by_keyword = parameter_names(guard)
@@ -346,7 +346,7 @@ def _compile_guard(guard: Callable[..., Any], build: Build) -> Guarding:
 def _behind_middleware(
     build: Build, session: ASGIApp, policy: ExceptionPolicy, check_origin: OriginCheck | None
 ) -> ASGIApp:
-    """``session`` inside the layers' middleware, whose own errors are answered too."""
+    """Wrap ``session`` in the layers' middleware; exceptions of the middleware also end the connection."""
     wrapped = wrap_in_middleware(session, build.layer.middleware, build.where)
     options = _connection_options(build)
 

@@ -1,4 +1,4 @@
-"""The live connections of an app, and closing them in batches."""
+"""The live connections of an app; closes them in batches."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ __all__ = ("Registry",)
 
 
 CLOSE_WITHIN: Final = 5.0
-"""Seconds that a connection which is drained may take to accept its close frame."""
+"""Seconds allowed for sending the close frame of a drained connection."""
 
 
 class Registry:
-    """The connections of one app that Origin check, guards and dependencies agreed to and that were accepted.
+    """The accepted connections of one app that have passed the Origin check, the guards and the dependencies.
 
-    A connection is here from its accept, or from the end of its dependencies where one of them accepts, to the end of
-    its cleanup.
+    A connection is added after both its accept and its dependencies, and removed after its cleanup.
     """
 
     def __init__(self) -> None:
@@ -45,9 +44,10 @@ class Registry:
         code: int = WS_1012_SERVICE_RESTART,
         reason: str = "service restart",
     ) -> int:
-        """Close what is open now, ``batch`` connections every ``interval`` seconds; returns how many.
+        """Close all connections, ``batch`` of them every ``interval`` seconds; returns the number of connections.
 
-        Batches keep all clients from reconnecting in the same moment. Handlers end as if the client had left.
+        Batches prevent all clients from reconnecting at the same time. Handlers end as if the client had left.
+        Connections that open during the drain are not closed.
         """
         sockets = tuple(self._sockets)
         for start in range(0, len(sockets), batch):
@@ -64,5 +64,5 @@ async def _close(socket: Socket, code: int, reason: str) -> None:
         async with asyncio.timeout(CLOSE_WITHIN):
             await socket.close(code, reason)
     except TimeoutError:
-        socket.logger.warning("a connection did not take its close frame within %s s", CLOSE_WITHIN)
+        socket.logger.warning("the close frame of a connection could not be sent within %s s", CLOSE_WITHIN)
     socket.event_reader.stop(socket.lost(code, reason))

@@ -1,4 +1,4 @@
-"""Litestar's names for what Telex calls otherwise: importing one says what to write instead. There are no aliases."""
+"""Litestar's names that Telex does not have. Importing one raises an error that says what to write instead."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INSTEAD: Final[Mapping[str, str]] = {
     "MemoryChannelsBackend": 'Channels("memory://", ...), and history=Keep(n) for history=n',
     "RedisChannelsPubSubBackend": 'Channels("redis://host", ...)',
     "RedisChannelsStreamBackend": 'Channels("redis://host", history=Keep(n, seconds=60), ...)',
-    "SkipValidation": "NamedDependency[...]: Telex never validates what a provider gives",
+    "SkipValidation": "NamedDependency[...]: Telex never validates the values of providers",
     "AsyncPgChannelsBackend": 'Channels("postgresql://user@host/database", ...)',
     "PsycoPgChannelsBackend": 'Channels("postgresql://user@host/database", ...)',
 }
@@ -24,14 +24,14 @@ INSTEAD_OF_METHODS: Final[Mapping[str, str]] = {
 
 
 def litestars_methods(hub: object, name: str) -> NoReturn:
-    """The ``__getattr__`` of a hub, which is called for names that it has not."""
+    """The ``__getattr__`` of a hub, called for missing attributes."""
     if name in INSTEAD_OF_METHODS:
         raise AttributeError(f"{name} is Litestar's; in Telex write {INSTEAD_OF_METHODS[name]}", name=name, obj=hub)
     raise AttributeError(f"{type(hub).__name__!r} object has no attribute {name!r}", name=name, obj=hub)
 
 
 def litestars_names(module: str) -> Callable[[str], NoReturn]:
-    """The ``__getattr__`` of ``module``, which is called for names that it has not."""
+    """The ``__getattr__`` of ``module``, called for missing names."""
 
     def refuse(name: str) -> NoReturn:
         if name in INSTEAD:

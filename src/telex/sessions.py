@@ -1,4 +1,4 @@
-"""The session of an HTTP framework, as a socket may see it."""
+"""The read-only view of an HTTP framework's cookie session."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ("ReadOnlySession",)
 
 
 class ReadOnlySession(dict[str, Any]):
-    """A cookie session on a socket: reads as the dictionary that it is, refuses every write."""
+    """A cookie session on a socket: a dictionary that raises on every write."""
 
     def __setitem__(self, key: str, value: Any, /) -> NoReturn:
         _refuse()
@@ -44,6 +44,6 @@ class ReadOnlySession(dict[str, Any]):
 
 def _refuse() -> NoReturn:
     raise ImproperlyConfiguredException(
-        "a cookie session is read-only on a WebSocket, for no cookie can be set after the handshake:"
+        "a cookie session is read-only on a WebSocket, because no cookie can be set after the handshake:"
         " write it in an HTTP handler, or use a session that is stored on the server"
     )

@@ -1,4 +1,4 @@
-"""Reads a function once: its parameters, its result, and its place in the source."""
+"""Reads the signature of a function: its parameters, its result, and its file and line."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ __all__ = (
 )
 
 AnyCallable: TypeAlias = Callable[..., Any]
-"""A user's function: its parameters and result are what its signature says."""
+"""A user's function with any signature."""
 
 
 class Kind(Enum):
-    """How a callable gives its result."""
+    """How a callable returns its result."""
 
     SYNC = auto()
     ASYNC = auto()
     GENERATOR = auto()
     ASYNC_GENERATOR = auto()
     MAYBE_ASYNC = auto()
-    """A plain function around a coroutine function: its result tells whether it is to be awaited."""
+    """A plain function that wraps a coroutine function: its result may be awaitable."""
     MAYBE_GENERATOR = auto()
-    """A plain function around a generator function: its result tells whether it is a generator."""
+    """A plain function that wraps a generator function: its result may be a generator."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterInfo:
-    """One parameter: ``annotation`` without ``Annotated``'s extras, which are in ``metadata``."""
+    """One parameter: ``annotation`` is without the extras of ``Annotated``, which are in ``metadata``."""
 
     name: str
     annotation: Any
@@ -62,7 +62,7 @@ class ParameterInfo:
 
     @property
     def has_default(self) -> bool:
-        """Whether the function has a value of its own for it."""
+        """Whether the parameter has a default."""
         return self.default is not Empty
 
     @property
@@ -73,7 +73,7 @@ class ParameterInfo:
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a callable takes and gives, and where it stands."""
+    """The parameters and the result of a callable, and its file and line."""
 
     where: str
     kind: Kind
@@ -87,12 +87,12 @@ class Signature:
         return next(parameter for parameter in self.parameters if parameter.name == name)
 
     def without(self, *names: str) -> tuple[ParameterInfo, ...]:
-        """The parameters but those of these names."""
+        """The parameters except those with these names."""
         return tuple(parameter for parameter in self.parameters if parameter.name not in names)
 
 
 def describe(fn: object) -> str:
-    """Who and where, for errors: ``room (chat/app.py:12)``; a class stands where its first own method does."""
+    """The name, file and line of ``fn``: ``room (chat/app.py:12)``. For a class, the line of its first method."""
     target = _first_method(fn) if inspect.isclass(fn) else _plain_function(fn)
     named = fn if inspect.isclass(fn) else target
     name = getattr(named, "__qualname__", None) or type(fn).__qualname__
@@ -109,7 +109,7 @@ def _first_method(kind: type) -> object:
 def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = None) -> Signature:
     """Read ``fn``: a function, method, partial, class or object with ``__call__``.
 
-    ``namespace`` resolves names in annotations that the function's module does not have at run time.
+    ``namespace`` has names of annotations that are not defined in the function's module at run time.
 
     :raises ImproperlyConfiguredException: ``fn`` is not callable, or an annotation cannot be resolved or is missing.
     """
@@ -123,14 +123,14 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
     hints = _class_hints(fn, signature) if inspect.isclass(fn) else {}
     if not inspect.isclass(fn) or not signature.parameters.keys() <= hints.keys():
         hints |= _hints(fn, dict(namespace or {}), where)
-    if getattr(fn, "__name__", "") == "<lambda>":  # which cannot be annotated; messages always are
+    if getattr(fn, "__name__", "") == "<lambda>":  # lambdas cannot be annotated; 'data' must be
         hints = {**{name: Any for name in signature.parameters if name != "data"}, **hints}
     parameters = tuple(
         _parameter(parameter, hints, where)
         for parameter in signature.parameters.values()
         if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
         and parameter.name not in _bound_names(fn)
-        and type(parameter.default).__name__ != "_HAS_DEFAULT_FACTORY_CLASS"  # pydantic's and dataclasses' marks
+        and type(parameter.default).__name__ != "_HAS_DEFAULT_FACTORY_CLASS"  # a marker of pydantic and dataclasses
     )
     kind, returns = _kind(fn), fn if inspect.isclass(fn) else hints.get("return", Any)
     if kind is Kind.SYNC and get_origin(returns) in {Awaitable, Coroutine} and get_args(returns):
@@ -139,12 +139,12 @@ def read_signature(fn: AnyCallable, namespace: Mapping[str, object] | None = Non
 
 
 def positional_count(fn: AnyCallable) -> int:
-    """How many arguments ``fn`` takes by position."""
+    """The number of arguments that ``fn`` takes by position."""
     return len(parameter_names(fn)[0])
 
 
 def parameter_names(fn: AnyCallable) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parameters that ``fn`` takes by position, and those that it takes by keyword alone."""
+    """The parameters that ``fn`` takes by position, and the keyword-only parameters."""
     parameters = inspect.signature(fn).parameters.values()
     by_position = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
     positional = tuple(each.name for each in parameters if each.kind in by_position)
@@ -152,7 +152,7 @@ def parameter_names(fn: AnyCallable) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def class_attribute(instance: object, name: str) -> Any:
-    """``instance.name``, but a function that was put on the class and takes no ``self`` as it is, not as a method."""
+    """``instance.name``, but without binding a function that was assigned to the class and takes no ``self``."""
     value = inspect.getattr_static(instance, name)
     if not inspect.isfunction(value) or next(iter(inspect.signature(value).parameters), None) == "self":
         return getattr(instance, name)
@@ -161,7 +161,7 @@ def class_attribute(instance: object, name: str) -> Any:
 
 
 def declared_method(instance: object, name: str) -> AnyCallable | None:
-    """``instance.name`` if its class declares a method of that name. Properties and descriptors do not run."""
+    """``instance.name`` if its class declares a method with that name. Does not run properties or descriptors."""
     declared = inspect.getattr_static(instance, name)
     is_method = inspect.isfunction(declared) or isinstance(
         declared, (classmethod, staticmethod, functools.partialmethod)
@@ -170,7 +170,7 @@ def declared_method(instance: object, name: str) -> AnyCallable | None:
 
 
 def annotation_of(fn: AnyCallable, name: str, namespace: Mapping[str, object] | None = None) -> Any:
-    """The annotation of one parameter, ``None`` where it cannot be resolved. Those of the others are not read."""
+    """The annotation of one parameter, or ``None`` if it cannot be resolved. Ignores the other annotations."""
     target = _plain_function(fn)
     written = {key: hint for key, hint in getattr(target, "__annotations__", {}).items() if key == name}
     names = {**getattr(target, "__globals__", {}), **(namespace or {})}
@@ -182,7 +182,7 @@ def annotation_of(fn: AnyCallable, name: str, namespace: Mapping[str, object] | 
 
 
 def is_undecorated(fn: object) -> bool:
-    """Whether ``fn`` is a coroutine function or an async generator itself, and no decorator's result."""
+    """Whether ``fn`` is a coroutine function or an async generator function, and not the result of a decorator."""
     return inspect.iscoroutinefunction(fn) or inspect.isasyncgenfunction(fn)
 
 
@@ -216,7 +216,7 @@ def _parameter(parameter: inspect.Parameter, hints: dict[str, Any], where: str) 
 
 
 def _signature(fn: AnyCallable) -> inspect.Signature:
-    """What ``inspect`` says, but of a class whose metaclass hides what its instances take, that of its ``__init__``."""
+    """The signature of ``fn``; for a class whose metaclass hides it, that of ``__init__`` or ``__new__``."""
     if not isinstance(fn, type) or type(fn).__call__ is type.__call__:
         return inspect.signature(fn)
     found = inspect.signature(fn)
@@ -227,7 +227,7 @@ def _signature(fn: AnyCallable) -> inspect.Signature:
 
 
 def _refuse_foreign(mark: object, parameter: inspect.Parameter, where: str) -> None:
-    """Refuse another framework's marks, and marks that stand where they say nothing."""
+    """Raise for markers of other frameworks, and for markers given as a default, where they have no effect."""
     home, name = type(mark).__module__.partition(".")[0], type(mark).__name__
     is_default = mark is parameter.default
     instead = None
@@ -240,7 +240,7 @@ def _refuse_foreign(mark: object, parameter: inspect.Parameter, where: str) -> N
     if instead is not None:
         kind = f"the default {name}(...)" if is_default else f"{name}(...)"
         raise ImproperlyConfiguredException(
-            f"parameter {parameter.name!r} of {where} has {kind} of {home}, which says nothing here: write {instead}"
+            f"parameter {parameter.name!r} of {where} has {kind} of {home}, which has no effect here: write {instead}"
         )
 
 
@@ -251,12 +251,12 @@ _INSTEAD: Final[Mapping[str, str]] = {
     "header": "FromHeader[...], or Annotated[..., Parameter(header=...)]",
     "cookie": "FromCookie[...], or Annotated[..., Parameter(cookie=...)]",
     "path": "FromPath[...]",
-    "body": "the type of the message at 'data'",
+    "body": "the type of the message as the annotation of 'data'",
 }
 
 
 def _class_hints(cls: type, signature: inspect.Signature) -> dict[str, Any]:
-    """The annotations of a class whose ``__init__`` is generated, of pydantic models, and those of ``__new__``."""
+    """The annotations of a class: of a generated ``__init__``, of a pydantic model, or of ``__new__``."""
     hints = {name: each.annotation for name, each in signature.parameters.items()}
     missing = inspect.Parameter.empty
     found = {name: expand(hint) for name, hint in hints.items() if hint is not missing and not isinstance(hint, str)}
@@ -282,7 +282,7 @@ def _resolved(target: AnyCallable, namespace: Mapping[str, object]) -> dict[str,
 
 
 def _filled(hint: Any, arguments: Mapping[Any, Any]) -> Any:
-    """``hint`` with the type variables that are known; the others stay."""
+    """``hint`` with the type variables in ``arguments`` replaced; other type variables are kept."""
     variables = (hint,) if isinstance(hint, TypeVar) else getattr(hint, "__parameters__", ())
     return substitute(hint, {**{each: each for each in variables}, **arguments}) if arguments else hint
 
@@ -292,7 +292,7 @@ def _bound_names(fn: AnyCallable) -> frozenset[str]:
 
 
 def _plain_function(fn: object) -> Any:
-    """The function whose code and annotations stand behind ``fn``."""
+    """The function that has the code and annotations of ``fn``, without partials, methods and decorators."""
     if isinstance(fn, functools.partial):
         return _plain_function(fn.func)
     if inspect.isclass(fn):
@@ -306,7 +306,7 @@ def _plain_function(fn: object) -> Any:
 
 
 def _kind(fn: AnyCallable) -> Kind:
-    """How the outermost function gives its result: a decorator may have changed that."""
+    """The kind of the outermost function, because a decorator can change how the result is returned."""
     if inspect.isclass(fn):
         return Kind.SYNC
     outer = _outer_function(fn)
@@ -322,11 +322,11 @@ _AROUND: Final = {
     Kind.GENERATOR: Kind.MAYBE_GENERATOR,
     Kind.ASYNC_GENERATOR: Kind.MAYBE_GENERATOR,
 }
-"""The kind of a plain function by that of the function which it decorates."""
+"""The kind of a plain function, by the kind of the function that it wraps."""
 
 
 def _outer_function(fn: object) -> Any:
-    """As :func:`_plain_function`, but with the decorators around it."""
+    """Like :func:`_plain_function`, but keeps decorators."""
     if isinstance(fn, functools.partial):
         return _outer_function(fn.func)
     if isinstance(fn, MethodType):
@@ -345,7 +345,7 @@ def _kind_of(fn: object) -> Kind:
 
 
 def call_site() -> str:
-    """Where the caller of the function that calls this stands: ``chat/app.py:12``."""
+    """The file and line that called the caller of this function: ``chat/app.py:12``."""
     frame = inspect.currentframe()
     caller = frame and frame.f_back and frame.f_back.f_back
     return "?" if caller is None else _place(caller.f_code.co_filename, caller.f_lineno)

@@ -1,4 +1,4 @@
-"""Names the sync callables that block the event loop; only with ``debug=True``."""
+"""Logs sync callables that block the event loop; only with ``debug=True``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logger: Final = logging.getLogger("telex")
 
 
 def report_blocking(fn: Callable[P, T], where: str) -> Callable[P, T]:
-    """``fn``, which logs a warning that names ``where`` whenever it takes longer than 50 ms."""
+    """Wrap ``fn``: log a warning that names ``where`` when a call takes longer than 50 ms."""
 
     @functools.wraps(fn)
     def timed(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Close codes of RFC 6455 section 7.4 with the IANA registry's additions, and the HTTP codes that denials use."""
+"""Close codes of RFC 6455 section 7.4 and of the IANA registry, and the HTTP status codes of denials."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ WS_1014_BAD_GATEWAY: Final = 1014
 WS_1015_TLS_HANDSHAKE: Final = 1015
 
 MAX_CLOSE_REASON_BYTES: Final = 123
-"""A control frame holds 125 bytes, two of them the code (RFC 6455 section 5.5)."""
+"""A control frame has at most 125 bytes, of which the code takes two (RFC 6455 section 5.5)."""
 
 
 SENDABLE_CLOSE_CODES: Final = "1000 to 1003, 1007 to 1014, or 3000 to 4999"
-"""What :func:`is_sendable_close_code` allows, for errors."""
+"""The codes that :func:`is_sendable_close_code` allows, for error texts."""
 
 CLOSE_CODE_OF_STATUS: Final = 4000
-"""Added to an HTTP status it gives the close code: 4403 for 403."""
+"""The close code of an HTTP status is this number plus the status: 4403 for 403."""
 
 
 def is_sendable_close_code(code: int) -> bool:
-    """Whether an endpoint may put ``code`` in a close frame (RFC 6455 section 7.4)."""
+    """Whether RFC 6455 section 7.4 allows an endpoint to send ``code``."""
     return code in _SENDABLE or 3000 <= code <= 4999
 
 
@@ -53,7 +53,7 @@ _CONTROLS: Final = dict.fromkeys([*range(0x20), 0x7F], " ")
 
 
 def cut_close_reason(reason: str) -> str:
-    """``reason`` without control characters, cut at a character boundary to the 123 bytes that a close frame takes."""
+    """``reason`` without control characters, cut at a character boundary to the 123 bytes of a close frame."""
     raw = reason.translate(_CONTROLS).encode("utf-8", "replace")
     if len(raw) <= MAX_CLOSE_REASON_BYTES:
         return raw.decode()

@@ -1,4 +1,4 @@
-"""Sends the values of a generator, beside a handler or as one."""
+"""Sends the values of a generator, as a handler or in a task beside a handler."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from telex.types import Mode
 __all__ = ("SendHandler", "Streams", "send_stream")
 
 SendHandler: TypeAlias = Callable[[Any, Any], Awaitable[None]]
-"""Takes the socket and a value, and sends it in its own way."""
+"""Takes the socket and a value, and sends the value."""
 
 
 class StreamTarget(Protocol):
-    """What a stream needs of the connection that it sends over."""
+    """The part of a connection that a stream uses."""
 
     @property
     def connection_state(self) -> str:
-        """``disconnect`` once the connection has ended."""
+        """``disconnect`` after the connection has ended."""
 
     async def send_data(self, data: Raw, mode: Mode) -> None:
         """Send one message."""
 
 
 class Streams(asyncio.TaskGroup):
-    """The streams of one connection. They end with it, where a plain task group would wait for them."""
+    """The streams of one connection, which can be cancelled together: a plain task group waits for its tasks."""
 
     def __init__(self) -> None:
         super().__init__()
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``stream`` beside the handler."""
+        """Run ``stream`` in a task beside the handler; returns the task."""
         task = self.create_task(stream)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
 
     def cancel(self) -> None:
-        """End those that still run."""
+        """Cancel the running streams."""
         for task in tuple(self._running):
             task.cancel()
 
@@ -54,7 +54,7 @@ async def send_stream(
     mode: Mode,
     send_handler: SendHandler | None,
 ) -> None:
-    """Send what ``stream`` yields until it is exhausted or the connection ends; it is closed in any case."""
+    """Send the values of ``stream`` until it is exhausted or the connection ends, then close it."""
     try:
         async for value in stream:
             if socket.connection_state == "disconnect":

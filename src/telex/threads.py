@@ -1,8 +1,8 @@
-"""Runs sync functions in threads, and waits for a thread to end even when its caller is cancelled.
+"""Runs sync functions in threads, and waits for a function to end even if its caller is cancelled.
 
-A cancelled ``asyncio.to_thread`` returns at once while its thread runs on: dependencies would close under the function
-that uses them, and the next call would start one more thread. Here the cancellation is delivered when the thread has
-ended. A function that no thread has begun yet is not run at all.
+A cancelled ``asyncio.to_thread`` returns immediately while its thread continues: dependencies would be closed while the
+function uses them, and the next call would need another thread. Here the cancellation is raised after the function has
+ended. A function that no thread has started yet is not run.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _executors: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadPoolExecutor]] = WeakKeyDictionary()
-"""The threads of each event loop; they end with it."""
+"""The thread pool of each event loop; it ends with the loop."""
 
 
 async def run_in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call ``function`` in a thread, in a copy of the current context.
 
-    :raises asyncio.CancelledError: this task was cancelled, and the thread has ended. If the function failed meanwhile,
-        its exception is raised instead, as from a coroutine that fails while it is cancelled.
+    :raises asyncio.CancelledError: this task was cancelled, and the function has ended. If the function raised after
+        the cancellation, its exception is raised instead, as from a coroutine that fails while it is cancelled.
     """
     loop = asyncio.get_running_loop()
-    claim = threading.Lock()  # of the thread, to run the function, or of its cancellation
+    claim = threading.Lock()  # acquired by the thread to run the function, or by the caller to cancel it
     call = partial(copy_context().run, function, *args, **kwargs)
     future: asyncio.Future[Any] = loop.run_in_executor(_executor(loop), _claimed, claim, call)
     try:
@@ -56,11 +56,11 @@ def _claimed(claim: threading.Lock, call: Callable[[], Any]) -> Any:
     try:
         return call()
     except StopIteration as exc:
-        raise RuntimeError("a function in a thread raised StopIteration") from exc  # no future takes it
+        raise RuntimeError("a function in a thread raised StopIteration") from exc  # a future cannot raise it
 
 
 async def _end_of(future: asyncio.Future[Any]) -> None:
-    """Wait for ``future``. Further cancellations are counted by the task; the caller raises one."""
+    """Wait for ``future``, also through further cancellations. The task counts them, and the caller raises one."""
     while not future.done():
         try:
             await asyncio.wait((future,))

@@ -1,6 +1,6 @@
 """The types at Telex's interfaces: ASGI's scope, events and callables, and users' callables.
 
-Event shapes are those of the ASGI WebSocket specification 2.4 (https://asgi.readthedocs.io/en/latest/specs/www.html).
+The events are those of the ASGI WebSocket specification 2.4 (https://asgi.readthedocs.io/en/latest/specs/www.html).
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ __all__ = (
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
-"""An ASGI connection scope. Its values are whatever servers and middleware put there, hence ``Any``."""
+"""An ASGI connection scope. The values are ``Any`` because servers and middleware define them."""
 
 Message: TypeAlias = MutableMapping[str, Any]
-"""An ASGI event, either direction."""
+"""An ASGI event, received or sent."""
 
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
@@ -44,7 +44,7 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders: TypeAlias = Iterable[tuple[bytes, bytes]]
 
 Mode: TypeAlias = Literal["text", "binary"]
-"""The opcode of a data frame (RFC 6455 section 5.6): it says how bytes travel, not what they mean."""
+"""The opcode of a data frame (RFC 6455 section 5.6): text or binary, independent of the content's format."""
 
 
 TEXT_OPCODE: Final = 0x1
@@ -93,95 +93,95 @@ class DenialBodyEvent(TypedDict):
 
 
 class Activity(Protocol):
-    """Whether there is work on a connection."""
+    """The application's side of a connection: whether it is busy, and a callback for the connection's end."""
 
     @property
     def busy(self) -> bool:
-        """A handler or a stream runs, and does not wait for the client."""
+        """Whether a handler or a stream is running that does not wait for the client."""
 
     def on_end(self, code: int, reason: str) -> None:
-        """The connection has ended, or the application closes it; ``receive`` says so after the messages before it."""
+        """Called when the connection ends. ``receive`` returns the disconnect only after all earlier messages."""
 
 
 class DirectSend(NamedTuple):
-    """The shortest way to a client, as :meth:`Transport.open_direct` offers it."""
+    """A function that writes directly to a client; see :meth:`Transport.open_direct`."""
 
     send: Callable[[int, bytes], object]
-    """Writes one message, by its opcode."""
+    """Writes one message; takes its opcode and payload."""
     limit: int
-    """Bytes of the longest message that may go this way."""
+    """Bytes of the longest message that ``send`` accepts."""
 
 
 class Transport(Protocol):
     """The fast path that a server may offer as ``scope["extensions"]["telex.transport"]``.
 
-    It carries messages without event dictionaries once the connection is accepted. Everything here belongs to the
-    event loop's thread. A server that offers it still speaks plain ASGI to apps that do not use it.
+    It transfers messages without event dictionaries after the connection is accepted. Call its methods only in the
+    event loop's thread. A server that offers it still supports plain ASGI for apps that do not use it.
     """
 
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
-        """Deliver each message to ``handler`` inside the frame callback; ``None`` goes back to the receive queue.
+        """Deliver each message to ``handler`` inside the frame callback; ``None`` restores the receive queue.
 
-        Messages that already wait in the receive queue are delivered first, in order. A handler may set ``None`` while
-        it is being called: messages after that one wait in the queue. While the write buffer is above its high mark
-        the server stops reading, so that a client that does not read is not read from either.
+        Messages in the receive queue are delivered first, in order. A handler can set ``None`` while it is called:
+        later messages are then queued. While the write buffer is above its high-water mark, the server stops reading,
+        so that a client that does not read cannot send either.
         """
 
     def hand_over(self, data: str | bytes) -> None:
-        """Leave ``data``, and the messages after it, to :meth:`receive`: for a handler that is called with ``data``."""
+        """Queue ``data`` and later messages for :meth:`receive`; called by a handler that was called with ``data``."""
 
     def send(self, data: str | bytes) -> bool:
-        """Write one message, text or binary by its type; false when :meth:`drain` should be awaited before the next.
+        """Write one message, text or binary by its type. Returns false if the caller should await :meth:`drain`.
 
         :raises OSError: the connection is closing or closed.
         """
 
     def open_direct(self, on_end: Callable[[], None]) -> DirectSend | None:
-        """A function that writes at once, for sending one message to many; ``None`` while that is not possible.
+        """A function that writes immediately, to send one message to many connections; ``None`` if not available.
 
-        It is not possible either while little is sent on this connection: most connections never need its memory.
+        To save memory, it is not available on connections that send little.
 
-        It may be called until ``on_end`` is, which happens inside whatever makes it invalid: the write buffer passes
-        its high mark, replies are being gathered, the connection closes. It never waits: code that sends many
-        messages in a row must yield to the event loop itself. :meth:`close_direct` forgets ``on_end``.
+        The function is valid until ``on_end`` is called: when the write buffer passes its high-water mark, replies are
+        being batched, or the connection closes. It never waits: code that sends many messages in a row must yield to
+        the event loop. :meth:`close_direct` unregisters ``on_end``.
         """
 
     def close_direct(self, on_end: Callable[[], None]) -> None:
-        """Call ``on_end`` no more; harmless when it was called already."""
+        """Unregister ``on_end``. Does nothing if it was already called."""
 
     async def drain(self) -> None:
-        """Wait until the write buffer is below its low mark.
+        """Wait until the write buffer is below its low-water mark.
 
-        :raises OSError: the connection was lost meanwhile.
+        :raises OSError: the connection was lost.
         """
 
     def set_end_handler(self, handler: Callable[[], None]) -> None:
-        """Call ``handler`` once when the connection ends, whatever still waits in the receive queue."""
+        """Call ``handler`` once when the connection ends, even if messages are still in the receive queue."""
 
     def set_activity(self, activity: Activity) -> None:
-        """Ask ``activity`` whether the application works for this connection, and call it at the connection's end.
+        """Set the object that says whether the application is busy and that is called when the connection ends.
 
-        Waiting for messages looks idle to a server; an application that waits only to notice that the client leaves is
-        not. A drain leaves connections with work to finish.
+        The server cannot detect this itself: an application can wait in ``receive`` only to detect a disconnect while
+        it is busy. A drain lets busy connections finish their work.
         """
 
     async def receive(self) -> str | bytes | None:
-        """The next message, or ``None`` once the connection ends: ASGI's ``receive`` then has the disconnect event."""
+        """The next message, or ``None`` after the end; ASGI's ``receive`` then returns the disconnect event."""
 
 
 ExceptionHandler: TypeAlias = Callable[[Any, Any], object]
-"""Takes the socket and the exception, which a handler may annotate with subclasses of its own.
+"""Takes the socket and the exception; the user's function can annotate both with subclasses.
 
-Its result (awaited if awaitable) is the reply; ``None`` sends none.
+Its result (awaited if awaitable) is the reply; ``None`` sends no reply.
 """
 
 Middleware: TypeAlias = Callable[[ASGIApp], ASGIApp]
 """A plain ASGI middleware factory."""
 
 TypeEncoder: TypeAlias = Callable[[Any], object]
-"""Turns a value into something that JSON has."""
+"""Converts a value to a type that JSON supports."""
 
 TypeDecoder: TypeAlias = tuple[Callable[[type], bool], Callable[[type, Any], object]]
-"""A predicate over the wanted type, and a function ``(type, plain value) -> value``."""
+"""A predicate that takes the annotated type, and a function ``(type, plain value) -> value``."""
 
 TypeEncoders: TypeAlias = Mapping[type, TypeEncoder]

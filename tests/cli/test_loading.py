@@ -75,7 +75,7 @@ def in_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (["chat:settings", "--factory"], "--factory: chat:settings is a dict, not a function that returns the app"),
         (["chat:app", "--app-dir", "nowhere"], "--app-dir nowhere is not a directory"),
         (["built:app"], "built: handler (*/wrong.py:*): parameter 'data' is not available in a websocket handler"),
-        (["wrong:make", "--factory"], "wrong:make(): handler (*/wrong.py:*): 'data' is not there"),
+        (["wrong:make", "--factory"], "wrong:make(): handler (*/wrong.py:*): parameter 'data' is not available"),
     ],
 )
 def test_an_app_that_is_not_there_is_told_of_in_one_line(in_folder: Path, arguments: list[str], said: str) -> None:

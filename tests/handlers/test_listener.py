@@ -537,7 +537,11 @@ async def lifespan(socket: WebSocket) -> AsyncGenerator[None, None]:
             r"a listener returns one reply and cannot yield: use socket.start_stream\(...\) or websocket_stream",
         ),
         (listen, {"connection_lifespan": lifespan, "on_accept": hook_with_data}, "connection_lifespan replaces"),
-        (listen, {"connection_lifespan": not_a_manager}, r"not_a_manager \(.*\) gives no context manager: decorate it"),
+        (
+            listen,
+            {"connection_lifespan": not_a_manager},
+            r"not_a_manager \(.*\) returns no context manager: decorate",
+        ),
         (
             listen,
             {"connection_accept_handler": two_arguments},

@@ -103,7 +103,7 @@ class ListenerHandler(Handler):
                 )
             if is_undecorated(self.connection_lifespan):
                 raise build.wrong(
-                    f"connection_lifespan {describe(self.connection_lifespan)} gives no context manager:"
+                    f"connection_lifespan {describe(self.connection_lifespan)} returns no context manager:"
                     " decorate it with contextlib.asynccontextmanager"
                 )
         accept = self.connection_accept_handler
@@ -119,7 +119,7 @@ class ListenerHandler(Handler):
             else None
         )
         if on_disconnect is not None:
-            build.on_end = _tell(on_disconnect)
+            build.on_end = _compile_on_end(on_disconnect)
         errors, accept = build.exception_policy(), self.connection_accept_handler
 
         async def run(socket: Socket, slots: list[Any]) -> None:
@@ -137,15 +137,15 @@ class ListenerHandler(Handler):
         return run
 
 
-def _tell(on_disconnect: Call) -> OnEnd:
+def _compile_on_end(on_disconnect: Call) -> OnEnd:
     """Wrap ``on_disconnect``: pass the close code and reason if it has parameters for them."""
-    asked = [name for name in _DISCONNECT_NAMES if name in on_disconnect.signature]
+    wanted = [name for name in _DISCONNECT_NAMES if name in on_disconnect.signature]
 
-    async def tell(socket: Socket, slots: list[Any]) -> None:
+    async def call_on_disconnect(socket: Socket, slots: list[Any]) -> None:
         given = {"close_code": socket.close_code, "close_reason": socket.close_reason}
-        await on_disconnect(slots, **{name: given[name] for name in asked})
+        await on_disconnect(slots, **{name: given[name] for name in wanted})
 
-    return tell
+    return call_on_disconnect
 
 
 _DISCONNECT_NAMES = ("close_code", "close_reason")

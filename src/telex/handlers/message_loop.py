@@ -202,21 +202,21 @@ class MessageLoop:
 
         async def serve_by_callback(socket: Socket, transport: Transport, slots: Slots) -> None:
             """Handle messages inside the frame callback; this task handles those that the callback hands over."""
-            handle, left = self.bind(socket, slots), _Left()
-            on_message = compile_on_message(handle, transport, left)
+            handle, handover = self.bind(socket, slots), _Handover()
+            on_message = compile_on_message(handle, transport, handover)
             while socket.is_open:
                 transport.set_message_handler(on_message)
                 raw = await transport.receive()  # returns when the callback hands a message over
-                failure, left.failure = left.failure, None
-                left.invalid_in_a_row = await self._settle(socket, handle, raw, failure, left.invalid_in_a_row)
+                failure, handover.failure = handover.failure, None
+                handover.invalid_in_a_row = await self._settle(socket, handle, raw, failure, handover.invalid_in_a_row)
 
         return serve_by_callback
 
-    def _compile_on_message(self) -> Callable[[Handle, Transport, _Left], Callable[[Raw], None]]:
+    def _compile_on_message(self) -> Callable[[Handle, Transport, _Handover], Callable[[Raw], None]]:
         decode, encode, native_out = self.decode, self.encode, self._native_out
         native, quick_limit = NATIVE[self.receive_mode], self.max_message_size // 4
 
-        def compile_on_message(handle: Handle, transport: Transport, left: _Left) -> Callable[[Raw], None]:
+        def compile_on_message(handle: Handle, transport: Transport, handover: _Handover) -> Callable[[Raw], None]:
             send, hand_over = transport.send, transport.hand_over
             # The callback runs in the server's context; the handler needs the context of dependencies and middleware.
             run = copy_context().run
@@ -234,15 +234,15 @@ class MessageLoop:
                     except Exception:
                         hand_over(raw)
                         return
-                    left.invalid_in_a_row = 0
+                    handover.invalid_in_a_row = 0
                 try:
                     reply = run(handle, data)
                 except Exception as exc:
-                    left.failure = exc
+                    handover.failure = exc
                     hand_over(raw)
                     return
                 except asyncio.CancelledError as exc:
-                    left.failure = unexpected(exc)
+                    handover.failure = unexpected(exc)
                     hand_over(raw)
                     return
                 if reply is not None and encode is not None:
@@ -250,7 +250,7 @@ class MessageLoop:
                     try:
                         send(reply if kind is native_out else encode(reply))
                     except Exception as exc:
-                        left.failure = _Unsent(exc)
+                        handover.failure = _Unsent(exc)
                         hand_over(raw)
 
             return on_message
@@ -399,7 +399,7 @@ class MessageLoop:
         return NATIVE[self.send_mode] if is_raw_writer(self.encode) else None
 
 
-class _Left:
+class _Handover:
     """The data that one connection's frame callback passes to its task."""
 
     __slots__ = ("failure", "invalid_in_a_row")
