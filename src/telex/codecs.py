@@ -418,7 +418,7 @@ def _first_error_validator(adapter: TypeAdapter[Any]) -> Any:
     from pydantic_core import SchemaValidator
 
     schema = adapter.core_schema
-    if not isinstance(schema, dict):  # a class that cannot be completed yet
+    if not isinstance(schema, dict):  # the class has unresolved annotations
         return adapter
     # Without the second argument, pydantic would reuse the unchanged validators of nested models.
     return SchemaValidator(_stopping(schema), _use_prebuilt=False)

@@ -32,7 +32,7 @@ _Supervision: TypeAlias = tuple["asyncio.Task[object] | None", int, bool]
 
 _IDLE: Final = 0
 _READING: Final = 1
-"""A task waits in ``receive`` itself."""
+"""A task waits directly in ``receive``."""
 _AHEAD: Final = 2
 """The reader is reading ahead, or events that it has read ahead are in its queue."""
 
@@ -79,7 +79,7 @@ class EventReader:
         self.receive: Receive = receive
         self.max_messages: int = max_messages
         self.max_bytes: int = max_bytes
-        self._queue: list[Message] = []  # short, and a tenth of an empty deque's memory
+        self._queue: list[Message] = []  # a list, because an empty deque takes ten times the memory
         self._bytes = 0
         self._pump: asyncio.Task[None] | None = None
         self._waiter: asyncio.Future[Message] | None = None

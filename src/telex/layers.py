@@ -61,7 +61,7 @@ class LayerOptions(TypedDict, total=False):
     max_queued_messages: int
     """Messages read ahead while a handler is busy (default 16); then TCP slows the client down."""
     opt: Mapping[str, Any]
-    """Values for the app's guards and middleware. Merged; the nearest layer overrides."""
+    """User-defined values, for example for guards. Merged; the nearest layer overrides."""
     signature_namespace: Mapping[str, Any]
     """Names that annotations use and that cannot be imported at run time. Merged; the nearest layer overrides."""
     parameters: Mapping[str, Parameter]

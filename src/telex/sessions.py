@@ -22,23 +22,23 @@ class ReadOnlySession(dict[str, Any]):
         _refuse()
 
     def clear(self) -> NoReturn:
-        """Refuse."""
+        """Raise: the session is read-only."""
         _refuse()
 
     def pop(self, *_: Any) -> NoReturn:
-        """Refuse."""
+        """Raise: the session is read-only."""
         _refuse()
 
     def popitem(self) -> NoReturn:
-        """Refuse."""
+        """Raise: the session is read-only."""
         _refuse()
 
     def setdefault(self, *_: Any) -> NoReturn:
-        """Refuse."""
+        """Raise: the session is read-only."""
         _refuse()
 
     def update(self, *_: Any, **__: Any) -> NoReturn:
-        """Refuse."""
+        """Raise: the session is read-only."""
         _refuse()
 
 

@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_refused_when_the_app_is_built() -> None:
     error = misconfigured(lambda: Telex([number]))
     assert "the reply is annotated <class 'int'>" in error
     assert "return_dto=None" in error
-    assert "no dto is given" in misconfigured(lambda: Telex([data_without]))
+    assert "which needs a dto" in misconfigured(lambda: Telex([data_without]))
     not_a_dto: Any = User
     error = misconfigured(lambda: websocket_listener("/", dto=not_a_dto)(lambda data: data))
     assert "write DataclassDTO[...]" in error

@@ -311,7 +311,8 @@ def channel_listener(
     The ``guards`` of the layers decide which clients may subscribe. Events are sent as they were published. A client
     that offers the subprotocol ``telex.channels.v1`` gets each event in an envelope with its position, and also gap and
     presence events. With ``?since=`` and such a position, the missed events are sent first. If they are no longer
-    available, a client with the envelope gets a gap event; any other client is refused with 410.
+    available, the envelope's ``subscribed`` event has ``"recovered": false``; a client without envelope is refused with
+    410.
 
     :param channel: the channel's name, with path parameters (including those of routers) in braces; or a function that
         returns the name and takes dependencies and parameters: ``lambda socket: f"user:{socket.user.id}"``.

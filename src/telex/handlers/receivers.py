@@ -190,7 +190,7 @@ def _by_name(bound: AnyCallable) -> Handle:
 def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Handle]:
     """Create message-scoped arguments for each message; clean them up after the reply is sent or the call failed.
 
-    The cleanup is not interrupted, except after a cancellation, which has already interrupted the work.
+    The cleanup is not interrupted. After a cancellation it needs no hold, because work is interrupted only once.
     """
     resolve = build.graph.message_resolver(call)
 
