@@ -42,6 +42,7 @@ def test_fan_out_is_measured_beside_the_others() -> None:
     assert fanout.table(figures).count("×") == len(fanout.BASES)
 
 
+@pytest.mark.broker
 def test_a_broker_that_dies_loses_nothing_in_silence() -> None:
     with started("NATS") as broker:
         losses = asyncio.run(nodes.run_losses(broker, 0.2, kills=1, kept=True))

@@ -238,10 +238,10 @@ def test_a_change_is_served_though_a_socket_is_open(folder: Path) -> None:
         with connect(running.url(), open_timeout=5) as client:
             client.send("hello")
             assert client.recv(timeout=5) == "one hello"
-            save_until_closed(folder / "service.py", APP.replace('"one"', '"two"'), client)
+            save_until_closed(folder / "service.py", APP.replace('"one"', '"the second"'), client)
         running.wait_for("Application startup complete", times=2)
         running.accepts(("127.0.0.1", running.port))
-        echoes(running.url(), "two hello")
+        echoes(running.url(), "the second hello")
         with connect(running.url(), open_timeout=5):
             running.stop()
 

@@ -73,6 +73,9 @@ class Model:
         short = second & 127
         extended = {126: 2, 127: 8}.get(short, 0)
         if len(data) < 2 + extended:
+            if not second & 128:
+                self.outcome.complete = False
+                raise Failed(1002)
             return None
         size = int.from_bytes(data[2 : 2 + extended], "big") if extended else short
         start = 2 + extended + 4
