@@ -73,9 +73,10 @@ class Model:
         short = second & 127
         extended = {126: 2, 127: 8}.get(short, 0)
         if len(data) < 2 + extended:
-            if not second & 128:
-                self.outcome.complete = False
-                raise Failed(1002)
+            # The first two bytes may show a fault already; the length counts as the least that it can be.
+            self.outcome.complete = False
+            least = {126: 126, 127: 65_536}[short]
+            self._check_header(opcode, reserved, fin, bool(second & 128), short, least)
             return None
         size = int.from_bytes(data[2 : 2 + extended], "big") if extended else short
         start = 2 + extended + 4

@@ -59,7 +59,7 @@ def _verdicts(statuses: list[int]) -> list[int]:
 def requests(draw: st.DrawFn) -> bytes:
     """A request that is usually almost right."""
     headers = [header for header in USUAL if draw(st.integers(0, 19))]
-    headers += draw(st.lists(st.sampled_from(OTHERS), max_size=2))
+    headers += draw(st.lists(st.sampled_from(OTHERS), max_size=2, unique=True))
     line = draw(st.one_of(st.just(LINES[0]), st.sampled_from(LINES)))
     raw = bytearray(b"\r\n".join([line, *draw(st.permutations(headers)), b"", b""]))
     if draw(st.integers(0, 9)) == 0:
