@@ -155,7 +155,7 @@ async def test_no_password_is_sent_in_the_clear_where_tls_was_asked_for(by: str)
         port = server.sockets[0].getsockname()[1]
         tls = ssl.create_default_context() if by == "context" else None
         scheme = "tls" if by == "scheme" else "nats"
-        await refused(NatsBackend(f"{scheme}://ann:secret@localhost:{port}", tls=tls), "TLS was asked for")
+        await refused(NatsBackend(f"{scheme}://ann:secret@localhost:{port}", tls=tls), "TLS was requested")
         await within(has_ended.wait())
     assert b"secret" not in heard
 

@@ -296,7 +296,7 @@ class Presence:
             await self._tell(_encode(message))
         except (BackendUnavailable, ChannelsException) as error:
             # The number in the next beat shows the other nodes that they missed a change.
-            logger.debug("presence: the broker refused %s: %s", type(message).__name__, error)
+            logger.debug("presence: %s was not published: %s", type(message).__name__, error)
 
     # -- receiving
 

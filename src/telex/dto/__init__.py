@@ -1,6 +1,6 @@
-"""Data transfer objects: which fields of a model pass between the wire and a handler, and under which names.
+"""Data transfer objects: they select and rename the fields of a model in messages.
 
-Each name is loaded at its first use: pydantic, attrs and SQLAlchemy are imported only where their DTO is used.
+Each name is loaded at its first use: pydantic, attrs and SQLAlchemy are imported only if their DTO is used.
 """
 
 from __future__ import annotations

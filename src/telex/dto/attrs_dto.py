@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class AttrsDTO(AbstractDTO[T]):
-    """For attrs classes. Messages become instances through the constructor, so converters and validators run.
+    """The DTO for attrs classes. It calls the constructor, so converters and validators run.
 
     A field with ``init=False`` is read-only.
     """
@@ -57,6 +57,6 @@ class AttrsDTO(AbstractDTO[T]):
 
     @classmethod
     def explain(cls, exc: Exception) -> tuple[str, Sequence[str | int]]:
-        """A validator's message, and the field that it names if it does."""
+        """A validator's message, and the field if the validator names one."""
         message = str(exc.args[0]) if exc.args else str(exc)
         return message, [each.name for each in exc.args[1:2] if isinstance(each, attrs.Attribute)]

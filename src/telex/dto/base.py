@@ -1,4 +1,4 @@
-"""``AbstractDTO``: what every DTO does, and what a DTO for a new kind of model must define."""
+"""``AbstractDTO``, the base class of all DTOs."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ T = TypeVar("T")
 
 
 class AbstractDTO(Generic[T]):
-    """Transfers models between the wire and a handler: which fields pass, under which names.
+    """Converts between messages and models: it selects the fields of a model and their names on the wire.
 
-    A DTO is a class, given as ``dto`` or ``return_dto`` on any layer. It is made of a kind's DTO and a model, with a
-    configuration in ``Annotated`` or as an attribute::
+    A DTO is a class, given as ``dto`` or ``return_dto`` on any layer. It combines the DTO class of a kind of model with
+    a model, and has a configuration in ``Annotated`` or as an attribute::
 
         UserDTO = DataclassDTO[Annotated[User, DTOConfig(exclude={"password"})]]
 
         class UserDTO(DataclassDTO[User]):
             config = DTOConfig(exclude={"password"})
 
-    It serves annotations that are the model (or a subclass of it), or hold it in a collection or a union, as well as
+    It applies to annotations that are the model or a subclass of it, that contain it in a collection or a union, and to
     ``DTOData`` of the model.
 
     **A DTO for another kind of model** is a subclass that defines :meth:`detect_nested_field` and
@@ -46,14 +46,14 @@ class AbstractDTO(Generic[T]):
 
     config: ClassVar[DTOConfig] = DTOConfig()
     models: ClassVar[tuple[Any, ...]] = ()
-    """The model, or several where the parameter is a union of them."""
+    """The model; several if the type argument is a union."""
     native: ClassVar[bool] = False
-    """msgspec reads such models as this DTO does when nothing is configured."""
+    """Whether msgspec decodes such models as this DTO does without a configuration."""
     by_items: ClassVar[bool] = False
-    """Instances are dictionaries."""
+    """Whether instances are dictionaries."""
     plain: ClassVar[bool] = False
-    """The library of such models makes them of plain dictionaries and dumps them to plain dictionaries: see
-    :meth:`from_plain` and :meth:`to_plain`. That library, not msgspec, then validates the types of fields."""
+    """Whether the models' library converts them from and to plain dictionaries: see :meth:`from_plain` and
+    :meth:`to_plain`. That library, not msgspec, then validates the types of fields."""
 
     def __class_getitem__(cls, model: Any) -> Any:
         if cls is AbstractDTO or isinstance(model, TypeVar):
@@ -74,7 +74,7 @@ class AbstractDTO(Generic[T]):
         if not isinstance(cls.config, DTOConfig):
             raise ImproperlyConfiguredException(f"{cls.__qualname__}.config is {cls.config!r}: write DTOConfig(...)")
 
-    # -- what a kind of model defines
+    # -- defined by the DTO of each kind of model
 
     @classmethod
     def detect_nested_field(cls, model: type) -> bool:
@@ -91,37 +91,37 @@ class AbstractDTO(Generic[T]):
 
     @classmethod
     def constructor(cls, model: Any) -> Callable[..., Any]:
-        """The callable that makes an instance of the fields, given by name; ``dict`` for dictionaries."""
+        """The callable that creates an instance from its fields as keyword arguments; ``dict`` for dictionaries."""
         made: Callable[..., Any] = model_class(model)
         return made
 
     @classmethod
     def from_plain(cls, model: Any) -> Callable[[dict[str, Any]], Any]:
-        """For ``plain`` kinds: makes an instance of a dictionary by field name, as it was decoded from JSON."""
+        """For ``plain`` kinds: a function that creates an instance from a decoded JSON object by field name."""
         raise NotImplementedError(
             f"{cls.__qualname__}.from_plain: return a function that makes {_name(model)} of a dictionary"
         )
 
     @classmethod
     def to_plain(cls, model: Any) -> Callable[[Any], dict[str, Any]]:
-        """For ``plain`` kinds: makes a dictionary by field name, with values that JSON has."""
+        """For ``plain`` kinds: a function that converts an instance to a dictionary of JSON values by field name."""
         raise NotImplementedError(
             f"{cls.__qualname__}.to_plain: return a function that makes a dictionary of {_name(model)}"
         )
 
     @classmethod
     def wire_options(cls, model: Any) -> Mapping[str, Any]:
-        """Options of ``msgspec.defstruct`` for the wire type, besides its fields."""
+        """Options of ``msgspec.defstruct`` for the wire type, in addition to its fields."""
         return {}
 
     @classmethod
     def explain(cls, exc: Exception) -> tuple[str, Sequence[str | int]]:
-        """The message for the client when an instance could not be made, and the field path to what is wrong."""
+        """The client's error message when an instance could not be created, and the path of the invalid field."""
         return str(exc), ()
 
     @classmethod
     def current(cls, instance: Any, name: str) -> Any:
-        """A field of an instance that is to be updated; ``None`` where there is none."""
+        """The current value of a field before an update; ``None`` if it has none."""
         return instance.get(name) if cls.by_items else getattr(instance, name, None)
 
     @classmethod
@@ -132,22 +132,22 @@ class AbstractDTO(Generic[T]):
         else:
             setattr(instance, name, value)
 
-    # -- what the plans use
+    # -- called by Telex
 
     @classmethod
     def serves(cls, model: Any) -> bool:
-        """Whether ``model`` is one that this DTO is for."""
+        """Whether this DTO applies to ``model``."""
         return any(model == each or _is_subclass(model, each) for each in cls.models)
 
     @classmethod
     def fits(cls, annotation: Any) -> bool:
-        """Whether the annotation is or holds a model that this DTO is for."""
+        """Whether the annotation is or contains a model that this DTO applies to."""
         inner = unalias(split_annotated(annotation)[0])
         return cls.serves(inner) or any(map(cls.fits, get_args(inner)))
 
     @classmethod
     def compile_reader(cls, annotation: Any, mode: Mode, type_decoders: Sequence[TypeDecoder], where: str) -> Reader:
-        """The function that makes ``annotation`` of a frame of ``mode``. ``where`` names the handler in errors.
+        """The function that decodes a ``mode`` message as ``annotation``. ``where`` names the handler in errors.
 
         :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
         """
@@ -175,7 +175,7 @@ class AbstractDTO(Generic[T]):
     def compile_writer(
         cls, annotation: Any, mode: Mode, type_encoders: Mapping[type, TypeEncoder], where: str
     ) -> Writer:
-        """The function that makes a frame of ``mode`` of a value declared as ``annotation``.
+        """The function that encodes a value declared as ``annotation`` as a ``mode`` message.
 
         :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
         """
@@ -232,7 +232,7 @@ def _name(model: Any) -> str:
 
 
 def _is_subclass(model: Any, base: Any) -> bool:
-    """Whether a class, or a generic one with arguments, descends from ``base``, where ``base`` leaves them open."""
+    """Whether a class, or a generic class with arguments, is a subclass of ``base``, if ``base`` has no arguments."""
     kind = model_class(model)
     return isinstance(kind, type) and isinstance(base, type) and not _is_dict(base) and issubclass(kind, base)
 

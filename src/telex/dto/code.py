@@ -1,8 +1,8 @@
-"""Straight-line functions, made when the app is built: a transfer costs what the same code written by hand costs.
+"""Generates straight-line functions when the app is built, so that a conversion is as fast as hand-written code.
 
-``docs/architecture.md`` says why DTOs generate code. Only names that are generated here, names of fields that are
-plain identifiers, and ``repr`` of strings become source text; types, functions and defaults are bound by name in the
-functions' globals.
+``docs/architecture.md`` says why DTOs generate code. Source text contains only generated names, names of fields that
+are plain identifiers, and the ``repr`` of strings; types, functions and defaults are bound by name in the functions'
+globals.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from typing import Any, Final
 __all__ = ("VALUE", "Code", "call", "display", "get", "put")
 
 VALUE: Final = "\0"
-"""Stands in an expression for the value that it transfers: no source text can have it otherwise."""
+"""The placeholder for the value in an expression. NUL cannot occur in source text otherwise."""
 
 
 class Code:
-    """The functions of one reader or writer, and the names that they share."""
+    """The functions of one reader or writer, and their shared globals."""
 
     def __init__(self) -> None:
         self._globals: dict[str, Any] = {"getattr": getattr, "setattr": setattr}
 
     def bind(self, value: object, hint: str) -> str:
-        """A name for ``value`` in the functions."""
+        """Bind ``value`` to a new name in the functions' globals; returns the name."""
         name = self.reserve(hint)
         self._globals[name] = value
         return name
 
     def reserve(self, hint: str) -> str:
-        """A name for what will be defined later, so that functions may call each other."""
+        """Reserve a name that is defined later, so that functions can call each other."""
         name = f"{hint}_{len(self._globals)}"
         self._globals[name] = None
         return name
 
     def define(self, name: str, body: Sequence[str]) -> Any:
-        """Make the function ``name`` of the lines of its body, which has ``VALUE`` for its argument."""
+        """Compile the function ``name`` from the lines of its body; ``VALUE`` is its argument."""
         source = "\n".join((f"def {name}(v):", *(f"    {line}" for line in body))).replace(VALUE, "v")
         exec(compile(source, f"<telex.dto {name}>", "exec"), self._globals)  # noqa: S102 - see the module
         return self._globals[name]
@@ -70,5 +70,5 @@ def display(items: Mapping[str, str]) -> str:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether source text can name it: Python normalizes identifiers that are not ASCII, so those are quoted."""
+    """Whether ``name`` can be used in source text. Python normalizes non-ASCII identifiers, so these are quoted."""
     return name.isascii() and name.isidentifier() and not iskeyword(name) and name != "__debug__"

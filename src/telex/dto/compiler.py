@@ -1,4 +1,4 @@
-"""Compiles an annotation for one direction: a wire type, and the expression that transfers to or from it."""
+"""Compiles an annotation for one direction: a wire type, and the expression that converts to or from it."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Compiler:
         return shape
 
     def holds_model(self, annotation: Any, path: FieldPath) -> bool:
-        """Whether something in the annotation is a model that is transferred."""
+        """Whether the annotation contains a model that a DTO converts."""
         inner = unalias(split_annotated(annotation)[0])
         if get_origin(inner) is DTOData or self.kind(inner, path) is not None:
             return True
@@ -63,13 +63,13 @@ class Compiler:
         return any(self.holds_model(argument, path) for argument in get_args(inner))
 
     def kind(self, annotation: Any, path: FieldPath) -> type[AbstractDTO[Any]] | None:
-        """The DTO for ``annotation`` when it is a model: at the top, only what this DTO is for."""
+        """The DTO for ``annotation`` if it is a model. At the top level only this DTO's own models count."""
         if path.depth == 0:
             return self.dto if self.dto.serves(annotation) else None
         return kind_of(annotation, self.dto)
 
     def _structure(self, annotation: Any, path: FieldPath) -> Shape | None:
-        """The shape of a model or of what holds models; ``None`` for all that passes as it is."""
+        """The shape of an annotation that is or contains a model; ``None`` for other annotations."""
         kind, origin = self.kind(annotation, path), get_origin(annotation)
         if kind is not None:
             return compile_model(self, annotation, kind, path)

@@ -1,4 +1,4 @@
-"""How a model is transferred: ``DTOConfig`` for a whole DTO, ``dto_field`` for one field."""
+"""The configuration of DTOs: ``DTOConfig`` for a whole DTO, ``dto_field`` for one field."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from telex.exceptions import ImproperlyConfiguredException
 __all__ = ("DTOConfig", "Mark", "RenameStrategy", "dto_field", "mark_of", "renamer")
 
 RenameStrategy: TypeAlias = Literal["lower", "upper", "camel", "pascal", "kebab"] | Callable[[str], str]
-"""From a field's name to its name on the wire."""
+"""The name of a strategy, or a function from a field's name to its name on the wire."""
 
 
 class Mark(StrEnum):
-    """Which way a field may go."""
+    """The direction in which a field is transferred."""
 
     READ_ONLY = "read-only"
-    """Clients see it and cannot set it."""
+    """Sent to clients, not accepted from them."""
     WRITE_ONLY = "write-only"
-    """Clients set it and never see it."""
+    """Accepted from clients, not sent to them."""
     PRIVATE = "private"
-    """It never passes."""
+    """Neither sent nor accepted."""
 
 
 _KEY: Final = "telex.dto"
 
 
 def dto_field(mark: Literal["read-only", "write-only", "private"] | Mark) -> dict[str, Any]:
-    """Mark a field, wherever its model keeps notes about fields.
+    """The metadata that marks a field of any kind of model.
 
     ::
 
@@ -39,7 +39,7 @@ def dto_field(mark: Literal["read-only", "write-only", "private"] | Mark) -> dic
         msgspec.Meta(extra=dto_field("private"))            # in Annotated
         mapped_column(info=dto_field("private"))            # SQLAlchemy, and relationship(info=...)
 
-    In ``Annotated`` it is written outside of a union: ``Annotated[str | None, dto_field("private")]``.
+    With a union, ``Annotated`` must be outside of the union: ``Annotated[str | None, dto_field("private")]``.
     """
     try:
         return {_KEY: Mark(mark)}
@@ -49,7 +49,7 @@ def dto_field(mark: Literal["read-only", "write-only", "private"] | Mark) -> dic
 
 
 def mark_of(notes: Iterable[object]) -> Mark | None:
-    """The mark among what a model notes about a field: mappings, and objects whose ``extra`` is one."""
+    """The mark in a field's metadata ``notes``: mappings, and objects with a mapping in ``extra``."""
     for note in notes:
         mapping = note if isinstance(note, Mapping) else getattr(note, "extra", None)
         if isinstance(mapping, Mapping) and _KEY in mapping:
@@ -59,31 +59,31 @@ def mark_of(notes: Iterable[object]) -> Mark | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DTOConfig:
-    """What passes between a model and the wire, and under which names.
+    """Which fields a DTO transfers, and their names on the wire.
 
-    Field paths have dots: ``"address.street"`` is a field of a nested model. A number is the position of a type
-    argument: ``"pets.0.id"`` is a field of the model in ``pets: list[Pet]``, and ``"by_name.1.id"`` of that in
-    ``by_name: dict[str, Pet]``. ``Optional`` needs no number.
+    Field paths are separated by dots: ``"address.street"`` is a field of a nested model. A number is the position of a
+    type argument: ``"pets.0.id"`` is a field of the model in ``pets: list[Pet]``, and ``"by_name.1.id"`` one of the
+    model in ``by_name: dict[str, Pet]``. ``Optional`` has no number.
 
-    :raises ImproperlyConfiguredException: an impossible value, or ``include`` together with ``exclude``.
+    :raises ImproperlyConfiguredException: a value is invalid, or both ``include`` and ``exclude`` are given.
     """
 
     include: Collection[str] = frozenset()
-    """Paths that pass; all when empty."""
+    """Paths that are transferred; all if empty."""
     exclude: Collection[str] = frozenset()
-    """Paths that do not pass."""
+    """Paths that are not transferred."""
     rename_fields: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """Names on the wire by path; they come before ``rename_strategy``."""
+    """Names on the wire by path; they override ``rename_strategy``."""
     rename_strategy: RenameStrategy | None = None
-    """How all other fields are named on the wire, those of nested models too."""
+    """The strategy for the names of all other fields, also in nested models."""
     max_nested_depth: int | None = 1
-    """How many levels of nested models pass; deeper fields are left out. ``None``: all, recursive models too."""
+    """How many levels of nested models are transferred; deeper fields are left out. ``None`` means no limit."""
     partial: bool = False
     """Clients may leave out any field."""
     forbid_unknown_fields: bool = False
-    """A message with a field that does not pass is invalid; otherwise such fields are ignored."""
+    """A message with an unknown or excluded field is invalid; otherwise such fields are ignored."""
     underscore_fields_private: bool = True
-    """Fields whose name starts with an underscore and that have no mark are private."""
+    """Unmarked fields with a leading underscore are private."""
 
     def __post_init__(self) -> None:
         for name in ("include", "exclude"):

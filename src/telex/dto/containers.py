@@ -1,4 +1,4 @@
-"""The collections that may contain models: their form on the wire, and the conversion."""
+"""The collections that may contain models: their wire types and their conversion."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _MAPPINGS: Final = frozenset({dict, abc.Mapping, abc.MutableMapping, collections
 
 
 def is_container(origin: object) -> bool:
-    """Whether models may stand in collections of this class."""
+    """Whether collections of this class may contain models."""
     return origin in _SEQUENCES or origin in _MAPPINGS or origin is tuple
 
 
 def transfer_container(
     code: Code, origin: Any, arguments: Sequence[Any], shapes: Sequence[Shape], to_wire: bool
 ) -> Shape:
-    """The shape of ``origin[arguments]``, whose arguments have ``shapes`` of which some transfer.
+    """The shape of ``origin[arguments]`` with the ``shapes`` of its arguments, at least one of which is converted.
 
-    On the wire it is a list, a tuple or a dictionary.
+    Its wire type is a list, a tuple or a dictionary.
     """
     if origin in _MAPPINGS:
         return _mapping(shapes)

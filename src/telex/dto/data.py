@@ -1,4 +1,4 @@
-"""``DTOData``: a validated message before a model is made of it."""
+"""``DTOData``: a validated message that is not converted to a model yet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class DTOData(Generic[T]):
-    """What a client has sent for a ``T``, validated, for a handler that adds to it or applies it::
+    """A validated message for a ``T``. The handler creates an instance from it, or updates one with it::
 
     @websocket_listener("/users", dto=DataclassDTO[Annotated[User, DTOConfig(exclude={"id"})]])
     async def create(data: DTOData[User]) -> User:
@@ -26,16 +26,16 @@ class DTOData(Generic[T]):
     __slots__ = ("_node", "_wire")
 
     def __init__(self, node: ModelNode, wire: msgspec.Struct) -> None:
-        """Made by the DTO; ``wire`` is the decoded message."""
+        """Created by the DTO; ``wire`` is the decoded message."""
         self._node = node
         self._wire = wire
 
     def create_instance(self, /, **values: Any) -> T:
-        """A new ``T`` of what was sent and of ``values``, which come before it.
+        """A new ``T`` from the fields of the message and ``values``, which override them.
 
         ``address__street="..."`` is a value for the field ``street`` of the nested model ``address``.
 
-        :raises ValidationException: the model refuses a value.
+        :raises ValidationException: a value is invalid for the model.
         """
         try:
             return cast("T", _create(self._node, self._wire, _nested(values, self._node)))
@@ -43,11 +43,11 @@ class DTOData(Generic[T]):
             raise located(misfit, self._wire) from misfit.error
 
     def update_instance(self, instance: T, /, **values: Any) -> T:
-        """Set on ``instance`` the fields that were sent, and ``values``; returns it.
+        """Set the fields of the message and ``values`` on ``instance``; returns it.
 
-        A nested model that is there already is updated in the same way.
+        A nested model that exists is updated in the same way.
 
-        :raises ValidationException: the model refuses a value.
+        :raises ValidationException: a value is invalid for the model.
         """
         try:
             _update(self._node, self._wire, instance, _nested(values, self._node))
@@ -56,7 +56,7 @@ class DTOData(Generic[T]):
         return instance
 
     def as_builtins(self) -> dict[str, Any]:
-        """What was sent, by the model's names for its fields, nested models as dictionaries too."""
+        """The fields of the message by field name; nested models are dictionaries."""
         return cast("dict[str, Any]", _plain(self._wire))
 
     def __repr__(self) -> str:
@@ -64,12 +64,12 @@ class DTOData(Generic[T]):
 
 
 def holds_data(annotation: Any) -> bool:
-    """Whether the annotation is, or is made of, ``DTOData``."""
+    """Whether the annotation is or contains ``DTOData``."""
     return (get_origin(annotation) or annotation) is DTOData or any(map(holds_data, get_args(annotation)))
 
 
 def _create(node: ModelNode, wire: msgspec.Struct | None, values: Mapping[str, Any]) -> Any:
-    """A model of what was sent, if anything, and of ``values``."""
+    """A model from the fields of ``wire``, if it is given, and ``values``."""
     inner = {field.name: field.shape.node for field in node.fields}
     made = {name: value for name, value in values.items() if not isinstance(value, _Nested)}
     sent = {} if wire is None else node.sent(wire)
@@ -90,7 +90,7 @@ def _create(node: ModelNode, wire: msgspec.Struct | None, values: Mapping[str, A
 
 
 def _update(node: ModelNode, wire: msgspec.Struct, instance: Any, values: Mapping[str, Any]) -> None:
-    """Set what was sent and ``values``."""
+    """Set the fields of ``wire`` and ``values`` on ``instance``."""
     try:
         for name, (field, raw) in node.sent(wire).items():
             inner, present, more = field.shape.node, node.dto.current(instance, name), values.get(name)
@@ -106,7 +106,7 @@ def _update(node: ModelNode, wire: msgspec.Struct, instance: Any, values: Mappin
 
 
 class _Nested(dict[str, Any]):
-    """Values for a nested model, of arguments with two underscores."""
+    """Values for a nested model, from arguments with two underscores."""
 
 
 def _nested(values: Mapping[str, Any], node: ModelNode) -> dict[str, Any]:

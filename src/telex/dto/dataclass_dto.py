@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class DataclassDTO(AbstractDTO[T]):
-    """For dataclasses. Messages become instances through the constructor, so ``__post_init__`` runs.
+    """The DTO for dataclasses. It calls the constructor, so ``__post_init__`` runs.
 
     A field with ``init=False`` is read-only.
     """

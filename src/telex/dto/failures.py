@@ -1,4 +1,4 @@
-"""The path on the wire of a value that a model refuses."""
+"""Validation errors of models, with the path of the invalid value in the message."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("Misfit", "innermost", "located", "refuse", "unwritable")
 
 
 class Misfit(Exception):
-    """The model of ``node`` was not made of a wire value: ``error`` says why."""
+    """The model of ``node`` could not be created from a wire value, because of ``error``."""
 
     def __init__(self, wire: object, node: ModelNode, error: Exception) -> None:
         super().__init__(str(error))
@@ -24,10 +24,10 @@ class Misfit(Exception):
 
 
 def refuse(root: object, error: Exception) -> NoReturn:
-    """Raise the validation error for a message whose transfer ended with ``error``.
+    """Raise the validation error for a message whose conversion raised ``error``.
 
-    The transfer does not say which model refused; this makes each once more, innermost first. If none refuses,
-    ``error`` is not the client's and is raised as it is.
+    ``error`` does not say which model raised it, so this creates each model again, innermost first. If none raises,
+    ``error`` was not caused by the message and is raised unchanged.
     """
     misfit = innermost(root, (ValueError, TypeError))
     if misfit is None:
@@ -36,7 +36,7 @@ def refuse(root: object, error: Exception) -> NoReturn:
 
 
 def innermost(wire: object, errors: type[Exception] | tuple[type[Exception], ...]) -> Misfit | None:
-    """The first model in a wire value that refuses it; those inside come before those around them."""
+    """The first model in a wire value that cannot be created; inner models are tried before outer ones."""
     for _, inner in _items(wire):
         found = innermost(inner, errors)
         if found is not None:
@@ -51,13 +51,13 @@ def innermost(wire: object, errors: type[Exception] | tuple[type[Exception], ...
 
 
 def located(misfit: Misfit, root: object) -> ValidationException:
-    """The validation error for ``misfit`` somewhere in the message ``root``, with the path that its sender knows."""
+    """The validation error for ``misfit`` in the message ``root``, with its path in the names of the message."""
     way = next(_ways(root, misfit.wire, ""), "")
     return ValidationException(misfit.message, path=f"${way}{_inside(misfit)}")
 
 
 def unwritable(value: object, title: str, exc: Exception) -> Exception:
-    """The error for a value that could not be transferred to the wire."""
+    """The error for a value that could not be converted to its wire type."""
     if isinstance(exc, SerializationException):
         return exc
     return SerializationException(f"{title} cannot be written from a {type(value).__name__}: {exc!r}")
@@ -81,7 +81,7 @@ def _items(value: object) -> Iterator[tuple[str, Any]]:
 
 
 def _inside(misfit: Misfit) -> str:
-    """The rest of the path in the names of the wire.
+    """The path inside the model, in the names of the message.
 
     A part that is not in the value, such as the label of a union, is left out.
     """

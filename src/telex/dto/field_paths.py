@@ -1,4 +1,4 @@
-"""The path to the annotation that is compiled, and what the configuration says about paths that start there."""
+"""The path of an annotation during compilation, and the configured paths that start there."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Steps: TypeAlias = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class FieldPath:
-    """One annotation inside the one that a DTO serves.
+    """The path of an annotation inside the annotation of a handler.
 
-    ``include`` is ``None`` where everything is included. ``lazy``: the model is made later, by ``DTOData``; ``plain``:
-    what is transferred is a dictionary that a model's own library makes the model of; ``checked``: the names that
-    paths start with are known to be right.
+    ``include`` is ``None`` if everything is included. ``lazy``: the model is created later, by ``DTOData``. ``plain``:
+    the value is a dictionary from which the library of an outer model creates the model. ``checked``: the first names
+    of the configured paths have been checked.
     """
 
     dto: str
@@ -58,7 +58,7 @@ class FieldPath:
         )
 
     def key(self, *, limited: bool) -> object:
-        """What makes two places the same: the depth too, where it is limited."""
+        """Paths with the same key compile to the same node. The depth is included if it is ``limited``."""
         paths = (self.include, self.exclude, self.rename)
         return (*paths, self.lazy, self.plain, self.depth if limited else min(self.depth, 1))
 
@@ -67,7 +67,7 @@ class FieldPath:
         return replace(self, lazy=True)
 
     def includes(self, name: str) -> bool:
-        """Whether the field is, or has something, included and is not excluded as a whole."""
+        """Whether the field or a part of it is included, and the whole field is not excluded."""
         if (name,) in self.exclude:
             return False
         return self.include is None or any(steps[0] == name for steps in self.include)
@@ -77,9 +77,9 @@ class FieldPath:
         return next((new for steps, new in self.rename if steps == (name,)), None)
 
     def check_names(self, known: Collection[str], model: str) -> None:
-        """Refuse paths that go on to a field that the model does not have.
+        """Raise for configured paths that name a field which the model does not have.
 
-        :raises ImproperlyConfiguredException: naming the path, the model and the nearest field.
+        :raises ImproperlyConfiguredException: with the path, the model and the nearest field.
         """
         for option, steps in () if self.checked else self._paths():
             if steps[0] not in known:
@@ -88,9 +88,9 @@ class FieldPath:
                 raise self.wrong(f"{option} names {steps[0]!r}, which {model} does not have; {hint}")
 
     def check_numbers(self, count: int, annotation: object) -> None:
-        """Refuse paths that do not go on with the number of one of ``count`` type arguments.
+        """Raise for configured paths that do not continue with the number of one of ``count`` type arguments.
 
-        :raises ImproperlyConfiguredException: naming the path and what is there.
+        :raises ImproperlyConfiguredException: with the path and its annotation.
         """
         known = {str(number) for number in range(count)}
         for option, steps in self._paths() if self.depth else ():

@@ -16,8 +16,8 @@ __all__ = ("DTOFieldDefinition",)
 class DTOFieldDefinition:
     """One field, as ``AbstractDTO.generate_field_definitions`` yields it.
 
-    ``optional``: clients may leave the field out, and the model then supplies the value, other than by ``default`` or
-    ``default_factory``. ``needed``: the model cannot be made without it.
+    ``optional``: clients may leave the field out, and the model then sets its value without ``default`` or
+    ``default_factory``. ``needed``: the model cannot be created without it.
     """
 
     name: str
@@ -28,22 +28,22 @@ class DTOFieldDefinition:
     needed: bool = True
     mark: Mark | None = None
     alias: str | None = None
-    """The name that the model itself gives the field on the wire."""
+    """The field's name on the wire according to the model."""
     alias_out: str | None = None
-    """The same for replies, where it is another."""
+    """The alias for replies, if it is different."""
     init: bool = True
-    """The constructor takes it; otherwise it is set on the new instance."""
+    """Whether it is a parameter of the constructor; otherwise it is set on the new instance."""
     init_name: str | None = None
-    """The constructor's name for it, where it is another."""
+    """The name of the constructor's parameter, if it is different."""
     getter: Callable[[Any], Any] | None = None
-    """How to read it from an instance, where that is not an attribute; ``msgspec.UNSET`` leaves it out."""
+    """Reads the field from an instance, if it is not a plain attribute; ``msgspec.UNSET`` leaves the field out."""
 
     @property
     def has_default(self) -> bool:
-        """Whether its default is known."""
+        """Whether it has a default or a default factory."""
         return self.default is not Empty or self.default_factory is not None
 
     @property
     def required(self) -> bool:
-        """Whether clients have to send it."""
+        """Whether clients must send it."""
         return not (self.has_default or self.optional)

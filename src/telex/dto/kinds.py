@@ -1,4 +1,4 @@
-"""Finds the DTO for a nested model: models of one kind may hold models of another."""
+"""Finds the DTO of a nested model, which may be of another kind than the outer model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ KINDS: Final = {
     "TypedDictDTO": ("telex.dto.typeddict_dto", "typing"),
     "DataclassDTO": ("telex.dto.dataclass_dto", "dataclasses"),
 }
-"""The module of each DTO, and the module without which no model of its kind can exist."""
+"""The module of each DTO, and the module that must be imported before a model of its kind can exist."""
 
 
 def kind_of(annotation: Any, own: type[AbstractDTO[Any]]) -> type[AbstractDTO[Any]] | None:
-    """The DTO for a nested model: ``own`` if it is for such models, else one of the others; ``None`` for no model."""
+    """The DTO for a nested model: ``own`` if it supports the model, else another one; ``None`` if it is no model."""
     cls = model_class(annotation)
     if not isinstance(cls, type):
         return None

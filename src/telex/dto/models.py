@@ -1,4 +1,4 @@
-"""Compiles a model at one field path: the fields that pass, their wire type, and the transfer between both."""
+"""Compiles a model at one field path: its transferred fields, its wire type, and the conversion between both."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ __all__ = ("compile_model", "node_of")
 def compile_model(
     compiler: Compiler, model: Any, dto: type[AbstractDTO[Any]], path: FieldPath, tag: tuple[str, Any] | None = None
 ) -> Shape:
-    """The shape of ``model``, whose kind ``dto`` is for.
+    """The shape of ``model``; ``dto`` is the DTO of its kind.
 
     ``tag`` is the name and the value of the field that distinguishes it from the other members of a union.
 
-    :raises ImproperlyConfiguredException: paths name fields that it does not have, or it cannot be made of what passes.
+    :raises ImproperlyConfiguredException: a path names an unknown field, or a required field is not transferred.
     """
     node = node_of(compiler, model, dto, path, tag)
     return Shape(node.wire, None if node.wire is model else node.source, node)
@@ -39,7 +39,7 @@ def compile_model(
 def node_of(
     compiler: Compiler, model: Any, dto: type[AbstractDTO[Any]], path: FieldPath, tag: tuple[str, Any] | None = None
 ) -> ModelNode:
-    """The node of :func:`compile_model`; for a model inside itself, a node whose fields are not compiled yet."""
+    """The node of :func:`compile_model`; for a recursive model, a node whose fields are not compiled yet."""
     limited = compiler.dto.config.max_nested_depth is not None
     key = (model, tag, path.key(limited=limited))
     node = compiler.nodes.get(key)
@@ -135,9 +135,9 @@ def _check_needs(
     node: ModelNode,
     path: FieldPath,
 ) -> None:
-    """Refuse a model that could not be made of any message.
+    """Raise for a model that no message could create.
 
-    :raises ImproperlyConfiguredException: naming the first field that would be missing, and the ways out.
+    :raises ImproperlyConfiguredException: with the first missing field, and what to write instead.
     """
     for each in definitions:
         if not (each.required and each.needed) or (node.tag and each.name == node.tag[0]):
@@ -166,9 +166,9 @@ def _reason(compiler: Compiler, definition: DTOFieldDefinition, path: FieldPath)
 
 
 def _is_same(compiler: Compiler, definitions: tuple[DTOFieldDefinition, ...], node: ModelNode, path: FieldPath) -> bool:
-    """Whether msgspec reads the model itself as this DTO would.
+    """Whether msgspec can decode the model directly, with the same result as this DTO.
 
-    Always false for writing: the value may be of a subclass, whose further fields must not pass.
+    Always false for writing: a value may be of a subclass, whose additional fields must not be sent.
     """
     config = compiler.dto.config
     if compiler.to_wire or path.lazy or path.plain or node.tag or node.recursive or not node.dto.native:
@@ -181,7 +181,7 @@ def _is_same(compiler: Compiler, definitions: tuple[DTOFieldDefinition, ...], no
 
 
 def _wire_type(compiler: Compiler, node: ModelNode, fields: list[Field]) -> Any:
-    """The Struct that has the fields that pass, under their names on the wire."""
+    """The Struct with the transferred fields under their names on the wire."""
     options = dict(node.dto.wire_options(model_class(node.model)))
     if node.tag is not None:
         name, value = node.tag
@@ -202,7 +202,7 @@ def _wire_type(compiler: Compiler, node: ModelNode, fields: list[Field]) -> Any:
 
 
 def _declared(each: Field, *, defaults: bool) -> tuple[str, Any] | tuple[str, Any, Any]:
-    """The field as ``defstruct`` takes it; one that clients may leave out has its default, or ``UNSET``."""
+    """The field as an argument of ``defstruct``; an optional field has its default, or ``UNSET``."""
     definition = each.definition
     if each.absent is Absent.MISSING:
         return each.attribute, each.shape.wire, msgspec.UNSET
@@ -214,7 +214,7 @@ def _declared(each: Field, *, defaults: bool) -> tuple[str, Any] | tuple[str, An
 
 
 def _let_refer(compiler: Compiler, reference: str, wire: Any) -> None:
-    """Let msgspec resolve the forward references to ``wire`` in the wire types of its own fields."""
+    """Make ``wire`` available under ``reference``, so that msgspec resolves forward references to it."""
     for node in compiler.nodes.values():
         if isinstance(node.wire, type) and node.wire is not node.model:
             setattr(node.wire, reference, wire)

@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 
 class MsgspecDTO(AbstractDTO[T]):
-    """For ``msgspec.Struct``. Its tag, ``rename``, ``omit_defaults``, ``array_like`` and ``forbid_unknown_fields``
-    hold.
+    """The DTO for ``msgspec.Struct``. It applies the Struct's tag, ``rename``, ``omit_defaults``, ``array_like`` and
+    ``forbid_unknown_fields``.
 
-    A name in the DTO's configuration comes before the Struct's own ``rename``.
+    A name in the DTO's configuration overrides the Struct's ``rename``.
     """
 
     native = True
@@ -50,7 +50,7 @@ class MsgspecDTO(AbstractDTO[T]):
 
     @classmethod
     def wire_options(cls, model: Any) -> Mapping[str, Any]:
-        """The Struct's own options that can be seen on the wire."""
+        """The Struct's options that affect messages."""
         config = model.__struct_config__
         return {
             "tag": config.tag,

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 __all__ = ("Absent", "Field", "ModelNode", "Shape", "WIRE_NODE")
 
 WIRE_NODE = "__telex_node__"
-"""The attribute of a wire type that has its model's node."""
+"""The attribute of a wire type that contains its model's node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """One annotation, compiled for one direction.
 
-    ``wire`` is what msgspec reads or writes; ``source`` is the expression that transfers ``VALUE`` between it and the
-    annotation, ``None`` when they are the same. ``node`` is there when the annotation is one model, ``None`` aside.
+    ``wire`` is the type that msgspec decodes or encodes. ``source`` is the expression that converts ``VALUE`` between
+    ``wire`` and the annotation, ``None`` if they are the same. ``node`` is set if the annotation is one model, or an
+    optional one.
     """
 
     wire: Any
@@ -34,24 +35,24 @@ class Shape:
     node: ModelNode | None = None
 
     def transfer(self, value: str = VALUE) -> str:
-        """The expression for the transfer of the expression ``value``."""
+        """The expression that converts the expression ``value``."""
         return value if self.source is None else self.source.replace(VALUE, value)
 
 
 class Absent(Enum):
-    """What it means that a client leaves a field out."""
+    """The effect of a field that a client leaves out."""
 
     INVALID = auto()
-    """The message does not fit."""
+    """The message is invalid."""
     DEFAULT = auto()
-    """The wire type has the model's default."""
+    """The wire type sets the model's default."""
     MISSING = auto()
-    """The wire type has ``UNSET``; the model supplies the value, or there is none."""
+    """The wire type sets ``UNSET``; the model sets the value, or the field stays absent."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """A field that passes: ``attribute`` is its name in the wire type, ``wire_name`` the one that clients see."""
+    """A transferred field: ``attribute`` is its name in the wire type, ``wire_name`` its name in messages."""
 
     definition: DTOFieldDefinition
     attribute: str
@@ -76,21 +77,21 @@ class ModelNode:
     wire: Any = None
     fields: tuple[Field, ...] = ()
     names: frozenset[str] = frozenset()
-    """All fields of the model, also those that do not pass."""
+    """All fields of the model, also those that are not transferred."""
     tag: tuple[str, Any] | None = None
-    """The model's name and the value of the field that distinguishes the model from other members of a union."""
+    """The name and the value of the field that distinguishes the model from other members of a union."""
     takes_tag: bool = False
-    """The model is made with that value, rather than having it by itself."""
+    """Whether the model's constructor has a parameter for the tag."""
     source: str = ""
-    """The expression that transfers ``VALUE``: a call of ``function``, or what that returns."""
+    """The expression that converts ``VALUE``: a call of ``function``, or its inlined body."""
     read: Callable[[Any], Any] | None = None
-    """Makes the model of its wire type; ``None`` where its library makes it as a part of another."""
+    """Converts the wire type to the model; ``None`` if the library of an outer model creates it."""
     make: Callable[[Mapping[str, Any]], Any] = dict
-    """Makes the model of values by field name; for ``DTOData``."""
+    """Creates the model from values by field name, for ``DTOData``."""
     convert: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """Transfers single fields; for ``DTOData``."""
+    """Converts single fields, for ``DTOData``."""
     keywords: bool = False
-    """The wire type takes its fields by name."""
+    """Whether the wire type has keyword arguments only."""
     recursive: bool = False
 
     def sent(self, wire: msgspec.Struct) -> dict[str, tuple[Field, Any]]:

@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class PydanticDTO(AbstractDTO[T]):
-    """For pydantic models. pydantic validates and serializes; the DTO chooses and names the fields.
+    """The DTO for pydantic models. pydantic validates and serializes; the DTO selects and names the fields.
 
-    Aliases are the names on the wire unless the configuration renames; ``exclude=True`` makes a field write-only and
-    ``computed_field`` is read-only. ``RootModel`` has no fields: it needs no DTO.
+    Aliases are the names on the wire unless the configuration renames a field. ``exclude=True`` makes a field
+    write-only, and a ``computed_field`` is read-only. ``RootModel`` has no fields and needs no DTO.
     """
 
     plain = True
@@ -62,7 +62,7 @@ class PydanticDTO(AbstractDTO[T]):
 
     @classmethod
     def from_plain(cls, model: Any) -> Callable[[dict[str, Any]], Any]:
-        """Validates as pydantic validates JSON, strict models too."""
+        """Validates in pydantic's JSON mode, so that strict models accept JSON values."""
         validate, to_json = model.model_validate_json, pydantic_core.to_json
 
         def make(values: dict[str, Any]) -> Any:
@@ -81,7 +81,7 @@ class PydanticDTO(AbstractDTO[T]):
 
     @classmethod
     def wire_options(cls, model: Any) -> Mapping[str, Any]:
-        """``extra="forbid"`` holds."""
+        """Applies the model's ``extra="forbid"``."""
         return {"forbid_unknown_fields": model.model_config.get("extra") == "forbid"}
 
     @classmethod
@@ -94,12 +94,12 @@ class PydanticDTO(AbstractDTO[T]):
 
     @classmethod
     def assign(cls, instance: Any, name: str, value: Any) -> None:
-        """Sets a field as pydantic validates assignments."""
+        """Sets a field with pydantic's validation of assignments."""
         instance.__pydantic_validator__.validate_assignment(instance, name, value)
 
 
 def _alias_in(field: FieldInfo) -> str | None:
-    """The alias that messages are read with; of several choices the first that is a name."""
+    """The alias for received messages; of several choices the first one that is a name."""
     alias = field.validation_alias
     choices = alias.choices if isinstance(alias, pydantic.AliasChoices) else [alias]
     return next((choice for choice in choices if isinstance(choice, str)), None)

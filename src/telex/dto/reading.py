@@ -1,4 +1,4 @@
-"""From the wire type of a model to the model."""
+"""Generates the functions that convert wire types to models."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ("generate_reader",)
 
 
 def generate_reader(code: Code, node: ModelNode, *, inside: bool, lazy: bool) -> None:
-    """Define ``node.function``, which takes the wire type and gives the model; ``node.source`` is its expression where
-    it is one.
+    """Define ``node.function``, which converts the wire type to the model, and ``node.source``, if one expression is
+    sufficient.
 
-    ``inside``: it gives a dictionary, as the model is part of one that its own library makes. ``lazy``: it is for
-    ``DTOData``, which adds what is missing.
+    ``inside``: it returns a dictionary, because the library of an outer model creates this one. ``lazy``: it is for
+    ``DTOData``, which adds missing values later.
     """
     make: Callable[..., Any] = dict if inside else _maker(node)
     by_field_name = node.dto.plain or make is dict
@@ -61,7 +61,7 @@ def _maker(node: ModelNode) -> Callable[..., Any]:
 
 
 def _value(code: Code, field: Field, unset: str, *, has_value: bool) -> str:
-    """The expression for a field; for its default where that is not the wire type's own."""
+    """The expression for a field, or for its default if the wire type does not set it."""
     raw, definition = f"{VALUE}.{field.attribute}", field.definition
     value = field.shape.transfer(raw)
     if has_value or field.absent is not Absent.MISSING:
@@ -72,7 +72,7 @@ def _value(code: Code, field: Field, unset: str, *, has_value: bool) -> str:
 
 
 def _make_of_values(node: ModelNode, make: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
-    """The function that makes the model of values by field name."""
+    """The function that creates the model from values by field name."""
     definitions = {each.name: each for each in node.dto.generate_field_definitions(node.model)}
     init_names = {name: each.init_name or name for name, each in definitions.items()}
 

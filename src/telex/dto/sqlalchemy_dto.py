@@ -26,14 +26,13 @@ Getter = Callable[[Any], Any]
 
 
 class SQLAlchemyDTO(AbstractDTO[T]):
-    """For mapped classes of SQLAlchemy 2: columns, relationships, composites, column properties and hybrids.
+    """The DTO for mapped classes of SQLAlchemy 2: columns, relationships, composites, column properties and hybrids.
 
-    Primary keys that the database or a default makes are read-only, as are computed columns, column properties, hybrids
-    and the discriminators of inheritance; a mark in ``info=`` comes before that. Clients may leave out what is nullable
-    or has a default.
+    Generated primary keys, computed columns, column properties, hybrids and the discriminators of inheritance are
+    read-only; a mark in ``info=`` overrides that. Clients may leave out fields that are nullable or have a default.
 
-    **No session is touched while writing**: what is not loaded is an error that names the attribute. Association
-    proxies, and relationships that are dynamic or write-only, do not pass.
+    **Writing uses no session**: an attribute that is not loaded raises an error that names it. Association proxies, and
+    dynamic or write-only relationships, are not transferred.
     """
 
     @classmethod
@@ -56,7 +55,7 @@ class SQLAlchemyDTO(AbstractDTO[T]):
 
 
 def _mapped_hints(mapper: orm.Mapper[Any]) -> dict[str, Any]:
-    """The argument of each ``Mapped[...]``; empty when annotations cannot be resolved, and the mapper alone decides."""
+    """The argument of each ``Mapped[...]``; empty where annotations cannot be resolved: the mapper has types then."""
     names = {other.class_.__name__: other.class_ for other in mapper.registry.mappers}
     try:
         hints = read_hints(mapper.class_, names)
@@ -184,7 +183,7 @@ _REFRESH = "await session.refresh(...) it, make the session with expire_on_commi
 
 
 def _loaded_getter(cls: type, name: str, empty: Callable[[], Any] | None, remedy: str) -> Getter:
-    """Reads what is loaded; on an instance that was never saved, what is not set is ``None`` or empty."""
+    """Reads a loaded attribute; on an instance that was never saved, an attribute not set is ``None`` or empty."""
     where = f"{cls.__name__}.{name}"
     advice = remedy.format(cls=cls.__name__, name=name)
 
@@ -200,7 +199,7 @@ def _loaded_getter(cls: type, name: str, empty: Callable[[], Any] | None, remedy
 
 
 def _detached_getter(name: str) -> Getter:
-    """Reads an attribute that runs code of the model, without letting that code load anything."""
+    """Reads an attribute that runs code of the model, with loading disabled."""
 
     def get(instance: Any) -> Any:
         state = orm.attributes.instance_state(instance)

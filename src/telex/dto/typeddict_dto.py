@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class TypedDictDTO(AbstractDTO[T]):
-    """For ``TypedDict``. A key that need not be there is absent where the client leaves it out."""
+    """The DTO for ``TypedDict``. A key that is not required is absent if the client leaves it out."""
 
     native = True
     by_items = True

@@ -1,4 +1,4 @@
-"""Unions that have models: their members are distinguished by tags on the wire, by classes or tags in Python."""
+"""Unions that contain models. Tags distinguish the members on the wire; classes or tags distinguish them in Python."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = ("compile_union",)
 
 Tag: TypeAlias = tuple[str, Any]
 _SCALARS: Final = str | int | float | bool
-"""On the wire, what is neither a model nor a collection in a union where a model's own library validates."""
+"""The wire type of other members than models and collections, in a union that a model's library validates."""
 
 
 def compile_union(compiler: Compiler, annotation: Any, path: FieldPath) -> Shape:
-    """The shape of a union of which some members are, or hold, models.
+    """The shape of a union with members that are or contain models.
 
-    :raises ImproperlyConfiguredException: it has models that a message does not distinguish.
+    :raises ImproperlyConfiguredException: it has models that a message cannot distinguish.
     """
     members = [_bare(each) for each in union_members(annotation) if each is not type(None)]
     none = (None,) if len(members) < len(union_members(annotation)) else ()
@@ -65,7 +65,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _checked(compiler: Compiler, models: Sequence[Any], path: FieldPath) -> FieldPath:
-    """``path``, whose paths need to fit only one of several models."""
+    """``path``, after a check that each of its field names exists in at least one of the models."""
     names = [each.name for model in models for each in compiler.dto.generate_field_definitions(model)]
     path.check_names(names, _names(models))
     return replace(path, checked=True)
@@ -83,7 +83,7 @@ def _member(compiler: Compiler, member: Any, tag: Tag | None, path: FieldPath, i
 
 
 def _tags(models: Sequence[Any], path: FieldPath) -> dict[Any, Tag]:
-    """The ``Literal`` field that distinguishes the models of a union which have no tags of their own.
+    """For each model that is not a Struct, the ``Literal`` field and the value that distinguish it in the union.
 
     :raises ImproperlyConfiguredException: there is no such field.
     """
@@ -108,7 +108,7 @@ def _is_struct(model: Any) -> bool:
 
 
 def _literals(model: Any) -> dict[str, Any]:
-    """The fields that can have one value only, and the value."""
+    """The fields with a single possible value, and that value."""
     if _is_struct(model):
         config = model_class(model).__struct_config__
         return {} if config.tag is None else {config.tag_field: config.tag}
@@ -123,7 +123,7 @@ def _literals(model: Any) -> dict[str, Any]:
 def _dispatch(
     compiler: Compiler, members: Sequence[Any], shapes: Sequence[Shape], path: FieldPath
 ) -> Callable[[Any], Any]:
-    """The function that transfers a value by the member that it is of."""
+    """The function that finds the member of a value and converts the value."""
     transfers = [compiler.code.function(shape.transfer()) for shape in shapes]
     if not compiler.to_wire:
         return _by_class([_runtime_class(shape.wire) for shape in shapes], transfers)
@@ -140,7 +140,7 @@ def _dispatch(
 
 
 def _by_class(classes: Sequence[type], transfers: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    """By the class itself, else by the first that the value is an instance of; other values stay as they are."""
+    """Convert by the exact class, else by the first that matches ``isinstance``; return other values unchanged."""
     exact = dict(zip(reversed(classes), reversed(transfers), strict=True))
     table = list(zip(classes, transfers, strict=True))
 
@@ -156,7 +156,7 @@ def _by_class(classes: Sequence[type], transfers: Sequence[Callable[[Any], Any]]
 def _by_tag(
     name: str, table: Mapping[Any, Callable[[Any], Any]], otherwise: Callable[[Any], Any]
 ) -> Callable[[Any], Any]:
-    """By the tag in a dictionary."""
+    """Convert a dictionary by its tag."""
 
     def choose(value: Any) -> Any:
         return table.get(value.get(name), _same)(value) if isinstance(value, dict) else otherwise(value)
@@ -169,7 +169,7 @@ def _same(value: Any) -> Any:
 
 
 def _runtime_class(annotation: Any) -> type:
-    """The class that values of a member are of."""
+    """The class of a member's values."""
     bare = _bare(annotation)
     kind = get_origin(bare) or bare
     if kind is Literal:

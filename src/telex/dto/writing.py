@@ -1,4 +1,4 @@
-"""From a model to its wire type."""
+"""Generates the functions that convert models to their wire types."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ("generate_writer",)
 
 
 def generate_writer(code: Code, node: ModelNode, *, inside: bool) -> None:
-    """Define ``node.function``, which takes the model and gives the wire type; or ``node.source`` where one expression
-    does that.
+    """Define ``node.function``, which converts the model to the wire type; or ``node.source``, if one expression is
+    sufficient.
 
-    ``inside``: it takes a dictionary, as the model is part of one that its own library has taken apart.
+    ``inside``: it converts a dictionary, because the library of an outer model has already dumped this one.
     """
     unset = code.bind(msgspec.UNSET, "UNSET")
     any_may_lack = inside or node.dto.plain
