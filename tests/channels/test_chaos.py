@@ -301,5 +301,6 @@ async def test_a_crowd_that_comes_back_is_served_and_publishers_go_on(kind: str,
         done.set()
         await publishing
         assert recovered == [True] * 5000
-        # On a quiet machine a publish takes half a second at most: the crowd is the work of this process.
+        # All 5,000 begin in one turn of this process's event loop, and other tests use the machine: hence not 1 s.
+        # tests/channels/recovery/test_replay.py holds 1 s for clients that come 50 in a turn.
         assert (took < 15, slowest < 3.0) == (True, True), (took, slowest)
