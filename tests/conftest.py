@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Generator
 from typing import Final
 
@@ -27,6 +28,11 @@ def pytest_report_header() -> str:
 BROKER_FIXTURES: Final = frozenset({"broker", "cluster", "running_broker", "running_cluster", "valkey"})
 WITHOUT_BROKER: Final = "memory"
 """The value of the ``engine`` fixture that starts no broker."""
+
+
+def pytest_configure() -> None:
+    """Under nohup, SIGHUP is ignored, and the programs that tests start would inherit that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

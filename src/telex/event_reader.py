@@ -49,6 +49,7 @@ class EventReader:
 
     __slots__ = (
         "_bytes",
+        "_fail_timer",
         "_held",
         "_interrupt",
         "_is_put_off",
@@ -89,6 +90,7 @@ class EventReader:
         self._is_put_off = False  # the interrupt is delayed until nothing is held
         self._nothing_held: asyncio.Future[None] | None = None
         self._reading_task: asyncio.Task[object] | None = None
+        self._fail_timer: asyncio.TimerHandle | None = None
         self._stop_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
@@ -262,7 +264,7 @@ class EventReader:
         """Stop reading and drop the queued events."""
         self.work = DONE
         self.owner = None
-        for timer in (self._stop_timer, self._probe_timer):
+        for timer in (self._fail_timer, self._stop_timer, self._probe_timer):
             if timer is not None:
                 timer.cancel()
         self._queue.clear()
@@ -393,7 +395,7 @@ class EventReader:
         """The client has left. If a child task received the event, interrupt the handler after ``GRACE`` seconds."""
         self.disconnect = as_disconnect(event)
         if child and self.work != DONE:
-            asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
+            self._fail_timer = asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
 
 
 def _drop(_: bool) -> bool:
