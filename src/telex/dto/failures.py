@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 import msgspec
@@ -18,9 +18,11 @@ class Misfit(Exception):
 
     def __init__(self, wire: object, node: ModelNode, error: Exception) -> None:
         super().__init__(str(error))
-        self.wire = wire
-        self.error = error
-        self.message, self.inside = node.dto.explain(error)
+        self.wire: object = wire
+        self.error: Exception = error
+        message, inside = node.dto.explain(error)
+        self.message: str = message
+        self.inside: Sequence[str | int] = inside
 
 
 def refuse(root: object, error: Exception) -> NoReturn:

@@ -44,7 +44,7 @@ class GuardedHttpToolsProtocol(GuardedHTTP, HttpToolsProtocol):  # type: ignore[
 
     def _unsupported_upgrade_warning(self) -> None:
         """Ignore an upgrade to another protocol (RFC 9110 section 7.8), and parse the rest as the next request."""
-        self.parser = HttpRequestParser(self)
+        self.parser: HttpRequestParser = HttpRequestParser(self)
         self._rest = self._after_upgrade()
 
     def on_message_begin(self) -> None:

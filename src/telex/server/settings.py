@@ -208,4 +208,4 @@ class ServerConfig(Config):
         """Load the app, and make uvicorn accept proxy headers from a Unix socket."""
         super().load()
         if self.uds and self.proxy_headers:
-            self.loaded_app = _UnixSocketPeer(self.loaded_app)
+            self.loaded_app: ASGIApp = _UnixSocketPeer(self.loaded_app)

@@ -86,11 +86,11 @@ class Recipient:
     )
 
     def __init__(self, queue: DeliveryQueue[Item]) -> None:
-        self.queue = queue
+        self.queue: DeliveryQueue[Item] = queue
         self.topics: dict[str, Topic] = {}
         self.on_gap: OnGap = "event"
         self.on_finish: Callable[[], object] | None = None
-        self.is_forwarded = False
+        self.is_forwarded: bool = False
         self._transport: Transport | None = None
         self._encoding: Encoding | None = None
         self._has_direct_send = False

@@ -114,7 +114,7 @@ class NatsConnection:
         self._on_lost = on_lost
         self._failure: BackendUnavailable | None = None
         self._waiting: set[asyncio.Timeout] = set()
-        self.client = _Client(server.needs_tls)
+        self.client: _Client = _Client(server.needs_tls)
         self._inbox = self.client.new_inbox()
         self._numbers = itertools.count()
         self._questions: dict[str, _Question] = {}
