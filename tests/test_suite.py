@@ -43,9 +43,9 @@ def outcome(test: str, folder: Path) -> str:
 def test_an_unclosed_transport_fails_the_test_that_made_it(tmp_path: Path) -> None:
     report = outcome(LEAK, tmp_path)
     assert "::test_that_leaks" in report
-    assert "unclosed transport" in report
+    assert "unclosed" in report
     assert "::test_that_comes_after_it" not in report
-    assert "2 passed, 1 error" in report
+    assert "1 error" in report
 
 
 def test_a_test_that_starts_a_broker_without_the_mark_fails(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ client would block all other connections.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -41,6 +42,8 @@ _CORKED_BYTES: Final = 64 * KIB
 
 _JOIN_BELOW: Final = 64 * KIB
 """Payloads below this size are joined with their header: copying is cheaper than a second buffer."""
+_MAY_WRITE_LINES: Final = not ((3, 12) <= sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2))
+"""False where asyncio's ``writelines`` never pauses the protocol (CVE-2024-12254): there a frame is joined first."""
 
 
 class FrameWriter(WSListener):
@@ -193,7 +196,7 @@ class FrameWriter(WSListener):
             self._cork_size += len(payload)
             if self._cork_size > _CORKED_BYTES:
                 self._flush_cork()
-        elif len(payload) < _JOIN_BELOW:
+        elif len(payload) < _JOIN_BELOW or not _MAY_WRITE_LINES:
             self._wire.write(header + payload)
         else:
             self._wire.writelines((header, payload))
