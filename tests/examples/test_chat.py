@@ -172,14 +172,14 @@ async def test_older_messages_can_be_recalled(chat: Program) -> None:
             await ada.send(type="say", text=f"message {number}")
         for _ in range(120):
             await ada.expect(type="said")
-    async with member(chat, "Bo") as bo:
-        assert [each["number"] for each in bo.welcome["history"]] == list(range(71, 121))
-        await bo.send(type="recall", before=71)
-        older = await bo.expect(type="recalled", complete=False)
-        assert [each["number"] for each in older["history"]] == list(range(21, 71))
-        await bo.send(type="recall", before=21)
-        oldest = await bo.expect(type="recalled", complete=True)
-        assert [each["number"] for each in oldest["history"]] == list(range(1, 21))
+        async with member(chat, "Bo") as bo:
+            assert [each["number"] for each in bo.welcome["history"]] == list(range(71, 121))
+            await bo.send(type="recall", before=71)
+            older = await bo.expect(type="recalled", complete=False)
+            assert [each["number"] for each in older["history"]] == list(range(21, 71))
+            await bo.send(type="recall", before=21)
+            oldest = await bo.expect(type="recalled", complete=True)
+            assert [each["number"] for each in oldest["history"]] == list(range(1, 21))
 
 
 async def test_statistics_are_streamed_as_they_change(chat: Program) -> None:
