@@ -75,10 +75,12 @@ async def test_a_value_is_encoded_once_and_no_delivery_has_a_task(kind: ServerKi
         running = await stack.enter_async_context(site(hub, kind, channel_listener("/{room:str}", channel="{room}")))
         clients = [await stack.enter_async_context(connected(running, f"/{number % 3}")) for number in range(30)]
         await until(lambda: hub.statistics().subscribers == 30)
-        tasks = len(asyncio.all_tasks())
+        tasks = asyncio.all_tasks()
         for _ in range(10):
             await hub.publish(["0", "1", "2"], Price())
-            assert len(asyncio.all_tasks()) == tasks
+            begun = {str(task.get_coro()).split()[2] for task in asyncio.all_tasks() - tasks}
+            # The busy monitor begins to read ahead of each waiting handler in its own time.
+            assert begun <= {"EventReader._pump_events"}
         assert Price.encoded == 10
         for client in clients:
             assert [await within(client.recv()) for _ in range(10)] == ['"12.50"'] * 10
