@@ -123,6 +123,7 @@ class BrokerReader:
 
         If it is cancelled or raises, ``subscriber`` is removed from all of them.
         """
+        await self.replay.pace.keep()
         recipient = recipient_of(subscriber)
         try:
             for name in names:

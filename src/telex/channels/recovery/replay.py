@@ -1,7 +1,7 @@
 """Reads past events: for recipients that catch up, and for topics that missed events.
 
 After a deployment all clients reconnect at once. So the number of concurrent reads is limited, and recipients that
-need the same past share one read.
+need the same past share one read. The work for them in one turn of the event loop is limited too.
 """
 
 from __future__ import annotations
@@ -23,6 +23,26 @@ READS: Final = 16
 
 RETRY_SECONDS: Final = 0.05
 """The pause after a failed read."""
+
+PER_TURN: Final = 32
+"""The most recipients that start, or get their past, in one turn of the event loop."""
+
+
+class Pace:
+    """Spreads the work of many tasks that run in one turn of the event loop over several turns.
+
+    Thousands of clients that return at the same moment would make one turn so long that publishers wait for it.
+    """
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(PER_TURN)
+
+    async def keep(self) -> None:
+        """Return at once for the first :data:`PER_TURN` tasks of a turn, in a later turn for the others."""
+        await self._places.acquire()
+        asyncio.get_running_loop().call_soon(self._places.release)
 
 
 class _Read:
@@ -47,6 +67,7 @@ class Replay:
         self._keep_for = keep_for
         self._timeout = timeout
         self._places = asyncio.Semaphore(READS)
+        self.pace: Pace = Pace()
         self._waiting: dict[tuple[str, str | None, int | None], _Read] = {}
         self._interruptions = 0
         self.trouble: str = ""
@@ -122,6 +143,7 @@ class Replay:
             else:
                 read.serve(since)
                 past = await asyncio.shield(read.outcome)
+                await self.pace.keep()
             if past is None:
                 # The task that ran the read was cancelled: try again, possibly as the task that runs it.
                 continue
