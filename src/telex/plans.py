@@ -23,6 +23,7 @@ from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.di import RESERVED, Built, Graph
 from telex.dto.base import AbstractDTO
+from telex.dto.compiler import dto_reader, dto_writer
 from telex.dto.data import holds_data
 from telex.ends import OnEnd, Run, told_of_the_end
 from telex.event_reader import unasked
@@ -152,7 +153,7 @@ class Build:
         """The function that reads messages of ``annotation``, through the layer's data transfer object if any."""
         dto = nearest(self.layer.dto, None)
         if dto is not None:
-            return dto.compile_reader(annotation, mode, self.layer.type_decoders, self.where)
+            return dto_reader(dto, annotation, mode, self.layer.type_decoders, self.where)
         if holds_data(annotation):
             raise self.wrong("'data' is DTOData, which needs a dto: add dto=..., or annotate 'data' with the model")
         try:
@@ -164,7 +165,7 @@ class Build:
         """The function that writes replies of ``annotation``; with ``by_value``, text and bytes are never encoded."""
         dto = self._return_dto(annotation)
         if dto is not None:
-            write = dto.compile_writer(annotation, mode, self.layer.type_encoders, self.where)
+            write = dto_writer(dto, annotation, mode, self.layer.type_encoders, self.where)
             return codecs.but_raw(write, mode) if by_value else write
         compile_writer = codecs.value_writer if by_value else codecs.writer
         try:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from telex.codecs import as_validation_error
+from telex.dto.compiler import dto_reader, dto_writer
 from telex.exceptions import ImproperlyConfiguredException, ValidationException
 
 WHERE = "room (chat/app.py:12)"
@@ -16,13 +17,13 @@ WHERE = "room (chat/app.py:12)"
 
 def reader(dto: Any, annotation: Any = None) -> Callable[[Any], Any]:
     """From plain values, as JSON, to what the handler gets."""
-    read = dto.compile_reader(dto.models[0] if annotation is None else annotation, "text", (), WHERE)
+    read = dto_reader(dto, dto.models[0] if annotation is None else annotation, "text", (), WHERE)
     return lambda value: read(json.dumps(value))
 
 
 def writer(dto: Any, annotation: Any = None) -> Callable[[Any], Any]:
     """From what the handler returns to plain values."""
-    write = dto.compile_writer(dto.models[0] if annotation is None else annotation, "text", {}, WHERE)
+    write = dto_writer(dto, dto.models[0] if annotation is None else annotation, "text", {}, WHERE)
     return lambda value: json.loads(write(value))
 
 

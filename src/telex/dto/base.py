@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeVar, get_args
 
-import msgspec
-
-from telex import codecs
 from telex.annotations import model_class, split_annotated, unalias, union_members
-from telex.codecs import Raw, Reader, Writer
-from telex.dto.code import VALUE
-from telex.dto.compiler import Compiler
 from telex.dto.config import DTOConfig
-from telex.dto.data import DTOData
-from telex.dto.failures import refuse, unwritable
 from telex.dto.fields import DTOFieldDefinition
-from telex.dto.nodes import Shape
 from telex.exceptions import ImproperlyConfiguredException
-from telex.types import Mode, TypeDecoder, TypeEncoder
 
-__all__ = ("AbstractDTO",)
+__all__ = ("AbstractDTO", "name_of")
 
 T = TypeVar("T")
 
@@ -63,7 +53,7 @@ class AbstractDTO(Generic[T]):
         models = union_members(unalias(inner)) or (unalias(inner),)
         for each in models:
             cls._check_model(each)
-        name = f"{cls.__name__}[{' | '.join(_name(each) for each in models)}]"
+        name = f"{cls.__name__}[{' | '.join(name_of(each) for each in models)}]"
         attributes: dict[str, Any] = {"models": models, "__module__": cls.__module__, "__qualname__": name}
         if configs:
             attributes["config"] = configs[0]
@@ -99,14 +89,14 @@ class AbstractDTO(Generic[T]):
     def from_plain(cls, model: Any) -> Callable[[dict[str, Any]], Any]:
         """For ``plain`` kinds: a function that creates an instance from a decoded JSON object by field name."""
         raise NotImplementedError(
-            f"{cls.__qualname__}.from_plain: return a function that makes {_name(model)} of a dictionary"
+            f"{cls.__qualname__}.from_plain: return a function that makes {name_of(model)} of a dictionary"
         )
 
     @classmethod
     def to_plain(cls, model: Any) -> Callable[[Any], dict[str, Any]]:
         """For ``plain`` kinds: a function that converts an instance to a dictionary of JSON values by field name."""
         raise NotImplementedError(
-            f"{cls.__qualname__}.to_plain: return a function that makes a dictionary of {_name(model)}"
+            f"{cls.__qualname__}.to_plain: return a function that makes a dictionary of {name_of(model)}"
         )
 
     @classmethod
@@ -146,88 +136,18 @@ class AbstractDTO(Generic[T]):
         return cls.serves(inner) or any(map(cls.fits, get_args(inner)))
 
     @classmethod
-    def compile_reader(cls, annotation: Any, mode: Mode, type_decoders: Sequence[TypeDecoder], where: str) -> Reader:
-        """The function that decodes a ``mode`` message as ``annotation``. ``where`` names the handler in errors.
-
-        :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
-        """
-        shape, compiler = cls._compile(annotation, where, "data", to_wire=False)
-        try:
-            decode = codecs.reader(shape.wire, mode, type_decoders)
-        except ImproperlyConfiguredException as exc:
-            raise ImproperlyConfiguredException(
-                f"{where}: {cls.__qualname__} cannot read {annotation!r}: {exc}"
-            ) from exc
-        if shape.source is None:
-            return decode
-        code = compiler.code
-        lines = [
-            f"w = {code.bind(decode, 'decode')}({VALUE})",
-            "try:",
-            f"    return {shape.transfer('w')}",
-            f"except {code.bind((ValueError, TypeError), 'errors')} as e:",
-            f"    return {code.bind(refuse, 'refuse')}(w, e)",
-        ]
-        read: Reader = code.define(code.reserve("read"), lines)
-        return read
-
-    @classmethod
-    def compile_writer(
-        cls, annotation: Any, mode: Mode, type_encoders: Mapping[type, TypeEncoder], where: str
-    ) -> Writer:
-        """The function that encodes a value declared as ``annotation`` as a ``mode`` message.
-
-        :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
-        """
-        shape, compiler = cls._compile(annotation, where, "the reply", to_wire=True)
-        code = compiler.code
-        encode = code.bind(msgspec.json.Encoder(enc_hook=codecs.encoder_hook(type_encoders)).encode, "encode")
-        decode = ".decode()" if mode == "text" else ""
-        title = code.bind(f"{cls.__qualname__}: {annotation!r}", "title")
-        lines = [
-            "try:",
-            f"    w = {shape.transfer()}",
-            "except (AttributeError, KeyError, TypeError) as e:",
-            f"    raise {code.bind(unwritable, 'unwritable')}({VALUE}, {title}, e) from e",
-            f"return {encode}(w){decode}",
-        ]
-        write: Callable[[Any], Raw] = code.define(code.reserve("write"), lines)
-        return write
-
-    @classmethod
-    def _compile(cls, annotation: Any, where: str, role: str, *, to_wire: bool) -> tuple[Shape, Compiler]:
-        if not cls.models:
-            raise ImproperlyConfiguredException(
-                f"{where}: {cls.__qualname__} has no model: write {cls.__name__}[Model]"
-            )
-        if not cls.fits(annotation):
-            option = "return_dto" if to_wire else "dto"
-            names = " | ".join(map(_name, cls.models))
-            raise ImproperlyConfiguredException(
-                f"{where}: {role} is annotated {annotation!r}, and {cls.__qualname__} is for {names}: annotate"
-                f" {role} with {names}, a collection of it or a union with it, or set {option}=None here"
-            )
-        compiler = Compiler(cls, to_wire=to_wire)
-        try:
-            return compiler.top(annotation), compiler
-        except ImproperlyConfiguredException as exc:
-            raise ImproperlyConfiguredException(f"{where}: {exc.detail}") from exc
-
-    @classmethod
     def _check_model(cls, model: Any) -> None:
-        if get_origin(model) is DTOData or get_origin(model) is Annotated:
-            raise ImproperlyConfiguredException(
-                f"{cls.__name__}[{model!r}]: give the model itself, {get_args(model)[0]!r}"
-            )
         kind = model_class(model)
         if not (isinstance(kind, type) and cls.detect_nested_field(kind)):
+            inner = next(iter(get_args(model)), None)
             raise ImproperlyConfiguredException(
-                f"{cls.__name__}[{_name(model)}]: {_name(model)} is not a model of the kind that {cls.__name__} is for;"
-                " use the DTO of its kind"
+                f"{cls.__name__}[{name_of(model)}]: {name_of(model)} is not a model of the kind that {cls.__name__} is"
+                f" for; {'use the DTO of its kind' if inner is None else f'give the model itself, {name_of(inner)}'}"
             )
 
 
-def _name(model: Any) -> str:
+def name_of(model: Any) -> str:
+    """The name of a model in errors."""
     return getattr(model, "__name__", None) or repr(model)
 
 

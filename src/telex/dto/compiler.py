@@ -1,44 +1,100 @@
-"""Compiles an annotation for one direction: a wire type, and the expression that converts to or from it."""
+"""Compiles a DTO's readers and writers: a wire type, and the expression that converts to or from it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
+import msgspec
+
+from telex import codecs
 from telex.annotations import model_class, split_annotated, substitute, unalias, union_members
+from telex.codecs import Reader, Writer
+from telex.dto.base import AbstractDTO, name_of
 from telex.dto.code import VALUE, Code
+from telex.dto.compilation import Compilation
 from telex.dto.containers import is_container, transfer_container
 from telex.dto.data import DTOData
+from telex.dto.failures import refuse, unwritable
 from telex.dto.field_paths import FieldPath
-from telex.dto.kinds import kind_of
 from telex.dto.models import compile_model, node_of
-from telex.dto.nodes import ModelNode, Shape
+from telex.dto.nodes import Shape
 from telex.dto.unions import compile_union
+from telex.exceptions import ImproperlyConfiguredException
+from telex.types import Mode, TypeDecoder, TypeEncoder
 
-if TYPE_CHECKING:
-    from telex.dto.base import AbstractDTO
-
-__all__ = ("Compiler",)
+__all__ = ("dto_reader", "dto_writer")
 
 
-class Compiler:
-    """Compiles the annotations of one reader (``to_wire`` false) or one writer."""
+def dto_reader(
+    dto: type[AbstractDTO[Any]], annotation: Any, mode: Mode, decoders: Sequence[TypeDecoder], where: str
+) -> Reader:
+    """The function that decodes a ``mode`` message as ``annotation``. ``where`` names the handler in errors.
 
-    def __init__(self, dto: type[AbstractDTO[Any]], *, to_wire: bool) -> None:
-        self.dto = dto
-        self.to_wire = to_wire
-        self.code: Code = Code()
-        self.nodes: dict[object, ModelNode] = {}
+    :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
+    """
+    shape, code = _compile(dto, annotation, where, to_wire=False)
+    try:
+        decode = codecs.reader(shape.wire, mode, decoders)
+    except ImproperlyConfiguredException as exc:
+        raise ImproperlyConfiguredException(
+            f"{where}: {dto.__qualname__} cannot read {annotation!r}: {exc.detail}"
+        ) from exc
+    if shape.source is None:
+        return decode
+    lines = [
+        f"w = {code.bind(decode, 'decode')}({VALUE})",
+        "try:",
+        f"    return {shape.transfer('w')}",
+        f"except {code.bind((ValueError, TypeError), 'errors')} as e:",
+        f"    return {code.bind(refuse, 'refuse')}(w, e)",
+    ]
+    read: Reader = code.define(code.reserve("read"), lines)
+    return read
 
-    def top(self, annotation: Any) -> Shape:
-        """The shape of a handler's annotation.
 
-        :raises ImproperlyConfiguredException: the configuration or a model does not allow it.
-        """
-        return self.shape(annotation, FieldPath.of(self.dto.config, self.dto.__qualname__))
+def dto_writer(
+    dto: type[AbstractDTO[Any]], annotation: Any, mode: Mode, encoders: Mapping[type, TypeEncoder], where: str
+) -> Writer:
+    """The function that encodes a value declared as ``annotation`` as a ``mode`` message.
 
+    :raises ImproperlyConfiguredException: the annotation, a model or the configuration does not allow it.
+    """
+    shape, code = _compile(dto, annotation, where, to_wire=True)
+    encode = code.bind(msgspec.json.Encoder(enc_hook=codecs.encoder_hook(encoders)).encode, "encode")
+    title = code.bind(f"{dto.__qualname__}: {annotation!r}", "title")
+    lines = [
+        "try:",
+        f"    w = {shape.transfer()}",
+        "except (AttributeError, KeyError, TypeError) as e:",
+        f"    raise {code.bind(unwritable, 'unwritable')}({VALUE}, {title}, e) from e",
+        f"return {encode}(w){'.decode()' if mode == 'text' else ''}",
+    ]
+    write: Writer = code.define(code.reserve("write"), lines)
+    return write
+
+
+def _compile(dto: type[AbstractDTO[Any]], annotation: Any, where: str, *, to_wire: bool) -> tuple[Shape, Code]:
+    if not dto.models:
+        raise ImproperlyConfiguredException(f"{where}: {dto.__qualname__} has no model: write {dto.__name__}[Model]")
+    if not dto.fits(annotation):
+        role, option = ("the reply", "return_dto") if to_wire else ("data", "dto")
+        names = " | ".join(map(name_of, dto.models))
+        raise ImproperlyConfiguredException(
+            f"{where}: {role} is annotated {annotation!r}, and {dto.__qualname__} is for {names}: annotate"
+            f" {role} with {names}, a collection of it or a union with it, or set {option}=None here"
+        )
+    compiler = _Compiler(dto, to_wire=to_wire)
+    try:
+        return compiler.shape(annotation, FieldPath.of(dto.config, dto.__qualname__)), compiler.code
+    except ImproperlyConfiguredException as exc:
+        raise ImproperlyConfiguredException(f"{where}: {exc.detail}") from exc
+
+
+class _Compiler(Compilation):
     def shape(self, annotation: Any, path: FieldPath) -> Shape:
-        """The shape of ``annotation`` at ``path``."""
+        """See :meth:`Compilation.shape`."""
         inner, extras = split_annotated(annotation)
         if isinstance(inner, TypeVar):
             inner = substitute(inner, {})
@@ -52,21 +108,6 @@ class Compiler:
         if extras and not path.plain:
             return Shape(Annotated[shape.wire, *extras], shape.source, shape.node)
         return shape
-
-    def holds_model(self, annotation: Any, path: FieldPath) -> bool:
-        """Whether the annotation contains a model that a DTO converts."""
-        inner = unalias(split_annotated(annotation)[0])
-        if get_origin(inner) is DTOData or self.kind(inner, path) is not None:
-            return True
-        if get_origin(inner) is Literal:
-            return False
-        return any(self.holds_model(argument, path) for argument in get_args(inner))
-
-    def kind(self, annotation: Any, path: FieldPath) -> type[AbstractDTO[Any]] | None:
-        """The DTO for ``annotation`` if it is a model. At the top level only this DTO's own models count."""
-        if path.depth == 0:
-            return self.dto if self.dto.serves(annotation) else None
-        return kind_of(annotation, self.dto)
 
     def _structure(self, annotation: Any, path: FieldPath) -> Shape | None:
         """The shape of an annotation that is or contains a model; ``None`` for other annotations."""

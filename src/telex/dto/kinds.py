@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from telex.annotations import model_class
-
-if TYPE_CHECKING:
-    from telex.dto.base import AbstractDTO
+from telex.dto.base import AbstractDTO
 
 __all__ = ("KINDS", "kind_of")
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import msgspec
 
+from telex.dto.base import AbstractDTO
 from telex.dto.code import VALUE
 from telex.dto.fields import DTOFieldDefinition
 
-if TYPE_CHECKING:
-    from telex.dto.base import AbstractDTO
+__all__ = ("Absent", "Field", "ModelNode", "Shape", "Tag", "WIRE_NODE")
 
-__all__ = ("Absent", "Field", "ModelNode", "Shape", "WIRE_NODE")
-
+Tag: TypeAlias = tuple[str, Any]
+"""The name and the value of the field that distinguishes a model from the other members of a union."""
 WIRE_NODE = "__telex_node__"
 """The attribute of a wire type that contains its model's node."""
 
@@ -78,8 +78,7 @@ class ModelNode:
     fields: tuple[Field, ...] = ()
     names: frozenset[str] = frozenset()
     """All fields of the model, also those that are not transferred."""
-    tag: tuple[str, Any] | None = None
-    """The name and the value of the field that distinguishes the model from other members of a union."""
+    tag: Tag | None = None
     takes_tag: bool = False
     """Whether the model's constructor has a parameter for the tag."""
     source: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
@@ -19,22 +19,19 @@ from telex.annotations import (
 )
 from telex.datastructures import Empty
 from telex.dto.code import VALUE
+from telex.dto.compilation import Compilation
 from telex.dto.containers import is_container
 from telex.dto.field_paths import FieldPath
 from telex.dto.models import compile_model
-from telex.dto.nodes import Shape
-
-if TYPE_CHECKING:
-    from telex.dto.compiler import Compiler
+from telex.dto.nodes import Shape, Tag
 
 __all__ = ("compile_union",)
 
-Tag: TypeAlias = tuple[str, Any]
 _SCALARS: Final = str | int | float | bool
 """The wire type of other members than models and collections, in a union that a model's library validates."""
 
 
-def compile_union(compiler: Compiler, annotation: Any, path: FieldPath) -> Shape:
+def compile_union(compilation: Compilation, annotation: Any, path: FieldPath) -> Shape:
     """The shape of a union with members that are or contain models.
 
     :raises ImproperlyConfiguredException: it has models that a message cannot distinguish.
@@ -42,16 +39,16 @@ def compile_union(compiler: Compiler, annotation: Any, path: FieldPath) -> Shape
     members = [_bare(each) for each in union_members(annotation) if each is not type(None)]
     none = (None,) if len(members) < len(union_members(annotation)) else ()
     if len(members) == 1:
-        return _optional(compiler.shape(members[0], path))
-    models = [each for each in members if compiler.kind(each, path) is not None]
+        return _optional(compilation.shape(members[0], path))
+    models = [each for each in members if compilation.kind(each, path) is not None]
     path.check_numbers(len(members), annotation)
     if not path.depth:
-        path = _checked(compiler, models, path)
+        path = _checked(compilation, models, path)
     tags = _tags(models, path) if len(models) > 1 else {}
-    shapes = [_member(compiler, each, tags.get(each), path, index) for index, each in enumerate(members)]
+    shapes = [_member(compilation, each, tags.get(each), path, index) for index, each in enumerate(members)]
     if all(shape.source is None for shape in shapes):
         return Shape(annotation)
-    name = compiler.code.bind(_dispatch(compiler, members, shapes, path), "choose")
+    name = compilation.code.bind(_dispatch(compilation, members, shapes, path), "choose")
     return Shape(union_of(*(shape.wire for shape in shapes), *none), f"{name}({VALUE})")
 
 
@@ -64,19 +61,19 @@ def _bare(annotation: Any) -> Any:
     return unalias(split_annotated(annotation)[0])
 
 
-def _checked(compiler: Compiler, models: Sequence[Any], path: FieldPath) -> FieldPath:
+def _checked(compilation: Compilation, models: Sequence[Any], path: FieldPath) -> FieldPath:
     """``path``, after a check that each of its field names exists in at least one of the models."""
-    names = [each.name for model in models for each in compiler.dto.generate_field_definitions(model)]
+    names = [each.name for model in models for each in compilation.dto.generate_field_definitions(model)]
     path.check_names(names, _names(models))
     return replace(path, checked=True)
 
 
-def _member(compiler: Compiler, member: Any, tag: Tag | None, path: FieldPath, index: int) -> Shape:
+def _member(compilation: Compilation, member: Any, tag: Tag | None, path: FieldPath, index: int) -> Shape:
     inside = path.step(str(index), f"{path.trail}.{index}") if path.depth else path
-    kind = compiler.kind(member, path)
+    kind = compilation.kind(member, path)
     if kind is not None and tag is not None:
-        return compile_model(compiler, member, kind, inside, tag)
-    shape = compiler.shape(member, inside)
+        return compile_model(compilation, member, kind, inside, tag)
+    shape = compilation.shape(member, inside)
     if kind is not None or not path.plain or shape.source is not None:
         return shape
     return Shape(list[Any] if is_container(get_origin(member) or member) else _SCALARS)
@@ -121,11 +118,11 @@ def _literals(model: Any) -> dict[str, Any]:
 
 
 def _dispatch(
-    compiler: Compiler, members: Sequence[Any], shapes: Sequence[Shape], path: FieldPath
+    compilation: Compilation, members: Sequence[Any], shapes: Sequence[Shape], path: FieldPath
 ) -> Callable[[Any], Any]:
     """The function that finds the member of a value and converts the value."""
-    transfers = [compiler.code.function(shape.transfer()) for shape in shapes]
-    if not compiler.to_wire:
+    transfers = [compilation.code.function(shape.transfer()) for shape in shapes]
+    if not compilation.to_wire:
         return _by_class([_runtime_class(shape.wire) for shape in shapes], transfers)
     by_tag: dict[str, dict[Any, Callable[[Any], Any]]] = {}
     classes = []
