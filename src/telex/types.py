@@ -155,9 +155,6 @@ class Transport(Protocol):
         :raises OSError: the connection was lost.
         """
 
-    def set_end_handler(self, handler: Callable[[], None]) -> None:
-        """Call ``handler`` once when the connection ends, even if messages are still in the receive queue."""
-
     def set_activity(self, activity: Activity) -> None:
         """Set the object that says whether the application is busy and that is called when the connection ends.
 

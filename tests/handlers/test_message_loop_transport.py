@@ -68,8 +68,6 @@ class Transport:
             self.arrived.clear()
             await self.arrived.wait()
 
-    def set_end_handler(self, handler: Callable[[], None]) -> None: ...
-
     def set_activity(self, activity: object) -> None:
         self.activity = activity
 

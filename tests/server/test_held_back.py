@@ -47,13 +47,20 @@ class Deaf:
         transport = transport_of(scope)
         assert isinstance(transport, Connection)
         self.connection = transport
-        transport.set_end_handler(self.ended.set)
+        transport.set_activity(self)
         await send({"type": "websocket.accept"})
         self.accepted.set()
         await self.release.wait()
         while (event := await receive())["type"] == "websocket.receive":
             self.received.append(event.get("text") or event["bytes"])
         self.code = event["code"]
+
+    @property
+    def busy(self) -> bool:
+        return not self.release.is_set()
+
+    def on_end(self, code: int, reason: str) -> None:
+        self.ended.set()
 
     @property
     def kept(self) -> int:

@@ -106,7 +106,6 @@ class Connection(ReceiveQueue):
         "_inflated",
         "_inflater",
         "_keepalive",
-        "_on_end",
         "_on_lost",
         "_parser",
         "_rest_of_read",
@@ -131,7 +130,6 @@ class Connection(ReceiveQueue):
         self._assembler: Assembler | None = None
         self._parser: asyncio.BufferedProtocol | None = None
         self._throttled = False
-        self._on_end: Callable[[], None] | None = None
         self._early = b""
         self._rest_of_read: deque[_Frame | ProtocolViolation] | None = None
         self._inflated = 0
@@ -393,10 +391,6 @@ class Connection(ReceiveQueue):
         """Whether reading from the client is paused, and the client has acknowledged all sent bytes."""
         return bool(self._hold) and not unsent_bytes(self._wire)
 
-    def set_end_handler(self, handler: Callable[[], None]) -> None:
-        """Call ``handler`` once when the connection ends. See :class:`telex.types.Transport`."""
-        self._on_end = handler
-
     def send_ping(self, payload: bytes) -> None:
         """Send a ping, unless the write buffer is full: the client is then expected to be silent."""
         if self._open and self._writable:
@@ -444,9 +438,6 @@ class Connection(ReceiveQueue):
                 self._activity.on_end(close.code, close.reason)
             if self._dropped:
                 _logger.info("dropped %d messages of a client that left", self._dropped)
-            on_end, self._on_end = self._on_end, None
-            if on_end is not None:
-                on_end()
 
     def _ended_for_receiver(self) -> bool:
         self._settle()
