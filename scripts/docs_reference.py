@@ -27,6 +27,8 @@ LISTS = {
     griffe.DocstringSectionKind.returns: "returns",
 }
 """How an element of each kind of list in a docstring begins."""
+SHOWN_WITH_SUBCLASSES = frozenset({"telex.connection_state.StatefulConnection"})
+"""Bases that have no page of their own: their members stand with those of the subclass."""
 LITERAL_BLOCK = re.compile(r"^(?P<before>.*)::\n\n(?P<code>(?: +[^\n]*\n|\n)+)", re.MULTILINE)
 
 
@@ -39,7 +41,7 @@ def reference(path: str, *, only: Collection[str] | None = None, without: Collec
     subject = load()[path.removeprefix("telex.")]
     if isinstance(subject, griffe.Alias):
         subject = subject.final_target
-    unknown = {*(only or ()), *without} - set(subject.members)
+    unknown = {*(only or ()), *without} - {member.name for member in members_of(subject)}
     if unknown:
         raise LookupError(f"{path} has no {', '.join(sorted(unknown))}")
     members = [each for each in shown(subject, always=only or ()) if only is None or each.name in only]
@@ -58,10 +60,24 @@ def load() -> griffe.Module:
 
 def shown(subject: griffe.Object, always: Collection[str] = ()) -> Iterator[griffe.Object]:
     """The public members with a docstring, and those named, in the order of the source."""
-    for name, member in subject.members.items():
-        documented_or_named = not name.startswith("_") and (member.has_docstring or name in always)
-        if documented_or_named and isinstance(member, griffe.Object):
+    for member in members_of(subject):
+        name = member.name
+        if not name.startswith("_") and (member.has_docstring or name in always):
             yield member
+
+
+def members_of(subject: griffe.Object) -> list[griffe.Object]:
+    """The members, and those of the bases that no page shows by themselves."""
+    bases = subject.resolved_bases if isinstance(subject, griffe.Class) else []
+    inherited = [
+        member
+        for base in bases
+        if base.path in SHOWN_WITH_SUBCLASSES
+        for member in members_of(cast("griffe.Class", base))
+    ]
+    own = [member for member in subject.members.values() if isinstance(member, griffe.Object)]
+    names = {member.name for member in own}
+    return [member for member in inherited if member.name not in names] + own
 
 
 def documented(members: list[griffe.Object], owner: griffe.Object, level: int) -> Iterator[str]:
@@ -82,10 +98,14 @@ def described(subject: griffe.Object, *, level: int, title: str) -> Iterator[str
     yield f"{'#' * level} `{title}`"
     yield "```python\n" + double_quoted("\n".join(signatures_of(subject))) + "\n```"
     yield from prose(subject)
-    if isinstance(subject, griffe.Class) and isinstance(
-        initialiser := subject.members.get("__init__"), griffe.Function
-    ):
+    if isinstance(subject, griffe.Class) and (initialiser := initialiser_of(subject)) is not None:
         yield from prose(initialiser)
+
+
+def initialiser_of(subject: griffe.Class) -> griffe.Function | None:
+    """Its ``__init__``, unless a base with a page of its own has it."""
+    found = next((member for member in members_of(subject) if member.name == "__init__"), None)
+    return found if isinstance(found, griffe.Function) else None
 
 
 def signatures_of(subject: griffe.Object) -> Iterator[str]:
@@ -109,8 +129,8 @@ def function_signatures(function: griffe.Function) -> Iterator[str]:
 
 def class_signature(subject: griffe.Class) -> Iterator[str]:
     """How the class is made, or else its bases and those fields that have no docstring and so no other place."""
-    initialiser = subject.members.get("__init__")
-    if isinstance(initialiser, griffe.Function):
+    initialiser = initialiser_of(subject)
+    if initialiser is not None:
         yield laid_out(subject.name, initialiser.parameters, None)
         return
     public_bases = [str(base) for base in subject.bases if not str(base).startswith("_")]

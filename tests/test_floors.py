@@ -22,6 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
     ("streams",),
+    ("connection_state",),
     ("connection",),
     ("di", "dto", "exception_handling"),
     ("layers", "middleware", "origins", "registry", "ends"),

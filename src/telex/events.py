@@ -9,9 +9,9 @@ import msgspec
 
 from telex.headers import ACCEPT_HEADERS, DENIAL_HEADERS, Header, checked_headers
 from telex.status_codes import SENDABLE_CLOSE_CODES, cut_close_reason, is_sendable_close_code
-from telex.types import AcceptEvent, CloseEvent, DenialBodyEvent, DenialStartEvent, Scope
+from telex.types import AcceptEvent, CloseEvent, DenialBodyEvent, DenialStartEvent, Message, Scope
 
-__all__ = ("HeaderValues", "accept_event", "close_event", "denial_events", "offers_denial")
+__all__ = ("HeaderValues", "accept_event", "close_event", "denial_events", "is_too_long", "offers_denial")
 
 HeaderValues: TypeAlias = Mapping[str, str] | Iterable[tuple[str | bytes, str | bytes]]
 
@@ -83,3 +83,11 @@ def _latin1(value: str | bytes) -> bytes:
         return value.encode("latin-1")
     except UnicodeEncodeError as exc:
         raise ValueError(f"header text {value!r} is not Latin-1 (RFC 9110 section 5.5)") from exc
+
+
+def is_too_long(event: Message, limit: int) -> bool:
+    """Whether the message has more than ``limit`` bytes on the wire."""
+    data = event.get("text")
+    if data is None:
+        return len(event.get("bytes") or b"") > limit
+    return len(data) * 4 > limit and len(data.encode("utf-8", "surrogatepass")) > limit

@@ -23,9 +23,10 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from telex import events
 from telex.calls import Slots
 from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
-from telex.connection import Socket, WebSocket, WrongModeException, is_too_long
+from telex.connection import Socket, WebSocket, WrongModeException
 from telex.event_reader import as_disconnect, supervised, unasked, unexpected
 from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import WebSocketDisconnect, WebSocketException
@@ -367,7 +368,7 @@ class MessageLoop:
         if event.get(KEYS[self.receive_mode]) is None:
             self._note_wrong_mode(socket)
             return False
-        if is_too_long(event, self.max_message_size):
+        if events.is_too_long(event, self.max_message_size):
             raise WebSocketException(WS_1009_MESSAGE_TOO_BIG, f"message over {self.max_message_size} bytes")
         return True
 
