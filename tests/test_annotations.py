@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
+import enum
 import fractions
 import ipaddress
 import itertools
@@ -31,6 +32,7 @@ from telex import (
     Telex,
     WebSocket,
     WebsocketListener,
+    codecs,
     websocket,
     websocket_listener,
     websocket_stream,
@@ -461,6 +463,96 @@ def test_a_mixture_that_holds_is_read_by_both() -> None:
     for wrong in ('{"model": {"x": 0}, "short": "abc"}', '{"model": {"x": 1}, "short": "abcd"}'):
         with pytest.raises(msgspec.ValidationError):
             read(wrong)
+
+
+# -- types that pydantic reads and msgspec does not
+
+
+class Level(enum.Enum):
+    LOW = 1
+    HIGH = "high"
+
+
+@dataclass
+class Up:
+    up: int
+
+
+@dataclass
+class Down:
+    down: int
+
+
+@dataclass
+class Steps:
+    steps: list[Up | Down | None]
+    level: Level
+
+
+class UpStruct(msgspec.Struct):
+    level: Level
+
+
+@dataclass
+class Bounded:
+    x: Annotated[int, msgspec.Meta(gt=0)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sent", "wrong"),
+    [
+        (Level, "high", "low"),
+        (Level, 1, 2),
+        (dict[str, Level], {"a": 1}, {"a": 2}),
+        (Up | Down, {"down": 1}, {"down": "x"}),
+        (Steps, {"steps": [{"up": 1}, None, {"down": 2}], "level": "high"}, {"steps": [], "level": 0}),
+    ],
+)
+async def test_enums_of_several_types_and_untagged_unions_are_read_with_pydantic(
+    annotation: Any, sent: object, wrong: object, kind: ServerKind
+) -> None:
+    async def echo(data: Any) -> Any:
+        return data
+
+    echo.__annotations__ = {"data": annotation, "return": annotation}
+    async with talking(Telex([websocket_listener("/")(echo)]), kind=kind) as client:
+        assert await asked_json(client, sent) == sent
+        assert "invalid_message" in str(await asked_json(client, wrong))
+
+
+@pytest.mark.parametrize(
+    ("annotation", "says"),
+    [
+        (UpStruct, r"only pydantic reads Level \(field UpStruct.level\), but UpStruct is .* give its values one type"),
+        (
+            Up | Bounded,
+            r"only pydantic reads .*Up \| .*Bounded, but msgspec.Meta.* give each member a tag",
+        ),
+        (Up | Move, "unions may not .*; give each member a tag"),
+        (enum.Enum("Pairs", {"A": (1, 2)}), "Enums must contain either all str or all int values"),
+    ],
+)
+def test_what_not_even_pydantic_reads_is_an_error_that_names_the_way_out(annotation: Any, says: str) -> None:
+    with pytest.raises(ImproperlyConfiguredException, match=rf"listen \(.*:\d+\): 'data': .*{says}"):
+        Telex([listener(annotation)])
+
+
+def test_without_pydantic_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: Any) -> Any:
+        raise ImportError
+
+    monkeypatch.setattr(codecs, "_adapter", missing)
+    with pytest.raises(ImproperlyConfiguredException, match="pydantic is not installed: give each member a tag"):
+        Telex([listener(Up | Down)])
+    with pytest.raises(ImproperlyConfiguredException, match="pydantic is not installed: give its values one type"):
+        Telex([listener(Level)])
+
+
+def test_an_enum_of_several_types_is_no_parameter() -> None:
+    async def listen(data: str, level: FromQuery[Level]) -> None: ...
+
+    with pytest.raises(ImproperlyConfiguredException, match=r"'level' of .*: Level cannot be read from text"):
+        Telex([websocket_listener("/")(listen)])
 
 
 # -- parameters

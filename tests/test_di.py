@@ -7,10 +7,11 @@ import functools
 import inspect
 import re
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, NewType, get_args, get_origin
 
+import msgspec
 import pytest
 from starlette.requests import HTTPConnection
 
@@ -500,6 +501,97 @@ async def test_a_receiver_resolves_only_what_it_takes_itself() -> None:
         assert made == []
         assert await asked(client, '"x"') == "x"
     assert made == ["costly"]
+
+
+def listener_with_provider(received: Any, provided: Any) -> Telex:
+    """An app whose listener receives ``received``. The provider of its dependency's dependency takes ``provided``."""
+
+    def measure(data: Any) -> int:
+        return len(str(data))
+
+    def judge(size: int) -> str:
+        return f"{size} characters"
+
+    async def listen(data: Any, verdict: str) -> str:
+        return verdict
+
+    measure.__annotations__["data"] = provided
+    listen.__annotations__["data"] = received
+    providers = {"size": Provide(measure, scope="message"), "verdict": Provide(judge, scope="message")}
+    return Telex([websocket_listener("/", dependencies=providers)(listen)])
+
+
+@pytest.mark.parametrize(
+    ("received", "provided"),
+    [
+        (str, int),
+        (Any, int),
+        (int | str, int),
+        (int | None, int),
+        (list[int], list[str]),
+        (dict[str, int], Mapping[str, str]),
+        (Literal["a", "b"], Literal["a"]),
+        (int, Literal[1]),
+        (str, Annotated[str, msgspec.Meta(max_length=3)]),
+    ],
+)
+def test_a_provider_that_declares_another_type_of_message_is_an_error(received: Any, provided: Any) -> None:
+    says = (
+        r"'data' of .*measure \(tests/test_di.py:\d+\) is annotated .*, but it gets the messages of"
+        r" .*listen \(tests/test_di.py:\d+\), which are .*: annotate both the same"
+    )
+    with pytest.raises(ImproperlyConfiguredException, match=says):
+        listener_with_provider(received, provided)
+
+
+@pytest.mark.parametrize(
+    ("received", "provided"),
+    [
+        (str, str),
+        (str, Any),
+        (str, object),
+        (int, int | str),
+        (int | str, int | str | None),
+        (int, float),
+        (None, None),
+        (bool, int),
+        (list[int], list),
+        (list[int], Sequence[int | None]),
+        (Literal["a"], Literal["a", "b"]),
+        (Literal["a"], str),
+        (Annotated[str, msgspec.Meta(max_length=3)], str),
+        (Annotated[str, msgspec.Meta(max_length=3)], Annotated[str, msgspec.Meta(max_length=3)]),
+        (NewType("Size", int), int),
+    ],
+)
+def test_a_provider_may_declare_a_wider_type_of_message(received: Any, provided: Any) -> None:
+    listener_with_provider(received, provided)
+
+
+def test_each_receiver_of_a_class_is_compared_with_the_providers_that_it_takes() -> None:
+    def measure(data: str) -> int:
+        return len(data)
+
+    class Two(WebsocketListener):
+        path = "/"
+        dependencies = {"size": Provide(measure, scope="message")}  # noqa: RUF012
+
+        @receives
+        def text(self, data: str, size: int) -> int:
+            return size
+
+        @receives
+        def number(self, data: int) -> int:
+            return data
+
+    class Mismatched(Two):
+        @receives
+        def number(self, data: int, size: int) -> int:  # type: ignore[override]
+            return data
+
+    Telex([Two])
+    with pytest.raises(ImproperlyConfiguredException, match=r"measure .* gets the messages of .*Mismatched.number"):
+        Telex([Mismatched])
 
 
 # -- cleanup on every path

@@ -214,6 +214,21 @@ def test_class_attribute_leaves_functions_without_self_alone() -> None:
     assert class_attribute(Holder(), "method")() == "method"
 
 
+def test_class_attribute_binds_methods_whose_first_parameter_has_any_name() -> None:
+    def outside(this, socket: int) -> Any:  # type: ignore[no-untyped-def]
+        return this, socket
+
+    class Holder:
+        from_outside = outside
+
+        def inside(this) -> Any:  # noqa: N805
+            return this
+
+    holder = Holder()
+    assert class_attribute(holder, "from_outside")(5) == (holder, 5)
+    assert class_attribute(holder, "inside")() is holder
+
+
 def test_is_undecorated() -> None:
     assert is_undecorated(coroutine)
     assert is_undecorated(async_generator)

@@ -11,6 +11,7 @@ import sys
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from typing import (
     Annotated,
     Any,
@@ -35,6 +36,7 @@ from telex.exceptions import ImproperlyConfiguredException
 __all__ = (
     "Part",
     "Role",
+    "accepts",
     "annotated",
     "expand",
     "field_hints",
@@ -280,9 +282,42 @@ def is_model(annotation: Any) -> bool:
     )
 
 
+def accepts(wanted: Any, given: Any) -> bool:
+    """Whether a value of the type ``given`` can be passed as ``wanted``; true where only a type checker can tell."""
+    if wanted == given:
+        return True
+    inner, extras = split_annotated(wanted)
+    if any(part.what in extras for part in parts_of(annotated(Any, extras))):
+        return False  # a constraint of its own, which nothing would check
+    wanted, given = unalias(inner), unalias(split_annotated(given)[0])
+    if wanted is Any or wanted is object or isinstance(wanted, TypeVar):
+        return True
+    if union_members(given):
+        return all(accepts(wanted, member) for member in union_members(given))
+    if union_members(wanted):
+        return any(accepts(member, given) for member in union_members(wanted))
+    if Literal in {get_origin(wanted), get_origin(given)}:
+        if get_origin(wanted) is Literal:
+            return set(get_args(given)) <= set(get_args(wanted)) and get_origin(given) is Literal
+        return all(accepts(wanted, type(value)) for value in get_args(given))
+    return _accepts_class(wanted, given)
+
+
+def _accepts_class(wanted: Any, given: Any) -> bool:
+    outer, inner = ({None: types.NoneType}.get(each, each) for each in map(model_class, (wanted, given)))
+    if not (isinstance(outer, type) and isinstance(inner, type)):
+        return inner is not Any
+    if is_typed_dict(outer):
+        return outer in {inner, *getattr(inner, "__orig_bases__", ())}
+    if not (issubclass(inner, outer) or (inner, outer) == (int, float) or getattr(outer, "_is_protocol", False)):
+        return False
+    arguments = get_args(wanted), get_args(given)
+    return len(arguments[0]) != len(arguments[1]) or all(map(accepts, *arguments))
+
+
 # -- which library reads which part
 
-Role: TypeAlias = Literal["msgspec", "pydantic", "constraint", "msgspec constraint", "custom", "open", "lost"]
+Role: TypeAlias = Literal["msgspec", "pydantic", "whole", "constraint", "msgspec constraint", "custom", "open", "lost"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +325,8 @@ class Part:
     """A part of an annotation that not every library reads.
 
     ``role`` says which library does. ``msgspec`` and ``pydantic``: a type that only this library reads. ``constraint``:
-    metadata (or an alias) that only pydantic applies. ``msgspec constraint``: metadata that only msgspec applies.
+    metadata (or an alias) that only pydantic applies. ``whole``: a type that is readable only if pydantic reads the
+    whole annotation. ``msgspec constraint``: metadata that only msgspec applies.
     ``custom``: a type that needs a ``type_decoders`` entry or pydantic. ``open``: a type variable without a value.
     ``lost``: metadata that the library which reads the type ignores. ``field`` names the model's field.
     """
@@ -394,12 +430,29 @@ def _unknown(annotation: Any, field: str, in_pydantic: bool) -> Iterator[Part]:
     if annotation in {msgspec.UnsetType, msgspec.Raw}:
         yield Part("msgspec", annotation, field)
         return
+    if _is_mixed_enum(annotation) or _is_untagged(union_members(annotation)):
+        yield Part("whole", annotation, field)
+        return
     try:
         info = msgspec.inspect.type_info(annotation)
     except (TypeError, NameError, ValueError, AttributeError, RecursionError):
         return  # msgspec or pydantic raises a clearer error when it compiles the type
     if isinstance(info, msgspec.inspect.CustomType):
         yield Part("custom", annotation, field)
+
+
+def _is_mixed_enum(annotation: Any) -> bool:
+    """Whether the type is an enum that msgspec does not read: its values are text and numbers, or other scalars."""
+    if not (isinstance(annotation, type) and issubclass(annotation, Enum)):
+        return False
+    kinds = {type(member.value) for member in annotation}
+    return not (kinds <= {int} or kinds <= {str}) and kinds <= {str, int, float, bool, type(None)}
+
+
+def _is_untagged(members: tuple[Any, ...]) -> bool:
+    """Whether the members of a union include several dataclasses or typed dictionaries, which have no tags."""
+    classes = [model_class(unalias(split_annotated(member)[0])) for member in members]
+    return sum((is_dataclass(cls) and not is_pydantic(cls)) or is_typed_dict(cls) for cls in classes) > 1
 
 
 def is_pydantic(annotation: Any) -> bool:

@@ -71,7 +71,8 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
     try:
         decode: Reader = msgspec.json.Decoder(annotation, dec_hook=_dec_hook(decoders)).decode
     except (TypeError, NameError, ValueError) as exc:
-        raise ImproperlyConfiguredException(f"messages cannot be read as {annotation!r}: {exc}") from exc
+        hint = f"; {_TAGS}" if "unions may not" in str(exc) else ""
+        raise ImproperlyConfiguredException(f"messages cannot be read as {annotation!r}: {exc}{hint}") from exc
     return decode
 
 
@@ -109,6 +110,11 @@ def convert(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> Callable[[
     :raises ImproperlyConfiguredException: the type cannot be read from text.
     """
     _refuse_structured(annotation, decoders)
+    for part in parts_of(annotation):
+        if part.role == "whole":
+            raise ImproperlyConfiguredException(
+                f"{part} cannot be read from text: give its values one type, str or int"
+            )
     if _library(annotation, decoders) == "pydantic":
         validate = _adapter(annotation).validate_python
 
@@ -166,13 +172,16 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
         raise ImproperlyConfiguredException(
             f"{part} belongs to msgspec, and pydantic ignores it: write pydantic.Field(...) in a pydantic model"
         )
-    wanted = [part for role in ("constraint", "custom", "pydantic") for part in by_role.get(role, ())]
+    wanted = [part for role in ("whole", "constraint", "custom", "pydantic") for part in by_role.get(role, ())]
     if not wanted:
         return "msgspec"
     by_msgspec = [part for role in ("msgspec", "msgspec constraint") for part in by_role.get(role, ())]
     problem = f"{by_msgspec[0]} is read by msgspec" if by_msgspec else _why_not(annotation)
     if problem is None:
         return "pydantic"
+    for part in by_role.get("whole", ()):
+        way_out = _TAGS if union_members(part.what) else "give its values one type, str or int"
+        raise ImproperlyConfiguredException(f"only pydantic reads {part}, but {problem}: {way_out}")
     for part in by_role.get("constraint", ()):
         raise ImproperlyConfiguredException(
             f"only pydantic applies {part}, but {problem}: write the constraint as msgspec.Meta(...),"
@@ -188,6 +197,9 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
     return "msgspec"
 
 
+_TAGS: Final = "give each member a tag, as in class Move(msgspec.Struct, tag=True)"
+
+
 def _why_not(annotation: Any) -> str | None:
     """Why pydantic cannot read ``annotation``, or ``None`` if it can."""
     try:
@@ -195,7 +207,7 @@ def _why_not(annotation: Any) -> str | None:
     except ImportError:
         return "pydantic is not installed"
     except Exception as exc:  # pydantic raises many classes, depending on the annotation
-        return str(exc).partition("\n")[0]
+        return str(exc).partition("\n")[0].rstrip(".")
     return None
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Typ
 import msgspec
 
 from telex import codecs
-from telex.annotations import model_class, union_members
+from telex.annotations import accepts, model_class, union_members
 from telex.calls import Cache, Call, Slots, Step, provider_step
 from telex.connection import Socket, WebSocket
 from telex.datastructures import Empty, Headers, QueryParams, State
@@ -123,6 +123,7 @@ class Graph:
         self._resolved: dict[str, int] = {}
         self._connection_steps: list[Step] = []
         self._message_steps: dict[int, Step] = {}
+        self._providers_of_messages: dict[int, Signature] = {}
         self._requires: dict[int, tuple[int, ...]] = {}
         """For each slot of message scope, the slots to fill in order: those that it depends on, then itself."""
         self._size = 1
@@ -143,7 +144,10 @@ class Graph:
         in_thread = in_thread and signature.kind not in {Kind.ASYNC, Kind.ASYNC_GENERATOR}
         if self._debug and signature.kind is Kind.SYNC and not in_thread:
             fn = report_blocking(fn, signature.where)
-        return Call(fn, signature, self._arguments(signature, skip, scope), in_thread)
+        call = Call(fn, signature, self._arguments(signature, skip, scope), in_thread)
+        if "data" in skip and "data" in signature:
+            self._check_data(call)
+        return call
 
     @property
     def request_parameters(self) -> tuple[RequestParameter, ...]:
@@ -261,6 +265,17 @@ class Graph:
             f" (path parameters here: {', '.join(sorted(self._path_names)) or 'none'})"
         )
 
+    def _check_data(self, call: Call) -> None:
+        """Raise for a provider that ``call`` needs and whose ``data`` is of another type than that of ``call``."""
+        takes = call.signature["data"].full_annotation
+        for provider in (self._providers_of_messages[slot] for slot in self._required(call)):
+            if "data" in provider and not accepts(provider["data"].full_annotation, takes):
+                raise ImproperlyConfiguredException(
+                    f"'data' of {provider.where} is annotated {provider['data'].full_annotation!r}, but it gets the"
+                    f" messages of {call.signature.where}, which are {takes!r}: annotate both the same, or 'data' of"
+                    " the provider with a type that includes the other, such as Any"
+                )
+
     def _required(self, call: Call) -> tuple[int, ...]:
         """The slots of message scope to fill before ``call``, in order."""
         slots = (required for _, index in call.arguments for required in self._requires.get(index, ()))
@@ -345,6 +360,7 @@ class Graph:
         step = provider_step(call, index, provider if provider.use_cache else None, self._cache)
         if scope == "message":
             self._message_steps[index] = step
+            self._providers_of_messages[index] = call.signature
             self._requires[index] = (*self._required(call), index)
         else:
             self._connection_steps.append(step)

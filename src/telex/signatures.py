@@ -152,12 +152,20 @@ def parameter_names(fn: AnyCallable) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def class_attribute(instance: object, name: str) -> Any:
-    """``instance.name``, but without binding a function that was assigned to the class and takes no ``self``."""
+    """``instance.name``, but without binding a function that was assigned to the class and does not take the instance.
+
+    A function takes the instance if it is defined in the body of a class of ``instance``, if its first parameter is
+    ``self``, or if only its first parameter has no annotation: values that Telex injects need one.
+    """
     value = inspect.getattr_static(instance, name)
-    if not inspect.isfunction(value) or next(iter(inspect.signature(value).parameters), None) == "self":
+    if not inspect.isfunction(value):
         return getattr(instance, name)
-    within = value.__qualname__.rpartition(".")[0]
-    return getattr(instance, name) if within in {each.__qualname__ for each in type(instance).__mro__} else value
+    parameters = inspect.signature(value).parameters
+    bare = [name for name, each in parameters.items() if each.annotation is each.empty]
+    first = next(iter(parameters), None)
+    within = value.__qualname__.rpartition(".")[0] in {each.__qualname__ for each in type(instance).__mro__}
+    takes_instance = within or first == "self" or (len(parameters) > 1 and bare == [first])
+    return getattr(instance, name) if takes_instance else value
 
 
 def declared_method(instance: object, name: str) -> AnyCallable | None:
