@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -118,33 +119,75 @@ async def test_all_that_wait_for_a_past_that_fails_are_told(library: Library) ->
         assert (library.reading, hub.statistics().channels, hub.statistics().subscribers) == (0, 0, 0)
 
 
+async def test_clients_that_return_in_one_turn_are_spread_over_several() -> None:
+    crowd = 10 * replay.PER_TURN
+    since = Position("never", 0)
+    async with Channels("memory://", arbitrary_channels_allowed=True, history=Keep(10)) as hub:
+        back = [task for number in range(crowd) for task in comers(hub, f"c{number}", [since])]
+        begun = [0]
+        while begun[-1] < crowd:
+            await asyncio.sleep(0)
+            begun.append(hub.statistics().channels)
+        assert max(after - before for before, after in pairwise(begun)) <= replay.PER_TURN
+        await within(asyncio.gather(*back))
+
+
+async def test_clients_that_share_a_read_get_their_past_in_several_turns(library: Library) -> None:
+    crowd = 10 * replay.PER_TURN
+    async with Channels(library, arbitrary_channels_allowed=True, history=Keep(100)) as hub:
+        [_, position] = await positions_of(hub, "c", 1)
+        busy = [task for other in ("a", "b") for task in comers(hub, other, [await hub.position(other)])]
+        await until(lambda: library.reading == 2)
+        back = comers(hub, "c", [position] * crowd)
+        for _ in range(crowd):
+            # More turns than they need until all wait for the read.
+            await asyncio.sleep(0)
+        library.open_door.set()
+        served = [0]
+        while served[-1] < crowd:
+            await asyncio.sleep(0)
+            served.append(sum(task.done() for task in back))
+        # One more: the task that runs the read.
+        assert max(after - before for before, after in pairwise(served)) <= replay.PER_TURN + 1
+        assert library.reads == 3
+        await within(asyncio.gather(*busy))
+
+
 @pytest.mark.slow
-async def test_a_crowd_that_comes_back_is_served_and_publishers_do_not_wait(make_hub: MakeHub, name: str) -> None:
-    hub = await make_hub(history={"test:*": Keep(200, 600)}, subscriber_max_backlog=1000)
-    channels = [f"{name}:{number}" for number in range(10)]
-    positions = {channel: await positions_of(hub, channel, 50) for channel in channels}
+@pytest.mark.parametrize("rooms", [10, 2_500])
+async def test_a_crowd_that_comes_back_is_served_and_publishers_do_not_wait(
+    make_hub: MakeHub, name: str, rooms: int
+) -> None:
+    """All begin in one turn of the event loop, with different positions."""
+    hub = await make_hub(history={"test:*": Keep(100, 600)}, subscriber_max_backlog=1000)
+    channels = [f"{name}:{number}" for number in range(rooms)]
+    events = 50 if rooms == 10 else 2
+    positions: dict[str, list[Position]] = {}
+    for start in range(0, rooms, 50):
+        some = channels[start : start + 50]
+        positions |= zip(
+            some, await asyncio.gather(*(positions_of(hub, channel, events) for channel in some)), strict=True
+        )
     waits: list[float] = []
     served = asyncio.Event()
 
-    async def publish() -> None:
+    async def publish(channel: str) -> None:
         while not served.is_set():
             began = time.monotonic()
-            await hub.publish("live", "x")
+            await hub.publish(channel, "x")
             waits.append(time.monotonic() - began)
-            await asyncio.sleep(0.01)
 
-    publishing = asyncio.create_task(publish())
+    publishing = asyncio.gather(publish("live"), publish("test:kept"))
     began, coming = time.monotonic(), list[asyncio.Task[Subscriber]]()
     for number in range(CROWD):
-        channel = channels[number % 10]
-        coming += comers(hub, channel, [positions[channel][number // 10 % 51]])
-        if number % 50 == 0:
-            # As they are accepted: some in each turn of the event loop.
-            await asyncio.sleep(0)
+        channel = channels[number % rooms]
+        coming += comers(hub, channel, [positions[channel][number // rooms % (events + 1)]])
     back = await within(asyncio.gather(*coming), 15)
     took = time.monotonic() - began
     served.set()
     await within(publishing)
     assert all(subscriber.recovered for subscriber in back)
-    assert [subscriber.qsize for subscriber in back] == [50 - number // 10 % 51 for number in range(CROWD)]
+    assert [subscriber.qsize for subscriber in back] == [
+        events - number // rooms % (events + 1) for number in range(CROWD)
+    ]
     assert max(waits) < 1, (took, max(waits))

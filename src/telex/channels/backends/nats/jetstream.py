@@ -181,7 +181,7 @@ class Store:
         most = keep.size if limit is None else min(max(limit, 0), keep.size)
         newest = await self._message({"last_by_subj": subject})
         read = await self._read(subject, 0, newest, most)
-        stored = await self._still_there(subject, read)
+        stored = await self._still_there(subject, read[0].seq - 1 if read else 0, read)
         stream = await self._info(epoch, keep)
         events = _events(epoch, channel, _young(stored, keep, stream.ts))
         return Past(events, _head(events) or stream.end(epoch), complete=True)
@@ -190,8 +190,11 @@ class Store:
         subject = self._names.live(channel)
         # Clients send positions: the server refuses larger numbers.
         is_ours = since.epoch == epoch and 0 <= since.offset < 2**63
-        read = await self._missed(subject, since.offset, keep.size + 1) if is_ours else ()
-        stored = await self._still_there(subject, read)
+        read: Sequence[_Stored] = ()
+        if is_ours:
+            newest = await self._message({"last_by_subj": subject})
+            read = await self._read(subject, since.offset, newest, keep.size + 1)
+        stored = await self._still_there(subject, since.offset, read)
         # Requested after reading, so that the state covers all events read.
         stream = await self._info(epoch, keep)
         # The stream removes its oldest events first: if its first event is not after ``since``, none was removed for
@@ -207,16 +210,6 @@ class Store:
         events = _events(epoch, channel, stored)
         return Past(events, _head(events) or since, complete=True)
 
-    async def _missed(self, subject: str, after: int, most: int) -> Sequence[_Stored]:
-        """The events after ``after``, at most ``most``."""
-        # A replica may remove old events before the leader, but the state above is the leader's. The first event is
-        # therefore read from the leader: if it is too old, the caller detects it.
-        first = await self._next(subject, after + 1)
-        if first is None:
-            return ()
-        newest = await self._message({"last_by_subj": subject})
-        return [first, *await self._read(subject, first.seq, newest, most - 1)]
-
     async def _read(self, subject: str, after: int, newest: _Stored | None, most: int) -> Sequence[_Stored]:
         """The last ``most`` events after ``after``, at least up to ``newest`` (read from the leader)."""
         stored: deque[_Stored] = deque(maxlen=most)
@@ -229,12 +222,15 @@ class Store:
             after = events[-1].seq
         return stored
 
-    async def _still_there(self, subject: str, stored: Sequence[_Stored]) -> Sequence[_Stored]:
-        """``stored`` without its oldest events that the stream has removed meanwhile."""
-        if len(stored) < 2:
-            return stored
-        oldest = await self._next(subject, stored[0].seq)
-        return [] if oldest is None else [event for event in stored if event.seq >= oldest.seq]
+    async def _still_there(self, subject: str, after: int, read: Sequence[_Stored]) -> Sequence[_Stored]:
+        """``read``, the events after ``after``, without the oldest ones that the stream has removed meanwhile.
+
+        Nothing if the leader has an earlier one: a replica, which may remove old events before the leader, answered.
+        """
+        oldest = await self._next(subject, after + 1) if read else None
+        if oldest is None or oldest.seq < read[0].seq:
+            return ()
+        return [event for event in read if event.seq >= oldest.seq]
 
     async def _batch(self, subject: str, start: int) -> list[_Stored]:
         """The first events from ``start`` on. A server before 2.11 has no batches and returns one event."""
