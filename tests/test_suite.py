@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
+
+pytestmark = pytest.mark.program
 
 LEAK = """
 import asyncio
@@ -31,6 +35,13 @@ def test_that_starts_a_broker():
     Valkey().start()
 """
 
+PROGRAM = """
+import subprocess, sys
+
+def test_that_starts_a_program():
+    subprocess.run([sys.executable, "-c", ""])
+"""
+
 
 def outcome(test: str, folder: Path) -> str:
     (folder / "test_given.py").write_text(test)
@@ -50,3 +61,7 @@ def test_an_unclosed_transport_fails_the_test_that_made_it(tmp_path: Path) -> No
 
 def test_a_test_that_starts_a_broker_without_the_mark_fails(tmp_path: Path) -> None:
     assert "needs @pytest.mark.broker" in outcome(UNMARKED, tmp_path)
+
+
+def test_a_test_that_starts_a_program_without_the_mark_fails(tmp_path: Path) -> None:
+    assert "needs @pytest.mark.program" in outcome(PROGRAM, tmp_path)

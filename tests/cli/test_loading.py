@@ -89,6 +89,7 @@ def test_an_app_that_is_not_there_is_told_of_in_one_line(in_folder: Path, argume
         position = ended.stderr.index(part, position)
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     "arguments", [["chat:ap"], ["chat:ap", "--workers", "2"], ["wrong:make", "--factory"], ["chat", "--reload"]]
 )
@@ -99,6 +100,7 @@ def test_run_tells_of_it_too(folder: Path, arguments: list[str]) -> None:
     assert ended.stderr.count("\n") == 1, ended.stderr
 
 
+@pytest.mark.program
 def test_what_the_module_itself_cannot_import_is_not_hidden(folder: Path) -> None:
     ended = output_of(TELEX, "routes", "broken:app", cwd=folder)
     assert ended.returncode == 1
@@ -106,6 +108,7 @@ def test_what_the_module_itself_cannot_import_is_not_hidden(folder: Path) -> Non
     assert f'File "{folder}/broken.py", line 1' in ended.stderr
 
 
+@pytest.mark.program
 def test_an_app_that_is_not_telex_has_no_routes(folder: Path) -> None:
     ended = output_of(TELEX, "routes", "chat:plain", cwd=folder)
     assert ended.returncode == 1
@@ -113,6 +116,7 @@ def test_an_app_that_is_not_telex_has_no_routes(folder: Path) -> None:
     assert "not a Telex: it has chat:app" in ended.stderr
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("arguments", [["chat:app"], ["chat:Holder.inner"], ["chat:make", "--factory"]])
 def test_apps_are_found_in_the_current_directory(folder: Path, arguments: list[str]) -> None:
     ended = output_of(TELEX, "routes", *arguments, cwd=folder)
@@ -120,12 +124,14 @@ def test_apps_are_found_in_the_current_directory(folder: Path, arguments: list[s
     assert "/echo" in ended.stdout
 
 
+@pytest.mark.program
 def test_apps_are_found_in_another_directory(folder: Path) -> None:
     ended = output_of(TELEX, "routes", "chat:app", "--app-dir", str(folder), cwd=Path(sys.prefix))
     assert ended.returncode == 0, ended.stderr
     assert "/echo" in ended.stdout
 
 
+@pytest.mark.program
 def test_a_setting_in_the_environment_that_does_not_fit_is_told_of(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +148,7 @@ def test_a_directory_is_put_on_the_path_once(in_folder: Path) -> None:
     assert sys.path[0] == str(in_folder)
 
 
+@pytest.mark.program
 def test_an_import_that_fails_shows_the_users_own_traceback(folder: Path) -> None:
     (folder / "deep.py").write_text("def connect():\n    raise RuntimeError('no database')\n\nconnect()\n")
     result = output_of(TELEX, "run", "deep:app", cwd=folder)

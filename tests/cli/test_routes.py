@@ -12,6 +12,8 @@ import pytest
 import telex
 from tests.support.programs import TELEX, output_of
 
+pytestmark = pytest.mark.program
+
 APP = """
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass

@@ -57,6 +57,7 @@ def echoes(url: str, expected: str = "one hello") -> None:
         assert client.recv(timeout=5) == expected
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_serves_until_a_signal_and_closes_what_is_open(folder: Path, by: signal.Signals) -> None:
     with program(TELEX, "run", "service:app", "--port", "0", cwd=folder) as running:
@@ -72,6 +73,7 @@ def test_it_serves_until_a_signal_and_closes_what_is_open(folder: Path, by: sign
         assert "Traceback" not in running.log
 
 
+@pytest.mark.program
 def test_it_serves_on_the_port_it_is_given(folder: Path) -> None:
     port = free_port()
     with program(TELEX, "run", "service:app", "--host", "127.0.0.1", "--port", str(port), cwd=folder) as running:
@@ -79,6 +81,7 @@ def test_it_serves_on_the_port_it_is_given(folder: Path) -> None:
         echoes(f"ws://127.0.0.1:{port}/")
 
 
+@pytest.mark.program
 def test_a_port_that_is_taken_is_told_of(folder: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -89,6 +92,7 @@ def test_a_port_that_is_taken_is_told_of(folder: Path) -> None:
             assert running.process.wait(20) == 3
 
 
+@pytest.mark.program
 def test_it_serves_on_a_unix_socket(folder: Path) -> None:
     path = str(folder / "s")
     with program(TELEX, "run", "service:app", "--uds", path, cwd=folder) as running:
@@ -100,6 +104,7 @@ def test_it_serves_on_a_unix_socket(folder: Path) -> None:
     assert not Path(path).exists()
 
 
+@pytest.mark.program
 def test_it_serves_on_a_descriptor(folder: Path) -> None:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -112,6 +117,7 @@ def test_it_serves_on_a_descriptor(folder: Path) -> None:
             echoes(f"ws://127.0.0.1:{port}/")
 
 
+@pytest.mark.program
 def test_a_factory_is_called_once(folder: Path) -> None:
     with program(TELEX, "run", "service:make", "--factory", "--port", "0", cwd=folder) as running:
         echoes(running.url())
@@ -120,6 +126,7 @@ def test_a_factory_is_called_once(folder: Path) -> None:
         assert "made 2" not in running.log
 
 
+@pytest.mark.program
 def test_several_workers_serve_one_port(folder: Path) -> None:
     with program(TELEX, "run", "service:app", "--workers", "2", "--port", "0", cwd=folder) as running:
         running.wait_for("Application startup complete", times=2)
@@ -131,6 +138,7 @@ def test_several_workers_serve_one_port(folder: Path) -> None:
         running.wait_for("Application shutdown complete", times=2)
 
 
+@pytest.mark.program
 def test_workers_that_cannot_be_replaced_go_on(folder: Path) -> None:
     with program(TELEX, "run", "service:app", "--port", "0", "--workers", "2", cwd=folder) as running:
         running.wait_for("Application startup complete", times=2)
@@ -142,6 +150,7 @@ def test_workers_that_cannot_be_replaced_go_on(folder: Path) -> None:
         assert running.stop() in {0, 143, -signal.SIGTERM}, running.log
 
 
+@pytest.mark.program
 def test_the_environment_gives_settings_and_options_count_more(folder: Path) -> None:
     env = {"TELEX_PORT": "1", "TELEX_LOG_FORMAT": "json"}
     with program(TELEX, "run", "service:app", "--port", "0", cwd=folder, env=env) as running:
@@ -149,6 +158,7 @@ def test_the_environment_gives_settings_and_options_count_more(folder: Path) -> 
         assert running.log.startswith('{"time"')
 
 
+@pytest.mark.program
 def test_the_log_level_is_heeded(folder: Path) -> None:
     uds = str(folder / "s")
     with program(TELEX, "run", "service:app", "--uds", uds, "--log-level", "error", cwd=folder) as running:
@@ -159,6 +169,7 @@ def test_the_log_level_is_heeded(folder: Path) -> None:
         assert running.log == ""
 
 
+@pytest.mark.program
 def test_a_proxy_behind_a_unix_socket_is_believed(folder: Path) -> None:
     (folder / "seen.py").write_text(
         "from telex import Telex, WebSocket, websocket_listener\n"
@@ -178,6 +189,7 @@ def test_a_proxy_behind_a_unix_socket_is_believed(folder: Path) -> None:
             running.stop()
 
 
+@pytest.mark.program
 def test_json_logging_covers_the_applications_own_records(folder: Path) -> None:
     (folder / "logs.py").write_text(
         "import logging\nfrom telex import Telex\n"
@@ -190,6 +202,7 @@ def test_json_logging_covers_the_applications_own_records(folder: Path) -> None:
     assert json.loads(next(line for line in running.log.splitlines() if "mine" in line))["logger"] == "shop"
 
 
+@pytest.mark.program
 def test_it_serves_over_tls(folder: Path) -> None:
     key, certificate = str(folder / "key.pem"), str(folder / "cert.pem")
     name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
@@ -206,6 +219,7 @@ def test_it_serves_over_tls(folder: Path) -> None:
         assert client.recv(timeout=5) == "one hello"
 
 
+@pytest.mark.program
 def test_an_app_that_cannot_start_ends_the_command(folder: Path) -> None:
     (folder / "failing.py").write_text(
         "from telex import Telex\ndef fail() -> None: raise OSError('no disk')\napp = Telex(on_startup=[fail])\n"
@@ -215,6 +229,7 @@ def test_an_app_that_cannot_start_ends_the_command(folder: Path) -> None:
         assert running.process.wait(20) == 3
 
 
+@pytest.mark.program
 def test_http_is_answered_too(folder: Path) -> None:
     with program(TELEX, "run", "service:app", "--port", "0", cwd=folder) as running:
         assert httpx.get(running.url(scheme="http")).status_code == 426
@@ -231,6 +246,7 @@ def save_until_closed(file: Path, text: str, client: ClientConnection) -> None:
     pytest.fail("the change was not noticed within 16 s")
 
 
+@pytest.mark.program
 def test_a_change_is_served_though_a_socket_is_open(folder: Path) -> None:
     with program(TELEX, "run", "service:app", "--port", "0", "--reload", cwd=folder) as running:
         running.wait_for("Application startup complete")
@@ -246,6 +262,7 @@ def test_a_change_is_served_though_a_socket_is_open(folder: Path) -> None:
             running.stop()
 
 
+@pytest.mark.program
 def test_a_broken_app_is_reloaded_once_it_is_mended(folder: Path) -> None:
     (folder / "service.py").write_text("app = telex\n")
     with program(TELEX, "run", "service:app", "--port", "0", "--reload", cwd=folder) as running:

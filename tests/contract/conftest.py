@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
@@ -25,12 +26,27 @@ def loop_server(request: pytest.FixtureRequest) -> ServerKind:
     return kind
 
 
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def subject_server() -> AsyncIterator[Callable[[ServerKind], Awaitable[Running]]]:
+    """The process of a server that serves all subjects; it starts at the first use and lives as long as the worker."""
+    started: dict[ServerKind, Running] = {}
+    async with AsyncExitStack() as stack:
+
+        async def of(kind: ServerKind) -> Running:
+            if kind not in started:
+                started[kind] = await stack.enter_async_context(kind.process(SUBJECTS))
+            return started[kind]
+
+        yield of
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session", params=KINDS, ids=lambda kind: kind.name)
-async def subjects(request: pytest.FixtureRequest) -> AsyncIterator[tuple[ServerKind, Running]]:
+async def subjects(
+    request: pytest.FixtureRequest, subject_server: Callable[[ServerKind], Awaitable[Running]]
+) -> tuple[ServerKind, Running]:
     """Each server as one process that serves all subjects to all tests, whatever they do to it."""
     kind: ServerKind = request.param
-    async with kind.process(SUBJECTS) as running:
-        yield kind, running
+    return kind, await subject_server(kind)
 
 
 @pytest.fixture

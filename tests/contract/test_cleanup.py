@@ -132,6 +132,7 @@ CUTS_SHORT = {"granian"}
 """granian ends its process without waiting for connections, so it is not tested here."""
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.name not in CUTS_SHORT], ids=lambda kind: kind.name)
 async def test_a_server_that_stops_cleans_up(kind: ServerKind) -> None:
     clients = []

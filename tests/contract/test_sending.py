@@ -96,6 +96,7 @@ MOST_UNREAD = 16 << 20
 """Bytes that may be on their way to a client that does not read: the kernel's buffers and the server's."""
 
 
+@pytest.mark.program
 @pytest.mark.memory
 async def test_a_client_that_never_reads_stops_its_sender(server: ServerKind) -> None:
     async with server.process(SUBJECTS, mebibytes=800) as running, visited(server, running) as site:
@@ -135,6 +136,7 @@ BUSY = [(kind, "/sending/busy") for kind in KINDS] + [
 ]
 
 
+@pytest.mark.program
 @pytest.mark.memory
 @pytest.mark.parametrize(("server", "path"), BUSY, ids=lambda each: getattr(each, "name", each))
 async def test_a_busy_handler_stops_its_client_from_sending(server: ServerKind, path: str) -> None:

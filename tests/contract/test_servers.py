@@ -19,6 +19,7 @@ from tests.support.raw import PING, PONG, TEXT, Close, Frame, RawClient, close_f
 APP = "tests.contract.apps:plain"
 
 
+@pytest.mark.program
 async def test_a_process_serves_and_stops(server: ServerKind) -> None:
     async with server.process(APP) as running:
         assert running.pid is not None

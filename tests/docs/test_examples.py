@@ -386,6 +386,7 @@ def test_nginx_waits_longer_than_pings_take() -> None:
     assert settings["proxy_http_version"] == "1.1"
 
 
+@pytest.mark.program
 def test_routes() -> None:
     printed = output_of(TELEX, "routes", "examples.docs.chat.app:app").stdout.splitlines()
     assert [line.strip() for line in printed if line.strip()] == (EXAMPLES / "routes.txt").read_text().splitlines()

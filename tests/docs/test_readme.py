@@ -12,6 +12,8 @@ from websockets.sync.client import connect
 from tests.docs.pages import ROOT, blocks
 from tests.support.programs import TELEX, program
 
+pytestmark = pytest.mark.program
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

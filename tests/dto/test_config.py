@@ -245,6 +245,7 @@ def test_what_such_a_dto_has_to_say_is_asked_for() -> None:
 # -- imports
 
 
+@pytest.mark.program
 def test_only_what_is_used_is_imported() -> None:
     code = (
         "import sys, telex, telex.dto\n"
@@ -255,6 +256,7 @@ def test_only_what_is_used_is_imported() -> None:
     assert run.stdout == "[]\n"
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("name", "library"), [("PydanticDTO", "pydantic"), ("AttrsDTO", "attrs"), ("SQLAlchemyDTO", "sqlalchemy")]
 )

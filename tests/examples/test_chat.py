@@ -96,6 +96,7 @@ async def member(server: Program, name: str, room: str = "lobby") -> AsyncIterat
         yield joined
 
 
+@pytest.mark.program
 async def test_members_see_each_other_and_talk(chat: Program) -> None:
     async with member(chat, "Ada") as ada:
         assert ada.welcome["members"] == ["Ada"]
@@ -112,6 +113,7 @@ async def test_members_see_each_other_and_talk(chat: Program) -> None:
         await ada.expect(type="presence", what="left", name="Bo", members=["Ada"])
 
 
+@pytest.mark.program
 async def test_writing_is_shown_to_the_others_only(chat: Program) -> None:
     async with member(chat, "Ada") as ada, member(chat, "Bo") as bo:
         await ada.expect(what="came")
@@ -121,6 +123,7 @@ async def test_writing_is_shown_to_the_others_only(chat: Program) -> None:
         await ada.expect(type="said")
 
 
+@pytest.mark.program
 async def test_rooms_do_not_get_messages_of_other_rooms(chat: Program) -> None:
     async with member(chat, "Ada", "one") as ada, member(chat, "Bo", "two") as bo:
         await ada.send(type="say", text="in one")
@@ -129,6 +132,7 @@ async def test_rooms_do_not_get_messages_of_other_rooms(chat: Program) -> None:
         await bo.expect(type="said", text="in two")
 
 
+@pytest.mark.program
 async def test_two_members_never_have_one_name(chat: Program) -> None:
     async with member(chat, "Ada") as ada, member(chat, "Ada") as other, member(chat, "Ada") as third:
         assert other.welcome["you"] == "Ada 2"
@@ -145,6 +149,7 @@ async def test_two_members_never_have_one_name(chat: Program) -> None:
         await ada.expect(type="said", author="Bo")
 
 
+@pytest.mark.program
 async def test_the_history_outlives_the_server(history: Path) -> None:
     with running(history) as first:
         async with member(first, "Ada") as ada:
@@ -166,6 +171,7 @@ async def test_the_history_outlives_the_server(history: Path) -> None:
     database.close()
 
 
+@pytest.mark.program
 async def test_older_messages_can_be_recalled(chat: Program) -> None:
     async with member(chat, "Ada") as ada:
         for number in range(1, 121):
@@ -182,6 +188,7 @@ async def test_older_messages_can_be_recalled(chat: Program) -> None:
             assert [each["number"] for each in oldest["history"]] == list(range(1, 21))
 
 
+@pytest.mark.program
 async def test_statistics_are_streamed_as_they_change(chat: Program) -> None:
     async def until(client: ClientConnection, expected: list[dict[str, object]]) -> dict[str, Any]:
         while (received := json.loads(await limited(client.recv())))["rooms"] != expected:
@@ -201,6 +208,7 @@ async def test_statistics_are_streamed_as_they_change(chat: Program) -> None:
         assert (total["members"], total["messages"]) == (0, 1)
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("sent", "message", "path"),
     [
@@ -227,6 +235,7 @@ async def test_an_invalid_message_gets_the_error_frame_and_no_more(
         await ada.expect(type="said", text="still here")
 
 
+@pytest.mark.program
 async def test_a_member_that_only_sends_nonsense_is_closed(chat: Program) -> None:
     async with member(chat, "Ada") as ada, member(chat, "Bo") as bo:
         await ada.expect(what="came")
@@ -241,6 +250,7 @@ async def test_a_member_that_only_sends_nonsense_is_closed(chat: Program) -> Non
         await ada.expect(what="left", name="Bo")
 
 
+@pytest.mark.program
 async def test_a_member_that_vanishes_is_no_longer_listed(chat: Program) -> None:
     async with member(chat, "Ada") as ada, await RawClient.open(chat.port) as bo:
         assert (await bo.handshake("/rooms/lobby?name=Bo")).status == 101
@@ -261,6 +271,7 @@ async def test_a_member_that_does_not_take_its_news_is_asked_to_leave() -> None:
     assert closed.value.code == 1013
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("path", "complaint"),
     [
@@ -279,6 +290,7 @@ async def test_a_client_without_a_valid_name_is_refused(chat: Program, path: str
     assert complaint in json.loads(refused.value.response.body)["detail"]
 
 
+@pytest.mark.program
 async def test_pages_of_other_sites_are_refused(chat: Program) -> None:
     with pytest.raises(InvalidStatus) as refused:
         async with connect(chat.url("/rooms/lobby?name=Ada"), origin="https://evil.example", open_timeout=PATIENCE):  # type: ignore[arg-type]
@@ -286,6 +298,7 @@ async def test_pages_of_other_sites_are_refused(chat: Program) -> None:
     assert refused.value.response.status_code == 403
 
 
+@pytest.mark.program
 def test_the_page_is_served_and_loads_nothing_from_elsewhere(chat: Program) -> None:
     with httpx.Client(base_url=chat.url("", scheme="http")) as client:
         page = client.get("/")
@@ -328,6 +341,7 @@ def demos(history: Path, valkey: Valkey) -> Iterator[tuple[Program, Program]]:
             assert "Traceback" not in each.log, each.log
 
 
+@pytest.mark.program
 def test_a_demo_says_that_the_url_is_missing() -> None:
     done = output_of(str(ROOT / "scripts" / "demo"), "--redis")
     assert done.returncode != 0

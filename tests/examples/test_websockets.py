@@ -103,7 +103,7 @@ def uvicorn() -> Iterator[Program]:
         assert "Traceback" not in running.log, running.log
 
 
-@pytest.fixture(params=["TestClient", "uvicorn"])
+@pytest.fixture(params=["TestClient", pytest.param("uvicorn", marks=pytest.mark.program)])
 def call(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Call]]:
     """Gives, for an example's name, what connects to it."""
     if request.param == "uvicorn":

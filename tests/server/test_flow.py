@@ -149,6 +149,7 @@ async def test_concurrent_sends_keep_their_order() -> None:
         assert (await client.read_frame()).payload == b"done"
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("size", [1500, 9000, 70_000])
 async def test_frames_stay_whole_when_the_client_stalls(size: int) -> None:
     """Each size takes another way to the socket; replies that wait must not share a buffer with later ones.
@@ -201,6 +202,7 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
             assert len((await client.read_frame()).payload) == 60_000
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("opcode", [PING, PONG])
 async def test_a_flood_of_tiny_frames_does_not_delay_others(opcode: int) -> None:
     app = "tests.server.apps:attackable"

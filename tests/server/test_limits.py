@@ -67,6 +67,7 @@ async def test_a_message_byte_by_byte() -> None:
         assert (await client.read_frame()).payload == b"dribble" * 30
 
 
+@pytest.mark.program
 @pytest.mark.memory
 async def test_memory_stays_flat() -> None:
     async with measured() as (server, before):
@@ -104,6 +105,7 @@ def bomb(size: int, *, whole: bool = True) -> bytes:
     return packed[:-4] if whole else packed
 
 
+@pytest.mark.program
 @pytest.mark.memory
 async def test_a_deflate_bomb() -> None:
     async with measured() as (server, before):
@@ -150,6 +152,7 @@ async def test_the_limit_after_inflating_is_exact(more: int, code: int | None) -
             assert (await client.read_close()).code == code
 
 
+@pytest.mark.program
 @pytest.mark.memory
 async def test_an_application_that_never_receives() -> None:
     async with measured() as (server, before), connected(server.port, "/deaf") as client:
@@ -174,6 +177,7 @@ async def test_reading_stops_at_the_queues_length(messages: int) -> None:
         assert [int((await client.read_frame()).payload) for _ in range(messages)] == list(range(messages))
 
 
+@pytest.mark.program
 @pytest.mark.memory
 async def test_a_flood_of_pings_that_reads_no_pong() -> None:
     async with measured() as (server, before), connected(server.port, receive_buffer=4096) as client:
@@ -188,6 +192,7 @@ async def test_a_flood_of_pings_that_reads_no_pong() -> None:
             assert (got.opcode, got.payload) == (PONG, b"p" * 100)
 
 
+@pytest.mark.program
 @pytest.mark.memory
 async def test_idle_connections_give_large_buffers_back() -> None:
     settings = {"ping_interval": 0.3, "ping_timeout": 20.0, "max_message_size": 4 * MIB}

@@ -117,6 +117,7 @@ async def test_while_draining_no_connection_is_accepted() -> None:
             await RawClient.open(server.port)
 
 
+@pytest.mark.program
 async def test_signals() -> None:
     async with process("tests.server.apps:attackable", drain_timeout=20.0) as server:
         async with connected(server.port, "/sleep") as stuck, connected(server.port) as idle:
@@ -156,6 +157,7 @@ async def opened(port: int) -> None:
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.program
 async def test_workers_are_replaced_and_drained() -> None:
     port = free_port()
     code = f"""
@@ -213,6 +215,7 @@ async def change(path: Path, text: str) -> None:
         await asyncio.sleep(0.5)
 
 
+@pytest.mark.program
 async def test_reload_does_not_wait_for_open_sockets(tmp_path: Path) -> None:
     port, app = free_port(), tmp_path / "reloaded_app.py"
     app.write_text("from tests.server.apps import attackable as app\n")
@@ -236,6 +239,7 @@ if __name__ == "__main__":
         assert "Traceback" not in log_file.read_text()
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 async def test_both_loops_and_both_http_parsers(loop: str, http: str) -> None:
@@ -253,6 +257,7 @@ async def test_both_loops_and_both_http_parsers(loop: str, http: str) -> None:
     assert "Traceback" not in server.last_log
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_tls(certificate: tuple[Path, Path], loop: str) -> None:
     certfile, keyfile = certificate
@@ -297,6 +302,7 @@ async def unix_client(path: Path, url: str) -> websockets.ClientConnection:
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.program
 async def test_unix_sockets(tmp_path: Path) -> None:
     path = tmp_path / "server.sock"
     code = f"""
@@ -384,6 +390,7 @@ def test_every_setting_can_be_read_from_the_environment() -> None:
         assert getattr(Settings.read({}, {f"TELEX_{field.name.upper()}": text}), field.name) is not None
 
 
+@pytest.mark.program
 async def test_json_logs() -> None:
     app = "tests.server.apps:attackable"
     async with process(app, log_format="json") as server, connected(server.port, "/%0Aforged?x=%1b"):

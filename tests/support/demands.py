@@ -10,6 +10,12 @@ import pytest
 
 _running: Final[list[pytest.Item]] = []
 
+LEFT_OUT: Final = ("slow", "broker", "browser", "peer", "program")
+"""The marks that ``scripts/test --fast`` leaves out."""
+
+SHARED_SERVERS: Final = "subjects"
+"""The fixture whose server processes a worker starts once for all tests: they need no mark."""
+
 
 def note_running(item: pytest.Item | None) -> None:
     """Called with each test before its set-up, and with ``None`` after its end."""
@@ -21,6 +27,16 @@ def require_mark(name: str) -> None:
     for item in _running:
         if item.get_closest_marker(name) is None:
             pytest.fail(f"{item.nodeid} needs @pytest.mark.{name}: `scripts/test --fast` runs it otherwise")
+
+
+def programs_need_a_mark(event: str, details: tuple[object, ...]) -> None:
+    """An audit hook that fails a test of the fast lane which starts a program for itself; git takes no time."""
+    if event != "subprocess.Popen" or details[0] == "git":
+        return
+    for item in _running:
+        is_shared = isinstance(item, pytest.Function) and SHARED_SERVERS in item.fixturenames
+        if not is_shared and not any(item.get_closest_marker(name) for name in LEFT_OUT):
+            require_mark("program")
 
 
 def everything_is_demanded() -> bool:
