@@ -260,7 +260,8 @@ class PostgresBackend(ChannelsBackend):
     # -- connections
 
     async def _connect_to_read(self) -> PostgresConnection:
-        return PostgresConnection(await connect(self._url, self._timeout), self._timeout)
+        # Many channels may be read at once over a slow connection, each in several statements.
+        return PostgresConnection(await connect(self._url, self._timeout), self._timeout, limits_wait=False)
 
     async def _connect_to_publish(self) -> PostgresConnection:
         patience = min(PATIENCE, self._timeout / 2)

@@ -76,15 +76,19 @@ async def _check_primary(connection: Psycopg) -> None:
 
 
 class PostgresConnection:
-    """One connection. ``timeout`` (seconds) limits the wait for the connection, and each statement.
+    """One connection. ``timeout`` (seconds) limits each statement, and its wait for earlier ones if ``limits_wait``.
+
+    Without ``limits_wait`` a slow connection delays a statement, and does not fail it. A server that does not answer
+    still fails all waiting statements after one ``timeout``, with the first of them.
 
     Statements run in the connection's own tasks: a cancelled caller does not interrupt its statement, and does not wait
     for psycopg, which would send a cancel request to a server that may not answer.
     """
 
-    def __init__(self, connection: Psycopg, timeout: float) -> None:
+    def __init__(self, connection: Psycopg, timeout: float, *, limits_wait: bool = True) -> None:
         self._connection = connection
         self._timeout = timeout
+        self._longest_wait = timeout if limits_wait else None
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         # Not select.select, which fails for descriptors from 1,024 on.
@@ -149,7 +153,7 @@ class PostgresConnection:
 
     async def _in_turn(self, work: Callable[[Psycopg], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self._longest_wait):
                 await self._lock.acquire()
         except TimeoutError:
             raise BackendUnavailable(
