@@ -78,6 +78,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("parser", "deflate", "keepalive", "liveness", "handshake"),
         ("messages", "frame_writer"),
         ("receive_queue",),
+        ("closing",),
         ("connection",),
         ("protocol",),
         ("http",),

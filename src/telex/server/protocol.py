@@ -17,7 +17,8 @@ from telex import status_codes
 from telex.defaults import KIB
 from telex.exceptions import ConnectionStateError
 from telex.headers import ACCEPT_HEADERS, checked_headers
-from telex.server.connection import Connection, Stage
+from telex.server.closing import Stage
+from telex.server.connection import Connection
 from telex.server.deflate import negotiate
 from telex.server.frames import CloseReason, ConnectionClosed
 from telex.server.handshake import Refusal, Request, denial, read_request, switching_protocols
