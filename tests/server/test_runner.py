@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -157,6 +157,73 @@ async def opened(port: int) -> None:
                 await asyncio.sleep(0.05)
 
 
+async def stubborn(scope: Scope, receive: Receive, send: Send) -> None:
+    """Swallows every cancellation on ``/stubborn``, and starts a task that does on ``/background``."""
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if "STUBBORN_LIFESPAN" in os.environ:
+            await asyncio.sleep(3600)
+        await send({"type": "lifespan.shutdown.complete"})
+    elif scope["path"] == "/background":
+        _background.append(asyncio.create_task(swallow(), name="the user's task"))
+        await echo(scope, receive, send)
+    elif scope["path"] == "/stubborn":
+        await receive()
+        await send({"type": "websocket.accept"})
+        await swallow()
+    else:
+        await echo(scope, receive, send)
+
+
+_background: list[asyncio.Task[None]] = []
+
+
+async def swallow() -> None:
+    """Ignores its cancellation."""
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+
+
+@pytest.mark.program
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("path", "name"), [("/stubborn", "WebSocket '/stubborn'"), ("/background", "the user's task")])
+async def test_what_swallows_its_cancellation_does_not_keep_the_process(number: int, path: str, name: str) -> None:
+    async with process("tests.server.test_runner:stubborn", drain_timeout=0.2, close_timeout=0.2) as server:
+        async with connected(server.port, path):
+            server.process.send_signal(number)
+            assert await asyncio.wait_for(server.process.wait(), 13) == -number
+        assert f"Draining on {signal.Signals(number).name}" in server.log()
+        assert f"Draining: {name} still runs after its cancellation" in server.log()
+
+
+@pytest.mark.program
+async def test_two_interrupts_end_the_process_at_once() -> None:
+    async with (
+        process("tests.server.test_runner:stubborn", drain_timeout=3600.0) as server,
+        connected(server.port, "/stubborn"),
+        connected(server.port) as idle,
+    ):
+        server.process.send_signal(signal.SIGINT)
+        assert (await idle.read_close()).code == 1012
+        server.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(server.process.wait(), 13) == -signal.SIGINT
+
+
+@pytest.mark.program
+async def test_a_second_signal_ends_a_shutdown_of_the_app_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STUBBORN_LIFESPAN", "1")
+    async with process("tests.server.test_runner:stubborn") as server:
+        server.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(13):
+            while "Waiting for application shutdown" not in server.log():  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(server.process.wait(), 13) == -signal.SIGTERM
+
+
 @pytest.mark.program
 async def test_workers_are_replaced_and_drained() -> None:
     port = free_port()
@@ -187,12 +254,12 @@ if __name__ == "__main__":
 
 
 async def pid_behind(port: int) -> int:
-    """Which process answers; 0 where the connection died with one."""
+    """Which process answers; this one where the connection died with it, or was closed by its drain."""
     try:
         async with connected(port) as client:
             await client.send(frame(TEXT, b"pid"))
             return int((await client.read_frame()).payload)
-    except (OSError, EOFError):
+    except (OSError, EOFError, ValueError):
         return os.getpid()
 
 

@@ -194,7 +194,7 @@ class WebSocketProtocol(asyncio.Protocol):
 
     def _start_app(self) -> None:
         context = contextvars.Context() if self._config.reset_contextvars else None
-        task = self._loop.create_task(self._run_app(), context=context)
+        task = self._loop.create_task(self._run_app(), name=f"WebSocket {self._scope['path']!r:.500}", context=context)
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
 

@@ -10,7 +10,8 @@ The stages of the drain:
    the drain. Busy connections stay open.
 4. At ``drain_timeout`` the remaining connections are closed, and tasks that still run are cancelled.
 
-A second signal skips to the last stage.
+A second signal skips to the last stage; while there is nothing to drain, it ends the process at once, as a third does.
+What ignores its cancellation is named in the log, and does not keep the process that :meth:`Server.run` serves in.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from socket import socket
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -47,6 +49,11 @@ _logger: Final = logging.getLogger("uvicorn.error")
 
 _LAST_SECONDS: Final = 2.0
 """Seconds that connections have to end after the deadline, and cancelled tasks after that."""
+
+_LAST_FORCED_SECONDS: Final = 0.2
+"""The same after a second signal."""
+
+_MAX_REPORTED: Final = 10
 
 _POLL: Final = 0.05
 _TICK: Final = 0.1
@@ -84,8 +91,18 @@ class Server(uvicorn.Server):
         """The TCP port; if the setting is 0, the port that the system chose (after the start)."""
         self.on_listening: Callable[[], None] | None = None
         """Called when ``listening`` is set: for a parent process that waits for this one."""
+        self._owns_process = False
+        self._can_drain = False
+        """Whether the server is past its start, and not yet in the app's shutdown."""
+        self._signal: int | None = None
+        """The first signal."""
         self._cancelled = False
         self._stopped = asyncio.Event()
+
+    def run(self, sockets: list[socket] | None = None) -> None:
+        """Serve in an event loop of its own. A signal ends the process, even if tasks ignore their cancellation."""
+        self._owns_process = threading.current_thread() is threading.main_thread()
+        super().run(sockets)
 
     async def serve(self, sockets: list[socket] | None = None) -> None:
         """Serve until a signal or the cancellation of the task; both begin the drain."""
@@ -125,13 +142,19 @@ class Server(uvicorn.Server):
         name = self.servers[0].sockets[0].getsockname()
         if isinstance(name, tuple):
             self.port = int(name[1])
+        self._can_drain = True
         self.listening.set()
         if self.on_listening is not None:
             self.on_listening()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin the drain on the first signal, and end it on the second."""
-        if self.should_exit:
+        if self._signal is None:
+            self._signal = sig
+            self.force_exit = self.should_exit  # the program has begun the drain
+        elif self._owns_process and (self.force_exit or not self._can_drain):
+            _end_process(sig)
+        else:
             self.force_exit = True
         super().handle_exit(sig, frame)
 
@@ -140,7 +163,8 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.drain_timeout
         self.status.draining.set()
-        _logger.info("Draining: no longer ready")
+        cause = f" on {signal.Signals(self._signal).name}" if self._signal is not None else ""
+        _logger.info("Draining%s: no longer ready", cause)
         await self._wait(min(deadline, loop.time() + self.settings.drain_delay))
         self._stop_accepting(sockets)
         await self._close_in_batches(deadline)
@@ -151,8 +175,11 @@ class Server(uvicorn.Server):
         if not sockets:
             # Remove it here: after this method returns, uvicorn raises the signal again, which ends the process.
             _remove_socket(self.settings)
+        self._can_drain = False
         if not self.force_exit:
             await self.lifespan.shutdown()
+        if self._owns_process and self._signal is not None:
+            await self._end_tasks(self._signal)
 
     def _stop_accepting(self, sockets: list[socket] | None) -> None:
         for server in self.servers:
@@ -196,7 +223,36 @@ class Server(uvicorn.Server):
         for remaining in list(self.server_state.connections):
             remaining.transport.abort()
         if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks, timeout=_LAST_SECONDS)
+            await asyncio.wait(self.server_state.tasks, timeout=self._patience)
+        _report(self.server_state.tasks)
+
+    @property
+    def _patience(self) -> float:
+        return _LAST_FORCED_SECONDS if self.force_exit else _LAST_SECONDS
+
+    async def _end_tasks(self, sig: int) -> None:
+        """Cancel every other task, as ``asyncio.run`` does. What does not end in time ends with the process."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        if left:
+            _, left = await asyncio.wait(left, timeout=self._patience)
+        _report(left - self.server_state.tasks)
+        if left or self.force_exit:
+            _logger.warning("Exiting without waiting for %d tasks", len(left))
+            _end_process(sig)
+
+
+def _report(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Name what ignores its cancellation: one line for each of the first names."""
+    for name, count in Counter(task.get_name() for task in tasks).most_common(_MAX_REPORTED):
+        _logger.error("Draining: %s still runs after its cancellation (tasks: %d)", name, count)
+
+
+def _end_process(sig: int) -> None:
+    """End the process by the signal's default action: for the parent process it has died of the signal."""
+    signal.signal(sig, signal.SIG_DFL)
+    signal.raise_signal(sig)
 
 
 def _restart(spread: float) -> CloseReason:
@@ -259,7 +315,12 @@ def _drain_on_hangup(server: Server) -> None:
     """Make SIGHUP (the terminal closed) begin the drain, unless ``nohup`` or the program set another action."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     if in_main_thread and hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *_: server.handle_exit(signal.SIGTERM, None))
+        signal.signal(signal.SIGHUP, partial(_on_hangup, server))
+
+
+def _on_hangup(server: Server, number: int, frame: FrameType | None) -> None:
+    _logger.info("SIGHUP: draining, as on SIGTERM (only a server with several workers replaces them)")
+    server.handle_exit(signal.SIGTERM, frame)
 
 
 def _run_reloading(app: str, settings: Settings) -> None:
