@@ -14,7 +14,7 @@ import redis
 from telex.channels import Channels
 from telex.exceptions import BackendUnavailable, ChannelsException
 from tests.channels.brokers import Broker, Nats, Valkey
-from tests.channels.conftest import KEEP, take_data, within
+from tests.channels.conftest import KEEP, take_data, until, within
 
 PROMPT = 3.0
 """Seconds: far below every time-out."""
@@ -72,6 +72,77 @@ async def test_redis_refuses_writes_for_want_of_a_replica(own_valkey: Valkey) ->
         async with hub.subscribe("kept:new") as events:
             await hub.publish("kept:new", "x")
             assert await take_data(events, 1) == ["x"]
+
+
+async def refuses_writes_alone(hub: Channels, reason: str) -> None:
+    """Publishes to channels with history fail at once with ``reason``; channels without history go on."""
+    async with hub.subscribe("ok") as events:
+        begun = time.monotonic()
+        with pytest.raises(BackendUnavailable, match=reason):
+            await within(hub.publish("kept:a", "x"))
+        assert time.monotonic() - begun < PROMPT
+        for number in range(20):
+            # Several signs of life are asked for meanwhile.
+            await hub.publish("ok", str(number))
+            await asyncio.sleep(0.02)
+        assert await take_data(events, 20) == [str(number) for number in range(20)]
+        assert (hub.is_ready, hub.statistics().reconnects, hub.statistics().gaps) == (True, 0, 0)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telex.channels.recovery.reader.HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr("telex.channels.backends.base.PROBE_SECONDS", 0.05)
+    monkeypatch.setattr("telex.channels.backends.redis.cluster.MAP_SECONDS", 0.05)
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("hurried")
+async def test_redis_without_memory_refuses_what_is_kept(own_valkey: Valkey) -> None:
+    async with hub_on(own_valkey.url) as hub, hub.subscribe("kept:a") as events:
+        with redis.Redis(port=own_valkey.port) as admin:
+            admin.config_set("maxmemory", "1")
+            await refuses_writes_alone(hub, "Redis refused: .*(OOM|maxmemory)")
+            admin.config_set("maxmemory", "0")
+        await hub.publish("kept:a", "y")
+        assert await take_data(events, 1) == ["y"]
+
+
+class Saving(Valkey):
+    """Saves to a file, but rarely."""
+
+    def command(self) -> list[str]:
+        return [*super().command()[:-2], "--dbfilename", "saved", "--save", "3600 1000000"]
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("hurried")
+async def test_redis_that_cannot_save_refuses_what_is_kept() -> None:
+    """After a failed attempt it refuses all writes, and PING."""
+    server = Saving()
+    try:
+        await server.restart()
+        (server.home / "saved").mkdir()
+        async with hub_on(server.url) as hub, hub.subscribe("kept:a") as events:
+            with redis.Redis(port=server.port) as admin:
+                admin.bgsave()
+                await until(lambda: admin.info("persistence")["rdb_last_bgsave_status"] == "err")
+                await refuses_writes_alone(hub, "Redis refused: .*MISCONF")
+                admin.config_set("stop-writes-on-bgsave-error", "no")
+            await hub.publish("kept:a", "y")
+            assert await take_data(events, 1) == ["y"]
+    finally:
+        server.remove()
+
+
+@pytest.mark.broker
+@pytest.mark.usefixtures("hurried")
+async def test_redis_refuses_commands_by_its_permissions(own_valkey: Valkey) -> None:
+    with redis.Redis(port=own_valkey.port) as admin:
+        rights = ["allchannels", "~telex:*", "+@all", "-xadd", "-hincrby", "-ping"]
+        admin.execute_command("ACL", "SETUSER", "app", "on", ">pw", *rights)
+    async with hub_on(own_valkey.url.replace("redis://", "redis://app:pw@")) as hub:
+        await refuses_writes_alone(hub, "Redis refused: .*(NOPERM|can't run|permission)")
 
 
 class NatsWith(Nats):

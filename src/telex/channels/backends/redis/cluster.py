@@ -267,6 +267,9 @@ class RedisClusterBackend(RedisBackend):
     async def _ping(self, address: Address) -> bool:
         try:
             await (await self._link_to(address)).call((b"PING",))
+        except BrokerRefusal:
+            # An answer too: a node that cannot save refuses PING.
+            return True
         except BackendUnavailable:
             return False
         return True

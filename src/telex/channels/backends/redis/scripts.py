@@ -15,6 +15,9 @@ successor. If the channel was not used in between, its head still has that ``run
 from before the lost ones. The script itself must read the id, because a connection survives both changes, and an id
 that the client read earlier may be outdated. The cost is some microseconds, and an epoch that ends early when a server
 gets its first replica or has had none for an hour, because the id changes then too.
+
+The first write of a script is one that a server without memory refuses. After any other write (``DEL``, ``PEXPIRE``) it
+would let the script exceed its ``maxmemory``.
 """
 
 from __future__ import annotations
@@ -33,15 +36,14 @@ META_SECONDS: Final = 86_400
 _OPEN_LOG: Final = """
 local reign = string.match(redis.call('INFO', 'replication'), 'master_replid:(%w+)')
 local meta = redis.call('HMGET', KEYS[2], 'reign', 'epoch', 'offset')
-if not meta[3] then
-  redis.call('DEL', KEYS[1])
-  meta[3] = '0'
-end
+local is_new = not meta[3]
 if meta[1] ~= reign then
-  meta[2] = ARGV[1]
+  meta[2], meta[3] = ARGV[1], meta[3] or '0'
   redis.call('HSET', KEYS[2], 'reign', reign, 'epoch', meta[2], 'offset', meta[3])
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
+if is_new then
+  redis.call('DEL', KEYS[1])
+end
 local time = redis.call('TIME')
 local now = time[1] .. string.format('%03d', math.floor(time[2] / 1000))
 """
@@ -51,6 +53,7 @@ PUBLISH: Final = (
     + """
 local offset = redis.call('HINCRBY', KEYS[2], 'offset', 1)
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], offset .. '-0', 't', now, 'd', ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
 redis.call('PUBLISH', ARGV[6], meta[2] .. ':' .. offset .. ' ' .. ARGV[4])
 return offset
@@ -60,6 +63,7 @@ return offset
 HISTORY: Final = (
     _OPEN_LOG
     + """
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
 local command, after, last = 'XRANGE', ARGV[3], '+'
 if ARGV[4] == '1' then
   command, last = 'XREVRANGE', '-'

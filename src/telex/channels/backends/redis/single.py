@@ -57,7 +57,9 @@ class _RedisListener(Listener):
         await self._connection.answers(self._send(b"UNSUBSCRIBE", b"PUNSUBSCRIBE", topics))
 
     async def ping(self) -> None:
-        await self._connection.call((b"PING",))
+        # A refusal is an answer: a server that cannot save refuses PING too.
+        with suppress(BrokerRefusal):
+            await self._connection.call((b"PING",))
         await self._kept.touch()
 
     def _send(
