@@ -1,4 +1,4 @@
-"""One model, in every kind that needs no database."""
+"""The same model in every kind that needs no database."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Kind(NamedTuple):
     street: Any
 
     def get(self, instance: Any, name: str) -> Any:
-        """A field of an instance; ``None`` when it is not there."""
+        """The value of a field; ``None`` if it is absent."""
         return instance.get(name) if isinstance(instance, dict) else getattr(instance, name)
 
 

@@ -1,4 +1,4 @@
-"""Mapped classes, as SQLAlchemy's documentation writes them."""
+"""Mapped classes in the style of SQLAlchemy's documentation."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Letter(Base):
 
 
 class Shop(Base):
-    """A key that nothing generates, and a composite."""
+    """With a primary key that is not generated, and a composite."""
 
     __tablename__ = "shop"
 
@@ -83,7 +83,7 @@ class Shop(Base):
 
 
 class Vehicle(Base):
-    """Inheritance over two tables."""
+    """With inheritance over two tables."""
 
     __tablename__ = "vehicle"
     __mapper_args__ = {"polymorphic_on": "type", "polymorphic_identity": "vehicle"}  # noqa: RUF012 - so it is written
@@ -102,7 +102,7 @@ class Truck(Vehicle):
 
 
 class Tag(MappedAsDataclass, Base):
-    """Mapped as a dataclass: its constructor takes what the fields say."""
+    """Mapped as a dataclass: its fields determine the parameters of its constructor."""
 
     __tablename__ = "tag"
 
@@ -113,7 +113,7 @@ class Tag(MappedAsDataclass, Base):
 
 
 class Label(Base):
-    """Written as before annotations: the mapper alone says what there is."""
+    """Without annotations: only the mapper knows the fields."""
 
     __tablename__ = "label"
 

@@ -1,4 +1,4 @@
-"""Random models of every kind, with values and configurations for them; and what should pass, by other means."""
+"""Random models of every kind, their values and configurations, and an independent computation of the result."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _value(field: FieldSpec) -> st.SearchStrategy[Any]:
 
 
 def paths(spec: Spec, prefix: str = "") -> list[str]:
-    """Every path that a configuration may name."""
+    """Every path that a configuration may contain."""
     found = []
     for field in spec:
         found.append(prefix + field.name)
@@ -99,7 +99,7 @@ def configs(draw: st.DrawFn, spec: Spec) -> DTOConfig:
 
 
 def passes(path: str, mark: str | None, config: DTOConfig, *, to_wire: bool) -> bool:
-    """Whether the field at ``path`` goes that way."""
+    """Whether the field at ``path`` is transferred in this direction."""
     if mark in {"private", "write-only" if to_wire else "read-only"} or path in config.exclude:
         return False
     if not config.include:
@@ -124,7 +124,7 @@ def wire_name(path: str, config: DTOConfig) -> str:
 def passing(
     spec: Spec, value: Mapping[str, Any], *, config: DTOConfig, to_wire: bool, renamed: bool, prefix: str = ""
 ) -> dict[str, Any]:
-    """The part of ``value`` that goes that way."""
+    """The part of ``value`` that is transferred in this direction."""
     found: dict[str, Any] = {}
     for field in spec:
         path = prefix + field.name
@@ -142,7 +142,7 @@ def _as_it_is(value: Any) -> Any:
 
 
 def rewrap(wrapper: Wrapper, value: Any, change: Callable[[Any], Any]) -> Any:
-    """``value`` with every model in it changed."""
+    """``value`` with ``change`` applied to every model in it."""
     if wrapper == "list":
         return [change(each) for each in value]
     if wrapper == "dict":
@@ -151,7 +151,7 @@ def rewrap(wrapper: Wrapper, value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def complete(spec: Spec, value: Mapping[str, Any], *, absent: bool) -> dict[str, Any]:
-    """``value`` with the defaults of what it lacks; ``absent``: it stays away, as in dictionaries."""
+    """``value`` with defaults for missing fields; with ``absent`` these stay absent, as in dictionaries."""
     found: dict[str, Any] = {}
     for field in spec:
         inner = field.nested
@@ -174,21 +174,21 @@ def complete(spec: Spec, value: Mapping[str, Any], *, absent: bool) -> dict[str,
 
 
 class Family:
-    """Makes the models of one kind, and takes instances apart."""
+    """Creates the models of one kind, and converts instances to dictionaries."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._models: dict[Spec, Any] = {}
 
     def model(self, spec: Spec) -> Any:
-        """The model; the same for the same fields."""
+        """The model; equal fields give the same model."""
         if spec not in self._models:
             fields = [(field.name, self._annotation(field), self._default(field)) for field in spec]
             self._models[spec] = _MAKERS[self.kind](fields)
         return self._models[spec]
 
     def make(self, spec: Spec, value: Mapping[str, Any]) -> Any:
-        """An instance of values by name."""
+        """An instance from values by name."""
         parts = {
             field.name: value[field.name]
             if field.nested is None
@@ -199,7 +199,7 @@ class Family:
         return self.model(spec)(**parts)
 
     def take_apart(self, spec: Spec, instance: Any) -> dict[str, Any]:
-        """The values by name."""
+        """The values of an instance by name."""
         if isinstance(instance, dict):
             found = dict(instance)
         else:
@@ -233,7 +233,7 @@ class Family:
 
 
 def generic(origin: Any, *arguments: Any) -> Any:
-    """``origin[arguments]``, of types that are known only now."""
+    """``origin[arguments]`` for types that are created at run time."""
     return origin[arguments if len(arguments) > 1 else arguments[0]]
 
 

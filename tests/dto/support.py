@@ -1,4 +1,4 @@
-"""The two functions of a DTO without a connection around them."""
+"""The reader and the writer of a DTO, without a connection."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ WHERE = "room (chat/app.py:12)"
 
 
 def reader(dto: Any, annotation: Any = None) -> Callable[[Any], Any]:
-    """From plain values, as JSON, to what the handler gets."""
+    """A function that reads plain values, encoded as JSON, as the handler's argument."""
     read = dto_reader(dto, dto.models[0] if annotation is None else annotation, "text", (), WHERE)
     return lambda value: read(json.dumps(value))
 
 
 def writer(dto: Any, annotation: Any = None) -> Callable[[Any], Any]:
-    """From what the handler returns to plain values."""
+    """A function that writes a handler's result and decodes the JSON to plain values."""
     write = dto_writer(dto, dto.models[0] if annotation is None else annotation, "text", {}, WHERE)
     return lambda value: json.loads(write(value))
 
@@ -37,7 +37,7 @@ def refused(read: Callable[[Any], Any], value: Any) -> ValidationException:
 
 
 def misconfigured(build: Callable[[], object]) -> str:
-    """The text of the error that the app is built with."""
+    """The text of the error that is raised when the app is built."""
     with pytest.raises(ImproperlyConfiguredException) as caught:
         build()
     return caught.value.detail

@@ -1,4 +1,4 @@
-"""The benchmark runs, on the smallest scale; it checks the replies itself."""
+"""The benchmark runs with the smallest load and checks the replies itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks import dto
 pytestmark = pytest.mark.slow
 
 
-def test_every_kind_of_model_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_measures_every_kind_of_model(capsys: pytest.CaptureFixture[str]) -> None:
     dto.main(["--messages", "20", "--rounds", "1"])
     printed = capsys.readouterr().out
     for kind in dto.KINDS:

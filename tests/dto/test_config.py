@@ -1,4 +1,4 @@
-"""What a configuration says, and what is wrong with it when the app is built."""
+"""Configurations, and their errors when the app is built."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ def test_a_struct_as_an_array() -> None:
     assert reader(MsgspecDTO[Row])([1, 7]) == Row(1, 0, 7)
 
 
-def test_two_fields_of_one_name_are_refused() -> None:
+def test_two_fields_with_the_same_wire_name_are_an_error() -> None:
     text = misconfigured(
         lambda: writer(DataclassDTO[Annotated[Thing, DTOConfig(rename_fields={"plain": "Mixed_case"})]])
     )
-    assert "Thing.Mixed_case and Thing.plain are both 'Mixed_case'" in text
+    assert "Thing.Mixed_case and Thing.plain have the same name on the wire, 'Mixed_case'" in text
 
 
-def test_names_that_json_cannot_have_as_they_are_are_refused() -> None:
+def test_names_that_json_must_escape_are_an_error() -> None:
     text = misconfigured(lambda: writer(DataclassDTO[Annotated[Thing, DTOConfig(rename_fields={"plain": 'a"b'})]]))
-    assert "Thing has no form on the wire" in text
+    assert "no wire type can be created for Thing" in text
 
 
 # -- subclasses
@@ -135,25 +135,25 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: reader(DataclassDTO[Thing], DTOData[list[Thing]]), "write list[DTOData[...]]"),
     (
         lambda: writer(DataclassDTO[Annotated[Thing, DTOConfig(include={"plan"})]]),
-        "include names 'plan', which Thing does not have; did you mean 'plain'?",
+        "include names 'plan', but Thing has no such field; did you mean 'plain'?",
     ),
     (
         lambda: writer(DataclassDTO[Annotated[Thing, DTOConfig(rename_fields={"zzz": "y"})]]),
-        "rename_fields names 'zzz', which Thing does not have; its fields are long_name_here, Mixed_case, plain",
+        "rename_fields names 'zzz', but Thing has no such field; its fields are long_name_here, Mixed_case, plain",
     ),
     (
         lambda: writer(DataclassDTO[Annotated[Thing, DTOConfig(exclude={"plain.x"})]]),
-        "exclude goes on with 'x' at plain, which is <class 'int'>",
+        "exclude continues with 'x' after plain, which is <class 'int'>",
     ),
 ]
 
 
 @pytest.mark.parametrize(("build", "text"), WRONG, ids=[text for _, text in WRONG])
-def test_what_is_wrong_is_told_at_construction(build: Callable[[], object], text: str) -> None:
+def test_an_invalid_configuration_is_an_error_at_construction(build: Callable[[], object], text: str) -> None:
     assert text in misconfigured(build)
 
 
-def test_a_type_that_cannot_be_read_is_told_with_model_and_handler() -> None:
+def test_the_error_for_an_unreadable_type_names_model_and_handler() -> None:
     @dataclass
     class Odd:
         both: list[int] | tuple[str, ...]
@@ -163,12 +163,12 @@ def test_a_type_that_cannot_be_read_is_told_with_model_and_handler() -> None:
     assert "DataclassDTO[Odd] cannot read" in text
 
 
-def test_a_value_of_another_type_is_told() -> None:
+def test_writing_a_value_of_another_type_is_an_error() -> None:
     with pytest.raises(SerializationException, match=r"DataclassDTO\[Thing\].*Thing.*cannot be written from a dict"):
         writer(DataclassDTO[Thing])({"plain": 1})
 
 
-def test_a_models_own_refusal_is_the_clients_fault() -> None:
+def test_an_exception_of_a_models_constructor_is_a_validation_error() -> None:
     @dataclass
     class Even:
         number: int
@@ -187,7 +187,7 @@ def test_a_models_own_refusal_is_the_clients_fault() -> None:
         data.create_instance()
 
 
-def test_a_validator_of_attrs_names_its_field() -> None:
+def test_the_error_of_an_attrs_validator_names_its_field() -> None:
     @attrs.define
     class Checked:
         size_of_it: int = attrs.field(validator=attrs.validators.ge(3))
@@ -206,7 +206,7 @@ def test_a_validator_of_attrs_names_its_field() -> None:
 
 
 class Record:
-    """A kind of model that nobody knows."""
+    """A kind of model that no built-in DTO supports."""
 
     fields: dict[str, type] = {"first_id": int, "title": str}  # noqa: RUF012 - a kind of model as users write them
 
@@ -234,7 +234,7 @@ def test_a_dto_for_another_kind_of_model() -> None:
     assert misconfigured(lambda: RecordDTO[Thing])
 
 
-def test_what_such_a_dto_has_to_say_is_asked_for() -> None:
+def test_a_dto_without_the_required_methods_is_an_error() -> None:
     class Silent(AbstractDTO[T]):
         pass
 
@@ -246,7 +246,7 @@ def test_what_such_a_dto_has_to_say_is_asked_for() -> None:
 
 
 @pytest.mark.program
-def test_only_what_is_used_is_imported() -> None:
+def test_only_libraries_in_use_are_imported() -> None:
     code = (
         "import sys, telex, telex.dto\n"
         "from telex.dto import DataclassDTO, DTOConfig\n"
@@ -260,7 +260,7 @@ def test_only_what_is_used_is_imported() -> None:
 @pytest.mark.parametrize(
     ("name", "library"), [("PydanticDTO", "pydantic"), ("AttrsDTO", "attrs"), ("SQLAlchemyDTO", "sqlalchemy")]
 )
-def test_a_library_that_is_not_there_is_named(name: str, library: str) -> None:
+def test_the_error_for_a_missing_library_names_it(name: str, library: str) -> None:
     code = f"import sys; sys.modules[{library!r}] = None\nfrom telex.dto import {name}"
     if library == "attrs":
         code = f"import sys; sys.modules['attr'] = None; {code}"
@@ -271,7 +271,7 @@ def test_a_library_that_is_not_there_is_named(name: str, library: str) -> None:
     assert last.endswith(f"{library!r} is not installed: pip install 'telex[{library}]'")
 
 
-def test_every_name_is_there() -> None:
+def test_every_public_name_is_importable() -> None:
     assert dir(telex.dto) == sorted(telex.dto.__all__)
     for name in telex.dto.__all__:
         assert getattr(telex.dto, name) is not None

@@ -84,33 +84,33 @@ def convert(value: Any, target: Any) -> Any:
 
 
 @pytest.mark.parametrize("target", [Keys, Model, Row])
-def test_such_models_are_not_made_of_objects(target: Any) -> None:
+def test_convert_does_not_create_such_models_from_objects(target: Any) -> None:
     with pytest.raises(msgspec.ValidationError):
         convert(Wire(1), target)
 
 
 @pytest.mark.parametrize("target", [OwnInit, Converted])
-def test_constructors_are_not_called(target: Any) -> None:
+def test_convert_does_not_call_constructors(target: Any) -> None:
     assert convert(Wire(1), target).a == 1
     assert target(1).a == 2
 
 
-def test_a_field_that_the_constructor_does_not_take_is_set() -> None:
+def test_convert_sets_fields_that_the_constructor_does_not_take() -> None:
     assert convert(Wire(1), Unset).a == 1
 
 
-def test_an_unset_field_does_not_take_the_default() -> None:
+def test_convert_does_not_use_the_default_for_an_unset_field() -> None:
     with pytest.raises(msgspec.ValidationError, match="UnsetType"):
         convert(MaybeWire(), Defaulted)
 
 
 @pytest.mark.parametrize("target", [Initialised, Cat | Dog])
-def test_such_types_are_refused(target: Any) -> None:
+def test_convert_refuses_such_types(target: Any) -> None:
     with pytest.raises(TypeError, match="not supported"):
         convert({"kind": "cat", "a": 1}, target)
 
 
-def test_a_refusal_has_the_path_of_the_model() -> None:
+def test_the_error_path_of_convert_has_the_models_names() -> None:
     @dataclass
     class Refusing:
         a: int

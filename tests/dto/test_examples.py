@@ -1,4 +1,4 @@
-"""The examples of the pages on DTOs, run: what the pages say of them holds."""
+"""Runs the examples of the pages on DTOs and checks the statements of these pages."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_streams() -> None:
 
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module, with a database of its own."""
+    """The module with its own database."""
     monkeypatch.setitem(os.environ, "LIBRARY", f"sqlite:///{tmp_path / 'library.sqlite3'}")
     module = importlib.import_module("examples.dto.library")
     yield module

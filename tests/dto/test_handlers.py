@@ -38,7 +38,7 @@ def kind(request: pytest.FixtureRequest) -> ServerKind:
     return found
 
 
-async def test_dto_alone_serves_both_ways(kind: ServerKind) -> None:
+async def test_dto_without_return_dto_applies_to_messages_and_replies(kind: ServerKind) -> None:
     @websocket_listener("/async", dto=Camel)
     async def listen(data: User) -> User:
         assert data.password == "new"
@@ -55,7 +55,7 @@ async def test_dto_alone_serves_both_ways(kind: ServerKind) -> None:
                 assert await asked_json(client, {"userName": "Ada", "password": "new"}) == {"userName": "Ada"}
 
 
-async def test_dto_alone_leaves_replies_of_other_types_alone() -> None:
+async def test_dto_without_return_dto_does_not_apply_to_replies_of_other_types() -> None:
     @websocket_listener("/", dto=Camel)
     def report(data: list[User]) -> Report:
         return Report(len(data))
@@ -64,7 +64,7 @@ async def test_dto_alone_leaves_replies_of_other_types_alone() -> None:
         assert await asked_json(client, [{"userName": "Ada"}]) == {"lines_read": 1}
 
 
-async def test_return_dto_none_switches_off() -> None:
+async def test_return_dto_none_disables_dto_for_replies() -> None:
     @websocket_listener("/", dto=Camel, return_dto=None)
     def echo(data: User) -> User:
         return data
@@ -73,7 +73,7 @@ async def test_return_dto_none_switches_off() -> None:
         assert await asked_json(client, {"userName": "Ada"}) == {"user_name": "Ada", "password": "pw"}
 
 
-async def test_return_dto_alone_serves_replies_only() -> None:
+async def test_return_dto_without_dto_applies_to_replies_only() -> None:
     @websocket_listener("/", return_dto=Camel)
     def echo(data: User) -> User:
         return data
@@ -147,7 +147,7 @@ async def test_a_class_listener_and_its_receivers() -> None:
 
 
 @pytest.mark.parametrize("option", ["dto", "return_dto"])
-async def test_a_stream_writes_with_it(option: str) -> None:
+async def test_a_stream_writes_through_its_dto(option: str) -> None:
     async def stream() -> AsyncGenerator[User | str, None]:
         yield User("Ada")
         yield "as it is"
@@ -158,7 +158,7 @@ async def test_a_stream_writes_with_it(option: str) -> None:
         assert await heard(client) == "as it is"
 
 
-async def test_a_fault_is_answered_with_its_place_on_the_wire(kind: ServerKind) -> None:
+async def test_the_error_frame_has_the_path_on_the_wire(kind: ServerKind) -> None:
     @websocket_listener("/", dto=Camel)
     def echo(data: list[User]) -> list[User]:
         return data
@@ -197,7 +197,7 @@ async def test_none_sends_nothing_and_a_reply_of_another_type_ends_the_connectio
             assert (await ending(client))[0] == 1011
 
 
-async def test_data_is_applied_in_the_handler() -> None:
+async def test_the_handler_applies_dto_data_to_an_instance() -> None:
     stored = User("Ada", "old")
 
     @websocket_listener("/", dto=DataclassDTO[Annotated[User, DTOConfig(partial=True)]])
@@ -210,7 +210,7 @@ async def test_data_is_applied_in_the_handler() -> None:
     assert stored == User("Grace", "new")
 
 
-def test_what_does_not_fit_is_refused_when_the_app_is_built() -> None:
+def test_an_annotation_that_does_not_fit_is_an_error_when_the_app_is_built() -> None:
     @websocket_listener("/", dto=Camel)
     def text(data: str) -> str:
         return data

@@ -1,4 +1,4 @@
-"""What holds for every kind of model."""
+"""Behaviour that is the same for every kind of model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_message_becomes_the_model_and_the_model_a_message(kind: Kind) -> None
     assert written["others"][0]["street_name"] == "Side"
 
 
-def test_marks_say_which_way_a_field_goes(kind: Kind) -> None:
+def test_marks_determine_the_directions_of_a_field(kind: Kind) -> None:
     dto = kind.dto[kind.person]
     sent = {**ADA, "seen": 99, "password": "new", "secret": "x", "_inner": 99}
     person = reader(dto)(sent)
@@ -54,14 +54,14 @@ def test_marks_say_which_way_a_field_goes(kind: Kind) -> None:
     assert written.keys() == {"full_name", "home", "seen", "others"}
 
 
-def test_underscored_fields_pass_when_they_are_not_private(kind: Kind) -> None:
+def test_fields_with_an_underscore_are_transferred_if_they_are_not_private(kind: Kind) -> None:
     if kind.dto.__name__ == "PydanticDTO":
         return  # pydantic has no such fields: its names with underscores are private attributes
     dto = configured(kind, underscore_fields_private=False)
     assert kind.get(reader(dto)({**ADA, "_inner": 9}), "_inner") == 9
 
 
-def test_excluded_fields_do_not_pass_at_any_depth(kind: Kind) -> None:
+def test_excluded_fields_are_not_transferred_at_any_depth(kind: Kind) -> None:
     dto = configured(kind, exclude={"home.number", "others.0.number", "password"})
     sent = {**ADA, "password": "new", "others": [{"street_name": "Side", "number": 9}]}
     person = reader(dto)(sent)
@@ -73,7 +73,7 @@ def test_excluded_fields_do_not_pass_at_any_depth(kind: Kind) -> None:
     assert written["others"] == [{"street_name": "Side"}]
 
 
-def test_only_included_fields_pass(kind: Kind) -> None:
+def test_only_included_fields_are_transferred(kind: Kind) -> None:
     dto = configured(kind, include={"full_name", "home.street_name"})
     assert kind.get(reader(dto)(ADA), "full_name") == "Ada"
     assert writer(dto)(ada(kind)) == {"full_name": "Ada", "home": {"street_name": "Main"}}
@@ -86,7 +86,7 @@ def test_names_on_the_wire_are_the_configured_ones(kind: Kind) -> None:
     assert writer(dto)(person) == {"fullName": "Ada", "home": {"streetName": "Main", "no": 4}}
 
 
-def test_a_fault_is_told_by_the_name_that_the_client_knows(kind: Kind) -> None:
+def test_the_path_of_an_error_has_names_of_the_wire(kind: Kind) -> None:
     dto = configured(kind, rename_strategy="camel")
     error = refused(reader(dto), {"fullName": "Ada", "home": {"streetName": 5}})
     assert error.path == "$.home.streetName"
@@ -107,7 +107,7 @@ def test_unknown_fields_are_ignored_or_refused(kind: Kind) -> None:
     assert "secret" in refused(reader(strict), {**ADA, "secret": "x"}).detail
 
 
-def test_data_that_lacks_a_field_is_completed(kind: Kind) -> None:
+def test_create_instance_adds_missing_fields(kind: Kind) -> None:
     dto = configured(kind, exclude={"full_name"})
     data = reader(dto, data_of(kind))({"home": {"street_name": "Main"}, "password": "new"})
     assert data.as_builtins() == {"home": {"street_name": "Main"}, "password": "new"}
@@ -117,7 +117,7 @@ def test_data_that_lacks_a_field_is_completed(kind: Kind) -> None:
     assert kind.get(kind.get(person, "home"), "street_name") == "Main"
 
 
-def test_data_for_a_nested_model_that_was_not_sent(kind: Kind) -> None:
+def test_create_instance_creates_a_nested_model_that_was_not_sent(kind: Kind) -> None:
     dto = configured(kind, exclude={"home.number"}, partial=True)
     data = reader(dto, data_of(kind))({"full_name": "Ada", "others": [{"street_name": "Side"}]})
     assert repr(data) == "DTOData({'full_name': 'Ada', 'others': [{'street_name': 'Side'}]})"
@@ -143,15 +143,15 @@ def test_partial_data_updates_an_instance(kind: Kind) -> None:
     assert kind.get(kind.get(person, "home"), "street_name") == "Main"
 
 
-def test_a_model_that_no_message_can_make_is_refused_at_construction(kind: Kind) -> None:
+def test_a_model_that_no_message_can_create_is_an_error_at_construction(kind: Kind) -> None:
     text = misconfigured(lambda: reader(configured(kind, exclude={"full_name"})))
     assert "room (chat/app.py:12)" in text
-    assert f"{kind.person.__name__} cannot be made without 'full_name'" in text
+    assert f"{kind.person.__name__} requires 'full_name'" in text
     assert "DTOData" in text
     assert "partial=True" in misconfigured(lambda: reader(configured(kind, partial=True)))
 
 
-def test_an_unknown_path_is_refused_at_construction(kind: Kind) -> None:
+def test_an_unknown_path_is_an_error_at_construction(kind: Kind) -> None:
     for path, unknown in (("fullname", "fullname"), ("home.strete_name", "strete_name"), ("others.0.numbr", "numbr")):
         text = misconfigured(lambda path=path: writer(configured(kind, exclude={path})))  # type: ignore[misc]
         assert unknown in text
@@ -160,7 +160,7 @@ def test_an_unknown_path_is_refused_at_construction(kind: Kind) -> None:
     assert "number of the type argument" in text
 
 
-def test_collections_of_the_model_pass(kind: Kind) -> None:
+def test_collections_of_the_model_are_transferred(kind: Kind) -> None:
     dto = configured(kind, rename_strategy="upper", include={"full_name", "home"})
     wire = {"FULL_NAME": "Ada", "HOME": {"STREET_NAME": "Main", "NUMBER": 3}}
     for annotation, sent in (

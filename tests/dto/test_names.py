@@ -1,4 +1,4 @@
-"""Fields with any name that Python lets an attribute have."""
+"""Fields with every name that an attribute may have."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = (
 )
 
 IDENTIFIERS = [name for name in NAMES if name.isidentifier() and name != "__init__x"]
-"""What a Struct may have: it mangles names that only start with two underscores."""
+"""Names that a Struct may have: it mangles names that start, but do not end, with two underscores."""
 
 
 class Free:
@@ -108,7 +108,7 @@ MODELS: dict[str, tuple[Any, Callable[[], Any]]] = {
 
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("strategy", [None, lambda name: f"<{name}>"], ids=["same", "renamed"])
-def test_fields_of_any_name_pass_both_ways(kind: str, strategy: Any) -> None:
+def test_fields_of_any_name_are_read_and_written(kind: str, strategy: Any) -> None:
     make_dto, make_model = MODELS[kind]
     model = make_model()
     config = DTOConfig(underscore_fields_private=False, rename_strategy=strategy)
@@ -124,7 +124,7 @@ def test_fields_of_any_name_pass_both_ways(kind: str, strategy: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_data_takes_values_for_fields_of_any_name(kind: str) -> None:
+def test_create_instance_takes_values_for_fields_of_any_name(kind: str) -> None:
     make_dto, make_model = MODELS[kind]
     model: Any = make_model()
     names = [each.name for each in make_dto.generate_field_definitions(model)]
@@ -136,14 +136,14 @@ def test_data_takes_values_for_fields_of_any_name(kind: str) -> None:
         assert (instance[name] if isinstance(instance, dict) else getattr(instance, name)) == 8, name
 
 
-def test_a_model_may_be_named_like_a_keyword() -> None:
+def test_the_name_of_a_model_may_be_a_keyword() -> None:
     model = msgspec.defstruct("class", [("def", int)])
     dto = MsgspecDTO[Annotated[model, DTOConfig(rename_strategy="upper")]]  # type: ignore[valid-type]
     assert writer(dto)(reader(dto)({"DEF": 1})) == {"DEF": 1}
 
 
-def test_a_name_that_json_would_have_to_escape_is_refused_at_construction() -> None:
+def test_a_name_that_json_must_escape_is_an_error_at_construction() -> None:
     make: Any = TypedDict
     model: Any = make("Model", {'a"b': int})
     text = misconfigured(lambda: writer(TypedDictDTO[model]))
-    assert "Model has no form on the wire" in text
+    assert "no wire type can be created for Model" in text

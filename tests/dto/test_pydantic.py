@@ -1,4 +1,4 @@
-"""pydantic models: with a DTO, and without one, where they keep their own semantics whole."""
+"""pydantic models with a DTO, and without one, which keep pydantic's semantics."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class Strict(BaseModel):
 # -- with a DTO
 
 
-def test_aliases_validators_and_serializers_hold() -> None:
+def test_aliases_validators_and_serializers_apply() -> None:
     dto = PydanticDTO[User]
     user = reader(dto)({"uName": "Ada", "born": "2000-01-02", "password": "new", "in": ["a"]})
     assert user == User.model_validate({"uName": "Ada", "born": "2000-01-02", "password": "new", "in": ["a"]})
     assert writer(dto)(user) == {"uName": "Ada", "born": "02.01.2000", "address": None, "out": ["a"], "age": 26}
 
 
-def test_faults_have_their_place_on_the_wire() -> None:
+def test_errors_have_the_path_on_the_wire() -> None:
     read = reader(PydanticDTO[Annotated[User, DTOConfig(rename_strategy="camel")]], list[User])
     good = {"userName": "Ada", "born": "2000-01-02"}
     assert refused(read, [good, {**good, "address": {"streetName": "x"}}]).path == "$[1].address.streetName"
@@ -116,7 +116,7 @@ def test_root_models_need_no_dto() -> None:
     assert "Names is not a model of the kind" in misconfigured(lambda: PydanticDTO[Names])
 
 
-def test_a_private_field_of_a_nested_union_does_not_pass() -> None:
+def test_a_private_field_of_a_nested_union_is_not_transferred() -> None:
     class Hidden(BaseModel):
         shown: int
         hidden: Annotated[int, dto_field("private")] = 1
@@ -163,7 +163,7 @@ class Zoo(BaseModel):
     other: int | Address = 0
 
 
-async def test_own_semantics_whole() -> None:
+async def test_without_a_dto_pydantic_models_keep_their_semantics() -> None:
     @websocket_listener("/")
     def echo(data: Camel) -> Camel:
         return data

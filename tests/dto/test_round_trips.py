@@ -1,4 +1,4 @@
-"""Random models, values and configurations: what passes is what should, and comes back equal."""
+"""Random models, values and configurations: the right fields are transferred, and a round trip keeps their values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tests.dto.support import reader, writer
 
 @pytest.mark.parametrize("examples", [20, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_passes_comes_back_equal_and_nothing_else_passes(kind: str, examples: int) -> None:
+def test_transferred_values_are_equal_after_a_round_trip_and_no_other_field_is_transferred(
+    kind: str, examples: int
+) -> None:
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(data=st.data())
     def round_trip(data: st.DataObject) -> None:
@@ -43,7 +45,7 @@ def check_round_trip(kind: str, spec: Spec, value: dict[str, Any], config: DTOCo
 
 
 def pollute(spec: Spec, sent: dict[str, Any], config: Any, value: dict[str, Any]) -> dict[str, Any]:
-    """``sent`` with the fields that do not pass, under every name that they might have, and with unknown ones."""
+    """``sent`` with additional fields: those that are not transferred, under every possible name, and unknown ones."""
     taken = {wire_name(path, config) for path in paths(spec)}
     names = {"unknown": 1, "": None}
     for field in spec:

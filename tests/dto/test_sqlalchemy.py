@@ -27,7 +27,7 @@ AuthorDTO = SQLAlchemyDTO[Annotated[Author, DTOConfig(rename_strategy="camel", e
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """The address of a PostgreSQL that is started for these tests."""
+    """The URL of a PostgreSQL server that is started for these tests."""
     server = Postgres()
     try:
         server.start()
@@ -58,7 +58,7 @@ SENT: dict[str, Any] = {
 }
 
 
-async def test_a_message_is_stored_and_what_is_stored_is_written(sessions: Sessions) -> None:
+async def test_a_message_is_stored_and_the_stored_instance_is_written(sessions: Sessions) -> None:
     def session() -> Iterator[Session]:
         with sessions() as opened:
             yield opened
@@ -100,13 +100,13 @@ def saved(sessions: Sessions) -> None:
 
 
 def statements(session: Session) -> list[str]:
-    """The SQL that the session's database gets from now on."""
+    """Collects the SQL that the session's database executes from now on."""
     seen: list[str] = []
     sa.event.listen(session.get_bind(), "before_cursor_execute", lambda *args: seen.append(args[2]))
     return seen
 
 
-def test_what_is_not_loaded_is_an_error_and_no_session_is_touched(sessions: Sessions) -> None:
+def test_an_attribute_that_is_not_loaded_is_an_error_and_no_session_is_used(sessions: Sessions) -> None:
     saved(sessions)
     write = writer(AuthorDTO)
     with sessions() as session:
@@ -121,7 +121,7 @@ def test_what_is_not_loaded_is_an_error_and_no_session_is_touched(sessions: Sess
         with pytest.raises(SerializationException, match=r"Author.first_name is not loaded.*expire_on_commit=False"):
             write(author)
         hybrid = writer(SQLAlchemyDTO[Annotated[Author, DTOConfig(include={"full_name"})]])
-        with pytest.raises(SerializationException, match=r"Author.full_name needs what is not loaded"):
+        with pytest.raises(SerializationException, match=r"Author.full_name needs an attribute that is not loaded"):
             hybrid(author)
         assert sql == []
         assert author in session
@@ -143,14 +143,14 @@ def test_a_stored_instance_is_updated(sessions: Sessions) -> None:
         assert (author.id, author.token) == (1, "token")
 
 
-def test_a_new_instance_is_written_without_what_it_lacks() -> None:
+def test_missing_attributes_of_a_new_instance_are_left_out() -> None:
     written = writer(SQLAlchemyDTO[Author])(Author(first_name="Ada"))
     assert written["id"] is None
     assert written["books"] == []
     assert "letters" not in written
 
 
-def test_columns_that_somebody_else_fills_are_optional_or_read_only() -> None:
+def test_generated_columns_are_optional_or_read_only() -> None:
     read = reader(SQLAlchemyDTO[Author])
     author = read({"first_name": "Ada", "initials": "X", "joined": "2001-02-03T04:05:06"})
     assert author.__dict__.keys() == {"_sa_instance_state", "first_name", "joined"}
@@ -161,7 +161,7 @@ def test_columns_that_somebody_else_fills_are_optional_or_read_only() -> None:
     assert "gross" not in book.__dict__
 
 
-def test_a_key_that_nothing_generates_is_the_clients() -> None:
+def test_a_primary_key_that_is_not_generated_comes_from_the_client() -> None:
     dto = SQLAlchemyDTO[Annotated[Shop, DTOConfig(exclude={"street_name", "number"})]]
     shop = reader(dto)({"code": "A1", "street": {"street_name": "Main", "number": 2}})
     assert shop.street == DataclassStreet("Main", 2)
@@ -179,12 +179,12 @@ def test_a_class_mapped_as_a_dataclass() -> None:
     tag = read({"name": "new", "id": 3, "hidden": "shown"})
     assert (tag.name, tag.color, tag.hidden, tag.id) == ("new", "red", "shown", None)
     assert "name" in refused(read, {"color": "blue"}).detail
-    assert "cannot be made without 'name'" in misconfigured(
+    assert "requires 'name'" in misconfigured(
         lambda: reader(SQLAlchemyDTO[Annotated[Tag, DTOConfig(exclude={"name"})]])
     )
 
 
-def test_relationships_that_refer_back_end_at_the_depth() -> None:
+def test_circular_relationships_end_at_max_nested_depth() -> None:
     author = Author(first_name="Ada", books=[Book(title="Notes")])
     one: Any = writer(SQLAlchemyDTO[Author])(author)
     assert "author" not in one["books"][0]
@@ -205,6 +205,6 @@ def test_a_class_without_annotations() -> None:
     assert refused(reader(dto), {"text": "a", "facts": 1, "size": "x"}).path == "$.size"
 
 
-def test_other_classes_are_refused() -> None:
+def test_a_class_that_is_not_mapped_is_an_error() -> None:
     assert "int is not a model of the kind" in misconfigured(lambda: SQLAlchemyDTO[int])
     assert "Base is not a model of the kind" in misconfigured(lambda: SQLAlchemyDTO[Base])

@@ -1,4 +1,4 @@
-"""Small ASGI apps that the tests of the test client talk to."""
+"""Small ASGI apps for the tests of the test client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ACCEPT: Message = {"type": "websocket.accept"}
 
 
 def websocket_app(conversation: Conversation) -> ASGIApp:
-    """An app that speaks WebSocket only, and runs ``conversation`` once the connect event has come."""
+    """An app for WebSockets only that runs ``conversation`` after the connect event."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "websocket"
@@ -54,7 +54,7 @@ def fails_with(error: BaseException, *events: Message) -> ASGIApp:
 
 
 async def until_disconnect(receive: Receive) -> Message:
-    """Read and drop; the disconnect event."""
+    """Read events until the disconnect event, and return it."""
     while True:
         event = await receive()
         if event["type"] == "websocket.disconnect":
@@ -73,7 +73,7 @@ async def _silent(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _stubborn(scope: Scope, receive: Receive, send: Send) -> None:
-    """Accepts and then waits for something that never comes, whatever the client does."""
+    """Accepts, then waits forever."""
     await send(dict(ACCEPT))
     await asyncio.Event().wait()
 
@@ -104,7 +104,7 @@ SENT: list[tuple[object, dict[str, object]]] = [
     (1.5, {"text": "1.5"}),
     (False, {"text": "false"}),
 ]
-"""Values for ``send``, and the frames that they become."""
+"""Values for ``send``, and their frames."""
 
 
 def echo_unless_lifespan(app: Lifespanned) -> ASGIApp:
@@ -117,7 +117,7 @@ def echo_unless_lifespan(app: Lifespanned) -> ASGIApp:
 
 
 class Lifespanned:
-    """An app with a lifespan that keeps a diary, and an echo."""
+    """An echo app whose lifespan records its phases."""
 
     def __init__(self) -> None:
         self.diary: list[str] = []

@@ -38,7 +38,7 @@ def no_thread_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def test_each_kind_of_message_travels_both_ways() -> None:
+def test_each_kind_of_message_is_sent_and_received() -> None:
     with TestClient(echo) as client, client.websocket_connect("/") as session:
         session.send("a")
         assert session.receive() == {"type": "websocket.send", "text": "a"}
@@ -55,7 +55,7 @@ def test_each_kind_of_message_travels_both_ways() -> None:
         session.refute(timeout=0.01)
 
 
-def test_the_handshake_is_seen() -> None:
+def test_the_session_has_the_values_of_the_handshake() -> None:
     app = sends({"type": "websocket.accept", "subprotocol": "one", "headers": [(b"x-a", b"1")]})
     with TestClient(app, "https://example.org", headers={"x-b": "2"}, root_path="/root") as client:
         assert client.app is app
@@ -88,7 +88,7 @@ def test_a_close_reaches_the_app() -> None:
     assert seen == [{"type": "websocket.disconnect", "code": 4000, "reason": "done"}]
 
 
-def test_leaving_waits_for_the_app() -> None:
+def test_the_end_of_the_with_block_waits_for_the_app() -> None:
     seen = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -101,7 +101,7 @@ def test_leaving_waits_for_the_app() -> None:
         assert len(seen) == 1
 
 
-def test_refusals_are_raised() -> None:
+def test_denials_and_closes_are_raised() -> None:
     denial = sends({"type": "websocket.http.response.start", "status": 401}, {"type": "websocket.http.response.body"})
     with TestClient(denial) as client, pytest.raises(WebSocketDenied), client.websocket_connect("/"):
         pass
@@ -116,7 +116,7 @@ def test_refusals_are_raised() -> None:
         pass
 
 
-def test_failures_of_the_app_are_raised() -> None:
+def test_exceptions_of_the_app_are_raised() -> None:
     app = fails_with(LookupError("boom"), dict(ACCEPT))
     with TestClient(app) as client:
         with client.websocket_connect("/") as session, pytest.raises(LookupError, match="boom"):
@@ -127,21 +127,21 @@ def test_failures_of_the_app_are_raised() -> None:
         assert session.expect(WebSocketDisconnect, timeout=1).code == 1006
 
 
-def test_the_tests_own_failure_stays_on_top() -> None:
+def test_an_exception_of_the_test_takes_precedence() -> None:
     client = TestClient(fails_with(LookupError("boom"), dict(ACCEPT)))
     with client, pytest.raises(ZeroDivisionError) as caught, client.websocket_connect("/"):
         raise ZeroDivisionError
     assert "LookupError: boom" in caught.value.__notes__[0]
 
 
-def test_an_app_that_exits_leaves_the_client_alive() -> None:
+def test_the_client_works_after_the_app_raised_system_exit() -> None:
     with TestClient(fails_with(SystemExit(3), dict(ACCEPT))) as client:
         for _ in range(2):
             with client.websocket_connect("/") as session, pytest.raises(SystemExit):
                 session.receive()
 
 
-def test_every_wait_has_a_limit() -> None:
+def test_every_wait_has_a_timeout() -> None:
     with TestClient(silent, timeout=0.05) as client, client.websocket_connect("/") as session:
         for wait in (session.receive, session.receive_text, session.receive_bytes, session.receive_msgpack):
             with pytest.raises(TimeoutError, match=r"within 0\.05 s"):
@@ -170,7 +170,7 @@ def test_the_lifespan_runs_around_the_test() -> None:
     assert app.diary == ["startup", "shutdown"]
 
 
-def test_a_startup_that_fails_leaves_no_thread() -> None:
+def test_no_thread_remains_after_a_failed_startup() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         raise LookupError("no database")
@@ -179,7 +179,7 @@ def test_a_startup_that_fails_leaves_no_thread() -> None:
         pass
 
 
-def test_the_tests_context_is_the_apps() -> None:
+def test_the_app_runs_in_the_context_of_the_test() -> None:
     variable = contextvars.ContextVar("variable", default="unset")
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,7 +192,7 @@ def test_the_tests_context_is_the_apps() -> None:
             session.expect("set")
 
 
-def test_what_the_app_leaves_running_is_cancelled() -> None:
+def test_tasks_that_the_app_does_not_end_are_cancelled() -> None:
     ended = []
 
     async def lingers() -> None:
@@ -215,7 +215,7 @@ def test_what_the_app_leaves_running_is_cancelled() -> None:
         kept.append(generator)
         await anext(generator)
         await send(dict(ACCEPT))
-        await asyncio.to_thread(time.sleep, 0)  # a worker thread, which ends too
+        await asyncio.to_thread(time.sleep, 0)  # a worker thread, which must end too
 
     with TestClient(websocket_app(conversation)) as client, client.websocket_connect("/"):
         pass
@@ -229,13 +229,13 @@ def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def talk(session: WebSocketTestSession) -> None:
-    """The loop may be blocked before the first of these is answered, or after it."""
+    """Both texts are possible: the loop may be blocked before or after the first answer."""
     session.send_text("block")
     session.receive()
 
 
 @pytest.mark.usefixtures("short_grace")
-def test_a_blocked_loop_is_named() -> None:
+def test_the_error_for_a_blocked_loop_names_the_blocking_function() -> None:
     freed = threading.Event()
 
     async def blocks(scope: Scope, receive: Receive, send: Send) -> None:
@@ -291,7 +291,7 @@ def test_a_worker_that_cannot_be_joined_is_an_error() -> None:
         thread.join(5)
 
 
-def test_a_session_must_be_entered_and_its_client_not_left() -> None:
+def test_a_session_needs_its_with_block_and_an_open_client() -> None:
     client = TestClient(silent)
     session = client.websocket_connect("/")
     with pytest.raises(ConnectionStateError, match="the session is not entered"):
@@ -337,7 +337,7 @@ def test_without_with_sessions_that_are_open_at_once_share_an_event_loop() -> No
     assert third is not first
 
 
-def test_without_with_a_refused_handshake_leaves_no_thread() -> None:
+def test_without_with_no_thread_remains_after_a_refused_handshake() -> None:
     closing = sends({"type": "websocket.close", "code": 4000})
     with pytest.raises(WebSocketDisconnect), TestClient(closing).websocket_connect("/"):
         pass
@@ -352,13 +352,13 @@ def test_send_chooses_the_frame_by_the_value() -> None:
         assert session.receive_bytes() == b'{"a":1}'
 
 
-def test_a_cancelled_error_of_the_apps_own_is_raised() -> None:
+def test_a_cancelled_error_that_the_app_raises_is_raised() -> None:
     with TestClient(cancels_itself).websocket_connect("/") as session, pytest.raises(asyncio.CancelledError):
         session.receive()
     with pytest.raises(asyncio.CancelledError), TestClient(cancels_itself) as client, client.websocket_connect("/"):
         pass
 
 
-def test_a_predicate_sees_the_message() -> None:
+def test_a_predicate_gets_the_message() -> None:
     with TestClient(says("abc")) as client, client.websocket_connect("/") as session:
         assert session.expect(lambda message: "b" in message) == "abc"

@@ -45,7 +45,9 @@ def is_short(message: str | bytes) -> bool:
     ("null", None, "text", None),
     ('{"type":"say","text":"hi"}', Say("hi"), "text", Say("hi")),
 ])  # fmt: skip
-async def test_what_is_expected_is_returned(message: str | bytes, expected: Any, mode: Mode, returned: object) -> None:
+async def test_expect_returns_the_expected_message(
+    message: str | bytes, expected: Any, mode: Mode, returned: object
+) -> None:
     async with AsyncTestClient(says(message)) as client, client.websocket_connect("/") as session:
         assert await session.expect(expected, mode=mode) == returned
 
@@ -69,7 +71,7 @@ async def test_what_is_expected_is_returned(message: str | bytes, expected: Any,
     ("hello", WebSocketDisconnect, "expected a close, got text 'hello'"),
     ("x" * 1000, "y", "... (1002 characters)"),
 ])  # fmt: skip
-async def test_what_came_instead_is_shown(message: str | bytes, expected: Any, text: str) -> None:
+async def test_the_error_shows_the_message_that_came_instead(message: str | bytes, expected: Any, text: str) -> None:
     async with AsyncTestClient(says(message)) as client, client.websocket_connect("/") as session:
         with pytest.raises(AssertionError) as caught:
             await session.expect(expected)
@@ -85,26 +87,26 @@ async def test_a_close_can_be_expected() -> None:
             await session.expect("a")
 
 
-async def test_a_close_instead_of_a_message_is_shown() -> None:
+async def test_the_error_shows_a_close_that_came_instead() -> None:
     app = sends(dict(ACCEPT), {"type": "websocket.close", "code": 4000, "reason": "why"})
     async with AsyncTestClient(app) as client, client.websocket_connect("/") as session:
         with pytest.raises(AssertionError, match="expected text 'a', got a close with 4000 'why'"):
             await session.expect("a")
 
 
-async def test_nothing_instead_of_a_message_is_a_timeout_that_says_what_was_expected() -> None:
+async def test_the_text_of_a_timeout_has_the_expected_message() -> None:
     async with AsyncTestClient(silent) as client, client.websocket_connect("/") as session:
         with pytest.raises(TimeoutError, match=r"expected a Say, nothing came from .*app within 0\.01 s"):
             await session.expect(Say, timeout=0.01)
 
 
-async def test_a_type_that_cannot_be_read_is_the_tests_own_mistake() -> None:
+async def test_expecting_an_unreadable_type_is_a_configuration_error() -> None:
     async with AsyncTestClient(says("1")) as client, client.websocket_connect("/") as session:
         with pytest.raises(ImproperlyConfiguredException):
             await session.expect(dict[str, int] | dict[int, str] | Say)
 
 
-async def test_a_predicates_own_exception_comes_through() -> None:
+async def test_an_exception_of_a_predicate_is_raised_unchanged() -> None:
     def broken(message: str | bytes) -> bool:
         raise LookupError(message)
 
@@ -113,7 +115,7 @@ async def test_a_predicates_own_exception_comes_through() -> None:
             await session.expect(broken)
 
 
-async def test_an_apps_own_disconnect_exception_is_not_taken_for_a_close() -> None:
+async def test_a_disconnect_exception_that_the_app_raises_is_not_a_close() -> None:
     async with AsyncTestClient(fails_with(WebSocketDisconnect(4444), dict(ACCEPT))) as client:
         async with client.websocket_connect("/") as session:
             with pytest.raises(WebSocketDisconnect, match=r"^$") as caught:
@@ -124,13 +126,13 @@ async def test_an_apps_own_disconnect_exception_is_not_taken_for_a_close() -> No
                 _ = [message async for message in session]
 
 
-async def test_refute_is_content_when_nothing_comes() -> None:
+async def test_refute_returns_if_no_message_comes() -> None:
     async with AsyncTestClient(silent) as client, client.websocket_connect("/") as session:
         await session.refute(timeout=0.01)
         await session.refute("a", timeout=0.01)
 
 
-async def test_refute_shows_what_came_and_leaves_it() -> None:
+async def test_refute_shows_the_message_and_keeps_it() -> None:
     async with AsyncTestClient(says("a", "b")) as client, client.websocket_connect("/") as session:
         with pytest.raises(AssertionError, match="expected no message, got text 'a'"):
             await session.refute()
@@ -141,7 +143,7 @@ async def test_refute_shows_what_came_and_leaves_it() -> None:
         await session.expect("b")
 
 
-async def test_refute_sees_what_comes_while_it_waits() -> None:
+async def test_refute_checks_messages_that_come_during_its_wait() -> None:
     go = asyncio.Event()
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,7 +158,7 @@ async def test_refute_sees_what_comes_while_it_waits() -> None:
             await session.refute(timeout=5)
 
 
-async def test_a_close_ends_refute_and_stays() -> None:
+async def test_a_close_ends_refute_and_is_kept() -> None:
     app = sends(dict(ACCEPT), {"type": "websocket.close", "code": 4000})
     async with AsyncTestClient(app) as client, client.websocket_connect("/") as session:
         await session.refute(timeout=5)
@@ -164,7 +166,7 @@ async def test_a_close_ends_refute_and_stays() -> None:
         await session.refute(timeout=5)
 
 
-async def test_refute_raises_what_the_app_raised() -> None:
+async def test_refute_raises_the_exception_of_the_app() -> None:
     async with (
         AsyncTestClient(fails_with(ZeroDivisionError("boom"), dict(ACCEPT))) as client,
         client.websocket_connect("/") as session,

@@ -1,4 +1,4 @@
-"""The app fails, hangs or ends: the test hears of it, at once and once."""
+"""The app raises, does not end or ends early: the test gets one error, immediately."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .apps import ACCEPT, cancels_itself, echo, fails_with, says, stubborn, unti
 TEXT = {"type": "websocket.send", "text": "a"}
 
 
-async def test_what_was_sent_before_the_failure_is_received_before_it() -> None:
+async def test_messages_sent_before_an_exception_are_received_before_it() -> None:
     client = AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT), TEXT))
     async with client, client.websocket_connect("/") as session:
         await session.expect("a")
@@ -26,14 +26,14 @@ async def test_what_was_sent_before_the_failure_is_received_before_it() -> None:
                 await session.receive_text()
 
 
-async def test_a_failure_that_nobody_received_surfaces_when_the_session_is_left() -> None:
+async def test_an_exception_that_no_receive_raised_is_raised_by_the_end_of_the_session() -> None:
     async with AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT), TEXT)) as client:
         with pytest.raises(LookupError, match="boom"):
             async with client.websocket_connect("/"):
                 pass
 
 
-async def test_a_failure_after_the_disconnect_surfaces_too() -> None:
+async def test_an_exception_after_the_disconnect_is_raised() -> None:
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(ACCEPT))
         await until_disconnect(receive)
@@ -46,13 +46,13 @@ async def test_a_failure_after_the_disconnect_surfaces_too() -> None:
 
 
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-async def test_an_app_that_exits_does_not_take_the_loop_along(error: BaseException) -> None:
+async def test_a_system_exit_of_the_app_does_not_end_the_loop(error: BaseException) -> None:
     async with AsyncTestClient(fails_with(error, dict(ACCEPT))) as client, client.websocket_connect("/") as session:
         with pytest.raises(type(error)):
             await session.receive()
 
 
-async def test_the_tests_own_failure_stays_on_top() -> None:
+async def test_an_exception_of_the_test_takes_precedence() -> None:
     async with AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT), TEXT)) as client:
         with pytest.raises(AssertionError, match="expected text 'b'") as caught:
             async with client.websocket_connect("/") as session:
@@ -62,7 +62,7 @@ async def test_the_tests_own_failure_stays_on_top() -> None:
     assert "LookupError: boom" in note
 
 
-async def test_the_tests_own_failure_is_not_repeated_below_itself() -> None:
+async def test_the_exception_of_the_test_is_not_its_own_note() -> None:
     async with AsyncTestClient(stubborn, timeout=0.05) as client:
         with pytest.raises(ZeroDivisionError) as caught:
             async with client.websocket_connect("/"):
@@ -72,7 +72,7 @@ async def test_the_tests_own_failure_is_not_repeated_below_itself() -> None:
     assert "ZeroDivisionError" not in note
 
 
-async def test_a_test_that_fails_alone_gets_no_note() -> None:
+async def test_an_exception_of_the_test_alone_gets_no_note() -> None:
     async with AsyncTestClient(says("a")) as client:
         with pytest.raises(AssertionError) as caught:
             async with client.websocket_connect("/") as session:
@@ -80,7 +80,7 @@ async def test_a_test_that_fails_alone_gets_no_note() -> None:
     assert not hasattr(caught.value, "__notes__")
 
 
-async def test_without_raising_a_failure_is_a_lost_connection() -> None:
+async def test_without_raise_server_exceptions_an_exception_is_a_lost_connection() -> None:
     client = AsyncTestClient(fails_with(LookupError("boom"), dict(ACCEPT)), raise_server_exceptions=False)
     async with client, client.websocket_connect("/") as session:
         with pytest.raises(WebSocketDisconnect) as caught:
@@ -103,7 +103,7 @@ async def test_an_app_that_ends_without_a_close_ends_the_waits() -> None:
             await session.send_text("too late")
 
 
-async def test_an_app_that_hangs_is_cancelled_and_named() -> None:
+async def test_an_app_that_does_not_end_is_cancelled_and_named() -> None:
     async with AsyncTestClient(stubborn) as client:
         started = time.monotonic()
         with pytest.raises(TimeoutError, match=r"websocket_app.* did not end .* within 0\.05 s; it waits in _stubborn"):
@@ -112,7 +112,7 @@ async def test_an_app_that_hangs_is_cancelled_and_named() -> None:
         assert time.monotonic() - started < 1
 
 
-async def test_an_app_that_receives_after_its_disconnect_is_named() -> None:
+async def test_the_error_names_an_app_that_receives_after_the_disconnect() -> None:
     async def greedy(scope: Scope, receive: Receive, send: Send) -> None:
         await send(dict(ACCEPT))
         while True:
@@ -124,7 +124,7 @@ async def test_an_app_that_receives_after_its_disconnect_is_named() -> None:
                 pass
 
 
-async def test_an_app_that_ignores_its_cancellation_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_app_that_ignores_its_cancellation_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("telex.testing.tasks.GRACE", 0.05)
     freed = asyncio.Event()
 
@@ -144,7 +144,7 @@ async def test_an_app_that_ignores_its_cancellation_is_given_up(monkeypatch: pyt
         await session.aclose()
 
 
-async def test_an_app_that_is_no_coroutine_function_is_named_all_the_same() -> None:
+async def test_an_app_that_is_no_coroutine_function_is_named() -> None:
     class Odd:
         def __call__(self, scope: Scope, receive: Receive, send: Send) -> asyncio.Future[None]:
             return asyncio.get_running_loop().create_future()
@@ -154,7 +154,7 @@ async def test_an_app_that_is_no_coroutine_function_is_named_all_the_same() -> N
         await lifespan.start()
 
 
-async def test_leaving_the_client_leaves_its_sessions() -> None:
+async def test_the_end_of_the_client_ends_its_sessions() -> None:
     ended = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,7 +167,7 @@ async def test_leaving_the_client_leaves_its_sessions() -> None:
     assert len(ended) == 2
 
 
-async def test_leaving_the_client_raises_what_its_sessions_hold() -> None:
+async def test_the_end_of_the_client_raises_the_exceptions_of_its_sessions() -> None:
     app = fails_with(LookupError("boom"), dict(ACCEPT))
     client = AsyncTestClient(app)
     await client.__aenter__()
@@ -182,7 +182,7 @@ async def test_leaving_the_client_raises_what_its_sessions_hold() -> None:
     assert [type(error) for error in caught.value.exceptions] == [LookupError, LookupError]
 
 
-async def test_a_test_that_is_cancelled_while_it_leaves_takes_the_app_along() -> None:
+async def test_cancelling_the_test_at_the_end_of_a_session_cancels_the_app() -> None:
     async with AsyncTestClient(stubborn) as client:
         session = await client.websocket_connect("/")
         leaving = asyncio.create_task(session.aclose())
@@ -193,7 +193,7 @@ async def test_a_test_that_is_cancelled_while_it_leaves_takes_the_app_along() ->
         await session.aclose()
 
 
-async def test_hundreds_of_connections_leave_nothing_behind() -> None:
+async def test_hundreds_of_connections_leak_nothing() -> None:
     async with AsyncTestClient(echo) as client:
         before = len(asyncio.all_tasks())
         for number in range(300):
@@ -203,7 +203,7 @@ async def test_hundreds_of_connections_leave_nothing_behind() -> None:
         assert len(asyncio.all_tasks()) == before
 
 
-async def test_a_cancelled_error_of_the_apps_own_is_raised() -> None:
+async def test_a_cancelled_error_that_the_app_raises_is_raised() -> None:
     async with AsyncTestClient(cancels_itself) as client:
         async with client.websocket_connect("/") as session:
             with pytest.raises(asyncio.CancelledError):
@@ -220,7 +220,7 @@ async def test_a_cancelled_error_of_the_apps_own_is_raised() -> None:
     assert "CancelledError" in caught.value.__notes__[0]
 
 
-async def test_a_cancelled_error_of_the_lifespans_own_is_raised() -> None:
+async def test_a_cancelled_error_that_the_lifespan_raises_is_raised() -> None:
     async def cancelled(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         task = asyncio.create_task(asyncio.Event().wait())

@@ -1,4 +1,4 @@
-"""The opening handshake: the scope that the app gets, and the answers that it may give."""
+"""The opening handshake: the scope of the app and the answers of the app."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .apps import ACCEPT, Lifespanned, echo, fails_with, sends, silent, until_di
 
 
 class Recorder:
-    """Accepts, and keeps the scopes."""
+    """Accepts, and records the scopes."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
@@ -43,7 +43,7 @@ async def scope_of(url: str, base_url: str = "http://testserver", **options: Any
     return recorder.scopes[0]
 
 
-async def test_the_scope_is_asgis() -> None:
+async def test_the_scope_follows_asgi() -> None:
     scope = await scope_of("/a/b", subprotocols=["one", "two"])
     headers = dict(scope.pop("headers"))
     assert scope.pop("extensions")["websocket.http.response"] == {}
@@ -72,7 +72,7 @@ async def test_the_scope_is_asgis() -> None:
     }
 
 
-async def test_without_subprotocols_there_are_none() -> None:
+async def test_the_scope_has_no_subprotocols_by_default() -> None:
     scope = await scope_of("/")
     assert scope["subprotocols"] == []
     assert b"sec-websocket-protocol" not in dict(scope["headers"])
@@ -112,7 +112,7 @@ async def test_paths_are_escaped_once(url: str, path: str, raw_path: bytes) -> N
     ("/", [("a", 1.5), ("a", False)], b"a=1.5&a=false"),
     ("/?q=ä b", {}, b"q=%C3%A4%20b"),
 ])  # fmt: skip
-async def test_the_query_is_that_of_the_url_and_the_params(url: str, params: Any, query: bytes) -> None:
+async def test_the_query_combines_the_url_and_the_params(url: str, params: Any, query: bytes) -> None:
     assert (await scope_of(url, params=params))["query_string"] == query
 
 
@@ -137,7 +137,7 @@ async def test_cookies_of_the_connection_replace_the_clients() -> None:
     assert dict(scope["headers"])[b"cookie"] == b"a=1; b=3; c=4"
 
 
-async def test_cookies_that_the_app_sets_come_back() -> None:
+async def test_cookies_that_the_app_sets_are_sent_in_later_connections() -> None:
     recorder = Recorder()
     async with AsyncTestClient(recorder, cookies={"old": "1"}) as client:
         client.app = sends({**ACCEPT, "headers": [(b"set-cookie", b"new=2; Path=/in"), (b"set-cookie", b"all=3")]})
@@ -155,13 +155,13 @@ async def test_cookies_that_the_app_sets_come_back() -> None:
             del client.cookies["all"]
 
 
-async def test_the_root_path_is_the_clients() -> None:
+async def test_the_root_path_is_that_of_the_client() -> None:
     scope = await scope_of("/api/ws", client_root_path="/api")
     assert (scope["root_path"], scope["path"]) == ("/api", "/api/ws")
 
 
 @pytest.mark.parametrize("url", ["ftp://host/", "ws:///path"])
-async def test_what_is_no_url_is_refused(url: str) -> None:
+async def test_an_invalid_url_is_an_error(url: str) -> None:
     async with AsyncTestClient(silent, "http:///" if url.startswith("ws") else "http://testserver") as client:
         with pytest.raises(ValueError, match="not a URL to connect to"):
             client.websocket_connect(url)
@@ -177,7 +177,7 @@ async def test_each_connection_has_a_copy_of_the_lifespans_state() -> None:
     assert [state["shared"] for state in app.states] == [app, app]
 
 
-async def test_what_the_app_accepts_with_is_seen() -> None:
+async def test_the_session_has_the_subprotocol_and_headers_of_the_accept() -> None:
     headers = ((name, value) for name, value in [(b"x-a", b"1")])
     app = sends({"type": "websocket.accept", "subprotocol": "two", "headers": headers})
     async with AsyncTestClient(app) as client, client.websocket_connect("/", ["one", "two"]) as session:
@@ -187,7 +187,7 @@ async def test_what_the_app_accepts_with_is_seen() -> None:
         assert session.scope["path"] == "/"
 
 
-async def test_what_the_app_puts_into_the_scope_is_seen() -> None:
+async def test_the_session_has_the_values_that_the_app_adds_to_the_scope() -> None:
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
         scope["user"] = "somebody"
         await silent_conversation(scope, receive, send)
@@ -258,20 +258,20 @@ async def test_an_app_that_sends_after_its_refusal_misuses_the_protocol() -> Non
             await client.websocket_connect("/")
 
 
-async def test_an_app_that_raises_before_its_answer_raises_in_the_test() -> None:
+async def test_an_exception_before_the_answer_is_raised_in_the_test() -> None:
     async with AsyncTestClient(fails_with(LookupError("boom"))) as client:
         with pytest.raises(LookupError, match="boom"):
             await client.websocket_connect("/")
 
 
-async def test_an_app_that_raises_after_its_refusal_raises_in_the_test() -> None:
+async def test_an_exception_after_the_refusal_is_raised_in_the_test() -> None:
     async with AsyncTestClient(fails_with(LookupError("boom"), {"type": "websocket.close", "code": 4000})) as client:
         with pytest.raises(LookupError, match="boom") as caught:
             await client.websocket_connect("/")
     assert isinstance(caught.value.__context__, WebSocketDisconnect)
 
 
-async def test_without_raising_an_app_that_fails_answers_500() -> None:
+async def test_without_raise_server_exceptions_an_exception_is_a_500() -> None:
     async with AsyncTestClient(fails_with(LookupError("boom")), raise_server_exceptions=False) as client:
         with pytest.raises(WebSocketDenied) as caught:
             await client.websocket_connect("/")
@@ -310,7 +310,7 @@ async def test_an_app_that_never_ends_its_denial_is_cancelled() -> None:
             await client.websocket_connect("/", timeout=0.05)
 
 
-async def test_a_test_that_is_cancelled_in_the_handshake_takes_the_app_along() -> None:
+async def test_cancelling_the_test_in_the_handshake_cancels_the_app() -> None:
     started = asyncio.Event()
 
     async def never_answers(scope: Scope, receive: Receive, send: Send) -> None:
@@ -328,7 +328,7 @@ async def test_a_test_that_is_cancelled_in_the_handshake_takes_the_app_along() -
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("inf"), float("nan")])
-async def test_a_timeout_is_a_bound(timeout: float) -> None:
+async def test_a_timeout_limits_the_whole_wait(timeout: float) -> None:
     with pytest.raises(ValueError, match="positive, finite"):
         AsyncTestClient(echo, timeout=timeout)
     async with AsyncTestClient(echo) as client:

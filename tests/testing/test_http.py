@@ -100,14 +100,14 @@ def test_requests_and_connections_share_their_cookies() -> None:
             session.expect({"session": "abc"})
 
 
-def test_failures_are_raised_or_answered() -> None:
+def test_exceptions_are_raised_or_answered_with_500() -> None:
     with TestClient(app) as client, pytest.raises(LookupError, match="boom"):
         client.get("/fails")
     with TestClient(app, raise_server_exceptions=False) as client:
         assert client.get("/fails").status_code == 500
 
 
-async def test_a_request_that_hangs_is_cancelled_and_named() -> None:
+async def test_a_request_that_does_not_end_is_cancelled_and_named() -> None:
     async with AsyncTestClient(app, timeout=0.05) as client:
         with pytest.raises(TimeoutError, match=r"did not finish GET /hangs within 0\.05 s; it waits in hangs"):
             await client.get("/hangs")
@@ -122,7 +122,7 @@ async def test_without_httpx_the_error_says_what_to_install(monkeypatch: pytest.
             await client.get("/")
 
 
-def test_without_with_requests_are_answered_and_no_thread_is_left() -> None:
+def test_without_with_requests_are_answered_and_no_thread_remains() -> None:
     client = TestClient(app)
     before = threading.active_count()
     assert client.get("/").json()["method"] == "GET"

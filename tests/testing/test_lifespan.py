@@ -56,7 +56,7 @@ async def test_a_client_can_be_entered_again() -> None:
     assert app.diary == ["startup", "shutdown"] * 2
 
 
-async def test_an_app_without_a_lifespan_is_used_without() -> None:
+async def test_an_app_without_a_lifespan_is_usable() -> None:
     async def returns(receive: Receive, send: Send) -> None:
         return
 
@@ -71,11 +71,11 @@ async def test_an_app_without_a_lifespan_is_used_without() -> None:
         await use(lives(live))
 
 
-async def test_an_app_that_returns_after_its_startup_is_used() -> None:
+async def test_an_app_whose_lifespan_returns_after_startup_is_usable() -> None:
     await use(lives(started))
 
 
-async def test_a_second_answer_means_nothing() -> None:
+async def test_a_second_answer_to_startup_is_ignored() -> None:
     async def live(receive: Receive, send: Send) -> None:
         await started(receive, send)
         await send({"type": "lifespan.startup.complete"})
@@ -85,7 +85,7 @@ async def test_a_second_answer_means_nothing() -> None:
     await use(lives(live))
 
 
-async def test_what_startup_raises_is_raised() -> None:
+async def test_an_exception_of_the_startup_is_raised() -> None:
     async def live(receive: Receive, send: Send) -> None:
         await receive()
         raise LookupError("no database")
@@ -95,7 +95,7 @@ async def test_what_startup_raises_is_raised() -> None:
 
 
 @pytest.mark.parametrize("phase", ["startup", "shutdown"])
-async def test_what_stands_behind_a_failed_answer_is_raised(phase: str) -> None:
+async def test_the_exception_after_a_failed_answer_is_raised(phase: str) -> None:
     async def live(receive: Receive, send: Send) -> None:
         while (await receive())["type"] != f"lifespan.{phase}":
             await send({"type": "lifespan.startup.complete"})
@@ -106,7 +106,7 @@ async def test_what_stands_behind_a_failed_answer_is_raised(phase: str) -> None:
         await use(lives(live))
 
 
-async def test_a_failed_answer_alone_is_raised_with_its_message() -> None:
+async def test_a_failed_answer_without_an_exception_is_raised_with_its_message() -> None:
     async def live(receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no database"})
@@ -124,7 +124,7 @@ async def test_a_startup_without_an_answer_is_an_error() -> None:
 
 
 @pytest.mark.parametrize("phase", ["startup", "shutdown"])
-async def test_a_phase_that_hangs_is_cancelled_and_named(phase: str) -> None:
+async def test_a_phase_that_does_not_end_is_cancelled_and_named(phase: str) -> None:
     cancelled = []
 
     async def hangs(receive: Receive, send: Send) -> None:
@@ -141,7 +141,7 @@ async def test_a_phase_that_hangs_is_cancelled_and_named(phase: str) -> None:
     assert cancelled == [phase]
 
 
-async def test_what_the_lifespan_raises_between_is_raised_at_the_end() -> None:
+async def test_an_exception_of_the_lifespan_after_startup_is_raised_at_the_end() -> None:
     async def live(receive: Receive, send: Send) -> None:
         await started(receive, send)
         raise LookupError("worker died")
@@ -156,7 +156,7 @@ async def test_a_lifespan_that_was_not_started_need_not_be_stopped() -> None:
     assert lifespan.state == {}
 
 
-async def test_the_tests_own_failure_stays_on_top_of_a_failed_shutdown() -> None:
+async def test_an_exception_of_the_test_takes_precedence_over_a_failed_shutdown() -> None:
     async def live(receive: Receive, send: Send) -> None:
         await started(receive, send)
         event: Message = await receive()

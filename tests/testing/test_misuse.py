@@ -1,4 +1,4 @@
-"""What the app must not send, and how it is told."""
+"""Events that the app must not send, and the errors for them."""
 
 from __future__ import annotations
 
@@ -90,17 +90,17 @@ async def test_the_longest_reason_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("event", [TEXT, CLOSE, ACCEPT])
-async def test_misuse_after_the_close_surfaces_when_the_session_is_left(event: Message) -> None:
+async def test_misuse_after_the_close_is_raised_by_the_end_of_the_session(event: Message) -> None:
     async with AsyncTestClient(sends(dict(ACCEPT), dict(CLOSE), event)) as client:
         session = await client.websocket_connect("/")
         with pytest.raises(WebSocketDisconnect):
             await session.receive()
         with pytest.raises(ProtocolMisuse, match="after its close: nothing may follow"):
             await session.aclose()
-        await session.aclose()  # it is said once
+        await session.aclose()  # the error is raised only once
 
 
-async def test_the_app_is_told_and_may_not_hide_it() -> None:
+async def test_misuse_is_raised_in_the_app_and_in_the_test() -> None:
     told = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,7 +110,7 @@ async def test_the_app_is_told_and_may_not_hide_it() -> None:
                 await send(dict(ACCEPT))
             except ProtocolMisuse as misuse:
                 told.append(misuse)
-        await send(dict(TEXT))  # reaches nobody
+        await send(dict(TEXT))  # is dropped
         await until_disconnect(receive)
 
     async with AsyncTestClient(websocket_app(conversation)) as client, client.websocket_connect("/") as session:
@@ -122,7 +122,7 @@ async def test_the_app_is_told_and_may_not_hide_it() -> None:
     assert caught.value is told[0]
 
 
-async def test_misuse_surfaces_whether_or_not_server_exceptions_do() -> None:
+async def test_misuse_is_raised_with_and_without_raise_server_exceptions() -> None:
     app = sends(dict(ACCEPT), dict(ACCEPT))
     async with AsyncTestClient(app, raise_server_exceptions=False) as client:
         with pytest.raises(ProtocolMisuse):

@@ -1,4 +1,4 @@
-"""Talking over a connection."""
+"""Sending and receiving over a connection."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Point:
     y: int
 
 
-async def test_each_kind_of_message_travels_both_ways() -> None:
+async def test_each_kind_of_message_is_sent_and_received() -> None:
     async with AsyncTestClient(echo) as client, client.websocket_connect("/") as session:
         await session.send_text("grüße")
         assert await session.receive_text() == "grüße"
@@ -55,7 +55,9 @@ async def test_each_kind_of_message_travels_both_ways() -> None:
     ("a", "binary", "bytes", b"a"),
     (b"a", "binary", "bytes", b"a"),
 ])  # fmt: skip
-async def test_send_makes_the_frame_that_the_mode_says(data: str | bytes, mode: Mode, key: str, sent: object) -> None:
+async def test_send_uses_the_kind_of_frame_that_the_mode_determines(
+    data: str | bytes, mode: Mode, key: str, sent: object
+) -> None:
     async with AsyncTestClient(echo) as client, client.websocket_connect("/") as session:
         await session.send(data, mode)
         assert await session.receive() == {"type": "websocket.send", key: sent}
@@ -98,7 +100,7 @@ async def test_models_of_pydantic_are_sent_as_json() -> None:
         assert await session.expect(Model) == Model(x=1)
 
 
-async def test_a_frame_of_the_wrong_kind_names_both_kinds() -> None:
+async def test_the_error_for_a_frame_of_the_wrong_kind_names_both_kinds() -> None:
     async with AsyncTestClient(says("a", b"b", "c", b"d")) as client, client.websocket_connect("/") as session:
         with pytest.raises(AssertionError, match="expected a binary message, got text 'a'"):
             await session.receive_bytes()
@@ -110,7 +112,7 @@ async def test_a_frame_of_the_wrong_kind_names_both_kinds() -> None:
             await session.receive_json()
 
 
-async def test_what_cannot_be_decoded_is_shown() -> None:
+async def test_the_error_shows_a_message_that_cannot_be_decoded() -> None:
     async with AsyncTestClient(says("{", b"\xc1")) as client, client.websocket_connect("/") as session:
         with pytest.raises(SerializationException, match=r"'\{'"):
             await session.receive_json()
@@ -118,7 +120,7 @@ async def test_what_cannot_be_decoded_is_shown() -> None:
             await session.receive_msgpack()
 
 
-async def test_a_wait_without_a_message_ends_and_names_where_the_app_waits() -> None:
+async def test_a_receive_without_a_message_times_out_and_names_the_line_where_the_app_waits() -> None:
     async with AsyncTestClient(silent) as client, client.websocket_connect("/", timeout=0.05) as session:
         with pytest.raises(
             TimeoutError, match=r"no message came from .*app within 0\.05 s; it waits in until_disconnect \(.*:\d+"
@@ -139,7 +141,7 @@ async def test_without_blocking_a_waiting_message_is_received() -> None:
         assert await session.receive_text(block=False) == "b"
 
 
-async def test_a_close_by_the_app_is_raised_with_code_and_reason_again_and_again() -> None:
+async def test_each_call_after_a_close_by_the_app_raises_its_code_and_reason() -> None:
     app = sends(dict(ACCEPT), {"type": "websocket.close", "code": 4001, "reason": "bye"})
     async with AsyncTestClient(app) as client, client.websocket_connect("/") as session:
         for receive in (session.receive, session.receive_text, session.receive_json):
@@ -169,7 +171,7 @@ async def test_iteration_ends_at_the_close() -> None:
         assert [message async for message in session] == ["a", b"b"]
 
 
-async def test_what_the_client_closes_with_reaches_the_app() -> None:
+async def test_the_app_gets_the_code_and_the_reason_of_the_clients_close() -> None:
     seen = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -192,13 +194,13 @@ async def test_what_the_client_closes_with_reaches_the_app() -> None:
     (1000, "x" * 124, "at most 123 bytes"),
     (True, "", "the code True"),
 ])  # fmt: skip
-async def test_a_client_cannot_close_with_what_no_frame_carries(code: int, reason: str, wrong: str) -> None:
+async def test_a_close_with_an_invalid_code_or_reason_is_an_error(code: int, reason: str, wrong: str) -> None:
     async with AsyncTestClient(silent) as client, client.websocket_connect("/") as session:
         with pytest.raises(ValueError, match=wrong):
             await session.close(code, reason)
 
 
-async def test_a_raw_disconnect_is_a_connection_that_is_lost() -> None:
+async def test_a_raw_disconnect_event_ends_the_connection() -> None:
     seen: list[object] = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -217,7 +219,7 @@ async def test_a_raw_disconnect_is_a_connection_that_is_lost() -> None:
     assert seen == [{"type": "websocket.disconnect", "code": 1006}, "the client has closed the connection"]
 
 
-async def test_leaving_disconnects_with_1000_and_waits_for_the_app() -> None:
+async def test_the_end_of_a_session_disconnects_with_1000_and_waits_for_the_app() -> None:
     seen = []
     go = asyncio.Event()
 
@@ -262,7 +264,7 @@ async def test_the_app_receives_its_own_close_back() -> None:
     assert seen == [{"type": "websocket.disconnect", "code": 3000, "reason": "mine"}]
 
 
-async def test_a_message_to_an_app_that_has_closed_unseen_goes_nowhere() -> None:
+async def test_a_message_to_an_app_that_has_closed_is_dropped() -> None:
     app = sends(dict(ACCEPT), {"type": "websocket.close"})
     async with AsyncTestClient(app) as client, client.websocket_connect("/") as session:
         await session.refute(timeout=0.01)
@@ -272,7 +274,7 @@ async def test_a_message_to_an_app_that_has_closed_unseen_goes_nowhere() -> None
             await session.receive()
 
 
-async def test_the_apps_sends_wait_when_nobody_receives() -> None:
+async def test_the_sends_of_the_app_wait_if_the_test_does_not_receive() -> None:
     sent = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -292,7 +294,7 @@ async def test_the_apps_sends_wait_when_nobody_receives() -> None:
             await session.expect(str(number))
 
 
-async def test_an_app_that_waits_to_send_is_told_that_the_client_left() -> None:
+async def test_a_blocked_send_of_the_app_raises_when_the_client_leaves() -> None:
     ended = []
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:
@@ -324,7 +326,7 @@ async def test_concurrent_sends_of_the_app_keep_their_order() -> None:
         assert [await session.receive_text() for _ in range(20)] == [str(number) for number in range(20)]
 
 
-async def test_a_send_waits_when_the_app_does_not_read_and_says_so() -> None:
+async def test_a_send_waits_if_the_app_does_not_read_and_its_timeout_says_so() -> None:
     go = asyncio.Event()
 
     async def conversation(scope: Scope, receive: Receive, send: Send) -> None:

@@ -59,7 +59,7 @@ async def test_a_listener_is_tested_on_the_tests_own_loop() -> None:
         await session.expect(2)
 
 
-def test_what_a_handler_raises_is_raised_in_the_test(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_a_handler_is_raised_in_the_test(caplog: pytest.LogCaptureFixture) -> None:
     with create_test_client(fails) as client:
         with client.websocket_connect("/fails") as session:
             session.send_json(1)
@@ -72,7 +72,7 @@ def test_what_a_handler_raises_is_raised_in_the_test(caplog: pytest.LogCaptureFi
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
-def test_without_raising_the_client_sees_what_clients_see() -> None:
+def test_without_raise_server_exceptions_the_client_gets_the_close_of_the_app() -> None:
     with create_test_client([fails, refuses], raise_server_exceptions=False) as client:
         with client.websocket_connect("/fails") as session:
             session.send_json(1)
@@ -82,7 +82,7 @@ def test_without_raising_the_client_sees_what_clients_see() -> None:
         assert caught.value.status_code == 500
 
 
-def test_what_a_handler_raises_before_accept_is_raised_in_the_test() -> None:
+def test_an_exception_of_a_handler_before_accept_is_raised_in_the_test() -> None:
     with (
         create_test_client(refuses) as client,
         pytest.raises(ZeroDivisionError),
@@ -92,7 +92,7 @@ def test_what_a_handler_raises_before_accept_is_raised_in_the_test() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 503])
-def test_an_answer_with_a_status_is_a_denial(status: int) -> None:
+def test_an_exception_with_a_status_is_a_denial(status: int) -> None:
     with (
         create_test_client(refuses) as client,
         pytest.raises(WebSocketDenied) as caught,
@@ -103,7 +103,7 @@ def test_an_answer_with_a_status_is_a_denial(status: int) -> None:
     assert caught.value.json() == {"status_code": status, "detail": "no"}
 
 
-def test_a_server_without_denials_is_played_too() -> None:
+def test_the_client_can_act_as_a_server_without_denials() -> None:
     with (
         create_test_client(refuses) as client,
         pytest.raises(WebSocketDisconnect) as caught,
@@ -113,13 +113,13 @@ def test_a_server_without_denials_is_played_too() -> None:
     assert caught.value.code == 4401
 
 
-async def test_a_handler_that_waits_is_named() -> None:
+async def test_the_text_of_a_timeout_names_the_waiting_handler() -> None:
     async with create_async_test_client(hangs) as client, client.websocket_connect("/hangs") as session:
         with pytest.raises(TimeoutError, match=r"from telex\.application\.Telex, handler hangs \(testing/test_telex"):
             await session.receive(timeout=0.05)
 
 
-async def test_an_endpoint_of_starlette_is_named() -> None:
+async def test_the_text_of_a_timeout_names_an_endpoint_of_starlette() -> None:
     async def endpoint(socket: StarletteWebSocket) -> None:
         await socket.accept()
         await socket.receive_text()
@@ -141,7 +141,7 @@ def test_http_goes_to_the_app_for_http() -> None:
         assert client.get("/").text == "hello"
 
 
-def test_the_options_of_create_are_the_apps() -> None:
+def test_create_passes_its_options_to_the_app() -> None:
     parameters = inspect.signature(Telex).parameters
     own = {name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
     assert set(AppOptions.__annotations__) - set(LayerOptions.__annotations__) == own

@@ -89,14 +89,14 @@ class AbstractDTO(Generic[T]):
     def from_plain(cls, model: Any) -> Callable[[dict[str, Any]], Any]:
         """For ``plain`` kinds: a function that creates an instance from a decoded JSON object by field name."""
         raise NotImplementedError(
-            f"{cls.__qualname__}.from_plain: return a function that makes {name_of(model)} of a dictionary"
+            f"{cls.__qualname__}.from_plain: return a function that creates a {name_of(model)} from a dictionary"
         )
 
     @classmethod
     def to_plain(cls, model: Any) -> Callable[[Any], dict[str, Any]]:
         """For ``plain`` kinds: a function that converts an instance to a dictionary of JSON values by field name."""
         raise NotImplementedError(
-            f"{cls.__qualname__}.to_plain: return a function that makes a dictionary of {name_of(model)}"
+            f"{cls.__qualname__}.to_plain: return a function that converts a {name_of(model)} to a dictionary"
         )
 
     @classmethod

@@ -85,7 +85,7 @@ class FieldPath:
             if steps[0] not in known:
                 near = difflib.get_close_matches(steps[0], known, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"its fields are {', '.join(known)}"
-                raise self.wrong(f"{option} names {steps[0]!r}, which {model} does not have; {hint}")
+                raise self.wrong(f"{option} names {steps[0]!r}, but {model} has no such field; {hint}")
 
     def check_numbers(self, count: int, annotation: object) -> None:
         """Raise for configured paths that do not continue with the number of one of ``count`` type arguments.
@@ -96,8 +96,8 @@ class FieldPath:
         for option, steps in self._paths() if self.depth else ():
             if steps[0] not in known:
                 raise self.wrong(
-                    f"{option} goes on with {'.'.join(steps)!r} at {self.trail}, which is {annotation!r} and has no"
-                    " fields; a collection is entered by the number of the type argument, as in 'pets.0.id'"
+                    f"{option} continues with {'.'.join(steps)!r} after {self.trail}, which is {annotation!r} and has"
+                    " no fields; after a collection, write the number of the type argument, as in 'pets.0.id'"
                 )
 
     def wrong(self, problem: str) -> ImproperlyConfiguredException:

@@ -68,7 +68,7 @@ def _fill(compilation: Compilation, node: ModelNode, path: FieldPath) -> None:
     node.names = frozenset(each.name for each in definitions)
     path.check_names([each.name for each in definitions], node.title)
     inside = replace(path, plain=path.plain or node.dto.plain)
-    chosen = [each for each in definitions if _passes(compilation, each, path)]
+    chosen = [each for each in definitions if _is_transferred(compilation, each, path)]
     fields = [_field(compilation, each, inside, position) for position, each in enumerate(chosen)]
     tags = [each for each in fields if node.tag and each.name == node.tag[0]]
     node.fields = tuple(each for each in fields if each not in tags)
@@ -83,7 +83,7 @@ def _fill(compilation: Compilation, node: ModelNode, path: FieldPath) -> None:
     try:
         node.wire = _wire_type(compilation, node, fields)
     except (ValueError, TypeError) as exc:
-        raise path.wrong(f"{node.title} has no form on the wire: {exc}") from exc
+        raise path.wrong(f"no wire type can be created for {node.title}: {exc}") from exc
     if node.recursive:
         _let_refer(compilation, reference, node.wire)
     if compilation.to_wire:
@@ -92,7 +92,7 @@ def _fill(compilation: Compilation, node: ModelNode, path: FieldPath) -> None:
         generate_reader(compilation.code, node, inside=path.plain, lazy=path.lazy)
 
 
-def _passes(compilation: Compilation, definition: DTOFieldDefinition, path: FieldPath) -> bool:
+def _is_transferred(compilation: Compilation, definition: DTOFieldDefinition, path: FieldPath) -> bool:
     config, mark = compilation.dto.config, definition.mark
     if mark is None and config.underscore_fields_private and definition.name.startswith("_"):
         mark = Mark.PRIVATE
@@ -129,8 +129,8 @@ def _check_wire_names(fields: list[Field], node: ModelNode, path: FieldPath) -> 
         other = seen.setdefault(each.wire_name, each.name)
         if other != each.name:
             raise path.wrong(
-                f"{node.title}.{other} and {node.title}.{each.name} are both {each.wire_name!r} on the wire: give one"
-                " of them another name in rename_fields"
+                f"{node.title}.{other} and {node.title}.{each.name} have the same name on the wire, {each.wire_name!r}:"
+                " give one of them another name in rename_fields"
             )
 
 
@@ -151,12 +151,12 @@ def _check_needs(
         if each not in chosen:
             reason = _reason(compilation, each, path)
             raise path.wrong(
-                f"{node.title} cannot be made without {each.name!r}, which does not pass{reason}: give the field a"
+                f"{node.title} requires {each.name!r}, which is not transferred{reason}: give the field a"
                 f" default, or annotate data: DTOData[{node.title}] and add it in create_instance"
             )
         if compilation.dto.config.partial:
             raise path.wrong(
-                f"{node.title} cannot be made without {each.name!r}, and partial=True lets clients leave it out:"
+                f"{node.title} requires {each.name!r}, and partial=True lets clients leave it out:"
                 f" give the field a default, or annotate data: DTOData[{node.title}]"
             )
 

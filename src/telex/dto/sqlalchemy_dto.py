@@ -144,8 +144,8 @@ def _related(prop: Any, mapper: orm.Mapper[Any]) -> Any:
     if collection in {None, list, set}:
         return (collection or list)[target]
     raise ImproperlyConfiguredException(
-        f"{mapper.class_.__name__}.{prop.key} is a collection that only its annotation can describe:"
-        f" write Mapped[dict[..., {target.__name__}]], with names that are there at run time"
+        f"{mapper.class_.__name__}.{prop.key} is a collection whose type must be annotated:"
+        f" write Mapped[dict[..., {target.__name__}]], with names that are defined at run time"
     )
 
 
@@ -193,7 +193,7 @@ def _loaded_getter(cls: type, name: str, empty: Callable[[], Any] | None, remedy
             return values[name]
         if orm.attributes.instance_state(instance).key is None:
             return None if empty is None else empty()
-        raise SerializationException(f"{where} is not loaded, and no session is touched to write it: {advice}")
+        raise SerializationException(f"{where} is not loaded, and writing does not use the session: {advice}")
 
     return get
 
@@ -208,8 +208,8 @@ def _detached_getter(name: str) -> Getter:
             return getattr(instance, name)
         except orm.exc.DetachedInstanceError as exc:
             raise SerializationException(
-                f"{type(instance).__name__}.{name} needs what is not loaded, and no session is touched to write it:"
-                f" load that before, or exclude {name!r}"
+                f"{type(instance).__name__}.{name} needs an attribute that is not loaded, and writing does not"
+                f" use the session: load the attribute before, or exclude {name!r}"
             ) from exc
         finally:
             state.session_id = session

@@ -91,8 +91,8 @@ def _tags(models: Sequence[Any], path: FieldPath) -> dict[Any, Tag]:
             found = zip(models, values, strict=True)
             return {model: (name, value) for model, value in found if not _is_struct(model)}
     raise path.wrong(
-        f"a message does not distinguish {_names(models)}: give each a field of one name with a value of its own,"
-        ' such as type: Literal["move"], or make them msgspec.Struct with tag=...'
+        f"a message cannot show which of {_names(models)} it is: give each a field with the same name and a"
+        ' different value, such as type: Literal["move"], or make them msgspec.Struct with tag=...'
     )
 
 

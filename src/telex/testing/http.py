@@ -36,7 +36,7 @@ class RequestOptions(TypedDict, total=False):
 
 
 class HTTPCaller:
-    """Sends requests to one app; made by the first request, because httpx is an optional dependency."""
+    """Sends requests to one app; created by the first request, because httpx is an optional dependency."""
 
     def __init__(
         self,

@@ -52,7 +52,7 @@ class AsyncWebSocketTestSession:
     def __init__(
         self, app: ASGIApp, scope: Scope, options: SessionOptions, registry: set[AsyncWebSocketTestSession]
     ) -> None:
-        """Made by ``AsyncTestClient.websocket_connect``; ``registry`` holds the open sessions."""
+        """Created by ``AsyncTestClient.websocket_connect``; ``registry`` holds the open sessions."""
         self.accepted_subprotocol: str | None = None
         """The subprotocol that the app chose."""
         self.extra_headers: list[tuple[bytes, bytes]] = []
