@@ -33,6 +33,11 @@ import msgspec
 
 from telex.exceptions import ImproperlyConfiguredException
 
+if sys.version_info >= (3, 13):
+    from typing import ReadOnly, is_protocol
+else:
+    from typing_extensions import ReadOnly, is_protocol
+
 __all__ = (
     "Part",
     "Role",
@@ -53,9 +58,10 @@ __all__ = (
     "union_members",
     "union_of",
     "without_qualifiers",
+    "is_protocol",
 )
 
-_QUALIFIERS: Final = {Required, NotRequired, Final}
+_QUALIFIERS: Final = {Required, NotRequired, Final, ReadOnly}
 
 
 # -- taking annotations apart, and putting them together
@@ -93,7 +99,7 @@ def without_qualifiers(annotation: Any) -> tuple[Any, frozenset[Any]]:
     """``annotation`` without ``Required``, ``NotRequired``, ``Final`` and ``ReadOnly``, and the removed qualifiers."""
     inner, extras = split_annotated(annotation)
     found: set[Any] = set()
-    while get_origin(inner) in _QUALIFIERS or getattr(get_origin(inner), "_name", "") == "ReadOnly":
+    while get_origin(inner) in _QUALIFIERS:
         found.add(get_origin(inner))
         inner, more = split_annotated(get_args(inner)[0])
         extras = (*extras, *more)
@@ -309,7 +315,7 @@ def _accepts_class(wanted: Any, given: Any) -> bool:
         return inner is not Any
     if is_typed_dict(outer):
         return outer in {inner, *getattr(inner, "__orig_bases__", ())}
-    if not (issubclass(inner, outer) or (inner, outer) == (int, float) or getattr(outer, "_is_protocol", False)):
+    if not (issubclass(inner, outer) or (inner, outer) == (int, float) or is_protocol(outer)):
         return False
     arguments = get_args(wanted), get_args(given)
     return len(arguments[0]) != len(arguments[1]) or all(map(accepts, *arguments))

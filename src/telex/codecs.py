@@ -22,6 +22,7 @@ from telex.annotations import (
     annotated,
     expand,
     is_model,
+    is_protocol,
     model_class,
     parts_of,
     split_annotated,
@@ -348,7 +349,7 @@ def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Call
 
 def _is_writable(kind: Any, encoders: Mapping[type, TypeEncoder]) -> bool:
     """Whether values may be writable: true also for a class whose subclasses may be writable."""
-    if not isinstance(kind, type) or inspect.isabstract(kind) or getattr(kind, "_is_protocol", False):
+    if not isinstance(kind, type) or inspect.isabstract(kind) or is_protocol(kind):
         return True
     if kind.__subclasses__() or any(issubclass(kind, each) or issubclass(each, kind) for each in encoders):
         return True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, Typ
 import msgspec
 
 from telex import codecs
-from telex.annotations import accepts, model_class, union_members
+from telex.annotations import accepts, is_protocol, model_class, union_members
 from telex.calls import Cache, Call, Slots, Step, provider_step
 from telex.connection import Socket, WebSocket
 from telex.datastructures import Empty, Headers, QueryParams, State
@@ -424,7 +424,7 @@ def _fits(annotation: Any, kinds: tuple[type, ...]) -> bool:
     """Whether a value of one of ``kinds`` can have the type of the annotation; true when this cannot be decided."""
     for member in _members(annotation):
         found = model_class(member)
-        if found is Any or not isinstance(found, type) or getattr(found, "_is_protocol", False):
+        if found is Any or not isinstance(found, type) or is_protocol(found):
             return True
         if any(issubclass(kind, found) or issubclass(found, kind) for kind in kinds):
             return True
