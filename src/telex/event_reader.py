@@ -23,7 +23,7 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
 from telex.types import Message, Receive
 
-__all__ = ("EventReader", "as_disconnect", "supervised", "unasked", "unexpected")
+__all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "supervised", "unasked", "unexpected")
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ _Supervision: TypeAlias = tuple["asyncio.Task[object] | None", int, bool]
 """The task to interrupt when the client leaves, its ``work`` state, and whether its message loop may be interrupted."""
 
 _IDLE: Final = 0
-_READING: Final = 1
+READING: Final = 1
 """A task waits directly in ``receive``."""
 _AHEAD: Final = 2
 """The reader is reading ahead, or events that it has read ahead are in its queue."""
@@ -58,7 +58,6 @@ class EventReader:
         "_pump",
         "_queue",
         "_reading_task",
-        "_state",
         "_stop_timer",
         "_supervises",
         "_waiter",
@@ -71,6 +70,7 @@ class EventReader:
         "on_unread",
         "owner",
         "receive",
+        "state",
         "work",
     )
 
@@ -101,7 +101,8 @@ class EventReader:
         self.work: int = DONE
         """The state of the work to interrupt when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
-        self._state: int = _IDLE
+        self.state: int = _IDLE
+        """Who reads: nobody, a task directly (``READING``), or this reader, ahead. Set by this class alone."""
         self.disconnect: WebSocketDisconnect | None = None
         """How the client left; ``None`` while it is connected."""
         self.on_unread: Callable[[bool], Exception | bool] | None = None
@@ -113,11 +114,11 @@ class EventReader:
 
         :raises ConcurrencyError: another task is already waiting for an event.
         """
-        if self._state == _READING or self._waiter is not None:
+        if self.state == READING or self._waiter is not None:
             raise ConcurrencyError(
                 "receive() called while another task waits in receive(): receive in one task and pass messages on"
             )
-        if self._state == _IDLE:
+        if self.state == _IDLE:
             return await self._get_directly()
         return self._take() if self._queue else await self._get_from_pump()
 
@@ -126,18 +127,19 @@ class EventReader:
     def next(self, receive: Callable[[], Awaitable[Any]]) -> Awaitable[Any]:
         """The awaitable of a loop's next message: ``receive()``, or the next event that was read ahead.
 
-        Marks the loop's work as done. The loop counts as reading until it calls :meth:`begin_work` or this again.
+        Marks the loop's work as done. The loop counts as reading until it calls :meth:`begin_work`; one that never
+        does may await ``receive`` itself while ``state`` is ``READING``.
         """
         self.work = DONE
-        if self._state == _AHEAD:
+        if self.state == _AHEAD:
             return self.get()
-        self._state = _READING
+        self.state = READING
         return receive()
 
     def begin_work(self) -> None:
         """A loop begins to handle its message: interrupt this work when the client leaves."""
-        if self._state == _READING:
-            self._state = _IDLE
+        if self.state == READING:
+            self.state = _IDLE
         self.work = FRESH
         if not self.listed:
             running_monitor().enlist(self)
@@ -158,10 +160,10 @@ class EventReader:
         """Put back the event that a cancelled ``get`` had already taken, so that it is not lost."""
         self._queue.insert(0, event)
         self._bytes += _size(event)
-        self._state = _AHEAD
+        self.state = _AHEAD
 
     async def _get_directly(self) -> Message:
-        self._state = _READING
+        self.state = READING
         self._reading_task = task = asyncio.current_task()
         try:
             event = await self.receive()
@@ -170,7 +172,7 @@ class EventReader:
                 raise
             event = self._end_event()  # ``stop`` has cancelled the wait
         finally:
-            self._state = _IDLE
+            self.state = _IDLE
             self._reading_task = None
         if event["type"] == "websocket.disconnect":
             self._note_end(event, child=asyncio.current_task() is not self.owner)
@@ -181,7 +183,7 @@ class EventReader:
         event = self._queue.pop(0)
         self._bytes -= _size(event)
         if self._pump is None:
-            self._state = _AHEAD if self._queue else _IDLE
+            self.state = _AHEAD if self._queue else _IDLE
             self._watch_again()
         return event
 
@@ -227,7 +229,7 @@ class EventReader:
     @property
     def busy(self) -> bool:
         """Whether work is running that does not wait for the client."""
-        return self.work != DONE and self._state != _READING and self._waiter is None
+        return self.work != DONE and self.state != READING and self._waiter is None
 
     def _watch_again(self) -> None:
         """A task has stopped waiting in ``receive``: if a handler is running, monitor how long it is busy."""
@@ -237,8 +239,8 @@ class EventReader:
     def read_ahead(self) -> None:
         """Start to read ahead now, without waiting for the busy monitor."""
         may_read = self.on_unread is not None or self._has_room()
-        if self._pump is None and self._state != _READING and self.disconnect is None and may_read:
-            self._state = _AHEAD
+        if self._pump is None and self.state != READING and self.disconnect is None and may_read:
+            self.state = _AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._pump_events())
 
     @property
@@ -299,14 +301,14 @@ class EventReader:
         elif reading is not None:
             self._reading_task = None
             reading.cancel()
-        elif self._state == _READING and self._supervises:
+        elif self.state == READING and self._supervises:
             self._interrupt_owner(end)  # the owner waits in a message loop
         else:
             self.fail(end)
 
     def on_end(self, code: int, reason: str) -> None:
         """Called by the server when the connection has ended. See :class:`telex.types.Activity`."""
-        if not self.closing and self.disconnect is None and self._pump is None and self._state != _READING:
+        if not self.closing and self.disconnect is None and self._pump is None and self.state != READING:
             self.disconnect = WebSocketDisconnect(code, reason)
             self.fail(self.disconnect)
 
@@ -342,7 +344,7 @@ class EventReader:
     def _probe(self) -> None:
         """The queue is full: read one more message, to detect a disconnect that follows it."""
         self._probe_timer = None
-        if self.work != DONE and self._pump is None and self._state == _AHEAD:
+        if self.work != DONE and self._pump is None and self.state == _AHEAD:
             self._pump = asyncio.get_running_loop().create_task(self._pump_events(at_least=1))
 
     def _probe_later(self) -> None:
@@ -370,7 +372,7 @@ class EventReader:
             self._pump_failed(exc)
         finally:
             self._pump = None
-            self._state = _AHEAD if self._queue else _IDLE
+            self.state = _AHEAD if self._queue else _IDLE
 
     def _pump_failed(self, exc: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -409,21 +411,35 @@ def as_disconnect(event: Message) -> WebSocketDisconnect:
 
 async def supervised(work: Coroutine[Any, Any, T], reader: EventReader) -> T:
     """Await ``work`` in this task; if the client leaves before it ends, cancel it and raise ``WebSocketDisconnect``."""
-    owner = asyncio.current_task()
-    if owner is None:  # pragma: no cover - there is always one under asyncio
-        raise RuntimeError("supervised() needs an asyncio task")
-    before = reader.begin(owner)
-    try:
+    async with Supervision(reader):
         return await work
-    except asyncio.CancelledError as cancelled:
-        interrupt = reader.end()
-        if interrupt is None or owner.cancelling():
-            raise
-        raise interrupt from cancelled
-    finally:
-        if reader.end() is not None:
-            await _absorb_cancellation(owner)
-        reader.go_back(before)
+
+
+class Supervision:
+    """The same for a block: ``async with`` adds no coroutine that each wake-up of the task would pass through."""
+
+    __slots__ = ("_before", "_owner", "_reader")
+
+    def __init__(self, reader: EventReader) -> None:
+        self._reader = reader
+
+    async def __aenter__(self) -> None:
+        owner = asyncio.current_task()
+        if owner is None:  # pragma: no cover - there is always one under asyncio
+            raise RuntimeError("Supervision needs an asyncio task")
+        self._owner: asyncio.Task[object] = owner
+        self._before = self._reader.begin(owner)
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: object) -> None:
+        interrupt = self._reader.end()
+        try:
+            if isinstance(exc, asyncio.CancelledError):
+                if interrupt is not None and not self._owner.cancelling():
+                    raise interrupt from exc
+            elif interrupt is not None:
+                await _absorb_cancellation(self._owner)
+        finally:
+            self._reader.go_back(self._before)
 
 
 async def _absorb_cancellation(task: asyncio.Task[object]) -> None:

@@ -27,7 +27,7 @@ from telex import events
 from telex.calls import Slots
 from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
 from telex.connection import Socket, WebSocket, WrongModeException
-from telex.event_reader import as_disconnect, supervised, unasked, unexpected
+from telex.event_reader import READING, Supervision, as_disconnect, unasked, unexpected
 from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.invalid_messages import InvalidMessages
@@ -104,14 +104,13 @@ class MessageLoop:
     def _choose(self, websocket_class: type[Socket]) -> Serve:
         """The cheapest loop that a connection's class and its server allow."""
         if self.max_concurrency > 1 or _overrides_messages(websocket_class):
-            return _interruptible(self.serve_by_methods)
+            return self.serve_by_methods
         serve_fast = self.serve_by_transport if self.awaits else self._compile_callback()
 
         def serve(socket: Socket, slots: Slots) -> Coroutine[Any, Any, None]:
             if socket.transport is None:
-                return supervised(self.serve_by_events(socket, slots), socket.event_reader)
-            loop = serve_fast(socket, socket.transport, slots)
-            return supervised(loop, socket.event_reader) if self.awaits else loop
+                return self.serve_by_events(socket, slots)
+            return serve_fast(socket, socket.transport, slots)
 
         return serve
 
@@ -123,38 +122,39 @@ class MessageLoop:
         handle, decode, encode, awaits = self.bind(socket, slots), self.decode, self.encode, self.awaits
         key_in, key_out, quick_limit = KEYS[self.receive_mode], KEYS[self.send_mode], self.max_message_size // 4
         native_out, invalid_in_a_row = self._native_out, 0
-        while True:
-            event = await reader.next(receive)
-            raw: Any = event.get(key_in)
-            if (raw is None or len(raw) > quick_limit) and not self._admit(socket, event):
-                continue
-            if decode is as_is:
-                data = raw
-            else:
-                try:
-                    data = decode(raw)
-                except Exception as exc:
-                    invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
-                    if not socket.is_open:
-                        return
+        async with Supervision(reader):
+            while True:
+                event = await (reader.next(receive) if awaits or reader.state != READING else receive())
+                raw: Any = event.get(key_in)
+                if (raw is None or len(raw) > quick_limit) and not self._admit(socket, event):
                     continue
-                invalid_in_a_row = 0
-            try:
-                reply = handle(data)
-                if awaits:
-                    reader.begin_work()
-                    reply = await reply
-            except Exception as exc:
-                await self._recover(socket, exc)
-                continue
-            if not socket.is_open:
-                return
-            if reply is not None and encode is not None:
+                if decode is as_is:
+                    data = raw
+                else:
+                    try:
+                        data = decode(raw)
+                    except Exception as exc:
+                        invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
+                        if not socket.is_open:
+                            return
+                        continue
+                    invalid_in_a_row = 0
                 try:
-                    payload = reply if type(reply) is native_out else encode(reply)
-                    await send({"type": "websocket.send", key_out: payload})
-                except OSError as exc:
-                    raise socket.lost() from exc
+                    reply = handle(data)
+                    if awaits:
+                        reader.begin_work()
+                        reply = await reply
+                except Exception as exc:
+                    await self._recover(socket, exc)
+                    continue
+                if not socket.is_open:
+                    return
+                if reply is not None and encode is not None:
+                    try:
+                        payload = reply if type(reply) is native_out else encode(reply)
+                        await send({"type": "websocket.send", key_out: payload})
+                    except OSError as exc:
+                        raise socket.lost() from exc
 
     async def serve_by_transport(self, socket: Socket, transport: Transport, slots: Slots) -> None:
         """Read messages from the server's transport and write replies to it."""
@@ -162,40 +162,41 @@ class MessageLoop:
         handle, decode, encode = self.bind(socket, slots), self.decode, self.encode
         native, quick_limit = NATIVE[self.receive_mode], self.max_message_size // 4
         native_out, invalid_in_a_row = self._native_out, 0
-        while True:
-            raw: Any = await reader.next(receive)
-            kind = raw.__class__
-            if kind is not native or len(raw) > quick_limit:
-                raw = await self._payload(socket, raw)
-                if raw is None:
-                    continue
-            if decode is as_is:
-                data = raw
-            else:
+        async with Supervision(reader):
+            while True:
+                raw: Any = await reader.next(receive)
+                kind = raw.__class__
+                if kind is not native or len(raw) > quick_limit:
+                    raw = await self._payload(socket, raw)
+                    if raw is None:
+                        continue
+                if decode is as_is:
+                    data = raw
+                else:
+                    try:
+                        data = decode(raw)
+                    except Exception as exc:
+                        invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
+                        if not socket.is_open:
+                            return
+                        continue
+                    invalid_in_a_row = 0
                 try:
-                    data = decode(raw)
+                    reader.begin_work()
+                    reply = await handle(data)
                 except Exception as exc:
-                    invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
-                    if not socket.is_open:
-                        return
+                    await self._recover(socket, exc)
                     continue
-                invalid_in_a_row = 0
-            try:
-                reader.begin_work()
-                reply = await handle(data)
-            except Exception as exc:
-                await self._recover(socket, exc)
-                continue
-            if not socket.is_open:
-                return
-            if reply is not None and encode is not None:
-                kind = reply.__class__
-                payload = reply if kind is native_out else encode(reply)
-                try:
-                    if not send(payload):
-                        await drain()
-                except OSError as exc:
-                    raise socket.lost() from exc
+                if not socket.is_open:
+                    return
+                if reply is not None and encode is not None:
+                    kind = reply.__class__
+                    payload = reply if kind is native_out else encode(reply)
+                    try:
+                        if not send(payload):
+                            await drain()
+                    except OSError as exc:
+                        raise socket.lost() from exc
 
     def _compile_callback(self) -> Callable[[Socket, Transport, Slots], Coroutine[Any, Any, None]]:
         """Create ``serve_by_callback``. Values that all connections share are bound here once, to save memory."""
@@ -263,7 +264,7 @@ class MessageLoop:
         handle, reader = self.bind(socket, slots), socket.event_reader
         places = asyncio.Semaphore(self.max_concurrency)
         invalid_in_a_row = 0
-        async with asyncio.TaskGroup() as running:
+        async with Supervision(reader), asyncio.TaskGroup() as running:
             while True:
                 reader.mark_busy()
                 await places.acquire()
@@ -417,15 +418,6 @@ class _Unsent(Exception):
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
         self.cause = cause
-
-
-def _interruptible(serve: Serve) -> Serve:
-    """Wrap ``serve``: cancel its work when the client leaves."""
-
-    def serve_interruptibly(socket: Socket, slots: Slots) -> Coroutine[Any, Any, None]:
-        return supervised(serve(socket, slots), socket.event_reader)
-
-    return serve_interruptibly
 
 
 def _overrides_messages(websocket_class: type[Socket]) -> bool:
