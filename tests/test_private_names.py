@@ -269,6 +269,7 @@ def test_the_server_of_uvicorn_has_its_stages() -> None:
         method = getattr(uvicorn.Server, name)
         assert inspect.iscoroutinefunction(method)
         assert parameters(method) == expected
+    assert parameters(uvicorn.Server.run) == ["self", "sockets"]
     assert parameters(uvicorn.Server.handle_exit) == ["self", "sig", "frame"]
     assert isinstance(server.config, uvicorn.Config)
     assert isinstance(server.server_state.connections, set)
