@@ -257,10 +257,10 @@ def test_a_thousand_routes_cost_a_lookup_no_more_than_ten() -> None:
         path = f"/section{count - 1}/blue/7"
         best = float("inf")
         for _ in range(20):
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(100):
                 assert routes.find(path) is not None
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         return best
 
     assert seconds(1000) < 2 * seconds(10)

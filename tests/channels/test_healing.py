@@ -145,7 +145,7 @@ async def test_a_hub_does_not_start_on_a_dead_broker(broker: Broker) -> None:
     tasks = asyncio.all_tasks()
     with pytest.raises(BackendUnavailable, match="does not answer"):
         await within(Channels(broker.url, arbitrary_channels_allowed=True).__aenter__())
-    assert asyncio.all_tasks() == tasks
+    assert asyncio.all_tasks() <= tasks
 
 
 async def test_readers_of_data_alone_end_at_a_gap_with_1012(broker: Broker) -> None:

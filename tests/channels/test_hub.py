@@ -257,7 +257,7 @@ async def test_the_end_of_the_hub_publishes_what_waits_and_ends_its_readers() ->
             await hub.publish("c", "too late")
         with pytest.raises(ChannelsException, match="do not run"):
             hub.publish_nowait("c", "too late")
-    assert asyncio.all_tasks() == tasks
+    assert asyncio.all_tasks() <= tasks
 
 
 async def test_the_publish_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +449,7 @@ async def test_ten_thousand_cycles_leave_no_key_task_or_memory() -> None:
         figures = hub.statistics()
         assert (figures.channels, figures.subscribers, figures.backlog) == (0, 0, 0)
         assert figures.delivered == figures.received == 15_000
-        assert asyncio.all_tasks() == tasks
+        assert asyncio.all_tasks() <= tasks
         assert grown < 1_000_000
 
 

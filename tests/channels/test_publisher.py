@@ -181,4 +181,4 @@ async def test_ten_thousand_cycles_leave_nothing_on_the_broker(running_broker: C
         async with hub.subscribe("cycle:end"):
             assert await client.pubsub_channels("telex:cycle:*") == [b"telex:cycle:end"]
         assert hub.statistics().channels == 0
-        assert asyncio.all_tasks() == tasks
+        assert asyncio.all_tasks() <= tasks

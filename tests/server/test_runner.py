@@ -11,7 +11,6 @@ import ssl
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import fields
@@ -55,7 +54,7 @@ class Busy:
 
 async def test_the_drain_goes_in_batches_and_lets_busy_handlers_finish() -> None:
     app = Busy()
-    settings = {"drain_batch": 5, "drain_interval": 0.1, "drain_timeout": 5.0}
+    settings = {"drain_batch": 5, "drain_interval": 0.1, "drain_timeout": 60.0}
     async with running(app, **settings) as server, AsyncExitStack() as stack:
         idle = [await stack.enter_async_context(connected(server.port)) for _ in range(15)]
         busy = await stack.enter_async_context(connected(server.port))
@@ -63,26 +62,43 @@ async def test_the_drain_goes_in_batches_and_lets_busy_handlers_finish() -> None
         await asyncio.wait_for(app.working.wait(), 5)
         (status,) = set(app.statuses)
         assert (status.ready, status.draining.is_set(), status.connections) == (True, False, 16)
-        began = time.monotonic()
         server.stop()
 
-        async def closed_at(client: RawClient) -> float:
+        async def closed(client: RawClient) -> None:
             got = await client.read_close()
             assert got.code == 1012
             assert 0 <= float(got.reason.removeprefix("retry-after=")) <= 0.4
-            at = time.monotonic() - began
             await client.send(close_frame(1012))
             assert await client.read_to_end() == b""
-            return at
 
-        times = sorted(await asyncio.gather(*map(closed_at, idle)))
+        await asyncio.gather(*map(closed, idle))
         assert not status.ready
-        assert times[14] - times[0] > 0.15  # three batches, two intervals
-        assert times[4] - times[0] < 0.09
         app.finish.set()
         assert (await busy.read_frame()).payload == b"work"
-        await closed_at(busy)
-    assert time.monotonic() - began < 3
+        await closed(busy)  # long before the drain's own limit
+
+
+async def test_the_drain_closes_one_batch_in_an_interval() -> None:
+    async with (
+        running(Busy(), drain_batch=5, drain_interval=60.0, drain_timeout=60.0) as server,
+        AsyncExitStack() as stack,
+    ):
+        clients = [await stack.enter_async_context(connected(server.port)) for _ in range(15)]
+        server.stop()
+        closing = [asyncio.create_task(client.read_close()) for client in clients]
+        while sum(task.done() for task in closing) < 5:
+            waiting = [task for task in closing if not task.done()]
+            done, _ = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+            assert done, "fewer than a batch were closed"
+        for client, task in zip(clients, closing, strict=True):
+            if task.done():
+                assert task.result().code == 1012
+            else:
+                task.cancel()
+                await asyncio.wait({task})
+                await echoes(client)
+        assert sum(not task.cancelled() for task in closing) == 5
+        server.force_exit = True  # as a second signal does
 
 
 async def test_handlers_that_are_busy_at_the_deadline_are_cancelled() -> None:
@@ -94,12 +110,10 @@ async def test_handlers_that_are_busy_at_the_deadline_are_cancelled() -> None:
         await stuck.send(frame(TEXT, b"work"))
         await sending.send(frame(TEXT, b"x" * 1000))
         await asyncio.wait_for(app.working.wait(), 5)
-        began = time.monotonic()
         server.stop()
         assert [(await client.read_close()).code for client in (stuck, sending)] == [1012, 1012]
         for client in (stuck, sending, opening):
             await client.read_to_end()
-    assert time.monotonic() - began < 4
 
 
 async def test_while_draining_no_connection_is_accepted() -> None:
@@ -124,9 +138,7 @@ async def test_signals() -> None:
             server.process.send_signal(signal.SIGTERM)
             assert (await idle.read_close()).code == 1012  # the drain waits for the other
             server.process.send_signal(signal.SIGTERM)
-            began = time.monotonic()
             await asyncio.wait_for(server.process.wait(), 10)
-            assert time.monotonic() - began < 5
             await stuck.read_to_end()
         assert "Task was destroyed" not in server.log()
         assert "Traceback" not in server.log()

@@ -23,7 +23,7 @@ async def test_a_client_that_does_not_pong_is_closed() -> None:
             assert (await client.read_frame()).opcode == PING
             assert (await client.read_close()).code == 1011
             await asyncio.wait_for(app.disconnected.wait(), 5)
-            assert 0.35 < time.monotonic() - began < 2
+            assert time.monotonic() - began > 0.35
             assert await client.read_to_end() == b""
     assert app.end == (1011, "keepalive ping timeout")
 
@@ -89,23 +89,21 @@ async def test_a_client_whose_pongs_are_not_read_stays_connected() -> None:
 
 async def test_a_client_that_goes_quiet_is_closed() -> None:
     app = Recorder()
-    async with running(app, idle_timeout=0.4, ping_interval=None) as server, connected(server.port) as client:
-        for _ in range(4):
+    async with running(app, idle_timeout=0.8, ping_interval=None) as server, connected(server.port) as client:
+        opened = began = time.monotonic()
+        while began < opened + 1.0:
+            began = time.monotonic()
             await echoes(client)
-            await asyncio.sleep(0.15)
-        began = time.monotonic()
+            await asyncio.sleep(0.05)
         assert (await client.read_close()).code == 1001
-        assert 0.1 < time.monotonic() - began < 2
+        assert time.monotonic() - began > 0.7
     assert app.end == (1001, "idle timeout")
 
 
 async def test_a_connection_ends_at_its_maximum_age() -> None:
     async with running(echo, max_lifetime=0.3) as server, connected(server.port) as client:
-        closing = asyncio.create_task(client.read_close())
-        began = time.monotonic()
-        got = await closing
+        got = await client.read_close()
         assert (got.code, got.reason) == (1001, "maximum lifetime reached")
-        assert time.monotonic() - began < 2
 
 
 async def closing(scope: Scope, receive: Receive, send: Send) -> None:
@@ -123,21 +121,21 @@ async def test_a_client_that_does_not_answer_the_close() -> None:
         began = time.monotonic()
         assert (await client.read_close()).code == 4000
         assert await client.read_to_end() == b""
-        assert 0.2 < time.monotonic() - began < 2
+        assert time.monotonic() - began > 0.2
 
 
 async def test_a_client_that_talks_on_after_a_failure() -> None:
     async with attacked(echo, close_timeout=0.3) as server, connected(server.port) as client:
-        began = time.monotonic()
-        await client.send(frame(3))
-        assert (await client.read_close()).code == 1002
-        try:
-            while time.monotonic() - began < 5:
+
+        async def talk_on() -> None:
+            while True:
                 await client.send(frame(TEXT, b"and another thing"))
                 await asyncio.sleep(0.01)
-        except ConnectionError:
-            pass
-        assert time.monotonic() - began < 2
+
+        await client.send(frame(3))
+        assert (await client.read_close()).code == 1002
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(talk_on(), 5)
 
 
 @pytest.mark.parametrize(

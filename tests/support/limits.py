@@ -1,9 +1,11 @@
-"""Memory: limits for a process of ours, and what a process uses. Linux only: it reads /proc."""
+"""Memory and processor time: limits for a process of ours, and what a process uses. Linux only: it reads /proc."""
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -51,6 +53,14 @@ def tree(pid: int) -> Iterator[int]:
 def rss_of_tree(pid: int) -> int:
     """The resident memory of a process and everything below it, in bytes. Shared pages count for each."""
     return sum(rss(one) for one in tree(pid))
+
+
+def cpu_seconds(pid: int | None = None) -> float:
+    """The processor time that one process has used, in seconds; without ``pid`` that of this process."""
+    if pid is None:
+        return time.process_time()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _status(pid: int | str, key: str) -> int:

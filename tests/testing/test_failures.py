@@ -195,12 +195,12 @@ async def test_cancelling_the_test_at_the_end_of_a_session_cancels_the_app() -> 
 
 async def test_hundreds_of_connections_leak_nothing() -> None:
     async with AsyncTestClient(echo) as client:
-        before = len(asyncio.all_tasks())
+        before = asyncio.all_tasks()
         for number in range(300):
             async with client.websocket_connect("/") as session:
                 await session.send_text(str(number))
                 await session.expect(str(number))
-        assert len(asyncio.all_tasks()) == before
+        assert asyncio.all_tasks() <= before
 
 
 async def test_a_cancelled_error_that_the_app_raises_is_raised() -> None:
