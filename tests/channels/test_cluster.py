@@ -7,12 +7,13 @@ import logging
 from collections.abc import Callable
 
 import pytest
+from redis.crc import key_slot
 
 from telex.channels import Channels, Event, Gap, Keep, backend_from_url, publisher
 from telex.channels.backends.redis import RedisClusterBackend
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 from tests.channels.brokers import Broker
-from tests.channels.cluster import Cluster
+from tests.channels.cluster import Cluster, name_of
 from tests.channels.cluster_load import KEEP, Followed, channel_on, hub_on
 from tests.channels.conftest import take, take_data, until, within
 from tests.channels.load import read_until
@@ -106,11 +107,54 @@ async def test_a_slot_that_does_not_arrive_is_an_error_in_time(running_cluster: 
     backend = RedisClusterBackend(running_cluster.url, timeout=0.2)
     async with Channels(backend, arbitrary_channels_allowed=True, history=KEEP) as hub:
         running_cluster.begin_move(channel, target)
-        with pytest.raises(BackendUnavailable, match=r"no node of the cluster for 0\.4 s"):
+        with pytest.raises(BackendUnavailable, match=r"no node of the cluster for 0\.4 s: AskError: \d+ 127"):
             await within(hub.publish(channel, "1"))
         running_cluster.end_move(channel, target)
         await within(hub.publish(channel, "2"))
         assert (await hub.position(channel)).offset == 1
+
+
+async def test_nodes_that_send_a_publisher_to_one_another_are_an_error_in_time(name: str) -> None:
+    """The slot's owner says that another node has it, and that node says the opposite; other slots go on."""
+    cluster = Cluster()
+    try:
+        await asyncio.to_thread(cluster.start)
+        source, target, third = cluster.nodes
+        channel, other = channel_on(cluster, source, name), channel_on(cluster, third, name)
+        backend = RedisClusterBackend(cluster.url, timeout=0.5)
+        async with (
+            Channels(backend, arbitrary_channels_allowed=True, history=KEEP) as hub,
+            hub.subscribe(other) as events,
+        ):
+            source.ask("CLUSTER", "SETSLOT", key_slot(name_of(channel)), "NODE", target.node_id)
+            with pytest.raises(BackendUnavailable, match=r"no node of the cluster for 1 s: MovedError: \d+ 127"):
+                await within(hub.publish(channel, "refused"))
+            await hub.publish(other, "still heard")
+            assert await take_data(events, 1) == ["still heard"]
+            assert hub.statistics().gaps == 0
+    finally:
+        cluster.remove()
+
+
+async def test_a_cluster_that_is_down_tells_the_publisher_so(name: str) -> None:
+    """With full coverage one lost node stops all slots, when the others have noticed it."""
+    cluster = Cluster("--cluster-require-full-coverage yes")
+    try:
+        await asyncio.to_thread(cluster.start)
+        victim, spared, _ = cluster.nodes
+        backend = RedisClusterBackend(cluster.url, timeout=0.5)
+        async with Channels(backend, arbitrary_channels_allowed=True, history=KEEP) as hub:
+            channel = channel_on(cluster, spared, name)
+            await hub.publish(channel, "1")
+            victim.kill()
+            await until(lambda: "cluster_state:fail" in spared.ask("CLUSTER", "INFO"), 20)
+            with pytest.raises(BackendUnavailable, match="The cluster is down"):
+                await within(hub.publish(channel, "2"))
+            await victim.restart()
+            await asyncio.to_thread(cluster.wait)
+            await within(hub.publish(channel, "3"))
+    finally:
+        cluster.remove()
 
 
 @pytest.mark.parametrize("keep", [KEEP, None], ids=["history", "live"])

@@ -368,40 +368,38 @@ class RedisClusterBackend(RedisBackend):
                 await self._nodes.pop(address).close()
 
     async def _ask(self, channel: str, command: Command) -> object:
-        name = self.shard_name(channel)
-        async with self._patience():
-            while True:
-                owner = await self.slots.owner(name)
-                if owner is None:
-                    raise BackendUnavailable(f"no node of the cluster has the slot of {channel!r}")
-                link = await self._link_to(owner.address)
-                try:
-                    [answer] = await link.call(command)
-                except NoScriptError:
-                    await self._load_scripts(link)
-                except REDIRECTED:
-                    self.slots.forget()
-                    await asyncio.sleep(PAUSE_SECONDS)
-                else:
-                    return answer
-
-    @asynccontextmanager
-    async def _patience(self) -> AsyncIterator[None]:
-        """Limit the search for the node of a slot to twice the time-out, so that one silent node does not use it up.
-
-        A failure discards the slot map, because another node may have replaced a failed one.
-
-        :raises BackendUnavailable: the body took too long.
-        """
+        reason = ""
         try:
+            # Twice the time-out, so that one silent node does not use it up.
             async with asyncio.timeout(2 * self.timeout):
-                yield
+                while True:
+                    link = await self._link_to((await self._owner(channel)).address)
+                    try:
+                        [answer] = await link.call(command)
+                    except NoScriptError:
+                        await self._load_scripts(link)
+                    except REDIRECTED as error:
+                        reason = f": {type(error).__name__}: {error}"
+                        self.slots.forget()
+                        await asyncio.sleep(PAUSE_SECONDS)
+                    else:
+                        return answer
+        except BrokerRefusal:
+            raise
         except BackendUnavailable:
+            # Another node may have replaced the failed one.
             self.slots.forget()
             raise
         except TimeoutError as error:
             self.slots.forget()
-            raise BackendUnavailable(f"a channel had no node of the cluster for {2 * self.timeout:g} s") from error
+            detail = f"{channel!r} had no node of the cluster for {2 * self.timeout:g} s{reason}"
+            raise BackendUnavailable(detail) from error
+
+    async def _owner(self, channel: str) -> Node:
+        owner = await self.slots.owner(self.shard_name(channel))
+        if owner is None:
+            raise BackendUnavailable(f"no node of the cluster has the slot of {channel!r}")
+        return owner
 
 
 def _failure_of(answer: asyncio.Future[object]) -> BaseException | None:
