@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
-    ("annotations",),
+    ("annotations", "collisions"),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
     ("streams",),

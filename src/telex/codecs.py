@@ -28,6 +28,7 @@ from telex.annotations import (
     split_annotated,
     union_members,
 )
+from telex.collisions import guarded, hashed_in_schema, hashed_in_type
 from telex.exceptions import ImproperlyConfiguredException, SerializationException, ValidationException
 from telex.types import Mode, TypeDecoder, TypeEncoder
 
@@ -68,13 +69,13 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
     if constraints:
         return _raw_reader(constraints, mode)
     if _library(annotation, decoders) == "pydantic":
-        return _pydantic_reader(annotation)
+        return guarded(_pydantic_reader(annotation), _hashed_by_pydantic(annotation))
     try:
         decode: Reader = msgspec.json.Decoder(annotation, dec_hook=_dec_hook(decoders)).decode
     except (TypeError, NameError, ValueError) as exc:
         hint = f"; {_TAGS}" if "unions may not" in str(exc) else ""
         raise ImproperlyConfiguredException(f"messages cannot be read as {annotation!r}: {exc}{hint}") from exc
-    return decode
+    return guarded(decode, hashed_in_type(annotation, _hashed_by_pydantic))
 
 
 def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
@@ -404,6 +405,10 @@ def _new_adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 _cached_adapter = functools.cache(_new_adapter)
+
+
+def _hashed_by_pydantic(annotation: Any) -> frozenset[str]:
+    return hashed_in_schema(_adapter(annotation).core_schema) if _why_not(annotation) is None else frozenset()
 
 
 def _pydantic_reader(annotation: Any) -> Reader:

@@ -20,6 +20,7 @@ from telex.exceptions import (
     WebSocketDisconnect,
     WebSocketException,
 )
+from telex.headers import read_cookies
 from telex.sessions import ReadOnlySession
 from telex.streams import SendHandler, send_stream
 from telex.types import Mode, Transport
@@ -77,6 +78,13 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
     def route_handler(self) -> object:
         """The description of the handler that serves this connection."""
         return self.scope["route_handler"]
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies of the handshake."""
+        if not hasattr(self, "_cookies"):
+            self._cookies = read_cookies(self.headers.getlist("cookie"))
+        return self._cookies
 
     @property
     def state(self) -> StateT:

@@ -1,4 +1,7 @@
-"""Checks the headers of handshake responses: in Telex apps, and in Telex's server for every app."""
+"""Headers of the handshake: checks those of responses, and reads cookies.
+
+The checks are for Telex apps, and for every app on Telex's server.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final, TypeAlias
 
-__all__ = ("ACCEPT_HEADERS", "CONTROL", "DENIAL_HEADERS", "TOKEN", "Header", "checked_headers")
+__all__ = ("ACCEPT_HEADERS", "CONTROL", "DENIAL_HEADERS", "TOKEN", "Header", "checked_headers", "read_cookies")
 
 Header: TypeAlias = tuple[bytes, bytes]
 
@@ -46,3 +49,23 @@ def _checked(name: bytes, value: bytes, forbidden: Collection[bytes]) -> Header:
         hint = "; give the subprotocol as 'subprotocol'" if name == b"sec-websocket-protocol" else ""
         raise ValueError(f"header {name.decode()!r} is set by the server: remove it{hint}")
     return name, value
+
+
+def read_cookies(headers: Iterable[str]) -> dict[str, str]:
+    """The cookies in ``Cookie`` headers, as Starlette reads them, in linear time.
+
+    Starlette calls ``http.cookies`` of the standard library, which is quadratic in some releases of each Python
+    version (CVE-2024-7592): a quoted value of backslashes takes more than a second.
+    """
+    pairs = (chunk.partition("=") if "=" in chunk else ("", "", chunk) for each in headers for chunk in each.split(";"))
+    stripped = ((name.strip(), value.strip()) for name, _, value in pairs)
+    return {name: _unquoted(value) for name, value in stripped if name or value}
+
+
+def _unquoted(value: str) -> str:
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        return value
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)) if found[1] else found[2], value[1:-1])
+
+
+_ESCAPED: Final = re.compile(r"\\(?:([0-3][0-7]{2})|(.))")
