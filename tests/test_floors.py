@@ -49,7 +49,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("names",),
         ("backends",),
         ("delivery.queue", "delivery.encoding", "publish_queue"),
-        ("delivery.broadcast", "presence"),
+        ("delivery.broadcast", "delivery.shared_sender", "presence"),
         ("delivery.topic",),
         ("delivery.subscriber",),
         ("delivery.forward", "statistics"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, cast
 
@@ -32,7 +32,7 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar
 
-__all__ = ("ConnectionOptions", "ConnectionState", "StatefulConnection")
+__all__ = ("ConnectionOptions", "ConnectionState", "StatefulConnection", "unmarked_context")
 
 StateT = TypeVar("StateT", bound=State, default=State)
 
@@ -71,6 +71,13 @@ _family: Final[ContextVar[object | None]] = ContextVar("telex_family", default=N
 """Marks the context of one handler; tasks that the handler starts inherit it.
 
 It holds a plain object and not the socket, because a context can outlive its connection."""
+
+
+def unmarked_context() -> Context:
+    """A copy of the current context without the mark of a handler: equal in two tasks with the same variables."""
+    context = copy_context()
+    context.run(_family.set, None)
+    return context
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, get_args
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import ChannelsBackend
 from telex.channels.delivery.queue import Policy
+from telex.channels.delivery.shared_sender import SharedSender
 from telex.channels.delivery.subscriber import Subscriber, Subscription, recipient_of
 from telex.channels.events import Event, Keep, OnGap, Position
 from telex.channels.names import INTERNAL, ChannelNames, Since, TopicName, encoder, starting_points
@@ -153,6 +154,7 @@ class Channels:
         self._presence: Presence | None = None
         self._audience = Audience()
         self._publish_queue = PublishQueue(self.backend.publish)
+        self._sender = SharedSender()
         self._reader: BrokerReader | None = None
         self._main: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -187,6 +189,7 @@ class Channels:
         self._publish_queue.open()
         if self._heartbeat is not None:
             self._presence = Presence(self._tell_presence, self._heartbeat)
+        self._sender.open()
         self._main = asyncio.create_task(self._run(reader), name="telex.channels")
         try:
             async with asyncio.timeout(self._subscribe_timeout):
@@ -222,6 +225,7 @@ class Channels:
             opening.reschedule(asyncio.get_running_loop().time())
         for subscriber in self._audience:
             self._dismiss(subscriber)
+        await self._sender.close()
         if main is not None:
             main.cancel()
             await asyncio.wait([main])
@@ -330,7 +334,9 @@ class Channels:
         """
         limit = self._max_backlog if max_backlog is None else max_backlog
         subscriber = self._subscriber_class(limit, self._strategy if backlog_strategy is None else backlog_strategy)
-        recipient_of(subscriber).on_gap = self._on_gap if on_gap is None else _checked_on_gap(on_gap)
+        recipient = recipient_of(subscriber)
+        recipient.on_gap = self._on_gap if on_gap is None else _checked_on_gap(on_gap)
+        recipient.sender = self._sender
         return subscriber
 
     async def unsubscribe(self, subscriber: Subscriber, channels: str | Iterable[str] | None = None) -> None:

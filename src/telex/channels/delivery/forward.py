@@ -2,26 +2,25 @@
 
 On Telex's server the task makes the recipient *direct* whenever its queue is empty: events are then written within the
 publish, and the task waits until the write buffer is full and events are queued again. On other servers every event
-is queued, and the task sends it.
+is queued: a task shared with other recipients sends it, or this one while a send has to wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Final
 
 from telex.channels.delivery.encoding import Encoding
+from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.delivery.shared_sender import SENDS_BEFORE_YIELD
 from telex.channels.delivery.subscriber import Subscriber, recipient_of
 from telex.channels.delivery.topic import Recipient
+from telex.channels.events import Item
 from telex.connection import Socket, WebSocket
 from telex.exceptions import ConcurrencyError, ConnectionStateError
 from telex.types import Transport
 
 __all__ = ("forward",)
-
-SENDS_BEFORE_YIELD: Final = 64
-"""A send that completes at once does not suspend: without a yield, a loop of sends would block all other tasks."""
 
 
 async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) -> None:
@@ -65,22 +64,31 @@ async def _forward_directly(socket: Socket, recipient: Recipient, encoding: Enco
 
 
 async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
-    """As :func:`_forward_by`, but calls the ASGI ``send`` directly, to save coroutines."""
-    queue, send, reader = recipient.queue, socket.asgi_send, socket.event_reader
+    sender, sends_alone = recipient.sender, SENDS_BEFORE_YIELD
+    try:
+        while sender is not None and sender.is_usable:
+            await sender.send_queue(socket, recipient.queue, encoding)
+            await _send_alone(socket, recipient.queue, encoding, sends_alone)
+            # On some servers every send suspends.
+            sends_alone *= 2
+        await _send_alone(socket, recipient.queue, encoding, None)
+    except OSError as error:
+        raise socket.lost() from error
+
+
+async def _send_alone(socket: Socket, queue: DeliveryQueue[Item], encoding: Encoding, at_least: int | None) -> None:
+    """As :func:`_forward_by`, by the ASGI ``send``; returns when ``at_least`` items are sent and no other waits."""
+    send, reader = socket.asgi_send, socket.event_reader
     key = "text" if encoding.mode == "text" else "bytes"
     sent = 0
-    while True:
+    while at_least is None or sent < at_least or len(queue):
         while (filled := queue.wait_filled()) is not None:
             await filled
-            sent = 0
         message = encoding(queue.get_nowait())
         if not socket.is_open or reader.disconnect is not None:
             # Raises the error of the closed connection.
             await socket.send_data(message, encoding.mode)
-        try:
-            await send({"type": "websocket.send", key: message})
-        except OSError as error:
-            raise socket.lost() from error
+        await send({"type": "websocket.send", key: message})
         sent += 1
         if not sent % SENDS_BEFORE_YIELD:
             await asyncio.sleep(0)

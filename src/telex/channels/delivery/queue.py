@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from telex.exceptions import ConcurrencyError, ImproperlyConfiguredException, WebSocketException
 from telex.status_codes import WS_1011_UNEXPECTED_ERROR, WS_1013_TRY_AGAIN_LATER
@@ -29,6 +29,10 @@ _POLICIES: Final = {
     "dropleft": "drop_oldest",
     "backoff": "drop_newest",
 }
+
+# Shared and always empty: a queue without a replay or keys takes and touches less memory.
+_NO_REPLAY: Final[deque[Any]] = deque(maxlen=0)
+_NO_KEYS: Final[dict[Hashable, Any]] = {}
 
 
 class Conflate:
@@ -61,6 +65,30 @@ class _Mark(Generic[T]):
 
     def __init__(self, item: T) -> None:
         self.item = item
+
+
+class Waiter(Protocol):
+    """The reader of an empty queue."""
+
+    def done(self) -> bool:
+        """Whether it does not wait any more."""
+
+    def wake(self) -> object:
+        """Called once when the queue has an item, or has ended."""
+
+
+class _Awaited:
+    """A future that waits for an item."""
+
+    __slots__ = ("done", "future")
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done = self.future.done
+
+    def wake(self) -> None:
+        if not self.done():
+            self.future.set_result(None)
 
 
 class DeliveryQueue(Generic[T]):
@@ -96,10 +124,10 @@ class DeliveryQueue(Generic[T]):
         # Conflation drops the oldest key if there are too many.
         self._policy = "drop_oldest" if isinstance(policy, Conflate) else _policy_named(policy)
         self._pending: deque[T | _Mark[T]] = deque()
-        self._replay: deque[T] = deque()
-        self._keys: dict[Hashable, T] = {}
+        self._replay: deque[T] = _NO_REPLAY
+        self._keys: dict[Hashable, T] = _NO_KEYS if self._key is None else {}
         self._marks = 0
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: Waiter | None = None
         self._closing = False
         self._error: WebSocketException | None = None
         self.delivered: int = 0
@@ -136,8 +164,7 @@ class DeliveryQueue(Generic[T]):
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
+            waiter.wake()
         return True
 
     def _put_conflated(self, item: T, key: Hashable) -> bool:
@@ -173,6 +200,8 @@ class DeliveryQueue(Generic[T]):
     def preload(self, items: Iterable[T]) -> None:
         """Put ``items`` before the waiting ones. They do not count towards the limit."""
         if not self._closing:
+            if self._replay is _NO_REPLAY:
+                self._replay = deque()
             self._replay.extend(items)
             self._wake()
 
@@ -221,8 +250,8 @@ class DeliveryQueue(Generic[T]):
     def _wake(self) -> None:
         """Wake the task that waits in :meth:`get`."""
         waiter, self._waiter = self._waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if waiter is not None:
+            waiter.wake()
 
     # -- called by the reader
 
@@ -246,14 +275,22 @@ class DeliveryQueue(Generic[T]):
         """A future to await before the next call; ``None`` if there is an item. Raises the errors of :meth:`get`."""
         if self._pending or self._replay or self._keys:
             return None
+        awaited = _Awaited()
+        self.is_awaited_by(awaited)
+        return awaited.future
+
+    def is_awaited_by(self, waiter: Waiter) -> bool:
+        """Let ``waiter`` wait if the queue is empty; false if there is an item. Raises the errors of :meth:`get`."""
+        if self._pending or self._replay or self._keys:
+            return False
         if self._error is not None:
             raise self._error
         if self._closing:
             raise StopAsyncIteration
         if self._waiter is not None and not self._waiter.done():
             raise ConcurrencyError("two tasks read one subscriber: subscribe once for each reader")
-        self._waiter = asyncio.get_running_loop().create_future()
-        return self._waiter
+        self._waiter = waiter
+        return True
 
     def get_nowait(self) -> T:
         """The next item, without waiting.

@@ -23,6 +23,7 @@ from typing import Final
 from telex.channels.delivery.broadcast import BroadcastGroup, SnapshotDict
 from telex.channels.delivery.encoding import Encoding, lost
 from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.delivery.shared_sender import SharedSender
 from telex.channels.events import Event, Gap, Item, OnGap, Past, Position
 from telex.channels.names import TopicName
 from telex.exceptions import BackendUnavailable, WebSocketException
@@ -82,6 +83,7 @@ class Recipient:
         "on_finish",
         "on_gap",
         "queue",
+        "sender",
         "topics",
     )
 
@@ -91,6 +93,7 @@ class Recipient:
         self.on_gap: OnGap = "event"
         self.on_finish: Callable[[], object] | None = None
         self.is_forwarded: bool = False
+        self.sender: SharedSender | None = None
         self._transport: Transport | None = None
         self._encoding: Encoding | None = None
         self._has_direct_send = False

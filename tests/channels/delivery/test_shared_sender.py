@@ -1,0 +1,256 @@
+"""The task that recipients share on servers without direct send, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import pytest
+
+from telex import WebSocket, websocket
+from telex.channels import Channels
+from telex.channels.delivery.encoding import as_text
+from telex.channels.delivery.forward import forward
+from telex.types import ASGIApp, Message, Receive, Scope, Send
+from tests.channels.conftest import until, within
+from tests.channels.delivery.test_forward import follower, raw, read_text, site
+from tests.contract.servers import ServerKind
+from tests.support.raw import RawClient
+
+KINDS = [ServerKind(name) for name in ("uvicorn-websockets", "uvicorn-wsproto", "hypercorn")]
+Around: TypeAlias = Callable[[Scope, Send, Message], Awaitable[None]]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> ServerKind:
+    found: ServerKind = request.param
+    return found
+
+
+@pytest.fixture
+def hub() -> Channels:
+    return Channels("memory://", arbitrary_channels_allowed=True)
+
+
+def sending_by(around: Around) -> Callable[[ASGIApp], ASGIApp]:
+    """A middleware that sends each event by ``around``."""
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+            async def send_by(event: Message) -> None:
+                if event["type"] == "websocket.send":
+                    await around(scope, send, event)
+                else:
+                    await send(event)
+
+            await app(scope, receive, send_by)
+
+        return middleware
+
+    return wrap
+
+
+def senders() -> list[asyncio.Task[Any]]:
+    return [task for task in asyncio.all_tasks() if task.get_name() == "telex.channels.sender"]
+
+
+async def test_sends_that_do_not_suspend_share_one_task(hub: Channels, kind: ServerKind) -> None:
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def note(scope: Scope, send: Send, event: Message) -> None:
+        tasks.append(asyncio.current_task())
+        await send(event)
+
+    async with site(hub, kind, follower("news", middleware=[sending_by(note)])) as running:
+        async with raw(running) as one, raw(running) as two, raw(running) as three:
+            await until(lambda: hub.statistics().subscribers == 3)
+            for number in range(5):
+                await hub.publish("news", str(number))
+                for client in (one, two, three):
+                    assert await within(read_text(client, 1)) == [str(number)]
+        assert len(tasks) == 15
+        assert len(set(tasks)) == 1
+    await until(lambda: not senders())
+
+
+async def test_a_blocked_send_delays_no_other_and_keeps_its_order(hub: Channels, kind: ServerKind) -> None:
+    opened = asyncio.Event()
+    blocked: list[str] = []
+
+    async def hold(scope: Scope, send: Send, event: Message) -> None:
+        if scope["path"] == "/slow":
+            blocked.append(event["text"])
+            await opened.wait()
+        await send(event)
+
+    handlers = [follower("news", path=path, middleware=[sending_by(hold)]) for path in ("/slow", "/fast")]
+    async with (
+        site(hub, kind, *handlers) as running,
+        raw(running, "/fast") as first,
+        raw(running, "/slow") as slow,
+        raw(running, "/fast") as last,
+    ):
+        await until(lambda: hub.statistics().subscribers == 3)
+        expected = [str(number) for number in range(100)]
+        for number in expected:
+            await hub.publish("news", number)
+            for client in (first, last):
+                assert await within(read_text(client, 1)) == [number]
+        assert blocked == ["0"]
+        opened.set()
+        assert await within(read_text(slow, 100)) == expected
+        # Fast again, it shares the task.
+        await hub.publish("news", "again")
+        for client in (first, slow, last):
+            assert await within(read_text(client, 1)) == ["again"]
+        await until(lambda: len(senders()) == 1)
+    await until(lambda: not senders())
+
+
+async def test_the_end_of_a_connection_cancels_its_blocked_send(hub: Channels, kind: ServerKind) -> None:
+    told: list[str] = []
+
+    async def hold(scope: Scope, send: Send, event: Message) -> None:
+        if scope["path"] == "/slow":
+            told.append("blocked")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.append("ended")
+        await send(event)
+
+    handlers = [follower("news", path=path, middleware=[sending_by(hold)]) for path in ("/slow", "/fast")]
+    async with site(hub, kind, *handlers) as running, raw(running, "/fast") as fast:
+        async with raw(running, "/slow"):
+            await until(lambda: hub.statistics().subscribers == 2)
+            await hub.publish("news", "one")
+            await until(lambda: told == ["blocked"])
+            assert await within(read_text(fast, 1)) == ["one"]
+        await until(lambda: told == ["blocked", "ended"])
+        await until(lambda: hub.statistics().subscribers == 1)
+        await hub.publish("news", "two")
+        assert await within(read_text(fast, 1)) == ["two"]
+        assert len(senders()) == 1
+    await until(lambda: not senders())
+
+
+async def test_a_handler_that_cancels_its_forwarding_waits_for_the_end_of_the_send(
+    hub: Channels, kind: ServerKind
+) -> None:
+    told: list[str] = []
+
+    async def hold(scope: Scope, send: Send, event: Message) -> None:
+        if event["text"] != "held":
+            await send(event)
+            return
+        told.append("blocked")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            told.append("ended")
+
+    @websocket("/", middleware=[sending_by(hold)])
+    async def follow(socket: WebSocket[Any, Any, Any], channels: Channels) -> None:
+        await socket.accept()
+        async with channels.subscribe("news") as events:
+            forwarding = asyncio.create_task(forward(events, socket, as_text))
+            await until(lambda: "blocked" in told)
+            forwarding.cancel()
+            await asyncio.wait([forwarding])
+            told.append("waited")
+        await socket.send_text("over")
+
+    async with site(hub, kind, follow) as running, raw(running) as client:
+        await until(lambda: hub.statistics().subscribers == 1)
+        await hub.publish("news", "held")
+        assert await within(read_text(client, 1)) == ["over"]
+        assert told == ["blocked", "ended", "waited"]
+
+
+@pytest.mark.parametrize("error", [ValueError("broken"), ConnectionResetError("gone")], ids=lambda error: error.args[0])
+async def test_a_failing_send_ends_its_recipient_alone(hub: Channels, kind: ServerKind, error: Exception) -> None:
+    seen: list[BaseException] = []
+
+    async def fail(scope: Scope, send: Send, event: Message) -> None:
+        if scope["path"] == "/broken":
+            raise error
+        await send(event)
+
+    @websocket("/broken", middleware=[sending_by(fail)])
+    async def broken(socket: WebSocket[Any, Any, Any], channels: Channels) -> None:
+        await socket.accept()
+        async with channels.subscribe("news") as events:
+            try:
+                await forward(events, socket, as_text)
+            except Exception as raised:
+                seen.append(raised)
+
+    async with (
+        site(hub, kind, broken, follower("news", path="/good")) as running,
+        raw(running, "/broken"),
+        raw(running, "/good") as good,
+    ):
+        await until(lambda: hub.statistics().subscribers == 2)
+        await hub.publish("news", "one")
+        assert await within(read_text(good, 1)) == ["one"]
+        await until(lambda: len(seen) == 1)
+        assert error in (seen[0], seen[0].__cause__)
+        await until(lambda: hub.statistics().subscribers == 1)
+        await hub.publish("news", "two")
+        assert await within(read_text(good, 1)) == ["two"]
+
+
+spoken: ContextVar[str] = ContextVar("spoken", default="")
+
+
+async def test_a_send_that_sets_a_context_variable_shows_it_to_no_other_connection(
+    hub: Channels, kind: ServerKind
+) -> None:
+    found: list[tuple[str, str]] = []
+
+    async def speak(scope: Scope, send: Send, event: Message) -> None:
+        found.append((scope["path"], spoken.get()))
+        spoken.set(scope["path"])
+        await send(event)
+
+    handlers = [follower("news", path=path, middleware=[sending_by(speak)]) for path in ("/a", "/b")]
+    async with site(hub, kind, *handlers) as running, raw(running, "/a") as one, raw(running, "/b") as two:
+        await until(lambda: hub.statistics().subscribers == 2)
+        for number in range(10):
+            await hub.publish("news", str(number))
+            assert await within(read_text(one, 1)) == await within(read_text(two, 1)) == [str(number)]
+    assert len(found) == 20
+    assert all(said in ("", path) for path, said in found)
+
+
+async def test_the_end_of_the_hub_ends_the_streams_and_no_send(hub: Channels, kind: ServerKind) -> None:
+    opened = asyncio.Event()
+    blocked: list[str] = []
+
+    async def hold(scope: Scope, send: Send, event: Message) -> None:
+        blocked.append(event["text"])
+        await opened.wait()
+        await send(event)
+
+    @websocket("/", middleware=[sending_by(hold)])
+    async def follow(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        async with hub_of_this_test.subscribe("news") as events:
+            await forward(events, socket, as_text)
+
+    hub_of_this_test = Channels("memory://", arbitrary_channels_allowed=True)
+    async with site(hub, kind, follow) as running:
+        async with hub_of_this_test:
+            client = await RawClient.open(running.port)
+            assert (await client.handshake("/")).status == 101
+            await until(lambda: hub_of_this_test.statistics().subscribers == 1)
+            for number in range(3):
+                await hub_of_this_test.publish("news", str(number))
+            await until(lambda: blocked == ["0"])
+        opened.set()
+        async with client:
+            assert await within(read_text(client, 3)) == ["0", "1", "2"]
+    await until(lambda: not senders())
