@@ -15,6 +15,7 @@ import pytest
 from telex import ImproperlyConfiguredException, Parameter, Provide, Telex, WebSocket, websocket, websocket_listener
 from tests.contract.servers import ServerKind
 from tests.support.live import asked, asked_json, heard, talking
+from tests.support.wrappers import made_async, passing
 
 KINDS = [ServerKind("uvicorn-websockets"), ServerKind("telex")]
 
@@ -23,24 +24,6 @@ KINDS = [ServerKind("uvicorn-websockets"), ServerKind("telex")]
 def kind(request: pytest.FixtureRequest) -> ServerKind:
     found: ServerKind = request.param
     return found
-
-
-def passing(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain function that gives what ``fn`` gives: an awaitable or a generator stays one."""
-
-    @functools.wraps(fn)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-    return wrapper
-
-
-def made_async(fn: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(fn)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-    return wrapper
 
 
 def made_sync(fn: Callable[..., Any]) -> Callable[..., Any]:

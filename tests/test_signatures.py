@@ -13,6 +13,7 @@ from telex.annotations import split_annotated
 from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
 from telex.signatures import Kind, class_attribute, describe, is_undecorated, positional_count, read_signature
+from tests.support.wrappers import made_async, passing
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -49,22 +50,6 @@ class Made:
         return d
 
 
-def decorated(fn: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(fn)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-    return wrapper
-
-
-def made_async(fn: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(fn)
-    async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        return fn(*args, **kwargs)
-
-    return wrapper
-
-
 def test_parameters_have_annotation_metadata_and_default() -> None:
     signature = read_signature(sync)
     a, b = signature.parameters
@@ -92,11 +77,11 @@ def test_parameters_have_annotation_metadata_and_default() -> None:
         (Made(1), Kind.ASYNC),
         (Made(1).method, Kind.ASYNC),
         (functools.partial(coroutine, a=1), Kind.ASYNC),
-        (decorated(coroutine), Kind.MAYBE_ASYNC),
-        (decorated(Made(1).method), Kind.MAYBE_ASYNC),
-        (decorated(generator), Kind.MAYBE_GENERATOR),
-        (decorated(async_generator), Kind.MAYBE_GENERATOR),
-        (decorated(sync), Kind.SYNC),
+        (passing(coroutine), Kind.MAYBE_ASYNC),
+        (passing(Made(1).method), Kind.MAYBE_ASYNC),
+        (passing(generator), Kind.MAYBE_GENERATOR),
+        (passing(async_generator), Kind.MAYBE_GENERATOR),
+        (passing(sync), Kind.SYNC),
         (functools.lru_cache(sync), Kind.SYNC),
         (functools.lru_cache(coroutine), Kind.MAYBE_ASYNC),
         (made_async(sync), Kind.ASYNC),
@@ -119,7 +104,7 @@ def test_every_kind_of_callable(fn: Callable[..., Any], kind: Kind) -> None:
         (Made.static, ["d"]),
         (functools.partial(coroutine, a=1), []),
         (functools.partial(sync), ["a", "b"]),
-        (decorated(coroutine), ["a"]),
+        (passing(coroutine), ["a"]),
     ],
 )
 def test_the_parameters_that_remain_to_be_given(fn: Callable[..., Any], names: list[str]) -> None:
@@ -180,7 +165,7 @@ def test_describe_names_functions_methods_classes_objects_and_partials() -> None
     line = sync.__code__.co_firstlineno
     assert describe(sync) == f"sync (tests/test_signatures.py:{line})"
     assert describe(functools.partial(sync)) == describe(sync)
-    assert describe(decorated(sync)) == describe(sync)
+    assert describe(passing(sync)) == describe(sync)
     assert describe(Made(1).method).startswith("Made.method (tests/test_signatures.py:")
     assert describe(Made) == f"Made (tests/test_signatures.py:{Made.__init__.__code__.co_firstlineno})"
     assert describe(Made(1)).startswith("Made.__call__ (tests/")

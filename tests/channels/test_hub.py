@@ -185,15 +185,20 @@ async def test_the_background_worker_handles_what_waits_at_the_end(channels: Cha
 
 
 async def test_the_background_worker_stops_at_once_without_join(channels: Channels) -> None:
-    started = asyncio.Event()
+    started, ended = asyncio.Event(), asyncio.Event()
 
     async def never(_data: bytes) -> None:
         started.set()
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
 
-    async with channels.subscribe("c") as events, events.run_in_background(never, join=False):
-        await channels.publish("c", "x")
-        await within(started.wait())
+    async with channels.subscribe("c") as events:
+        async with events.run_in_background(never, join=False):
+            await channels.publish("c", "x")
+            await within(started.wait())
+        assert ended.is_set()
 
 
 async def test_a_failing_callback_ends_the_body_with_its_own_error(channels: Channels) -> None:
