@@ -215,7 +215,6 @@ def _compile_session(
 ) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options, registry = build.websocket_class, _connection_options(build), build.registry
-    where = build.where
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
@@ -232,12 +231,29 @@ def _compile_session(
             await policy.end(socket, unasked(exc))
         finally:
             registry.discard(socket)
-            reader = socket.event_reader
-            if reader.unread:
-                logger.info("%s: %d messages were not handled when the connection ended", where, reader.unread)
-            await reader.aclose()
+            _log_unhandled(socket, build)
+            await socket.event_reader.aclose()
 
     return session
+
+
+def _log_unhandled(socket: Socket, build: Build) -> None:
+    """Log how many messages of the client were received but not handled, once for each connection.
+
+    The level is ``INFO`` if this side closed the connection: then the app itself has decided against its messages.
+    """
+    reader, transport, client = socket.event_reader, socket.transport, socket.client
+    unhandled = reader.unread + (transport.unread if transport is not None else 0)
+    if unhandled:
+        logger.log(
+            logging.INFO if reader.closing else logging.WARNING,
+            "%s: the connection of %s to %s ended with %s, and %d of its messages were not handled",
+            build.where,
+            "an unknown client" if client is None else f"{client.host}:{client.port}",
+            build.path,
+            socket.close_code,
+            unhandled,
+        )
 
 
 async def _finish(socket: Socket) -> None:

@@ -119,6 +119,10 @@ class Transport(Protocol):
     event loop's thread. A server that offers it still supports plain ASGI for apps that do not use it.
     """
 
+    @property
+    def unread(self) -> int:
+        """The number of messages that :meth:`receive` has not returned, with those dropped after the client left."""
+
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         """Deliver each message to ``handler`` inside the frame callback; ``None`` restores the receive queue.
 

@@ -200,6 +200,10 @@ async def test_unread_messages_do_not_hide_the_end(site: Site, running: str, unr
         if how == "close":
             await asyncio.wait_for(leaving, PATIENCE)
         assert "cancelled" in await site.notes()
+    [(level, logger, text)] = await site.records()  # one line, for however many messages
+    assert (level, logger) == ("WARNING", "telex")
+    assert f"/ends/{running}" in text
+    assert "messages were not handled" in text
 
 
 @pytest.mark.slow

@@ -32,6 +32,10 @@ class Transport:
     def scope(self) -> Any:
         return scope(extensions={"websocket.http.response": {}, "telex.transport": self})
 
+    @property
+    def unread(self) -> int:
+        return len(self.waiting)
+
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         self.handler = handler
         while self.waiting and self.handler is not None:

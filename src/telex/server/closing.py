@@ -142,7 +142,7 @@ class ClosingHandshake(ReceiveQueue):
             self.closed_with = close
             if self._activity is not None:
                 self._activity.on_end(close.code, close.reason)
-            if self._dropped:
+            elif self._dropped:  # an app that reads the transport logs it by itself, with the name of its handler
                 _logger.info("dropped %d messages of a client that left", self._dropped)
 
     def _stop_frames(self, stage: Stage) -> None:

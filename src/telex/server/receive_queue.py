@@ -74,6 +74,11 @@ class ReceiveQueue(FrameWriter):
         else:
             self._put_back(data)
 
+    @property
+    def unread(self) -> int:
+        """See :class:`telex.types.Transport`."""
+        return len(self._queue or ()) + (self._dropped or 0)
+
     def _handle_with(self, handler: Callable[[str | bytes], None]) -> None:
         self._handler = handler
         if self._deliver is not None:
