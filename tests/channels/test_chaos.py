@@ -9,16 +9,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
+from redis.asyncio import Connection
 
 from telex.channels import Channels, Event, Gap, Keep, Subscriber
 from telex.channels.backends.base import ChannelsBackend
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.postgres import PostgresBackend
-from telex.channels.backends.redis import RedisBackend
+from telex.channels.backends.redis import RedisBackend, RedisClusterBackend
 from telex.exceptions import BackendUnavailable
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
+from tests.channels.cluster import Cluster
 from tests.channels.conftest import take, take_data, until, within
 from tests.support.proxy import TcpProxy
 
@@ -35,6 +38,9 @@ KEEP = Keep(size=10_000, seconds=3600)
 TIMEOUT = 0.5
 
 
+WITH_CLUSTER = pytest.mark.parametrize("kind", [*KINDS, "valkey-cluster"], indirect=True)
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     named: str = request.param
@@ -42,13 +48,22 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def proxy(kind: str, running_broker: Callable[[str], Broker]) -> AsyncIterator[TcpProxy]:
-    async with TcpProxy(running_broker(kind).port) as between:
-        yield between
+async def proxy(
+    request: pytest.FixtureRequest, kind: str, running_broker: Callable[[str], Broker]
+) -> AsyncIterator[TcpProxy]:
+    if kind != "valkey-cluster":
+        async with TcpProxy(running_broker(kind).port) as between:
+            yield between
+        return
+    cluster: Cluster = request.getfixturevalue("running_cluster")
+    async with ClusterProxy([node.port for node in cluster.nodes]) as before_all:
+        yield before_all
 
 
 @pytest.fixture
-def url(kind: str, running_broker: Callable[[str], Broker]) -> str:
+def url(request: pytest.FixtureRequest, kind: str, running_broker: Callable[[str], Broker]) -> str:
+    if kind == "valkey-cluster":
+        return str(request.getfixturevalue("running_cluster").url)
     return running_broker(kind).url
 
 
@@ -57,6 +72,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signs of life are asked for more often, so that tests need not wait for them."""
     monkeypatch.setattr("telex.channels.recovery.reader.HEARTBEAT_SECONDS", 0.2)
     monkeypatch.setattr("telex.channels.backends.base.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("telex.channels.backends.redis.cluster.MAP_SECONDS", 0.2)
 
 
 @asynccontextmanager
@@ -66,8 +82,65 @@ async def hub_on(backend: ChannelsBackend | str, **options: object) -> AsyncIter
         yield hub
 
 
-def backend_at(kind: str, url: str, timeout: float = TIMEOUT) -> ChannelsBackend:
-    return BACKENDS[kind](url, timeout=timeout)
+class ClusterProxy(TcpProxy):
+    """A proxy before each node of a cluster: this one before the first, ``_others`` before the others."""
+
+    def __init__(self, targets: list[int]) -> None:
+        self._others = [TcpProxy(target) for target in targets[1:]]
+        super().__init__(targets[0])
+
+    async def __aenter__(self) -> ClusterProxy:
+        await super().__aenter__()
+        for other in self._others:
+            await other.__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: Any) -> None:
+        for other in self._others:
+            await other.__aexit__(*raised)
+        await super().__aexit__(*raised)
+
+    def url(self, url: str) -> str:
+        return f"redis+cluster://127.0.0.1:{self.port}"
+
+    def address(self, address: tuple[str, int]) -> tuple[str, int]:
+        """Where clients reach the node that the cluster has at ``address``."""
+        ports = {each.target: each.port for each in (self, *self._others)}
+        return address[0], ports.get(address[1], address[1])
+
+    def black_hole(self, *directions: str) -> None:
+        super().black_hole(*directions)
+        for other in self._others:
+            other.black_hole(*directions)
+
+    def heal(self) -> None:
+        super().heal()
+        for other in self._others:
+            other.heal()
+
+    def cut(self) -> None:
+        super().cut()
+        for other in self._others:
+            other.cut()
+
+    def slow(self, delay: float, rate: float | None) -> None:
+        super().slow(delay, rate)
+        for other in self._others:
+            other.slow(delay, rate)
+
+
+def backend_at(kind: str, proxy: TcpProxy, url: str, timeout: float = TIMEOUT) -> ChannelsBackend:
+    """A backend whose connections go through ``proxy``."""
+    if not isinstance(proxy, ClusterProxy):
+        return BACKENDS[kind](proxy.url(url), timeout=timeout)
+
+    reachable = proxy.address
+
+    class Behind(RedisClusterBackend):
+        def connection_to(self, address: tuple[str, int]) -> Connection:
+            return super().connection_to(reachable(address))
+
+    return Behind(proxy.url(url), timeout=timeout)
 
 
 class Judge:
@@ -105,11 +178,12 @@ FAULTS: dict[str, Callable[[TcpProxy], object]] = {
     "black hole": TcpProxy.black_hole,
     "nothing arrives here": lambda proxy: proxy.black_hole("down"),
     "nothing leaves here": lambda proxy: proxy.black_hole("up"),
-    "late": lambda proxy: setattr(proxy, "delay", 0.03),
-    "slow": lambda proxy: setattr(proxy, "rate", 200_000),
+    "late": lambda proxy: proxy.slow(0.03, None),
+    "slow": lambda proxy: proxy.slow(0.0, 200_000),
 }
 
 
+@WITH_CLUSTER
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_network_that_fails_loses_nothing_unannounced(
     kind: str, proxy: TcpProxy, url: str, name: str, fault: str
@@ -117,7 +191,7 @@ async def test_a_network_that_fails_loses_nothing_unannounced(
     kept, live, total = f"kept:{name}", name, 60
     async with (
         hub_on(url) as far,
-        hub_on(backend_at(kind, proxy.url(url))) as near,
+        hub_on(backend_at(kind, proxy, url)) as near,
         near.subscribe(kept) as kept_events,
         near.subscribe(live) as live_events,
     ):
@@ -142,6 +216,7 @@ async def test_a_network_that_fails_loses_nothing_unannounced(
         await until(lambda: near.is_ready)
 
 
+@WITH_CLUSTER
 async def test_publishers_behind_a_network_that_fails_know_what_did_not_arrive(
     kind: str, proxy: TcpProxy, url: str, name: str
 ) -> None:
@@ -150,7 +225,7 @@ async def test_publishers_behind_a_network_that_fails_know_what_did_not_arrive(
     async with (
         hub_on(url) as far,
         far.subscribe(channel) as events,
-        hub_on(backend_at(kind, proxy.url(url))) as near,
+        hub_on(backend_at(kind, proxy, url)) as near,
     ):
         confirmed: list[int] = []
         doubtful: list[int] = []
@@ -176,7 +251,7 @@ async def test_a_silent_connection_of_publishers_is_left_whatever_they_do(
     kind: str, proxy: TcpProxy, url: str, name: str, direction: str
 ) -> None:
     """The callers' time-outs are shorter than the backend's, and none of them may be needed at all."""
-    async with hub_on(backend_at(kind, proxy.url(url))) as near, near.subscribe(name):
+    async with hub_on(backend_at(kind, proxy, url)) as near, near.subscribe(name):
         await near.publish(name, "first")
         # The first connection publishes.
         proxy.hold(0)
@@ -200,7 +275,7 @@ async def test_a_frozen_broker_is_noticed_by_both_ends_and_costs_callers_their_o
     broker = BROKERS[kind]()
     try:
         await broker.restart()
-        async with hub_on(backend_at(kind, broker.url)) as hub, hub.subscribe("kept:a") as events:
+        async with hub_on(BACKENDS[kind](broker.url, timeout=TIMEOUT)) as hub, hub.subscribe("kept:a") as events:
             await hub.publish("kept:a", "0")
             broker.freeze()
             begun = time.monotonic()
@@ -224,7 +299,7 @@ async def test_a_killed_broker_is_noticed_at_once_by_both_ends(kind: str) -> Non
     broker = BROKERS[kind]()
     try:
         await broker.restart()
-        async with hub_on(backend_at(kind, broker.url)) as hub, hub.subscribe("a") as events:
+        async with hub_on(BACKENDS[kind](broker.url, timeout=TIMEOUT)) as hub, hub.subscribe("a") as events:
             broker.kill()
             await until(lambda: not hub.is_ready)
             with pytest.raises(BackendUnavailable):
@@ -239,6 +314,7 @@ async def test_a_killed_broker_is_noticed_at_once_by_both_ends(kind: str) -> Non
         broker.remove()
 
 
+@WITH_CLUSTER
 async def test_a_past_that_takes_longer_than_the_time_out_is_caught_up_without_harm_to_others(
     kind: str, proxy: TcpProxy, url: str, name: str
 ) -> None:
@@ -246,26 +322,24 @@ async def test_a_past_that_takes_longer_than_the_time_out_is_caught_up_without_h
     channels, other = [f"kept:{name}:{number}" for number in range(10)], f"{name}:other"
     async with (
         hub_on(url) as far,
-        hub_on(backend_at(kind, proxy.url(url), timeout=1.0)) as near,
+        hub_on(backend_at(kind, proxy, url, timeout=1.0)) as near,
         near.subscribe(channels, max_backlog=1000) as events,
         near.subscribe(other) as others,
     ):
         proxy.black_hole()
         proxy.cut()
         await until(lambda: not near.is_ready)
-        for number in range(6):
+        for number in range(4):
             await far.publish(channels, f"{number:03}" + "x" * 50_000)
-        proxy.rate = 1_000_000
-        heal, proxy.rate = proxy.rate, None
         proxy.heal()
-        proxy.rate = heal
+        proxy.slow(0.0, 1_000_000)
         await until(lambda: near.is_ready, 20)
         reconnects, gaps = near.statistics().reconnects, near.statistics().gaps
         heard: dict[str, list[int]] = {}
-        for item in await take(events, 60):
+        for item in await take(events, 40):
             assert isinstance(item, Event)
             heard.setdefault(item.channel, []).append(int(item.data[:3]))
-        assert heard == {channel: [*range(6)] for channel in channels}
+        assert heard == {channel: [*range(4)] for channel in channels}
         await near.publish(other, "still here")
         await until(lambda: others.qsize > 0)
         assert (near.statistics().reconnects, near.statistics().gaps) == (reconnects, gaps)

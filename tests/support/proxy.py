@@ -56,6 +56,10 @@ class TcpProxy:
         for direction in directions or ("up", "down"):
             self._open[direction].clear()
 
+    def slow(self, delay: float, rate: float | None) -> None:
+        """Set :attr:`delay` and :attr:`rate`."""
+        self.delay, self.rate = delay, rate
+
     def hold(self, number: int) -> None:
         """Let nothing through on one connection; they are counted from 0."""
         self._held.add(number)
