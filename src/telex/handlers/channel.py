@@ -31,6 +31,7 @@ from telex.exceptions import (
 )
 from telex.handlers.base import Handler, Paths, check_count, check_mode, discard, own_options, read_paths
 from telex.handlers.message_loop import Handle, MessageLoop, Serve
+from telex.handlers.receivers import bind_per_message
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
 from telex.signatures import AnyCallable, call_site, describe, read_signature
@@ -272,35 +273,18 @@ class ChannelHandler(Handler):
                 f" {self.publish.__qualname__}: write the same type in both"
             )
         call = build.graph.call(self.on_publish, skip=("data",), scope="message", in_thread=self.sync_to_thread)
-        resolve, encode = build.graph.message_resolver(call), build.writer(signature.returns, "binary", by_value=True)
+        encode = build.writer(signature.returns, "binary", by_value=True)
         text_alone = self.send_mode == "text"
 
-        def bind(socket: Socket, slots: Slots) -> Handle:
-            reader = socket.event_reader
-
-            async def publish(data: Any) -> None:
-                held = False
-                try:
-                    async with AsyncExitStack() as exits:
-                        try:
-                            value = await call(await resolve(slots, data, exits), data=data)
-                            if text_alone and isinstance(value, bytes):
-                                value.decode()  # invalid UTF-8 would end the connections of text subscribers
-                            if value is not None:
-                                await hub.publish(slots[-1], encode(value))
-                        except Exception:
-                            held = True
-                            reader.hold()
-                            raise
-                        held = True
-                        reader.hold()  # the cleanup is not interrupted
-                finally:
-                    if held:
-                        reader.let_go()
+        def publishing(_: Socket, slots: Slots) -> Callable[[Any], Awaitable[None]]:
+            def publish(value: Any) -> Awaitable[None]:
+                if text_alone and isinstance(value, bytes):
+                    value.decode()  # invalid UTF-8 would end the connections of text subscribers
+                return hub.publish(slots[-1], encode(value))
 
             return publish
 
-        return signature.returns, bind
+        return signature.returns, bind_per_message(build, call, publishing)
 
 
 def channel_listener(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import reduce
@@ -22,7 +22,7 @@ from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, 
 from telex.threads import run_in_thread
 from telex.types import Mode
 
-__all__ = ("Receivers", "compile_receivers", "declared_receivers", "receives")
+__all__ = ("Receivers", "bind_per_message", "compile_receivers", "declared_receivers", "receives")
 
 F = TypeVar("F", bound=AnyCallable)
 
@@ -143,7 +143,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
         returns=returns,
         where=signature.where,
         encode=encode,
-        bind=_bind_per_message(build, call, encode, mode) if per_message else _bind_once(call),
+        bind=bind_per_message(build, call, _replying(encode, mode)) if per_message else _bind_once(call),
         awaits=per_message or call.in_thread or signature.kind in {Kind.ASYNC, Kind.MAYBE_ASYNC},
         answers_itself=per_message,
     )
@@ -187,24 +187,27 @@ def _by_name(bound: AnyCallable) -> Handle:
     return handle
 
 
-def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Handle]:
-    """Create message-scoped arguments for each message; clean them up after the reply is sent or the call failed.
+def bind_per_message(
+    build: Build, call: Call, answering: Callable[[Socket, Slots], Callable[[Any], Awaitable[None] | None]]
+) -> Callable[[Socket, Slots], Handle]:
+    """Create message-scoped arguments for each message; clean them up after it is answered or the call failed.
 
+    ``answering(socket, slots)`` gives the function that sends or publishes a result, which is never ``None``.
     The cleanup is not interrupted. After a cancellation it needs no hold, because work is interrupted only once.
     """
     resolve = build.graph.message_resolver(call)
 
     def bind(socket: Socket, slots: Slots) -> Handle:
-        reader = socket.event_reader
+        reader, answer = socket.event_reader, answering(socket, slots)
 
         async def handle(data: Any) -> None:
             held = False
             try:
                 async with AsyncExitStack() as exits:
                     try:
-                        reply = await call(await resolve(slots, data, exits), data=data)
-                        if reply is not None and encode is not None and socket.is_open:
-                            await socket.send_data(encode(reply), mode)
+                        result = await call(await resolve(slots, data, exits), data=data)
+                        if result is not None and (answered := answer(result)) is not None:
+                            await answered
                     except Exception:
                         held = True
                         reader.hold()
@@ -216,6 +219,18 @@ def _bind_per_message(build: Build, call: Call, encode: Writer | None, mode: Mod
                     reader.let_go()
 
         return handle
+
+    return bind
+
+
+def _replying(encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Callable[[Any], Awaitable[None] | None]]:
+    def bind(socket: Socket, _: Slots) -> Callable[[Any], Awaitable[None] | None]:
+        def reply(value: Any) -> Awaitable[None] | None:
+            if encode is None or not socket.is_open:
+                return None
+            return socket.send_data(encode(value), mode)
+
+        return reply
 
     return bind
 
