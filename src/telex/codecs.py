@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
@@ -433,21 +433,32 @@ def _first_error_validator(adapter: TypeAdapter[Any]) -> Any:
 
     Otherwise one MiB of invalid items creates 700 MiB of errors.
     """
-    from pydantic_core import SchemaValidator
+    from pydantic_core import SchemaValidator, core_schema
 
     schema = adapter.core_schema
     if not isinstance(schema, dict):  # the class has unresolved annotations
         return adapter
+    # Older versions of pydantic stop in fewer kinds of collections.
+    kinds = {
+        name.removesuffix("_schema").replace("_", "-")
+        for name, make in vars(core_schema).items()
+        if name.endswith("_schema") and "fail_fast" in inspect.signature(make).parameters
+    }
     # Without the second argument, pydantic would reuse the unchanged validators of nested models.
-    return SchemaValidator(_stopping(schema), _use_prebuilt=False)
+    return SchemaValidator(_stopping(schema, kinds), _use_prebuilt=False)
 
 
-def _stopping(schema: Any) -> Any:
+@functools.cache
+def _validator_of_part(wanted: type) -> Any:
+    return _first_error_validator(_adapter(wanted))
+
+
+def _stopping(schema: Any, kinds: Collection[str]) -> Any:
     if isinstance(schema, dict):
-        copy = {key: value if key in _NO_SCHEMAS else _stopping(value) for key, value in schema.items()}
-        return copy | {"fail_fast": True} if copy.get("type") in {"list", "set", "frozenset", "tuple"} else copy
+        copy = {key: value if key in _NO_SCHEMAS else _stopping(value, kinds) for key, value in schema.items()}
+        return copy | {"fail_fast": True} if copy.get("type") in kinds else copy
     if isinstance(schema, (list, tuple)):
-        return type(schema)(map(_stopping, schema))
+        return type(schema)(_stopping(each, kinds) for each in schema)
     return schema
 
 
@@ -457,7 +468,7 @@ def _pydantic_writer(annotation: Any) -> Callable[[Any], bytes]:
 
 def _validate_pydantic(wanted: type, value: object) -> object:
     try:
-        return _adapter(wanted).validate_json(msgspec.json.encode(value))
+        return _validator_of_part(wanted).validate_json(msgspec.json.encode(value))
     except ValueError as exc:
         invalid = _from_pydantic(exc)
         # msgspec adds the path of the value in the message; this adds the path of the error in the value.
