@@ -63,6 +63,7 @@ async def test_a_broker_is_asked_for_a_sign_of_life_also_while_many_come_and_go(
             number += 1
             async with hub.subscribe(f"c{number}"):
                 pass
+        assert (backend.connections, hub.statistics().reconnects) == (1, 0)
 
 
 async def test_a_past_that_one_node_cannot_tell_costs_the_others_nothing() -> None:

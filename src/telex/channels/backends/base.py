@@ -17,7 +17,7 @@ from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException
 
-__all__ = ("ChannelsBackend", "Listener", "OnDemand", "BrokerRefusal", "Sink")
+__all__ = ("ChannelsBackend", "ConnectedBackend", "Listener", "OnDemand", "BrokerRefusal", "Sink")
 
 logger: logging.Logger = logging.getLogger("telex.channels")
 
@@ -241,3 +241,25 @@ class OnDemand(Generic[L]):
             finally:
                 self._attempts += 1
             return self._link
+
+
+class ConnectedBackend(ChannelsBackend, Generic[L]):
+    """A backend with a connection that publishes, and another one that reads.
+
+    So many reads of the past do not delay publishes.
+    """
+
+    def __init__(self, to_publish: Callable[[], Awaitable[L]], to_read: Callable[[], Awaitable[L]]) -> None:
+        self._publishing = OnDemand(to_publish)
+        self._reading = OnDemand(to_read)
+
+    async def open(self) -> None:
+        await self._publishing.watch()
+
+    async def close(self) -> None:
+        await self._publishing.close()
+        await self._reading.close()
+
+    @property
+    def can_publish(self) -> bool:
+        return self._publishing.is_open

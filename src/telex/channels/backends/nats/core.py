@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener, OnDemand, Sink
+from telex.channels.backends.base import BrokerRefusal, ConnectedBackend, Listener, Sink
 from telex.channels.backends.nats.connection import Login, NatsConnection, NatsServer, heeding
 from telex.channels.backends.nats.jetstream import Store
 from telex.channels.backends.nats.subjects import Subjects
@@ -130,7 +130,7 @@ class _NatsListener(Listener):
             self._sink.deliver(event, pattern)
 
 
-class NatsBackend(ChannelsBackend):
+class NatsBackend(ConnectedBackend[_StoreConnection]):
     """Channels over NATS 2.10 or newer, with JetStream where history is kept.
 
     ``url`` is one server, or several separated by commas, with a user and password or a token before the host. All
@@ -160,20 +160,7 @@ class NatsBackend(ChannelsBackend):
         self._server = NatsServer(urls, _login(urls), tls, timeout)
         self._names = Subjects(prefix)
         self._replicas = replicas
-        self._publishing = OnDemand(self._open_store)
-        # A separate connection, so that many reads of the past do not delay publishes.
-        self._reading = OnDemand(self._open_store)
-
-    async def open(self) -> None:
-        await self._publishing.watch()
-
-    async def close(self) -> None:
-        await self._publishing.close()
-        await self._reading.close()
-
-    @property
-    def can_publish(self) -> bool:
-        return self._publishing.is_open
+        super().__init__(self._open_store, self._open_store)
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         link = await self._publishing.get()

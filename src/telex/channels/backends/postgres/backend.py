@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 from psycopg import Error, Notify, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from telex.channels.backends.base import ChannelsBackend, Listener, OnDemand, Sink
+from telex.channels.backends.base import ConnectedBackend, Listener, Sink
 from telex.channels.backends.postgres.connection import LockHeld, PostgresConnection, Psycopg, connect
 from telex.channels.backends.postgres.replay import HistoryRow, completed, parts_of, past_of
 from telex.channels.backends.postgres.schema import PREFIX, Statements
@@ -151,7 +151,7 @@ class _PostgresListener(Listener):
 _Fetch: TypeAlias = Callable[[str, int, bool], Awaitable[bytes | None]]
 
 
-class PostgresBackend(ChannelsBackend):
+class PostgresBackend(ConnectedBackend[PostgresConnection]):
     """Channels over one PostgreSQL database.
 
     ``url`` is a URL of libpq. All tables, functions and notices start with ``prefix``: at most twenty characters of
@@ -174,13 +174,12 @@ class PostgresBackend(ChannelsBackend):
         self._timeout = timeout
         self._published = 0
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._publishing = OnDemand(self._connect_to_publish)
-        # A separate connection, so that reads do not wait for publishes, which may wait for a lock.
-        self._reading = OnDemand(self._connect_to_read)
+        # Publishes may wait for a lock, and reads do not wait for them.
+        super().__init__(self._connect_to_publish, self._connect_to_read)
 
     async def open(self) -> None:
         try:
-            await self._publishing.watch()
+            await super().open()
             link = await self._publishing.get()
             if self._create_schema:
                 await self._create(link)
@@ -188,14 +187,6 @@ class PostgresBackend(ChannelsBackend):
         except BaseException:
             await self.close()
             raise
-
-    async def close(self) -> None:
-        await self._publishing.close()
-        await self._reading.close()
-
-    @property
-    def can_publish(self) -> bool:
-        return self._publishing.is_open
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         """Publish ``data`` to each target.

@@ -18,7 +18,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Listener, OnDemand, Sink
+from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, ConnectedBackend, Listener, Sink
 from telex.channels.backends.redis.connection import Command, Demoted, RedisConnection
 from telex.channels.backends.redis.scripts import HISTORY, META_SECONDS, PUBLISH, evaluated
 from telex.channels.events import Event, Keep, Past, Position
@@ -103,7 +103,7 @@ class FollowedLogs:
                 await self._backend.positions(targets[start : start + TOUCHED_AT_ONCE])
 
 
-class RedisBackend(ChannelsBackend):
+class RedisBackend(ConnectedBackend[RedisConnection]):
     """Channels over one Redis or Valkey server, or a primary with replicas.
 
     ``url`` is a URL of redis-py: ``redis://``, or ``rediss://`` with TLS, with user, password, database and options.
@@ -121,21 +121,8 @@ class RedisBackend(ChannelsBackend):
         self.prefix: bytes = prefix.encode()
         self.timeout = timeout
         self._new_connection = _connections_to(url, timeout)
-        self._publishing = OnDemand(lambda: self._connect(self._new_connection()))
-        # A separate connection, so that many reads of the past do not delay publishes.
-        self._reading = OnDemand(lambda: self._connect(self._new_connection()))
+        super().__init__(self._connect_anew, self._connect_anew)
         self._hearing: set[RedisConnection] = set()
-
-    async def open(self) -> None:
-        await self._publishing.watch()
-
-    async def close(self) -> None:
-        await self._publishing.close()
-        await self._reading.close()
-
-    @property
-    def can_publish(self) -> bool:
-        return self._publishing.is_open
 
     async def publish(self, targets: Sequence[Target], data: bytes) -> None:
         connection = await self._publishing.get()
@@ -217,6 +204,9 @@ class RedisBackend(ChannelsBackend):
         return Past(events, head, complete=True)
 
     # -- connections and scripts
+
+    async def _connect_anew(self) -> RedisConnection:
+        return await self._connect(self._new_connection())
 
     async def _connect(self, connection: Connection) -> RedisConnection:
         made = RedisConnection(connection, self.timeout, on_lost=self._note_loss)
