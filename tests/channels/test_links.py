@@ -168,7 +168,7 @@ async def test_the_epoch_of_a_quiet_channel_lasts_as_long_as_it_is_followed(
     engine: Engine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis would forget it after a day."""
-    monkeypatch.setattr("telex.channels.backends.redis.single.TOUCH_SECONDS", 0)
+    monkeypatch.setattr("telex.channels.backends.redis.followed_logs.TOUCH_SECONDS", 0)
     monkeypatch.setattr("telex.channels.recovery.reader.HEARTBEAT_SECONDS", 0.05)
     backend, touched = engine.new_backend(), asyncio.Event()
     asked = type(backend).positions

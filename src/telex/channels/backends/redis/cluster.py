@@ -32,8 +32,9 @@ from redis.exceptions import NoScriptError
 
 from telex.channels.backends.base import BrokerRefusal, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import REDIRECTED, Command, RedisConnection
+from telex.channels.backends.redis.followed_logs import FollowedLogs
 from telex.channels.backends.redis.scripts import HISTORY, PUBLISH, PUBLISH_LIVE, evaluated
-from telex.channels.backends.redis.single import FollowedLogs, RedisBackend, read_event, tagged
+from telex.channels.backends.redis.single import RedisBackend, read_event, tagged
 from telex.channels.backends.redis.slots import Address, Node, SlotMap
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException

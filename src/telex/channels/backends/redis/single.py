@@ -6,7 +6,6 @@ import asyncio
 import math
 import re
 import secrets
-import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import compress
@@ -18,8 +17,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, ConnectedBackend, Listener, Sink
+from telex.channels.backends.base import BrokerRefusal, ConnectedBackend, Listener, Sink
 from telex.channels.backends.redis.connection import Command, Demoted, RedisConnection
+from telex.channels.backends.redis.followed_logs import FollowedLogs
 from telex.channels.backends.redis.scripts import HISTORY, META_SECONDS, PUBLISH, evaluated
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
@@ -27,9 +27,6 @@ from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyCo
 
 __all__ = ("RedisBackend",)
 
-
-TOUCH_SECONDS: Final = META_SECONDS / 4
-TOUCHED_AT_ONCE: Final = 256
 
 _OURS: Final = {"protocol", "socket_timeout", "socket_connect_timeout"}
 
@@ -68,39 +65,6 @@ class _RedisListener(Listener):
         return self._connection.send(
             *((for_pattern if topic.is_pattern else for_channel, _broker_name(self._prefix, topic)) for topic in topics)
         )
-
-
-class FollowedLogs:
-    """The subscribed channels with history of a listener. Their epochs are refreshed while no event arrives."""
-
-    def __init__(self, backend: ChannelsBackend, sink: Sink) -> None:
-        self._backend = backend
-        self._sink = sink
-        self._channels: set[str] = set()
-        self._touched = time.monotonic()
-
-    def add(self, topic: TopicName) -> None:
-        """Add a subscribed topic if it is a channel with history."""
-        if not topic.is_pattern and self._sink.keep_for(topic.name) is not None:
-            self._channels.add(topic.name)
-
-    def discard(self, topics: Iterable[TopicName]) -> None:
-        """Remove ``topics``, which are no longer subscribed to."""
-        self._channels.difference_update(topic.name for topic in topics)
-
-    async def touch(self) -> None:
-        """Extend the lifetime of the epochs, every :data:`TOUCH_SECONDS`.
-
-        :raises BackendUnavailable: the server does not answer.
-        """
-        if time.monotonic() - self._touched < TOUCH_SECONDS:
-            return
-        self._touched = time.monotonic()
-        targets = [(name, keep) for name in self._channels if (keep := self._sink.keep_for(name)) is not None]
-        for start in range(0, len(targets), TOUCHED_AT_ONCE):
-            # If the server refuses writes now, the next call tries again; the subscriptions go on.
-            with suppress(BrokerRefusal):
-                await self._backend.positions(targets[start : start + TOUCHED_AT_ONCE])
 
 
 class RedisBackend(ConnectedBackend[RedisConnection]):
