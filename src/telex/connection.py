@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from functools import cached_property
 from typing import Any, Final, Generic, Protocol, TypeAlias, cast
 
 import msgspec
@@ -79,12 +80,10 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
         """The description of the handler that serves this connection."""
         return self.scope["route_handler"]
 
-    @property
+    @cached_property
     def cookies(self) -> dict[str, str]:
         """The cookies of the handshake."""
-        if not hasattr(self, "_cookies"):
-            self._cookies = read_cookies(self.headers.getlist("cookie"))
-        return self._cookies
+        return read_cookies(self.headers.getlist("cookie"))
 
     @property
     def state(self) -> StateT:
