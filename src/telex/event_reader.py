@@ -279,6 +279,11 @@ class EventReader:
         if self.work != DONE:
             self._interrupt_owner(interrupt)
 
+    @property
+    def interrupts(self) -> bool:
+        """Whether the running work is being interrupted; false for a cancellation by someone else."""
+        return self._interrupt is not None
+
     def _interrupt_owner(self, interrupt: Exception) -> None:
         if self.owner is not None and self._interrupt is None:
             self._interrupt = interrupt

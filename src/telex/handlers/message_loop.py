@@ -266,13 +266,17 @@ class MessageLoop:
         invalid_in_a_row = 0
         async with Supervision(reader), asyncio.TaskGroup() as running:
             while True:
-                reader.mark_busy()
-                await places.acquire()
-                reader.mark_idle()
                 try:
+                    reader.mark_busy()
+                    await places.acquire()
+                    reader.mark_idle()
                     raw = await self._read(socket)
                 except Exception:
                     await reader.until_let_go()
+                    raise
+                except asyncio.CancelledError:
+                    if reader.interrupts:  # a task may have begun its cleanup since the interrupt
+                        await reader.until_let_go()
                     raise
                 try:
                     data = self.decode(raw)
@@ -304,7 +308,9 @@ class MessageLoop:
                 # Some servers do not wake a task in ``receive`` after the app has closed the connection.
                 raise WebSocketDisconnect(socket.close_code, socket.close_reason)
         except asyncio.CancelledError as exc:
-            raise unasked(exc) from exc  # a task group would ignore it
+            error = unasked(exc)  # a task group would ignore the CancelledError
+            await socket.event_reader.until_let_go()
+            raise error from exc
         except Exception:
             await socket.event_reader.until_let_go()
             raise

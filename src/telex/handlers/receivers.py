@@ -193,7 +193,7 @@ def bind_per_message(
     """Create message-scoped arguments for each message; clean them up after it is answered or the call failed.
 
     ``answering(socket, slots)`` gives the function that sends or publishes a result, which is never ``None``.
-    The cleanup is not interrupted. After a cancellation it needs no hold, because work is interrupted only once.
+    The cleanup is not interrupted, whatever ended the call.
     """
     resolve = build.graph.message_resolver(call)
 
@@ -208,12 +208,9 @@ def bind_per_message(
                         result = await call(await resolve(slots, data, exits), data=data)
                         if result is not None and (answered := answer(result)) is not None:
                             await answered
-                    except Exception:
+                    finally:
                         held = True
                         reader.hold()
-                        raise
-                    held = True
-                    reader.hold()
             finally:
                 if held:
                     reader.let_go()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -50,7 +51,7 @@ class Pipe(asyncio.Transport):
         self.lost = False
         self._loop = asyncio.get_running_loop()
         self._waiting = bytearray()
-        self._paused = self._closing = self._pumping = False
+        self._paused = self._closing = self._pumping = self._stalled = self._losing = False
         self._protocol: Any = None
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
@@ -87,11 +88,16 @@ class Pipe(asyncio.Transport):
         self._loop.call_soon(self._pump)
 
     def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self._loop.call_soon(self._lose)
+        """Lost when all is written: a client that does not read keeps the connection."""
+        self._closing = True
+        if not self._stalled:
+            self.abort()
 
-    abort = close
+    def abort(self) -> None:
+        self._closing = True
+        if not self._losing:
+            self._losing = True
+            self._loop.call_soon(self._lose)
 
     def _lose(self) -> None:
         self.lost = True
@@ -102,10 +108,22 @@ class Pipe(asyncio.Transport):
         self._waiting += data
         self._pump()
 
+    def half_close(self) -> None:
+        """The client ends its stream, and still reads."""
+        if not self._closing and not self._protocol.eof_received():
+            self.close()
+
     def stall(self, stalled: bool) -> None:
         """The client stops to read, or reads again."""
-        if not self._closing:
-            (self._protocol.pause_writing if stalled else self._protocol.resume_writing)()
+        if self._losing or stalled == self._stalled or (stalled and self._closing):
+            return
+        self._stalled = stalled
+        if stalled:
+            self._protocol.pause_writing()
+        else:
+            self._protocol.resume_writing()
+            if self._closing:
+                self.abort()
 
     def _pump(self) -> None:
         if self._pumping:
@@ -213,12 +231,39 @@ async def gone(pipe: Pipe, state: ServerState) -> None:
 
 def run(case: Callable[[], Coroutine[Any, Any, T]]) -> T:
     """Runs a case in a loop of its own, in which nothing may be logged as an error."""
-    with _no_errors():
-        return asyncio.run(case())
+    with logged_errors() as errors:
+        result = asyncio.run(case())
+    assert errors == []
+    return result
+
+
+class _NoWait(selectors.DefaultSelector):
+    """Adds the time that the loop would wait to its clock."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing is scheduled: the case would wait for ever"
+        ready = super().select(0)
+        if not ready:
+            self.skipped += max(timeout, 0)
+        return ready
+
+
+class LoopWithoutWaiting(asyncio.SelectorEventLoop):
+    """A loop whose timers are due as soon as nothing else is to do."""
+
+    def __init__(self) -> None:
+        self._clock = _NoWait()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return super().time() + self._clock.skipped
 
 
 @contextmanager
-def _no_errors() -> Iterator[None]:
+def logged_errors() -> Iterator[list[str]]:
+    """The records of level ERROR and above, with their tracebacks."""
     errors: list[str] = []
 
     class Handler(logging.Handler):
@@ -228,10 +273,9 @@ def _no_errors() -> Iterator[None]:
     handler = Handler(logging.ERROR)
     logging.getLogger().addHandler(handler)
     try:
-        yield
+        yield errors
     finally:
         logging.getLogger().removeHandler(handler)
-    assert errors == []
 
 
 def frames_of(sent: bytes) -> list[tuple[int, bytes, bool]]:
