@@ -32,12 +32,13 @@ from telex import (
     Telex,
     WebSocket,
     WebsocketListener,
-    codecs,
+    pydantic_codecs,
     websocket,
     websocket_listener,
     websocket_stream,
 )
-from telex.annotations import expand, parts_of, union_of
+from telex.annotation_parts import parts_of
+from telex.annotations import expand, union_of
 from telex.codecs import as_validation_error, reader
 from tests.contract.servers import ServerKind
 from tests.support.live import asked, asked_json, heard, talking
@@ -563,7 +564,7 @@ def test_without_pydantic_the_error_names_the_way_out(monkeypatch: pytest.Monkey
     def missing(_: Any) -> Any:
         raise ImportError
 
-    monkeypatch.setattr(codecs, "_adapter", missing)
+    monkeypatch.setattr(pydantic_codecs, "adapter", missing)
     with pytest.raises(ImproperlyConfiguredException, match="pydantic is not installed: give each member a tag"):
         Telex([listener(Up | Down)])
     with pytest.raises(ImproperlyConfiguredException, match="pydantic is not installed: give its values one type"):

@@ -10,30 +10,35 @@ from __future__ import annotations
 
 import functools
 import inspect
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
+from telex.annotation_parts import Part, Role, parts_of
 from telex.annotations import (
-    Part,
-    Role,
     annotated,
     expand,
     is_model,
     is_protocol,
     model_class,
-    parts_of,
     split_annotated,
     union_members,
 )
 from telex.collisions import guarded, hashed_in_schema, hashed_in_type
 from telex.exceptions import ImproperlyConfiguredException, SerializationException, ValidationException
+from telex.pydantic_codecs import (
+    adapter,
+    cut,
+    dump_pydantic,
+    from_pydantic,
+    is_pydantic_error,
+    pydantic_reader,
+    pydantic_writer,
+    validate_pydantic,
+    why_not,
+)
 from telex.types import Mode, TypeDecoder, TypeEncoder
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 __all__ = (
     "Raw",
@@ -69,13 +74,17 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
     if constraints:
         return _raw_reader(constraints, mode)
     if _library(annotation, decoders) == "pydantic":
-        return guarded(_pydantic_reader(annotation), _hashed_by_pydantic(annotation))
+        return guarded(pydantic_reader(annotation), _hashed_by_pydantic(annotation))
     try:
         decode: Reader = msgspec.json.Decoder(annotation, dec_hook=_dec_hook(decoders)).decode
     except (TypeError, NameError, ValueError) as exc:
         hint = f"; {_TAGS}" if "unions may not" in str(exc) else ""
         raise ImproperlyConfiguredException(f"messages cannot be read as {annotation!r}: {exc}{hint}") from exc
     return guarded(decode, hashed_in_type(annotation, _hashed_by_pydantic))
+
+
+def _hashed_by_pydantic(annotation: Any) -> frozenset[str]:
+    return hashed_in_schema(adapter(annotation).core_schema) if why_not(annotation) is None else frozenset()
 
 
 def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
@@ -118,13 +127,13 @@ def convert(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> Callable[[
                 f"{part} cannot be read from text: give its values one type, str or int"
             )
     if _library(annotation, decoders) == "pydantic":
-        validate = _adapter(annotation).validate_python
+        validate = adapter(annotation).validate_python
 
         def to_pydantic(value: object) -> Any:
             try:
                 return validate(value)
             except ValueError as exc:
-                raise ValueError(_from_pydantic(exc).detail) from exc
+                raise ValueError(from_pydantic(exc).detail) from exc
 
         return to_pydantic
     dec_hook = _dec_hook(decoders)
@@ -178,7 +187,7 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
     if not wanted:
         return "msgspec"
     by_msgspec = [part for role in ("msgspec", "msgspec constraint") for part in by_role.get(role, ())]
-    problem = f"{by_msgspec[0]} is read by msgspec" if by_msgspec else _why_not(annotation)
+    problem = f"{by_msgspec[0]} is read by msgspec" if by_msgspec else why_not(annotation)
     if problem is None:
         return "pydantic"
     for part in by_role.get("whole", ()):
@@ -190,7 +199,7 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
             " or use pydantic models only"
         )
     for part in by_role.get("custom", ()):
-        reason = _why_not(part.what)
+        reason = why_not(part.what)
         if reason is not None:
             raise ImproperlyConfiguredException(
                 f"nothing reads {part}: give type_decoders=[(predicate, function)] on the handler or a layer above it"
@@ -200,17 +209,6 @@ def _library(annotation: Any, decoders: Sequence[TypeDecoder]) -> Literal["msgsp
 
 
 _TAGS: Final = "give each member a tag, as in class Move(msgspec.Struct, tag=True)"
-
-
-def _why_not(annotation: Any) -> str | None:
-    """Why pydantic cannot read ``annotation``, or ``None`` if it can."""
-    try:
-        _adapter(annotation)
-    except ImportError:
-        return "pydantic is not installed"
-    except Exception as exc:  # pydantic raises many classes, depending on the annotation
-        return str(exc).partition("\n")[0].rstrip(".")
-    return None
 
 
 def _decoder_of(wanted: Any, decoders: Sequence[TypeDecoder]) -> Callable[[type, Any], object] | None:
@@ -223,13 +221,13 @@ def as_validation_error(exc: BaseException) -> ValidationException | None:
         return exc
     if isinstance(exc, msgspec.DecodeError):
         message, _, path = str(exc).partition(" - at `")
-        return ValidationException(_cut(message), path=_cut(path.rstrip("`")))
+        return ValidationException(cut(message), path=cut(path.rstrip("`")))
     if isinstance(exc, RecursionError):
         return ValidationException("the message is nested too deeply")
     if isinstance(exc, UnicodeError):
         return ValidationException("the message is not valid UTF-8")
-    if _is_pydantic_error(exc):
-        return _from_pydantic(exc)
+    if is_pydantic_error(exc):
+        return from_pydantic(exc)
     return None
 
 
@@ -267,7 +265,7 @@ def _raw_reader(constraints: Mapping[type, tuple[object, ...]], mode: Mode) -> R
     if not parts_of(wanted):
         return read
     if _library(wanted, ()) == "pydantic":
-        check = _adapter(wanted).validate_python
+        check = adapter(wanted).validate_python
     else:
         check = functools.partial(msgspec.convert, type=wanted, builtin_types=(bytes,))
 
@@ -337,8 +335,8 @@ RAW_TYPES: Final = (str, bytes, bytearray, memoryview)
 def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], bytes]:
     parts = [part for part in parts_of(annotation) if not part.field]
     roles = {part.role for part in parts}
-    if roles & {"pydantic", "constraint"} and "msgspec" not in roles and _why_not(annotation) is None:
-        return _pydantic_writer(annotation)
+    if roles & {"pydantic", "constraint"} and "msgspec" not in roles and why_not(annotation) is None:
+        return pydantic_writer(annotation)
     for part in parts:
         if part.role == "custom" and not _is_writable(part.what, encoders):
             raise ImproperlyConfiguredException(
@@ -354,7 +352,7 @@ def _is_writable(kind: Any, encoders: Mapping[type, TypeEncoder]) -> bool:
         return True
     if kind.__subclasses__() or any(issubclass(kind, each) or issubclass(each, kind) for each in encoders):
         return True
-    return _why_not(kind) is None
+    return why_not(kind) is None
 
 
 def _as_text(encode: Callable[[Any], bytes]) -> Callable[[Any], str]:
@@ -371,7 +369,7 @@ def _dec_hook(decoders: Sequence[TypeDecoder]) -> Callable[[type, Any], object]:
             return decode(wanted, value)
         if isinstance(wanted, type) and isinstance(value, wanted):
             return value
-        return _validate_pydantic(wanted, value)
+        return validate_pydantic(wanted, value)
 
     return decode_custom
 
@@ -381,141 +379,8 @@ def encoder_hook(encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], object
         for kind in type(value).__mro__:
             if kind in encoders:
                 return encoders[kind](value)
-        if _why_not(type(value)) is None:
-            return _dump_pydantic(value)
+        if why_not(type(value)) is None:
+            return dump_pydantic(value)
         raise NotImplementedError(f"no type_encoders entry writes {_named(value)}")
 
     return encode_custom
-
-
-# -- pydantic, if it is installed
-
-
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    try:
-        return _cached_adapter(annotation)
-    except TypeError:  # its metadata cannot be hashed, or pydantic cannot read it
-        return _new_adapter(annotation)
-
-
-def _new_adapter(annotation: Any) -> TypeAdapter[Any]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(annotation)
-
-
-_cached_adapter = functools.cache(_new_adapter)
-
-
-def _hashed_by_pydantic(annotation: Any) -> frozenset[str]:
-    return hashed_in_schema(_adapter(annotation).core_schema) if _why_not(annotation) is None else frozenset()
-
-
-def _pydantic_reader(annotation: Any) -> Reader:
-    validate = _first_error_validator(_adapter(annotation)).validate_json
-    check_syntax = msgspec.json.Decoder().decode
-
-    def read(raw: Raw) -> Any:
-        message = check_syntax(raw)
-        try:
-            return validate(raw)
-        except ValueError as exc:  # pydantic's ValidationError, which also wraps what validators raise
-            raise _from_pydantic(exc, message) from exc
-
-    return read
-
-
-_NO_SCHEMAS = frozenset({"cls", "config", "default", "expected", "metadata", "serialization"})
-
-
-def _first_error_validator(adapter: TypeAdapter[Any]) -> Any:
-    """The adapter's validator, changed to stop at a collection's first invalid item.
-
-    Otherwise one MiB of invalid items creates 700 MiB of errors.
-    """
-    from pydantic_core import SchemaValidator, core_schema
-
-    schema = adapter.core_schema
-    if not isinstance(schema, dict):  # the class has unresolved annotations
-        return adapter
-    # Older versions of pydantic stop in fewer kinds of collections.
-    kinds = {
-        name.removesuffix("_schema").replace("_", "-")
-        for name, make in vars(core_schema).items()
-        if name.endswith("_schema") and "fail_fast" in inspect.signature(make).parameters
-    }
-    # Without the second argument, pydantic would reuse the unchanged validators of nested models.
-    return SchemaValidator(_stopping(schema, kinds), _use_prebuilt=False)
-
-
-@functools.cache
-def _validator_of_part(wanted: type) -> Any:
-    return _first_error_validator(_adapter(wanted))
-
-
-def _stopping(schema: Any, kinds: Collection[str]) -> Any:
-    if isinstance(schema, dict):
-        copy = {key: value if key in _NO_SCHEMAS else _stopping(value, kinds) for key, value in schema.items()}
-        return copy | {"fail_fast": True} if copy.get("type") in kinds else copy
-    if isinstance(schema, (list, tuple)):
-        return type(schema)(_stopping(each, kinds) for each in schema)
-    return schema
-
-
-def _pydantic_writer(annotation: Any) -> Callable[[Any], bytes]:
-    return functools.partial(_adapter(annotation).dump_json, by_alias=True, warnings="error")
-
-
-def _validate_pydantic(wanted: type, value: object) -> object:
-    try:
-        return _validator_of_part(wanted).validate_json(msgspec.json.encode(value))
-    except ValueError as exc:
-        invalid = _from_pydantic(exc)
-        # msgspec adds the path of the value in the message; this adds the path of the error in the value.
-        raise ValueError(f"{invalid.detail}{invalid.path.replace('$', ', in it at $', 1)}") from exc
-
-
-def _dump_pydantic(value: object) -> object:
-    kind: Any = type(value)
-    return _adapter(kind).dump_python(value, mode="json", by_alias=True)
-
-
-def _is_pydantic_error(exc: BaseException) -> bool:
-    if "pydantic_core" not in sys.modules:
-        return False
-    from pydantic_core import ValidationError
-
-    return isinstance(exc, ValidationError)
-
-
-def _from_pydantic(exc: Any, message: object = None) -> ValidationException:
-    """pydantic's errors as one exception; with the decoded ``message``, its path is the location in the message."""
-    errors = exc.errors(include_url=False, include_context=False, include_input=False)
-    first = errors[0]
-    location = first["loc"] if message is None else _location(first, message)
-    path = "$" + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return ValidationException(_cut(first["msg"]), path=_cut(path), extra=errors[:_MAX_ERRORS])
-
-
-_MAX_ERRORS = 20
-_MAX_REFLECTED = 500
-
-
-def _cut(text: str) -> str:
-    """``text`` cut to a limited length: it may repeat data of the client."""
-    return text if len(text) <= _MAX_REFLECTED else f"{text[:_MAX_REFLECTED]}…"
-
-
-def _location(error: Mapping[str, Any], message: object) -> list[str | int]:
-    """The parts of the error's location that exist in the message: pydantic also adds the names of union members."""
-    found: list[str | int] = []
-    last = len(error["loc"]) - 1
-    for position, part in enumerate(error["loc"]):
-        if isinstance(message, dict) and (part in message or (position == last and error["type"] == "missing")):
-            message = message.get(part)
-        elif isinstance(message, list) and isinstance(part, int):
-            message = message[part] if part < len(message) else None
-        else:
-            continue
-        found.append(part)
-    return found

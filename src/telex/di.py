@@ -12,16 +12,15 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
-import msgspec
-
 from telex import codecs
-from telex.annotations import accepts, is_protocol, model_class, union_members
+from telex.annotations import model_class
 from telex.calls import Cache, Call, Slots, Step, provider_step
-from telex.connection import Socket, WebSocket
-from telex.datastructures import Empty, Headers, QueryParams, State
-from telex.exceptions import ImproperlyConfiguredException, ValidationException
-from telex.params import Parameter, RequestParameter, request_parameter
+from telex.connection import Socket
+from telex.datastructures import Empty
+from telex.exceptions import ImproperlyConfiguredException
+from telex.params import Parameter, RequestParameter, fill_parameters, request_parameter
 from telex.renamed import litestars_names
+from telex.reserved import RESERVED, RESERVED_KINDS, RESERVED_VALUES, accepts, fits, members_of
 from telex.signatures import AnyCallable, Kind, ParameterInfo, Signature, describe, is_context_manager, read_signature
 from telex.slow_callbacks import report_blocking
 from telex.types import TypeDecoder
@@ -33,9 +32,6 @@ Lifetime: TypeAlias = Literal["connection", "message"]
 
 Built: TypeAlias = tuple[int, int, int]
 """The numbers of reserved values, parameters and providers in a graph."""
-
-RESERVED: Final = frozenset({"socket", "data", "state", "scope", "headers", "cookies", "query"})
-"""Parameter names with a fixed meaning in every function. A dependency cannot have one of these names."""
 
 
 class Provide:
@@ -188,14 +184,14 @@ class Graph:
         reserved_part, values_part, steps_part = map(slice, since, until or self.built)
         values, steps = tuple(self._values[values_part]), tuple(self._connection_steps[steps_part])
         reserved = tuple(
-            (index, _RESERVED_VALUES[name], plain) for (name, plain), index in [*self._reserved.items()][reserved_part]
+            (index, RESERVED_VALUES[name], plain) for (name, plain), index in [*self._reserved.items()][reserved_part]
         )
 
         async def resolve(socket: Socket, exits: AsyncExitStack, slots: Slots) -> None:
             for index, read, plain in reserved:
                 slots[index] = read(socket, plain)
             if values:
-                _fill_parameters(socket, values, slots)
+                fill_parameters(socket, values, slots)
             for step in steps:
                 await step(slots, exits)
 
@@ -298,15 +294,15 @@ class Graph:
                     " only listeners and providers with scope='message' can take 'data'"
                 )
             return Graph.DATA
-        meaning, kinds = _RESERVED_KINDS[parameter.name]
-        if not _fits(parameter.annotation, kinds):
+        meaning, kinds = RESERVED_KINDS[parameter.name]
+        if not fits(parameter.annotation, kinds):
             names = " or ".join(each.__name__ for each in kinds)
             raise ImproperlyConfiguredException(
                 f"{parameter.name!r} of {signature.where} is a reserved name: {meaning}, a {names}, not"
                 f" {parameter.annotation!r}: annotate it so, or rename the"
                 f" parameter (Annotated[..., Parameter(query={parameter.name!r})] keeps its name in the query)"
             )
-        key = (parameter.name, dict in {model_class(each) for each in _members(parameter.annotation)})
+        key = (parameter.name, dict in {model_class(each) for each in members_of(parameter.annotation)})
         if key not in self._reserved:
             self._reserved[key] = self._new_slot()
         return self._reserved[key]
@@ -369,70 +365,6 @@ class Graph:
     def _new_slot(self) -> int:
         self._size += 1
         return self._size - 1
-
-
-# -- values of the handshake
-
-
-def _fill_parameters(
-    socket: Socket,
-    values: tuple[tuple[int, RequestParameter, Callable[[object], Any]], ...],
-    slots: Slots,
-) -> None:
-    wrong: list[dict[str, str]] = []
-    for index, parameter, to_type in values:
-        raw = parameter.read(socket)
-        if raw is Empty:
-            if parameter.default is Empty:
-                wrong.append(_complaint(parameter, "is missing"))
-            slots[index] = parameter.default
-            continue
-        try:
-            slots[index] = to_type(raw)
-        except (msgspec.ValidationError, ValueError, TypeError) as exc:
-            wrong.append(_complaint(parameter, str(exc)))
-    if wrong:
-        names = "; ".join(f"{each['source']} parameter {each['key']!r}: {each['message']}" for each in wrong)
-        raise ValidationException(names, extra=wrong)
-
-
-def _complaint(parameter: RequestParameter, message: str) -> dict[str, str]:
-    return {"key": parameter.alias, "source": parameter.source, "message": message}
-
-
-_RESERVED_VALUES: Final[Mapping[str, Callable[[Socket, bool], object]]] = {
-    "socket": lambda socket, _: socket,
-    "state": lambda socket, _: socket.app.state,
-    "scope": lambda socket, _: socket.scope,
-    "headers": lambda socket, plain: dict(socket.headers) if plain else socket.headers,
-    "cookies": lambda socket, _: socket.cookies,
-    "query": lambda socket, plain: dict(socket.query_params) if plain else socket.query_params,
-}
-
-
-_RESERVED_KINDS: Final[Mapping[str, tuple[str, tuple[type, ...]]]] = {
-    "socket": ("the connection", (WebSocket,)),
-    "state": ("the app's state", (State,)),
-    "scope": ("the ASGI scope", (dict,)),
-    "headers": ("the request's headers", (Headers, dict)),
-    "cookies": ("the request's cookies", (dict,)),
-    "query": ("the query parameters", (QueryParams, dict)),
-}
-
-
-def _fits(annotation: Any, kinds: tuple[type, ...]) -> bool:
-    """Whether a value of one of ``kinds`` can have the type of the annotation; true when this cannot be decided."""
-    for member in _members(annotation):
-        found = model_class(member)
-        if found is Any or not isinstance(found, type) or is_protocol(found):
-            return True
-        if any(issubclass(kind, found) or issubclass(found, kind) for kind in kinds):
-            return True
-    return False
-
-
-def _members(annotation: Any) -> tuple[Any, ...]:
-    return union_members(annotation) or (annotation,)
 
 
 if not TYPE_CHECKING:

@@ -16,10 +16,21 @@ from starlette.requests import HTTPConnection
 
 from telex.annotations import annotated, unalias
 from telex.datastructures import Empty, EmptyType
-from telex.exceptions import ImproperlyConfiguredException
+from telex.exceptions import ImproperlyConfiguredException, ValidationException
 from telex.signatures import ParameterInfo
 
-__all__ = ("FromCookie", "FromHeader", "FromPath", "FromQuery", "In", "Parameter", "Source", "is_simple")
+__all__ = (
+    "FromCookie",
+    "FromHeader",
+    "FromPath",
+    "FromQuery",
+    "In",
+    "Parameter",
+    "Source",
+    "fill_parameters",
+    "is_simple",
+    "request_parameter",
+)
 
 T = TypeVar("T")
 
@@ -148,6 +159,36 @@ def request_parameter(
         default=_default(parameter, options),
         many=source in {"query", "header"} and _is_collection(parameter.annotation),
     )
+
+
+def fill_parameters(
+    connection: HTTPConnection,
+    values: tuple[tuple[int, RequestParameter, Callable[[object], Any]], ...],
+    slots: list[Any],
+) -> None:
+    """Read and convert the values of a handshake into ``slots``; each value comes with its slot and its conversion.
+
+    :raises ValidationException: it names every missing or invalid parameter.
+    """
+    wrong: list[dict[str, str]] = []
+    for index, parameter, to_type in values:
+        raw = parameter.read(connection)
+        if raw is Empty:
+            if parameter.default is Empty:
+                wrong.append(_complaint(parameter, "is missing"))
+            slots[index] = parameter.default
+            continue
+        try:
+            slots[index] = to_type(raw)
+        except (msgspec.ValidationError, ValueError, TypeError) as exc:
+            wrong.append(_complaint(parameter, str(exc)))
+    if wrong:
+        names = "; ".join(f"{each['source']} parameter {each['key']!r}: {each['message']}" for each in wrong)
+        raise ValidationException(names, extra=wrong)
+
+
+def _complaint(parameter: RequestParameter, message: str) -> dict[str, str]:
+    return {"key": parameter.alias, "source": parameter.source, "message": message}
 
 
 def is_simple(annotation: Any) -> bool:

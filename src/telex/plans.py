@@ -21,7 +21,7 @@ from telex.calls import Cache
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
-from telex.di import RESERVED, Built, Graph
+from telex.di import Built, Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.compiler import dto_reader, dto_writer
 from telex.dto.data import holds_data
@@ -34,6 +34,7 @@ from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
 from telex.registry import Registry
+from telex.reserved import RESERVED
 from telex.signatures import describe, parameter_names
 from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
