@@ -284,6 +284,12 @@ class EventReader:
         """Whether the running work is being interrupted; false for a cancellation by someone else."""
         return self._interrupt is not None
 
+    def interrupt(self, failure: Exception) -> bool:
+        """Like :meth:`fail`, also where a message loop waits for the client; false if there is no loop or handler."""
+        if self._supervises:
+            self._interrupt_owner(failure)
+        return self._supervises
+
     def _interrupt_owner(self, interrupt: Exception) -> None:
         if self.owner is not None and self._interrupt is None:
             self._interrupt = interrupt
@@ -444,6 +450,7 @@ class Supervision:
             elif interrupt is not None:
                 await _absorb_cancellation(self._owner)
         finally:
+            interrupt = None  # the exception references this frame
             self._reader.go_back(self._before)
 
 

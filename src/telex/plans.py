@@ -301,26 +301,27 @@ def _with_streams(run: Run) -> Run:
     """Wrap ``run`` in a task group that owns the connection's streams and cancels them at the end."""
 
     async def run_with_streams(socket: Socket, slots: list[Any]) -> None:
-        failure: BaseException | None = None
+        failures: list[BaseException] = []
         try:
-            async with Streams() as streams:
+            async with Streams(socket.event_reader.interrupt) as streams:
                 socket.streams = streams
                 socket.own_tasks()
                 try:
                     await run(socket, slots)
                 except Exception as exc:
                     # The task group would wrap the exception, which would keep the connection in a reference cycle.
-                    failure = exc
+                    failures.append(exc)
                 finally:
                     socket.streams = None
                     streams.cancel()
         except BaseExceptionGroup as group:
-            failure = leaf(BaseExceptionGroup("", [failure, group] if failure is not None else [group]))
-        if failure is not None:
+            failures.append(group)
+        failures += streams.take_failures()
+        if failures:
             try:
-                raise failure
+                raise leaf(BaseExceptionGroup("", failures))
             finally:
-                failure = None
+                failures.clear()
 
     return run_with_streams
 

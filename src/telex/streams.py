@@ -28,18 +28,37 @@ class StreamTarget(Protocol):
 
 
 class Streams(asyncio.TaskGroup):
-    """The streams of one connection, which can be cancelled together: a plain task group waits for its tasks."""
+    """The streams of one connection, which can be cancelled together: a plain task group waits for its tasks.
 
-    def __init__(self) -> None:
+    A plain task group would also cancel the handler as soon as a stream fails, even while it finishes an answered
+    message. ``interrupt`` delays that; it returns false if no handler can be interrupted.
+    """
+
+    def __init__(self, interrupt: Callable[[Exception], bool]) -> None:
         super().__init__()
+        self._interrupt = interrupt
+        self._failures: list[Exception] = []
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run ``stream`` in a task beside the handler; returns the task."""
-        task = self.create_task(stream)
+        task = self.create_task(self._run(stream))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return task
+
+    async def _run(self, stream: Coroutine[Any, Any, None]) -> None:
+        try:
+            await stream
+        except Exception as exc:
+            if not self._interrupt(exc):
+                raise
+            self._failures.append(exc)
+
+    def take_failures(self) -> list[Exception]:
+        """The exceptions that have interrupted the handler, or that came after another interrupt."""
+        failures, self._failures = self._failures, []
+        return failures
 
     def cancel(self) -> None:
         """Cancel the running streams."""

@@ -28,7 +28,7 @@ from telex.calls import Slots
 from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
 from telex.connection import Socket, WebSocket, WrongModeException
 from telex.event_reader import READING, Supervision, as_disconnect, unasked, unexpected
-from telex.exception_handling import ExceptionPolicy
+from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.invalid_messages import InvalidMessages
 from telex.plans import Build
@@ -261,16 +261,11 @@ class MessageLoop:
 
     async def serve_by_methods(self, socket: Socket, slots: Slots) -> None:
         """Receive and send through the methods of ``socket``; up to ``max_concurrency`` messages at once."""
-        handle, reader = self.bind(socket, slots), socket.event_reader
-        places = asyncio.Semaphore(self.max_concurrency)
-        invalid_in_a_row = 0
-        async with Supervision(reader), asyncio.TaskGroup() as running:
-            while True:
+        reader, failures = socket.event_reader, list[Exception]()
+        try:
+            async with Supervision(reader), asyncio.TaskGroup() as running:
                 try:
-                    reader.mark_busy()
-                    await places.acquire()
-                    reader.mark_idle()
-                    raw = await self._read(socket)
+                    await self._start_messages(socket, slots, running, failures)
                 except Exception:
                     await reader.until_let_go()
                     raise
@@ -278,21 +273,39 @@ class MessageLoop:
                     if reader.interrupts:  # a task may have begun its cleanup since the interrupt
                         await reader.until_let_go()
                     raise
-                try:
-                    data = self.decode(raw)
-                except Exception as exc:
-                    places.release()
-                    invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
-                    if not socket.is_open:
-                        return
-                    continue
-                invalid_in_a_row = 0
-                work = self._handle_one(socket, handle, data, places)
-                if self.max_concurrency == 1:
-                    reader.mark_busy()
-                    await work
-                else:
-                    running.create_task(work)
+        except Exception as exc:
+            failures.append(exc)
+        if failures:
+            try:
+                raise leaf(ExceptionGroup("", failures))
+            finally:
+                failures.clear()  # their tracebacks reference this frame
+
+    async def _start_messages(
+        self, socket: Socket, slots: Slots, running: asyncio.TaskGroup, failures: list[Exception]
+    ) -> None:
+        handle, reader = self.bind(socket, slots), socket.event_reader
+        places = asyncio.Semaphore(self.max_concurrency)
+        invalid_in_a_row = 0
+        while True:
+            reader.mark_busy()
+            await places.acquire()
+            reader.mark_idle()
+            raw = await self._read(socket)
+            try:
+                data = self.decode(raw)
+            except Exception as exc:
+                places.release()
+                invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
+                if not socket.is_open:
+                    return
+                continue
+            invalid_in_a_row = 0
+            if self.max_concurrency == 1:
+                reader.mark_busy()
+                await self._handle_one(socket, handle, data, places)
+            else:
+                running.create_task(self._handle_beside(socket, handle, data, places, failures))
 
     async def _read(self, socket: Socket) -> Raw:
         while True:
@@ -308,14 +321,22 @@ class MessageLoop:
                 # Some servers do not wake a task in ``receive`` after the app has closed the connection.
                 raise WebSocketDisconnect(socket.close_code, socket.close_reason)
         except asyncio.CancelledError as exc:
-            error = unasked(exc)  # a task group would ignore the CancelledError
-            await socket.event_reader.until_let_go()
-            raise error from exc
-        except Exception:
-            await socket.event_reader.until_let_go()
-            raise
+            raise unasked(exc) from exc  # a task group would ignore the CancelledError
         finally:
             places.release()
+
+    async def _handle_beside(
+        self, socket: Socket, handle: Handle, data: Any, places: asyncio.Semaphore, failures: list[Exception]
+    ) -> None:
+        """Handle one message beside others; a failure ends the loop as soon as no answered message is finished.
+
+        A task group would cancel the other tasks one turn after a failure, also in the cleanup of an answered message.
+        """
+        try:
+            await self._handle_one(socket, handle, data, places)
+        except Exception as exc:
+            failures.append(exc)
+            socket.event_reader.interrupt(exc)
 
     # -- one message, outside of the fast path
 

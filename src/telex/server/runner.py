@@ -151,7 +151,7 @@ class Server(uvicorn.Server):
         """Begin the drain on the first signal, and end it on the second."""
         if self._signal is None:
             self._signal = sig
-            self.force_exit = self.should_exit  # the program has begun the drain
+            self.force_exit: bool = self.should_exit  # the program has begun the drain
         elif self._owns_process and (self.force_exit or not self._can_drain):
             _end_process(sig)
         else:

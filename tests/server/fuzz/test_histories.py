@@ -255,6 +255,7 @@ def to_many(*texts: str) -> bytes:
 
 
 @FEW
+@example(history=("/many", [to_many("slow", "raise", "echo", "echo")]))
 @example(history=("/many", [to_many("echo", "cancel")]))
 @example(history=("/many", [to_many("cancel", "echo")]))
 @example(history=("/many", [to_many("cancel"), "close"]))
