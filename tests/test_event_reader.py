@@ -404,7 +404,7 @@ async def test_it_stops_where_what_is_queued_takes_too_much() -> None:
 async def test_a_server_that_tells_the_end_is_believed() -> None:
     peer = Peer(connect=False)
     reader = EventReader(peer.receive, max_messages=1)
-    reader.is_told = True
+    reader.server_reports_end = True
     peer.tell(*"abc")
     task = asyncio.create_task(supervised(handle(reader, asyncio.Event().wait()), reader))
     await until(lambda: peer.received == 1)

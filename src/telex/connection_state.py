@@ -200,7 +200,7 @@ class StatefulConnection(HTTPConnection[StateT]):
             self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
             if self.transport is not None:
                 self.transport.set_activity(self.event_reader)
-                self.event_reader.is_told = True
+                self.event_reader.server_reports_end = True
             if self._announce is not None:
                 self._announce(self)
         finally:

@@ -33,11 +33,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
 
 from telex.connection import Socket
-from telex.event_reader import unasked
+from telex.event_reader import as_unexpected
 from telex.exception_handling import ExceptionPolicy
 from telex.status_codes import WS_1012_SERVICE_RESTART
 
-__all__ = ("OnEnd", "Run", "told_of_the_end")
+__all__ = ("OnEnd", "Run", "with_its_end")
 
 Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 """Accepts and serves one connection whose dependencies are resolved. The session closes the connection if needed."""
@@ -48,7 +48,7 @@ CLOSE_WITHIN: Final = 1.0
 """Seconds allowed for sending the close frame after the connection's task was cancelled."""
 
 
-def told_of_the_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
+def with_its_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
     """Wrap ``run``: when it ends, close the connection and call ``on_end``."""
 
     async def run_to_the_end(socket: Socket, slots: list[Any]) -> None:
@@ -60,7 +60,7 @@ def told_of_the_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
                 raise
         except asyncio.CancelledError as cancelled:
             try:
-                error = unasked(cancelled)
+                error = as_unexpected(cancelled)
             except asyncio.CancelledError:
                 await _close_for_shutdown(socket)
                 raise

@@ -23,7 +23,7 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
 from telex.types import Message, Receive
 
-__all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "supervised", "unasked", "unexpected")
+__all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "supervised", "as_unexpected", "unexpected")
 
 T = TypeVar("T")
 
@@ -63,13 +63,13 @@ class EventReader:
         "_waiter",
         "closing",
         "disconnect",
-        "is_told",
         "listed",
         "max_bytes",
         "max_messages",
         "on_unread",
         "owner",
         "receive",
+        "server_reports_end",
         "state",
         "work",
     )
@@ -96,7 +96,7 @@ class EventReader:
         self._supervises = False
         self.closing: bool = False
         """Whether this side is closing the connection."""
-        self.is_told: bool = False
+        self.server_reports_end: bool = False
         """Whether the server calls :meth:`on_end`."""
         self.work: int = DONE
         """The state of the work to interrupt when the client leaves; see :mod:`telex.busy_monitor`."""
@@ -360,7 +360,7 @@ class EventReader:
 
     def _probe_later(self) -> None:
         kept = self._bytes + len(self._queue) * _OVERHEAD
-        if self.work != DONE and self.disconnect is None and not self.is_told and kept < self.max_bytes:
+        if self.work != DONE and self.disconnect is None and not self.server_reports_end and kept < self.max_bytes:
             self._probe_timer = asyncio.get_running_loop().call_later(PROBE, self._probe)
 
     async def _pump_events(self, at_least: int = 0) -> None:
@@ -466,7 +466,7 @@ async def _absorb_cancellation(task: asyncio.Task[object]) -> None:
             raise
 
 
-def unasked(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
+def as_unexpected(cancelled: asyncio.CancelledError) -> UnexpectedCancellation:
     """The error for a ``CancelledError`` in this task, if the task itself was not cancelled.
 
     :raises asyncio.CancelledError: ``cancelled``, because this task was cancelled.

@@ -25,8 +25,8 @@ from telex.di import Built, Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.compiler import dto_reader, dto_writer
 from telex.dto.data import holds_data
-from telex.ends import OnEnd, Run, told_of_the_end
-from telex.event_reader import unasked
+from telex.ends import OnEnd, Run, with_its_end
+from telex.event_reader import as_unexpected
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
@@ -229,7 +229,7 @@ def _compile_session(
         except Exception as exc:
             await policy.end(socket, exc)
         except asyncio.CancelledError as exc:
-            await policy.end(socket, unasked(exc))
+            await policy.end(socket, as_unexpected(exc))
         finally:
             registry.discard(socket)
             _log_unhandled(socket, build)
@@ -277,7 +277,7 @@ def _compile_serve(
     size = graph.size
     body = _with_streams(run) if build.uses_streams or graph.takes_socket else run
     if build.on_end is not None:
-        body = told_of_the_end(body, policy, build.on_end)
+        body = with_its_end(body, policy, build.on_end)
     nothing: list[Any] = [None]
 
     def serve_plainly(socket: Socket) -> Awaitable[None]:
@@ -380,7 +380,7 @@ def _behind_middleware(
         except Exception as exc:
             await policy.end(outer, exc)
         except asyncio.CancelledError as exc:
-            await policy.end(outer, unasked(exc))
+            await policy.end(outer, as_unexpected(exc))
         finally:
             await outer.event_reader.aclose()
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
 from telex.codecs import Raw, Writer
-from telex.event_reader import unasked
+from telex.event_reader import as_unexpected
 from telex.types import Mode
 
 __all__ = ("SendHandler", "Streams", "send_stream")
@@ -83,7 +83,7 @@ async def send_stream(
             else:
                 await socket.send_data(write(value), mode)
     except asyncio.CancelledError as exc:
-        raise unasked(exc) from exc  # a task group would ignore it
+        raise as_unexpected(exc) from exc  # a task group would ignore it
     finally:
         aclose = getattr(stream, "aclose", None)
         if aclose is not None:

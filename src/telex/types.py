@@ -26,7 +26,6 @@ __all__ = (
     "Receive",
     "Scope",
     "Send",
-    "SendEvent",
     "Transport",
     "TypeDecoder",
     "TypeEncoder",
@@ -58,14 +57,6 @@ class AcceptEvent(TypedDict):
     type: Literal["websocket.accept"]
     subprotocol: str | None
     headers: list[tuple[bytes, bytes]]
-
-
-class SendEvent(TypedDict):
-    """``websocket.send``: one data message, text or binary."""
-
-    type: Literal["websocket.send"]
-    text: NotRequired[str]
-    bytes: NotRequired[bytes]
 
 
 class CloseEvent(TypedDict):

@@ -27,7 +27,7 @@ from telex import events
 from telex.calls import Slots
 from telex.codecs import Raw, Reader, Writer, as_is, is_raw_writer
 from telex.connection import Socket, WebSocket, WrongModeException
-from telex.event_reader import READING, Supervision, as_disconnect, unasked, unexpected
+from telex.event_reader import READING, Supervision, as_disconnect, as_unexpected, unexpected
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.invalid_messages import InvalidMessages
@@ -321,7 +321,7 @@ class MessageLoop:
                 # Some servers do not wake a task in ``receive`` after the app has closed the connection.
                 raise WebSocketDisconnect(socket.close_code, socket.close_reason)
         except asyncio.CancelledError as exc:
-            raise unasked(exc) from exc  # a task group would ignore the CancelledError
+            raise as_unexpected(exc) from exc  # a task group would ignore the CancelledError
         finally:
             places.release()
 
