@@ -41,10 +41,20 @@ class Streams(asyncio.TaskGroup):
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, stream: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run ``stream`` in a task beside the handler; returns the task."""
-        task = self.create_task(self._run(stream))
+        """Run ``stream`` in a task beside the handler; returns the task.
+
+        :raises RuntimeError: the connection is ending.
+        """
+        running = self._run(stream)
+        try:
+            task = self.create_task(running)
+        except RuntimeError:
+            running.close()
+            raise
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        # A task that is cancelled before it starts never awaits the stream.
+        task.add_done_callback(lambda _: stream.close())
         return task
 
     async def _run(self, stream: Coroutine[Any, Any, None]) -> None:
