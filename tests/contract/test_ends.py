@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +20,7 @@ from websockets.asyncio.client import ClientConnection
 from telex import Provide, Telex, WebSocket, websocket, websocket_listener, websocket_stream
 from tests.contract.servers import KINDS, ServerKind
 from tests.contract.site import PATIENCE, Site, closing_of, said
+from tests.contract.subjects.ends import LONGEST_DATA, LONGEST_MESSAGE
 from tests.support.live import serving
 from tests.support.raw import TEXT, Close, RawClient, frame
 
@@ -25,6 +28,8 @@ PINGING = {"telex", "uvicorn-websockets"}
 """Servers that send pings of their own, as often as they are told."""
 TOLD = {"hypercorn": (1006, ""), "granian": (4000, "")}
 """What these servers make of a client's close frame with 4000 and a reason."""
+LOST = {"uvicorn-websockets": 1005, "uvicorn-wsproto": 1005, "granian": 1005}
+"""What these servers say of a connection that is lost without a close frame; the others say 1006."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,13 @@ async def opened(site: Site, running: str) -> AsyncIterator[Case]:
         yield case
 
 
+def reset(client: ClientConnection) -> None:
+    """Ends the connection without a close frame, and without what is still to be sent."""
+    connection: socket.socket = client.transport.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.transport.abort()
+
+
 ALL = pytest.mark.parametrize("running", cells(list(RUNNING)))
 
 
@@ -115,13 +127,14 @@ async def test_the_client_ends_it(site: Site, running: str, how: str) -> None:
         if how == "close":
             closing = asyncio.create_task(case.client.close(4000, "bye"))
         else:
-            case.client.transport.abort()
+            reset(case.client)
         await case.finish_what_is_awaited()
         if how == "close":
             await case.check(case.running.interrupted, *TOLD.get(site.kind.name, (4000, "bye")))
             await asyncio.wait_for(closing, PATIENCE)
         else:
-            await site.until("closed")
+            await case.check(case.running.interrupted, LOST.get(site.kind.name, 1006))
+            assert await site.records() == []
 
 
 @ALL
@@ -179,6 +192,29 @@ async def test_the_handler_itself_closes_it(site: Site, running: str) -> None:
         await case.check("cancelled" if child else "finished", 4100, "inside")
 
 
+LIMITS = {
+    "size": ("x" * (LONGEST_MESSAGE + 1), Close(1009, f"message over {LONGEST_MESSAGE} bytes")),
+    "invalid": ("x" * (LONGEST_DATA + 1), Close(1007, f"Expected `str` of length <= {LONGEST_DATA}")),
+}
+"""A message that is over the limit, and how the server closes."""
+
+
+@pytest.mark.parametrize("running", cells([row for row in RUNNING if row not in {"stream", "raw"}]))
+@pytest.mark.parametrize("limit", LIMITS)
+async def test_a_message_over_a_limit_ends_it(site: Site, running: str, limit: str) -> None:
+    message, close = LIMITS[limit]
+    async with opened(site, running) as case:
+        await case.client.send(message)
+        await case.finish_what_is_awaited()
+        # The message is behind the work; or the loop itself closes, which interrupts no handler.
+        behind = running in {"async", "hook"} or (running, limit) == ("concurrent", "invalid")
+        if behind:
+            await case.tell("finish")
+        assert await closing_of(case.client) == close
+        await case.check("finished" if behind else case.running.interrupted, close.code, close.reason)
+        assert await site.records() == []
+
+
 @pytest.mark.parametrize("running", cells(["async", "raw", "concurrent"]))
 @pytest.mark.parametrize("unread", [20, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("how", ["close", pytest.param("reset", marks=pytest.mark.slow)])
@@ -195,7 +231,7 @@ async def test_unread_messages_do_not_hide_the_end(site: Site, running: str, unr
             case.client.close_timeout = 1.0
             leaving = asyncio.create_task(case.client.close(4000, "bye"))
         else:
-            case.client.transport.abort()
+            reset(case.client)
         await site.until("closed")
         if how == "close":
             await asyncio.wait_for(leaving, PATIENCE)

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncGenerator, Generator
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from telex import Provide, Router, WebSocket, WebSocketException, websocket, websocket_listener, websocket_stream
 from telex.registry import Registry
@@ -14,6 +16,9 @@ from telex.routing import RouteHandler
 from tests.contract.subjects.journal import journal
 
 Socket = WebSocket[Any, Any, Any]
+LONGEST_DATA: Final = 20
+LONGEST_MESSAGE: Final = 1000
+Data = Annotated[str, msgspec.Meta(max_length=LONGEST_DATA)]
 
 subject: Socket | None = None
 """The connection that a test is about."""
@@ -83,18 +88,22 @@ async def each() -> AsyncGenerator[None, None]:
     await run()
 
 
-OPTIONS: Final[dict[str, Any]] = {"dependencies": {"it": Provide(connection)}, "on_disconnect": told}
+OPTIONS: Final[dict[str, Any]] = {
+    "dependencies": {"it": Provide(connection)},
+    "on_disconnect": told,
+    "max_invalid_messages": 1,
+}
 
 
 @websocket_listener("/nothing", **OPTIONS)
-async def nothing(data: str, it: None) -> None:
+async def nothing(data: Data, it: None) -> None:
     journal.note("begun")
     if data != "go":
         await follow_message(data)
 
 
 @websocket_listener("/sync", **OPTIONS)
-def sync(data: str, it: None) -> None:
+def sync(data: Data, it: None) -> None:
     journal.note("begun")
     if data == "raise":
         raise KeyError("broken")
@@ -109,17 +118,17 @@ async def follow_message(data: str) -> None:
 
 
 @websocket_listener("/async", **OPTIONS)
-async def listener(data: str, it: None) -> None:
+async def listener(data: Data, it: None) -> None:
     await run()
 
 
 @websocket_listener("/concurrent", max_concurrency=4, **OPTIONS)
-async def concurrent(data: str, it: None) -> None:
+async def concurrent(data: Data, it: None) -> None:
     await run()
 
 
 @websocket_listener("/thread", sync_to_thread=True, **OPTIONS)
-def threaded(data: str, it: None) -> None:
+def threaded(data: Data, it: None) -> None:
     assert subject is not None
     loop = subject.state.loop
     loop.call_soon_threadsafe(journal.note, "begun")
@@ -132,14 +141,14 @@ async def noted(text: str) -> None:
 
 
 @websocket_listener(
-    "/cleanup", dependencies={"it": Provide(connection), "each": Provide(each, scope="message")}, on_disconnect=told
+    "/cleanup", **{**OPTIONS, "dependencies": {"it": Provide(connection), "each": Provide(each, scope="message")}}
 )
-async def cleanup(data: str, it: None, each: None) -> str:
+async def cleanup(data: Data, it: None, each: None) -> str:
     return "answered"
 
 
 @websocket_listener("/started", **OPTIONS)
-async def started(data: str, socket: Socket, it: None) -> None:
+async def started(data: Data, socket: Socket, it: None) -> None:
     async def values() -> AsyncGenerator[str, None]:
         await run()
         yield "never"
@@ -148,7 +157,7 @@ async def started(data: str, socket: Socket, it: None) -> None:
 
 
 @websocket_listener("/hook", on_accept=run, **OPTIONS)
-async def hook(data: str, it: None) -> None: ...
+async def hook(data: Data, it: None) -> None: ...
 
 
 @websocket_stream("/stream", dependencies={"it": Provide(connection)})
@@ -203,4 +212,4 @@ route_handlers: list[RouteHandler] = [
     raw,
     control,
 ]
-ends = Router(path="/ends", route_handlers=route_handlers)
+ends = Router(path="/ends", route_handlers=route_handlers, max_message_size=LONGEST_MESSAGE)

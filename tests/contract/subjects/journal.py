@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +24,14 @@ class Journal:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.records: list[tuple[str, str, str]] = []
+        self.tell: Callable[[str], None] = lambda _: None
+        """Called with each note, and with each record as ``LEVEL text``."""
         self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
 
     def note(self, text: str) -> None:
         """Handlers note what they do; only in the loop's own thread."""
         self.notes.append(text)
+        self.tell(text)
         for future, (wanted, times) in tuple(self._waiting.items()):
             if text == wanted and self.notes.count(wanted) >= times and not future.done():
                 future.set_result(None)
@@ -53,6 +57,7 @@ class Journal:
             if record.levelno >= logging.WARNING:
                 trace = logging.Formatter().formatException(record.exc_info) if record.exc_info else ""
                 self.records.append((record.levelname, record.name, f"{record.getMessage()}\n{trace}".strip()))
+                self.tell(f"{record.levelname} {record.getMessage()}")
             return record
 
         logging.setLogRecordFactory(make_and_keep)
