@@ -391,7 +391,7 @@ async def test_a_full_queue_is_read_on_slowly_until_the_client_is_seen_to_leave(
 async def test_it_stops_where_what_is_queued_takes_too_much() -> None:
     peer = Peer(connect=False)
     reader = EventReader(peer.receive, max_messages=1, max_bytes=1500)
-    peer.tell(*"abcdef")
+    peer.tell(*["x" * 100_000] * 6)
     task = asyncio.create_task(supervised(handle(reader, asyncio.Event().wait()), reader))
     await until(lambda: peer.received == 3)
     await asyncio.sleep(3 * module.PROBE)

@@ -35,9 +35,10 @@ from typing import Any, Final, TypeAlias
 from telex.connection import Socket
 from telex.event_reader import as_unexpected
 from telex.exception_handling import ExceptionPolicy
+from telex.exceptions import UnexpectedCancellation
 from telex.status_codes import WS_1012_SERVICE_RESTART
 
-__all__ = ("OnEnd", "Run", "with_its_end")
+__all__ = ("OnEnd", "Run", "end_cancelled", "with_its_end")
 
 Run: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 """Accepts and serves one connection whose dependencies are resolved. The session closes the connection if needed."""
@@ -59,18 +60,29 @@ def with_its_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
             if not policy.is_disconnect(socket, exc):
                 raise
         except asyncio.CancelledError as cancelled:
-            try:
-                error = as_unexpected(cancelled)
-            except asyncio.CancelledError:
-                await _close_for_shutdown(socket)
-                raise
-            await policy.end(socket, error)
-            raise error from cancelled
+            raise await end_cancelled(socket, cancelled, policy) from cancelled
         finally:
             if socket.was_accepted:
                 await on_end(socket, slots)
 
     return run_to_the_end
+
+
+async def end_cancelled(
+    socket: Socket, cancelled: asyncio.CancelledError, policy: ExceptionPolicy
+) -> UnexpectedCancellation:
+    """Close the connection after ``cancelled``; returns the error if this task itself was not cancelled.
+
+    :raises asyncio.CancelledError: the server has cancelled this task, to shut down: the client gets 1012.
+    """
+    try:
+        error = as_unexpected(cancelled)
+    except asyncio.CancelledError:
+        if socket.was_accepted:
+            await _close_for_shutdown(socket)
+        raise
+    await policy.end(socket, error)
+    return error
 
 
 async def _close_for_shutdown(socket: Socket) -> None:

@@ -8,8 +8,8 @@ client down.
 
 A full queue must not hide a disconnect that follows it. Telex's server reports the end through
 :meth:`EventReader.on_end`. On other servers the reader continues slowly, one message every ``PROBE`` seconds, until the
-queued messages, with ``_OVERHEAD`` bytes added for each, take ``max_bytes``. So the disconnect of a client that sends
-only heartbeats is detected, and a client that floods is still slowed down.
+queued messages, with ``_OVERHEAD`` bytes added for each, take ``max_bytes`` and at least ``_LEAST_PROBED``. So the
+disconnect of a client that sends only heartbeats is detected, and a client that floods is still slowed down.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeAlias, TypeVar
 
 from telex.busy_monitor import DONE, FRESH, running_monitor
-from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
+from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
 from telex.types import Message, Receive
 
@@ -41,6 +41,7 @@ GRACE: Final = 0.5
 closed the connection. That task may be a child task of the handler that still has work to finish."""
 
 PROBE: Final = 0.05
+_LEAST_PROBED: Final = 256 * KIB
 _OVERHEAD: Final = 512
 
 
@@ -360,7 +361,8 @@ class EventReader:
 
     def _probe_later(self) -> None:
         kept = self._bytes + len(self._queue) * _OVERHEAD
-        if self.work != DONE and self.disconnect is None and not self.server_reports_end and kept < self.max_bytes:
+        has_room = kept < max(self.max_bytes, _LEAST_PROBED)
+        if self.work != DONE and self.disconnect is None and not self.server_reports_end and has_room:
             self._probe_timer = asyncio.get_running_loop().call_later(PROBE, self._probe)
 
     async def _pump_events(self, at_least: int = 0) -> None:

@@ -25,7 +25,7 @@ from telex.di import Built, Graph
 from telex.dto.base import AbstractDTO
 from telex.dto.compiler import dto_reader, dto_writer
 from telex.dto.data import holds_data
-from telex.ends import OnEnd, Run, with_its_end
+from telex.ends import OnEnd, Run, end_cancelled, with_its_end
 from telex.event_reader import as_unexpected
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
@@ -229,7 +229,7 @@ def _compile_session(
         except Exception as exc:
             await policy.end(socket, exc)
         except asyncio.CancelledError as exc:
-            await policy.end(socket, as_unexpected(exc))
+            await end_cancelled(socket, exc, policy)
         finally:
             registry.discard(socket)
             _log_unhandled(socket, build)

@@ -48,8 +48,8 @@ STOPS: Final = {
     "uvicorn-websockets": Stop(Close(1012)),
     "uvicorn-wsproto": Stop(Close(1012)),
     "telex": Stop(Close(1012)),
-    # It cancels the tasks of connections, and closes with 1011 where the app has not closed.
-    "hypercorn": Stop(RESTART, wire=dict.fromkeys(["stream", "raw"], Close(1011)), logged=None),
+    # It cancels the tasks of connections.
+    "hypercorn": Stop(RESTART, logged=None),
     # Busy handlers are cancelled at ``drain_timeout``: their hooks are told Telex's own close, the client the server's.
     STAGED: Stop(
         Close(1012, "retry-after=0.00"),

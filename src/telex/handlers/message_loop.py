@@ -298,7 +298,7 @@ class MessageLoop:
                 places.release()
                 invalid_in_a_row = await self._refuse(socket, exc, invalid_in_a_row)
                 if not socket.is_open:
-                    return
+                    raise WebSocketDisconnect(socket.close_code, socket.close_reason) from None  # cancels the others
                 continue
             invalid_in_a_row = 0
             if self.max_concurrency == 1:
