@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import pytest
 
 from telex import WebSocket, websocket
 from telex.channels import Channels
-from telex.channels.delivery.encoding import as_text
+from telex.channels.delivery.encoding import Encoding, as_text
 from telex.channels.delivery.forward import forward
+from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.delivery.shared_sender import SharedSender
 from telex.types import ASGIApp, Message, Receive, Scope, Send
 from tests.channels.conftest import until, within
 from tests.channels.delivery.test_forward import follower, raw, read_text, site
@@ -254,3 +259,95 @@ async def test_the_end_of_the_hub_ends_the_streams_and_no_send(hub: Channels, ki
         async with client:
             assert await within(read_text(client, 3)) == ["0", "1", "2"]
     await until(lambda: not senders())
+
+
+class Fake:
+    """A socket whose ``send`` is ``asgi_send``."""
+
+    is_open = True
+    event_reader = SimpleNamespace(disconnect=None)
+
+    def __init__(self, send: Send) -> None:
+        self.asgi_send = send
+
+
+class Alone:
+    """A recipient of ``sender`` without a server, in its own task."""
+
+    def __init__(self, sender: SharedSender, send: Callable[[Any], Awaitable[None]], write: Any = str) -> None:
+        self.queue: DeliveryQueue[Any] = DeliveryQueue(100)
+        socket: Any = Fake(send)
+        self.socket = weakref.ref(socket)
+        self.task = asyncio.create_task(sender.send_queue(socket, self.queue, Encoding(write, "text")))
+
+
+async def test_a_task_that_is_cancelled_before_it_starts_stops_no_recipient() -> None:
+    sender, sent = SharedSender(), list[str]()
+
+    async def send(event: Message) -> None:
+        sent.append(event["text"])
+
+    sender.open()
+    for task in senders():
+        task.cancel()
+    recipient = Alone(sender, send)
+    await asyncio.sleep(0)
+    recipient.queue.put(1)
+    await until(lambda: sent == ["1"])
+    recipient.task.cancel()
+    await asyncio.wait([recipient.task])
+    await sender.close()
+
+
+async def test_the_hub_ends_while_a_ready_recipient_is_being_cancelled() -> None:
+    async def send(event: Message) -> None: ...
+
+    sender = SharedSender()
+    sender.open()
+    recipient = Alone(sender, send)
+    await asyncio.sleep(0)
+    recipient.queue.put(1)
+    recipient.task.cancel()
+    await sender.close()
+    await asyncio.wait([recipient.task])
+    assert recipient.task.cancelled()
+
+
+async def test_an_encoding_that_raises_stop_iteration_ends_its_recipient() -> None:
+    async def send(event: Message) -> None: ...
+
+    sender = SharedSender()
+    sender.open()
+    recipient = Alone(sender, send, lambda item: next(iter(())))
+    await asyncio.sleep(0)
+    recipient.queue.put(1)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await within(recipient.task)
+    await sender.close()
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_recipient_that_goes_back_leaves_no_reference_cycle(suspends: bool, fails: bool) -> None:
+    async def send(event: Message) -> None:
+        if suspends:
+            await asyncio.sleep(0)
+        if fails:
+            raise ValueError("broken")
+
+    sender = SharedSender()
+    sender.open()
+    gc.disable()
+    try:
+        recipient = Alone(sender, send)
+        await asyncio.sleep(0)
+        recipient.queue.put(1)
+        recipient.queue.close()
+        await asyncio.wait([recipient.task])
+        assert isinstance(recipient.task.exception(), ValueError if fails else (StopAsyncIteration, type(None)))
+        socket = recipient.socket
+        del recipient
+        await until(lambda: socket() is None)
+    finally:
+        gc.enable()
+    await sender.close()

@@ -96,6 +96,8 @@ class SharedSender:
             if sending.worker is not None:
                 sending.worker.task.cancel()
                 await asyncio.wait([sending.worker.task])
+            # A worker and a traceback reference ``sending``: reference cycles.
+            del sending.worker, sending.handed_back
 
     def _hand_back(self) -> None:
         while self.ready:
@@ -109,6 +111,8 @@ class SharedSender:
         worker.task = asyncio.create_task(
             self._work(worker), name="telex.channels.sender", context=self._context.copy()
         )
+        # A task that is cancelled before it starts runs no code of its own.
+        worker.task.add_done_callback(lambda _: self._replace(worker))
         self.wake = None
 
     def _relieve(self, worker: _SenderTask) -> None:
@@ -126,22 +130,19 @@ class SharedSender:
 
     async def _work(self, worker: _SenderTask) -> None:
         loop, context = asyncio.get_running_loop(), copy_context()
-        try:
-            while True:
-                # The check runs when this task suspends: in a send, or at the end of the turn.
-                loop.call_soon(self._relieve, worker)
-                await self._send_ready(worker, context)
-                if worker.is_relieved:
-                    return
-                worker.at = None
-                if self.ready:
-                    await asyncio.sleep(0)
-                else:
-                    awake: asyncio.Future[None] = loop.create_future()
-                    self.wake = partial(_wake, self, awake)
-                    await awake
-        finally:
-            self._replace(worker)
+        while True:
+            # The check runs when this task suspends: in a send, or at the end of the turn.
+            loop.call_soon(self._relieve, worker)
+            await self._send_ready(worker, context)
+            if worker.is_relieved:
+                return
+            worker.at = None
+            if self.ready:
+                await asyncio.sleep(0)
+            else:
+                awake: asyncio.Future[None] = loop.create_future()
+                self.wake = partial(_wake, self, awake)
+                await awake
 
     async def _send_ready(self, worker: _SenderTask, context: Context) -> None:
         """Send one item to each ready recipient in turn, until none is ready, a send suspends or the turn is over."""
@@ -216,8 +217,12 @@ class _Sending:
         if self.is_over:
             return
         self.is_over = True
+        if self.handed_back.done():  # its own task is cancelled, and has not run since
+            return
         if error is None:
             self.handed_back.set_result(None)
+        elif isinstance(error, StopIteration):  # a future does not accept it, and a coroutine converts it too
+            self.handed_back.set_exception(RuntimeError("a codec or an encoder raised StopIteration"))
         else:
             self.handed_back.set_exception(error)
 
