@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -350,4 +351,86 @@ async def test_a_recipient_that_goes_back_leaves_no_reference_cycle(suspends: bo
         await until(lambda: socket() is None)
     finally:
         gc.enable()
+    await sender.close()
+
+
+async def test_a_send_that_cancels_its_own_task_ends_its_recipient_alone() -> None:
+    sent: list[str] = []
+
+    async def cancel(event: Message) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def suspend(event: Message) -> None:
+        await asyncio.sleep(0)
+        sent.append(event["text"])
+
+    sender = SharedSender()
+    sender.open()
+    culprit, other = Alone(sender, cancel), Alone(sender, suspend)
+    await asyncio.sleep(0)
+    for recipient in (culprit, other):
+        recipient.queue.put(1)
+    with pytest.raises(asyncio.CancelledError):
+        await within(culprit.task)
+    await until(lambda: sent == ["1"])
+    await within(other.task)  # it goes on in its own task
+    await sender.close()
+
+
+class Incomparable:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("compare its items")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+held: ContextVar[Incomparable | None] = ContextVar("held", default=None)
+
+
+async def test_a_context_variable_that_cannot_be_compared_fails_no_send() -> None:
+    sent: list[str] = []
+
+    async def send(event: Message) -> None:
+        held.set(Incomparable())
+        sent.append(event["text"])
+
+    held.set(Incomparable())
+    sender = SharedSender()
+    sender.open()
+    assert sender.is_usable
+    recipient = Alone(sender, send)
+    await asyncio.sleep(0)
+    recipient.queue.put(1)
+    await within(recipient.task)  # its own task goes on
+    assert sent == ["1"]
+    await sender.close()
+
+
+async def test_a_turn_of_the_shared_task_is_bounded_by_the_recipients() -> None:
+    """Each turn sends about one item to each recipient, however many items wait."""
+    sent, turns = 0, [0]
+
+    async def send(event: Message) -> None:
+        nonlocal sent
+        sent += 1
+
+    async def count() -> None:
+        while turns[-1] < 100 * 90:
+            await asyncio.sleep(0)
+            turns.append(sent)
+
+    sender = SharedSender()
+    sender.open()
+    recipients = [Alone(sender, send) for _ in range(100)]
+    await asyncio.sleep(0)
+    for recipient in recipients:
+        for number in range(90):
+            recipient.queue.put(number)
+    await within(count())
+    assert max(after - before for before, after in itertools.pairwise(turns)) <= 100
+    for recipient in recipients:
+        recipient.task.cancel()
+    await asyncio.wait([recipient.task for recipient in recipients])
     await sender.close()

@@ -7,14 +7,13 @@ is queued: a task shared with other recipients sends it, or this one while a sen
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 
 from telex.channels.delivery.encoding import Encoding
 from telex.channels.delivery.queue import DeliveryQueue
-from telex.channels.delivery.shared_sender import SENDS_BEFORE_YIELD
 from telex.channels.delivery.subscriber import Subscriber, recipient_of
 from telex.channels.delivery.topic import Recipient
+from telex.channels.delivery.yield_budget import PIECES, YieldBudget
 from telex.channels.events import Item
 from telex.connection import Socket, WebSocket
 from telex.exceptions import ConcurrencyError, ConnectionStateError
@@ -64,7 +63,7 @@ async def _forward_directly(socket: Socket, recipient: Recipient, encoding: Enco
 
 
 async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
-    sender, sends_alone = recipient.sender, SENDS_BEFORE_YIELD
+    sender, sends_alone = recipient.sender, PIECES
     try:
         while sender is not None and sender.is_usable:
             await sender.send_queue(socket, recipient.queue, encoding)
@@ -80,7 +79,7 @@ async def _send_alone(socket: Socket, queue: DeliveryQueue[Item], encoding: Enco
     """As :func:`_forward_by`, by the ASGI ``send``; returns when ``at_least`` items are sent and no other waits."""
     send, reader = socket.asgi_send, socket.event_reader
     key = "text" if encoding.mode == "text" else "bytes"
-    sent = 0
+    sent, budget = 0, YieldBudget()
     while at_least is None or sent < at_least or len(queue):
         while (filled := queue.wait_filled()) is not None:
             await filled
@@ -90,5 +89,5 @@ async def _send_alone(socket: Socket, queue: DeliveryQueue[Item], encoding: Enco
             await socket.send_data(message, encoding.mode)
         await send({"type": "websocket.send", key: message})
         sent += 1
-        if not sent % SENDS_BEFORE_YIELD:
-            await asyncio.sleep(0)
+        if budget.is_spent():
+            await budget.renew()

@@ -20,18 +20,15 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from functools import partial
-from typing import Final
 
 from telex.channels.delivery.encoding import Encoding
 from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.delivery.yield_budget import PIECES, YieldBudget
 from telex.channels.events import Item
 from telex.connection import Socket
 from telex.connection_state import unmarked_context
 
-__all__ = ("SENDS_BEFORE_YIELD", "SharedSender")
-
-SENDS_BEFORE_YIELD: Final = 64
-"""A send that completes at once does not suspend: without a yield, a loop of sends would block all other tasks."""
+__all__ = ("SharedSender",)
 
 
 class _SenderTask:
@@ -77,7 +74,7 @@ class SharedSender:
     @property
     def is_usable(self) -> bool:
         """Whether this task may call :meth:`send_queue`: a send in the sender's context sees the same variables."""
-        return self._context is not None and unmarked_context() == self._context
+        return self._context is not None and _are_equal(unmarked_context(), self._context)
 
     async def send_queue(self, socket: Socket, queue: DeliveryQueue[Item], encoding: Encoding) -> None:
         """Send the items of ``queue``; returns when the calling task must go on by itself.
@@ -146,29 +143,26 @@ class SharedSender:
 
     async def _send_ready(self, worker: _SenderTask, context: Context) -> None:
         """Send one item to each ready recipient in turn, until none is ready, a send suspends or the turn is over."""
-        ready = self.ready
-        for _ in range(len(ready) * SENDS_BEFORE_YIELD):
-            if not ready:
-                return
+        ready, budget = self.ready, YieldBudget(max(len(self.ready), PIECES))
+        while ready:
             worker.at = sending = ready.popleft()
             try:
                 message = sending.next_message()
-                if message is None:
-                    continue
-                await sending.send({"type": "websocket.send", sending.key: message})
-                if copy_context() != context:
-                    self._relieve(worker)
-                if not worker.is_relieved:
-                    sending.wait()
-                    continue
-                sending.hand_back()
-            except asyncio.CancelledError as error:
+                if message is not None:
+                    await sending.send({"type": "websocket.send", sending.key: message})
+                    if worker.task.cancelling() and not worker.is_relieved:
+                        raise asyncio.CancelledError("send() cancelled its own task")
+                    if not _are_equal(copy_context(), context):
+                        self._relieve(worker)
+                    if worker.is_relieved:
+                        sending.hand_back()
+                    else:
+                        sending.wait()
+            except BaseException as error:
                 sending.hand_back(error)
-                if worker.task.cancelling():
+                if worker.task.cancelling() or not isinstance(error, (Exception, asyncio.CancelledError)):
                     raise
-            except Exception as error:
-                sending.hand_back(error)
-            if worker.is_relieved:
+            if worker.is_relieved or budget.is_spent():
                 return
 
 
@@ -244,6 +238,13 @@ class _Sending:
         """Become ready again when the queue has another item, at once if it has."""
         if not self._queue.is_awaited_by(self):
             self._sender.ready.append(self)
+
+
+def _are_equal(one: Context, other: Context) -> bool:
+    try:
+        return one == other
+    except Exception:  # a new value that cannot be compared, such as an array
+        return False
 
 
 def _wake(sender: SharedSender, awake: asyncio.Future[None]) -> None:

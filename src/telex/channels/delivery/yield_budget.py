@@ -6,8 +6,10 @@ import asyncio
 import time
 from typing import Final
 
-__all__ = ("YieldBudget",)
+__all__ = ("PIECES", "YieldBudget")
 
+PIECES: Final = 64
+"""How many pieces of work a loop may do without yielding, unless it says otherwise."""
 SECONDS: Final = 0.005
 """How long a loop may run without yielding. One event to thousands of recipients may take longer."""
 
@@ -20,7 +22,7 @@ class YieldBudget:
 
     __slots__ = ("_done", "_pieces", "_renewed_at")
 
-    def __init__(self, pieces: int = 64) -> None:
+    def __init__(self, pieces: int = PIECES) -> None:
         self._pieces = pieces
         self._done = 0
         self._renewed_at = time.monotonic()
