@@ -10,6 +10,7 @@ import pytest
 from telex import Provide, Telex, WebSocket, websocket_listener
 from tests.contract.servers import ServerKind
 from tests.support.live import PATIENCE, connected, serving
+from tests.support.peer import Peer, scope
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -67,3 +68,34 @@ async def test_a_failing_stream_does_not_cut_the_cleanup_of_an_answered_message(
     assert notes == ["cleaned up", "closed"]
     [record] = [each for each in caplog.records if each.levelname == "ERROR"]
     assert "broken stream" in str(record.exc_info and record.exc_info[1])
+
+
+@pytest.mark.parametrize("beside", ["stream", "message"])
+async def test_a_cancellation_by_the_server_hides_no_failure(beside: str, caplog: pytest.LogCaptureFixture) -> None:
+    begun, fail = asyncio.Event(), asyncio.Event()
+
+    async def broken() -> AsyncGenerator[str, None]:
+        begun.set()
+        await fail.wait()
+        if fail.is_set():
+            raise LookupError("broken")
+        yield "never"
+
+    @websocket_listener("/", max_concurrency=2)
+    async def handler(data: str, socket: WebSocket) -> None:
+        if beside == "stream":
+            socket.start_stream(broken())
+        else:
+            async for _ in broken():
+                pass
+
+    peer = Peer()
+    peer.tell("go")
+    serving_one = asyncio.create_task(Telex([handler])(scope(), peer.receive, peer.send))
+    await asyncio.wait_for(begun.wait(), PATIENCE)
+    fail.set()
+    await asyncio.sleep(0)
+    serving_one.cancel()
+    await asyncio.wait_for(asyncio.wait([serving_one]), PATIENCE)
+    [record] = [each for each in caplog.records if each.levelname == "ERROR"]
+    assert "broken" in str(record.exc_info and record.exc_info[1])

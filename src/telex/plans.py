@@ -316,6 +316,10 @@ def _with_streams(run: Run) -> Run:
                     streams.cancel()
         except BaseExceptionGroup as group:
             failures.append(group)
+        except asyncio.CancelledError:
+            failures += streams.take_failures()
+            if not failures:  # a failure counts more than a cancellation, as in a plain task group
+                raise
         failures += streams.take_failures()
         if failures:
             try:

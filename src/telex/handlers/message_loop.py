@@ -273,6 +273,9 @@ class MessageLoop:
                     if reader.interrupts:  # a task may have begun its cleanup since the interrupt
                         await reader.until_let_go()
                     raise
+        except asyncio.CancelledError:
+            if not failures:  # a failure counts more than a cancellation, as in a plain task group
+                raise
         except Exception as exc:
             failures.append(exc)
         if failures:
