@@ -388,6 +388,24 @@ async def test_a_full_queue_is_read_on_slowly_until_the_client_is_seen_to_leave(
     await reader.aclose()
 
 
+async def test_work_after_an_event_that_was_awaited_ahead_is_interrupted_too() -> None:
+    peer = Peer(connect=False)
+    reader = EventReader(peer.receive)
+
+    async def work() -> None:
+        await until(lambda: reader.reads_ahead)  # the busy monitor's list has lost it now
+        getting = asyncio.create_task(reader.get())
+        await asyncio.sleep(0)
+        peer.tell("a")
+        assert (await getting)["text"] == "a"
+        peer.leave(4000, "gone")
+        await asyncio.Event().wait()
+
+    with pytest.raises(WebSocketDisconnect):
+        await soon(supervised(work(), reader))
+    await reader.aclose()
+
+
 async def test_it_stops_where_what_is_queued_takes_too_much() -> None:
     peer = Peer(connect=False)
     reader = EventReader(peer.receive, max_messages=1, max_bytes=1500)

@@ -149,13 +149,15 @@ class EventReader:
         waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiter = waiter
         try:
-            return await waiter
+            event = await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 self._requeue(waiter.result())
             raise
         finally:
             self._waiter = None
+        self._watch_again()
+        return event
 
     def _requeue(self, event: Message) -> None:
         """Put back the event that a cancelled ``get`` had already taken, so that it is not lost."""
