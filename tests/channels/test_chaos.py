@@ -35,7 +35,7 @@ BACKENDS: dict[str, Callable[..., ChannelsBackend]] = {
 }
 BROKERS: dict[str, type[Broker]] = {"valkey": Valkey, "nats": Nats, "postgres": Postgres}
 KEEP = Keep(size=10_000, seconds=3600)
-TIMEOUT = 0.5
+TIMEOUT = 1.0
 
 
 WITH_CLUSTER = pytest.mark.parametrize("kind", [*KINDS, "valkey-cluster"], indirect=True)
