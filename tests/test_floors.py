@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("status_codes", "defaults", "renamed"),
+    ("status_codes", "defaults", "renamed", "protocol.envelope"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
     ("annotations", "collisions", "pydantic_codecs"),
     ("annotation_parts",),
@@ -27,7 +27,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("connection",),
     ("reserved",),
     ("di", "dto", "exception_handling"),
-    ("layers", "middleware", "origins", "registry", "ends"),
+    ("layers", "middleware", "origins", "registry", "ends", "protocol"),
     ("plans",),
     ("channels",),
     ("handlers",),
@@ -43,8 +43,16 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("base", "invalid_messages"),
         ("message_loop", "raw", "stream"),
         ("receivers",),
+        ("frame_calls",),
         ("listener", "channel"),
         ("websocket_handlers",),
+    ),
+    "protocol": (
+        ("envelope", "close_codes", "failures"),
+        ("frames",),
+        ("asking", "jobs", "output"),
+        ("runner",),
+        ("calls",),
     ),
     "channels": (
         ("events", "delivery.yield_budget"),

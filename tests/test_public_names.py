@@ -9,6 +9,8 @@ import telex.di
 
 EXPECTED: tuple[str, ...] = (
     "AppConfig",
+    "CallError",
+    "CallTimeout",
     "Channels",
     "Controller",
     "DefineMiddleware",

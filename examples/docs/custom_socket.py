@@ -15,7 +15,7 @@ class CountingSocket(WebSocket[str, None, ConnectionState]):
         self.state.messages = self.state.get("messages", 0) + 1
         await super().send_data(data, mode, encoding)
 
-    async def notify(self, text: str) -> None:
+    async def announce(self, text: str) -> None:
         await self.send_json(Notice(text, self.state.get("messages", 0)))
 
 
@@ -26,7 +26,7 @@ class Notice(msgspec.Struct):
 
 @websocket_listener("/echo")
 async def echo(data: str, socket: CountingSocket) -> str:
-    await socket.notify("a message came")
+    await socket.announce("a message came")
     return data
 
 

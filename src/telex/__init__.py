@@ -14,6 +14,8 @@ from telex.connection import WebSocket
 from telex.datastructures import State
 from telex.di import Dependency, NamedDependency, Provide
 from telex.exceptions import (
+    CallError,
+    CallTimeout,
     ImproperlyConfiguredException,
     NotAuthorizedException,
     NotFoundException,
@@ -40,6 +42,8 @@ __version__ = "0.1.0"
 
 __all__ = (
     "AppConfig",
+    "CallError",
+    "CallTimeout",
     "Channels",
     "Controller",
     "DefineMiddleware",

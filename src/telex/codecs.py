@@ -51,6 +51,8 @@ __all__ = (
     "but_raw",
     "convert",
     "encoder_hook",
+    "frame_reader",
+    "frame_writer",
     "is_raw_writer",
     "reader",
     "value_writer",
@@ -71,8 +73,26 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
     """
     annotation = expand(annotation)
     constraints = _raw_constraints(annotation)
-    if constraints:
-        return _raw_reader(constraints, mode)
+    return _raw_reader(constraints, mode) if constraints else _json_reader(annotation, decoders)
+
+
+def frame_reader(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> tuple[Reader | None, Reader | None]:
+    """The functions that read the data of a telex.v1 frame: the JSON of a text frame, the bytes of a binary one.
+
+    Text is a JSON string there. ``None`` where the annotation allows no such data.
+
+    :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read the whole type.
+    """
+    annotation = expand(annotation)
+    constraints = _raw_constraints(annotation)
+    if not constraints:
+        return _json_reader(annotation, decoders), None
+    text = _json_reader(annotated(str, constraints[str]), decoders) if str in constraints else None
+    binary = _raw_reader({bytes: constraints[bytes]}, "binary") if bytes in constraints else None
+    return text, binary
+
+
+def _json_reader(annotation: Any, decoders: Sequence[TypeDecoder]) -> Reader:
     if _library(annotation, decoders) == "pydantic":
         return guarded(pydantic_reader(annotation), _hashed_by_pydantic(annotation))
     try:
@@ -97,6 +117,22 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
         return as_text if mode == "text" else as_bytes
     encode = _json_encoder(annotation, encoders or {})
     return _as_text(encode) if mode == "text" else encode
+
+
+def frame_writer(annotation: Any, encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
+    """The function that writes the data of a telex.v1 frame: bytes unchanged, every other value as JSON text."""
+    annotation = expand(annotation)
+    is_raw = bool(_raw_constraints(annotation))
+    encode = _encode_plain if is_raw else _json_encoder(annotation, encoders or {})
+
+    def write(value: object) -> Raw:
+        if isinstance(value, BINARY_TYPES):
+            return as_bytes(value)
+        if is_raw and not (value is None or isinstance(value, str)):
+            raise _not_raw(value)
+        return encode(value).decode()
+
+    return write
 
 
 def value_writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
@@ -328,7 +364,9 @@ def is_raw_writer(write: Writer | None) -> bool:
 # -- JSON
 
 
-RAW_TYPES: Final = (str, bytes, bytearray, memoryview)
+_encode_plain: Final = msgspec.json.Encoder().encode
+BINARY_TYPES: Final = (bytes, bytearray, memoryview)
+RAW_TYPES: Final = (str, *BINARY_TYPES)
 """The types that :func:`but_raw` writes unchanged."""
 
 

@@ -22,6 +22,7 @@ from telex.exceptions import (
     WebSocketException,
 )
 from telex.headers import read_cookies
+from telex.protocol.envelope import SUBPROTOCOL
 from telex.sessions import ReadOnlySession
 from telex.streams import SendHandler, send_stream
 from telex.types import Mode, Transport
@@ -204,12 +205,17 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
         """Send one message in ``mode``. Accepts the connection first if necessary.
 
-        Waits while the transport's write buffer is full.
+        Waits while the transport's write buffer is full. In telex.v1 the message is the data of a notify: text as a
+        JSON string, bytes in a binary message.
 
         :raises WebSocketDisconnect: the client has left.
         """
         if self._step != "open":
             await self.ensure_accepted("send")
+        if self.envelope is not None:
+            wrapped = codecs.as_text(data, encoding) if mode == "text" else codecs.as_bytes(data, encoding)
+            await self.envelope.notify(wrapped)
+            return
         if mode == "text":
             payload: str | bytes = data if data.__class__ is str else codecs.as_text(data, encoding)
         else:
@@ -239,12 +245,50 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
     ) -> None:
         """Send ``data`` as JSON. ``serializer`` replaces the layers' ``type_encoders`` for types that JSON lacks."""
         raw = msgspec.json.encode(data, enc_hook=serializer) if serializer else self.options.encode_json(data)
+        if self.envelope is not None:
+            await self.envelope.notify(msgspec.Raw(raw))
+            return
         await self.send_data(raw, mode)
 
     async def send_msgpack(self, data: object, serializer: Callable[[Any], object] | None = None) -> None:
         """Send ``data`` as MessagePack in a binary message. ``serializer`` replaces the layers' ``type_encoders``."""
         enc_hook = serializer or codecs.encoder_hook(self.options.type_encoders)
         await self.send_data(msgspec.msgpack.encode(data, enc_hook=enc_hook), "binary")
+
+    async def notify(self, data: object) -> None:
+        """Send a value that wants no answer: text and bytes unchanged, other values as JSON.
+
+        :raises WebSocketDisconnect: the client has left.
+        """
+        if self._step != "open":
+            await self.ensure_accepted("send")
+        if self.envelope is not None:
+            await self.envelope.notify(data)
+        elif isinstance(data, str):
+            await self.send_data(data, "text")
+        elif isinstance(data, codecs.BINARY_TYPES):
+            await self.send_data(bytes(data), "binary")
+        else:
+            await self.send_json(data)
+
+    async def call(self, data: object, answer: Any = None, *, timeout: float = 30.0) -> Any:
+        """Ask the client, and return its answer, decoded and validated as the type ``answer``.
+
+        Answers do not wait behind messages: a handler can ask its own client. With ``answer=None`` the client's data
+        is ignored.
+
+        :raises ImproperlyConfiguredException: the client does not speak telex.v1.
+        :raises CallTimeout: no answer came within ``timeout`` seconds.
+        :raises CallError: the client answered with an error, or with data of another type.
+        :raises WebSocketDisconnect: the client has left.
+        """
+        if self._step != "open":
+            await self.ensure_accepted("send")
+        if self.envelope is None:
+            raise ImproperlyConfiguredException(
+                f"call() needs a client that offers the subprotocol {SUBPROTOCOL!r}: this connection is in plain mode"
+            )
+        return await self.envelope.call(data, answer, timeout)
 
     # -- streams beside the handler
 
@@ -269,7 +313,13 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
                 "start_stream() by a task that the handler did not start, on a connection that has not been accepted:"
                 " call 'await socket.accept()' in the handler first"
             )
+        if send_handler is None and self.envelope is not None:
+            send_handler = _notify
         return self.streams.start(send_stream(self, stream, self.options.value_writer(mode), mode, send_handler))
+
+
+async def _notify(socket: Socket, value: object) -> None:
+    await socket.notify(value)
 
 
 class WrongModeException(WebSocketException):

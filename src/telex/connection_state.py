@@ -23,6 +23,7 @@ from telex.datastructures import State
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.event_reader import EventReader
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
+from telex.protocol.envelope import SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
 from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
@@ -89,6 +90,8 @@ class ConnectionOptions:
     max_queued_messages: int = MAX_QUEUED_MESSAGES
     """Messages that are read ahead while a handler is busy; then reading stops and TCP slows the client down."""
     type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict)
+    open_envelope: Callable[[Any], Envelope] | None = None
+    """Makes the frames of a connection whose client offers telex.v1; ``None`` where the handler does not speak it."""
     encode_json: Callable[[object], bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -116,6 +119,8 @@ class StatefulConnection(HTTPConnection[StateT]):
         self.options: ConnectionOptions = _DEFAULT_OPTIONS
         self.event_reader: EventReader = EventReader(receive or _no_channel)
         self.streams: Streams | None = None
+        self.envelope: Envelope | None = None
+        """The frames of a connection that speaks telex.v1, set by accept; ``None`` in plain mode."""
         self.transport: Transport | None = None
         """The server's fast path, set by accept; ``None`` on servers without one."""
         self.asgi_send: Send = send or _no_channel
@@ -190,6 +195,9 @@ class StatefulConnection(HTTPConnection[StateT]):
         """
         if self._accepting is not None or self._step not in _ALLOWED["accept"]:
             self._refuse("accept")
+        open_envelope = self.options.open_envelope
+        if subprotocols is None and open_envelope is not None:
+            subprotocols = (SUBPROTOCOL,)
         event = events.accept_event(self.scope, subprotocols, headers)
         accepting = self._accepting = asyncio.get_running_loop().create_future()
         try:
@@ -201,6 +209,9 @@ class StatefulConnection(HTTPConnection[StateT]):
             if self.transport is not None:
                 self.transport.set_activity(self.event_reader)
                 self.event_reader.server_reports_end = True
+            if open_envelope is not None and event["subprotocol"] == SUBPROTOCOL:
+                self.envelope = open_envelope(self)
+                await self.envelope.begin()
             if self._announce is not None:
                 self._announce(self)
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ("KIB", "MAX_INVALID_MESSAGES", "MAX_MESSAGE_SIZE", "MAX_QUEUED_MESSAGES", "MIB")
+__all__ = ("KIB", "MAX_CALLS", "MAX_INVALID_MESSAGES", "MAX_MESSAGE_SIZE", "MAX_QUEUED_MESSAGES", "MAX_STREAMS", "MIB")
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -15,6 +15,11 @@ MAX_QUEUED_MESSAGES: Final = 16
 """Messages that are read ahead while a handler is busy; then reading stops and TCP slows the client down."""
 MAX_INVALID_MESSAGES: Final = 10
 """The number of consecutive invalid messages that closes the connection with 1007."""
+
+MAX_CALLS: Final = 32
+"""Calls and notifies of one telex.v1 connection that are in work or wait."""
+MAX_STREAMS: Final = 8
+"""Answers in parts that are open at once on one telex.v1 connection."""
 
 MAX_THREADS: Final = 40
 """Threads that run the sync functions of one event loop (``sync_to_thread=True``); further calls wait for a thread."""

@@ -62,6 +62,7 @@ class EventReader:
         "_stop_timer",
         "_supervises",
         "_waiter",
+        "calls",
         "closing",
         "disconnect",
         "listed",
@@ -95,6 +96,8 @@ class EventReader:
         self._stop_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
+        self.calls: int = 0
+        """Calls and notifies of telex.v1 that are in work or wait, while a session reads."""
         self.closing: bool = False
         """Whether this side is closing the connection."""
         self.server_reports_end: bool = False
@@ -232,7 +235,12 @@ class EventReader:
     @property
     def busy(self) -> bool:
         """Whether work is running that does not wait for the client."""
-        return self.work != DONE and self.state != READING and self._waiter is None
+        return bool(self.calls) or (self.work != DONE and self.state != READING and self._waiter is None)
+
+    @property
+    def has_read_ahead(self) -> bool:
+        """Whether the next event comes from the queue or the task that reads ahead."""
+        return self.state == _AHEAD
 
     def _watch_again(self) -> None:
         """A task has stopped waiting in ``receive``: if a handler is running, monitor how long it is busy."""

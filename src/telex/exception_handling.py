@@ -27,7 +27,7 @@ from telex.status_codes import (
 )
 from telex.types import ExceptionHandler, Mode, TypeEncoder
 
-__all__ = ("ExceptionPolicy", "leaf")
+__all__ = ("ExceptionPolicy", "familiar", "leaf")
 
 logger: Final = logging.getLogger("telex")
 
@@ -75,9 +75,22 @@ class ExceptionPolicy:
 
     async def reply(self, socket: Socket, handler: ExceptionHandler, exc: Exception) -> None:
         """Call ``handler`` for an exception of a message, and send its result unless it is ``None``."""
-        answer = await _call(handler, socket, cast("Exception", self._for_handlers(exc)))
+        answer = await self.answer(socket, handler, exc)
         if answer is not None and socket.is_open:
             await socket.send_data(self._write(answer), self._mode)
+
+    async def answer(self, socket: Socket, handler: ExceptionHandler, exc: Exception) -> object:
+        """The result of ``handler`` for an exception of a message."""
+        return await _call(handler, socket, cast("Exception", self._for_handlers(exc)))
+
+    def report(self, socket: Socket, error: Exception) -> None:
+        """Log ``error`` unless it is a deliberate answer."""
+        if isinstance(error, BackendUnavailable):
+            # Every connection raises this while the broker is unavailable, which channels log: so no traceback here.
+            logger.warning("%s: %s", self._where, error.detail)
+        elif _is_unexpected(error):
+            logger.error("%s failed", self._where, exc_info=error)
+            _report(socket, error)
 
     async def end(self, socket: Socket, exc: BaseException) -> None:
         """End the connection because of an unhandled ``exc``.
@@ -95,7 +108,7 @@ class ExceptionPolicy:
             except Exception as raised:
                 error = cast("Exception", leaf(raised))
         try:
-            await self._apply_table(socket, _familiar(error))
+            await self._apply_table(socket, familiar(error))
         except WebSocketDisconnect:
             return
 
@@ -114,12 +127,7 @@ class ExceptionPolicy:
     async def _apply_table(self, socket: Socket, error: Exception) -> None:
         if _has_left(socket, error):
             return
-        if isinstance(error, BackendUnavailable):
-            # Every connection raises this while the broker is unavailable, which channels log: so no traceback here.
-            logger.warning("%s: %s", self._where, error.detail)
-        elif _is_unexpected(error):
-            logger.error("%s failed", self._where, exc_info=error)
-            _report(socket, error)
+        self.report(socket, error)
         if socket.connection_state in {"init", "connect"}:
             await self._deny(socket, error)
         else:
@@ -175,7 +183,7 @@ def _may_be_answered(exc: BaseException) -> bool:
     return isinstance(exc, Exception) and not isinstance(exc, WebSocketDisconnect)
 
 
-def _familiar(exc: BaseException) -> Exception:
+def familiar(exc: BaseException) -> Exception:
     """``exc``, with starlette's exceptions converted to Telex's."""
     if isinstance(exc, starlette_exceptions.HTTPException):
         return HTTPException(exc.detail, status_code=exc.status_code, headers=exc.headers)

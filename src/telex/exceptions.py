@@ -239,6 +239,20 @@ class WebSocketDisconnect(WebSocketException):
     default_code = status_codes.WS_1000_NORMAL_CLOSURE
 
 
+class CallError(TelexException):
+    """The client answered a call of the server with an error: its ``code``, ``message`` and ``data``."""
+
+    def __init__(self, code: str, message: str = "", data: object = None) -> None:
+        super().__init__(f"{code}: {message}" if message else code)
+        self.code: str = code
+        self.message: str = message
+        self.data: object = data
+
+
+class CallTimeout(TelexException, TimeoutError):
+    """The client did not answer a call of the server in time."""
+
+
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

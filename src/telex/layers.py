@@ -60,6 +60,15 @@ class LayerOptions(TypedDict, total=False):
     """Bytes of one message (default 1 MiB); a larger one closes with 1009."""
     max_queued_messages: int
     """Messages read ahead while a handler is busy (default 16); then TCP slows the client down."""
+    call_timeout: float | None
+    """Seconds that a call of telex.v1 may take, waiting included; for an answer in parts, until its first part. Then
+    the handler is cancelled and the caller gets the error ``timeout``. By default there is no limit."""
+    max_calls: int
+    """Calls and notifies of one telex.v1 connection in work or waiting (default 32): the credit of the client."""
+    max_streams: int
+    """Answers in parts that are open at once on one telex.v1 connection (default 8)."""
+    errors: Sequence[type[Exception]]
+    """Exceptions that callers of telex.v1 may see: their code, text and public attributes. Stacked."""
     opt: Mapping[str, Any]
     """User-defined values, for example for guards. Merged; the nearest layer overrides."""
     signature_namespace: Mapping[str, Any]
@@ -95,6 +104,10 @@ class Layer:
     on_invalid_message: OnInvalidMessage | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_message_size: int | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_queued_messages: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    call_timeout: float | EmptyType | None = field(default=Empty, metadata=_NEAREST)
+    max_calls: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    max_streams: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    errors: tuple[type[Exception], ...] = field(default=(), metadata=_STACKED)
     opt: Mapping[str, Any] = field(default_factory=dict, metadata=_MERGED)
     signature_namespace: Mapping[str, Any] = field(default_factory=dict, metadata=_MERGED)
     parameters: Mapping[str, Parameter] = field(default_factory=dict, metadata=_MERGED)
@@ -160,6 +173,19 @@ def _read_size(value: Any, where: str) -> int:
     return value
 
 
+def _read_timeout(value: Any, where: str) -> float | None:
+    if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0):
+        raise ImproperlyConfiguredException(f"{where}: call_timeout must be seconds above 0, or None, not {value!r}")
+    return cast("float | None", value)
+
+
+def _read_errors(value: Any, where: str) -> tuple[type[Exception], ...]:
+    for each in value:
+        if not (isinstance(each, type) and issubclass(each, Exception)):
+            raise ImproperlyConfiguredException(f"{where}: errors= takes classes of exceptions, not {each!r}")
+    return tuple(value)
+
+
 def _read_invalid(value: Any, where: str) -> OnInvalidMessage:
     if value not in {"reply", "close"}:
         raise ImproperlyConfiguredException(f"{where}: on_invalid_message is 'reply' or 'close', not {value!r}")
@@ -189,6 +215,10 @@ _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "allowed_origins": _read_origins,
     "max_message_size": _read_size,
     "max_queued_messages": _read_size,
+    "max_calls": _read_size,
+    "max_streams": _read_size,
+    "call_timeout": _read_timeout,
+    "errors": _read_errors,
     "on_invalid_message": _read_invalid,
     "websocket_class": _read_class,
 }

@@ -13,7 +13,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
 
 from telex import codecs
@@ -33,6 +33,7 @@ from telex.layers import Layer, nearest
 from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import OriginCheck, compile_origin_check
 from telex.params import RequestParameter
+from telex.protocol.envelope import Envelope
 from telex.registry import Registry
 from telex.reserved import RESERVED
 from telex.signatures import describe, parameter_names
@@ -113,6 +114,8 @@ class Build:
     sends: tuple[MessageShape, ...] = ()
     uses_streams: bool = False
     """Whether the handler starts streams, even if no function takes the socket."""
+    open_envelope: Callable[[Socket], Envelope] | None = None
+    """Makes the frames of connections that speak telex.v1, if the handler does."""
     on_end: OnEnd | None = None
     """The function to call at the end of an accepted connection."""
 
@@ -174,6 +177,20 @@ class Build:
         except ImproperlyConfiguredException as exc:
             raise self.wrong(f"the reply: {exc.detail}") from exc
 
+    def frame_reader(self, annotation: Any) -> tuple[Reader | None, Reader | None]:
+        """The functions that read the data of telex.v1 frames as ``annotation``: JSON, and bytes."""
+        dto = nearest(self.layer.dto, None)
+        if dto is not None:
+            return dto_reader(dto, annotation, "text", self.layer.type_decoders, self.where), None
+        return codecs.frame_reader(annotation, self.layer.type_decoders)
+
+    def frame_writer(self, annotation: Any) -> Writer:
+        """The function that writes replies of ``annotation`` as the data of telex.v1 frames."""
+        dto = self._return_dto(annotation)
+        if dto is not None:
+            return dto_writer(dto, annotation, "text", self.layer.type_encoders, self.where)
+        return codecs.frame_writer(annotation, self.layer.type_encoders)
+
     def _return_dto(self, annotation: Any) -> type[AbstractDTO[Any]] | None:
         """``return_dto``; if none is given, ``dto`` if it is for the annotation's model."""
         dto = nearest(self.layer.dto, None)
@@ -216,6 +233,7 @@ def _compile_session(
 ) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options, registry = build.websocket_class, _connection_options(build), build.registry
+    options = replace(options, open_envelope=build.open_envelope)
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)

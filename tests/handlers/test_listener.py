@@ -504,7 +504,7 @@ async def takes_request(data: str, request: Any) -> None: ...
 async def takes_body(data: str, body: bytes) -> None: ...
 
 
-async def yields(data: str) -> AsyncIterator[int]:
+def yields(data: str) -> Iterator[int]:
     yield 1
 
 
@@ -534,7 +534,7 @@ async def lifespan(socket: WebSocket) -> AsyncGenerator[None, None]:
         (
             yields,
             {},
-            r"a listener returns one reply and cannot yield: use socket.start_stream\(...\) or websocket_stream",
+            r"a listener cannot yield from a sync function: write async def",
         ),
         (listen, {"connection_lifespan": lifespan, "on_accept": hook_with_data}, "connection_lifespan replaces"),
         (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
 from telex.calls import Call
@@ -13,10 +14,12 @@ from telex.defaults import MAX_INVALID_MESSAGES
 from telex.ends import OnEnd
 from telex.event_reader import supervised
 from telex.handlers.base import Handler, Paths, check_count, check_function, check_mode, own_options, read_paths
-from telex.handlers.message_loop import MessageLoop, Serve
+from telex.handlers.frame_calls import compile_calls
+from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
 from telex.handlers.receivers import compile_receivers, declared_receivers
 from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
+from telex.protocol.calls import CallSession
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
 from telex.types import Mode
 
@@ -89,6 +92,12 @@ class ListenerHandler(Handler):
             max_invalid_messages=self.max_invalid_messages,
             max_concurrency=self.max_concurrency,
         )
+        if not overrides_messages(build.websocket_class):
+            plan = compile_calls(
+                build, receivers, max_concurrency=self.max_concurrency, max_invalid_messages=self.max_invalid_messages
+            )
+            build.open_envelope = partial(CallSession, plan)
+            serve = _by_protocol(serve)
         if self.connection_lifespan is not None:
             return _run_in_lifespan(build, self.connection_lifespan, serve)
         return self._run_with_hooks(build, serve)
@@ -238,6 +247,17 @@ def _run_in_lifespan(build: Build, lifespan: ConnectionLifespan, serve: Serve) -
             await serve(socket, slots)
 
     return run
+
+
+def _by_protocol(serve_plainly: Serve) -> Serve:
+    """Choose, once for each connection, between plain messages and the frames of telex.v1."""
+
+    def serve(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
+        if not isinstance(socket.envelope, CallSession):
+            return serve_plainly(socket, slots)
+        return supervised(socket.envelope.serve(slots), socket.event_reader)
+
+    return serve
 
 
 _OPTION_NAMES = frozenset(ListenerOptions.__annotations__)

@@ -103,7 +103,7 @@ class MessageLoop:
 
     def _choose(self, websocket_class: type[Socket]) -> Serve:
         """The cheapest loop that a connection's class and its server allow."""
-        if self.max_concurrency > 1 or _overrides_messages(websocket_class):
+        if self.max_concurrency > 1 or overrides_messages(websocket_class):
             return self.serve_by_methods
         serve_fast = self.serve_by_transport if self.awaits else self._compile_callback()
 
@@ -450,7 +450,7 @@ class _Unsent(Exception):
         self.cause = cause
 
 
-def _overrides_messages(websocket_class: type[Socket]) -> bool:
+def overrides_messages(websocket_class: type[Socket]) -> bool:
     """Whether a custom class overrides a method that receives or sends messages."""
     methods = ("receive_data", "receive", "send_data", "send")
     return any(getattr(websocket_class, name) is not getattr(WebSocket, name) for name in methods)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections.abc
 import types
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, Final, NoReturn, TypeVar, Union, get_args, get_origin
+from typing import Any, Final, NoReturn, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from telex.annotations import is_typed_dict, split_annotated, union_members
 from telex.calls import Call, Slots
@@ -18,6 +19,7 @@ from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import refuse_parameters
 from telex.handlers.message_loop import Handle
 from telex.plans import Build
+from telex.protocol.jobs import BindTarget, CallTarget
 from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, describe, read_signature
 from telex.threads import run_in_thread
 from telex.types import Mode
@@ -25,6 +27,10 @@ from telex.types import Mode
 __all__ = ("Receivers", "bind_per_message", "compile_receivers", "declared_receivers", "receives")
 
 F = TypeVar("F", bound=AnyCallable)
+Answer: TypeAlias = Callable[[Any], Awaitable[None] | None]
+"""Sends the answer to one message."""
+BindAnswering: TypeAlias = Callable[[Socket, Slots], Callable[[Any, Answer], Awaitable[None]]]
+"""Like a ``bind``, but its handles take the function that sends the answer."""
 
 _MARK: Final = "__telex_receives__"
 
@@ -45,6 +51,8 @@ class Receivers:
     awaits: bool
     receives: tuple[Any, ...]
     sends: tuple[Any, ...]
+    bind_calls: BindTarget
+    """Binds the callbacks for a connection that speaks telex.v1."""
 
 
 def declared_receivers(listener: object, namespace: Mapping[str, object] | None = None) -> tuple[AnyCallable, ...]:
@@ -101,11 +109,14 @@ def compile_receivers(
             awaits=only.awaits,
             receives=(only.takes,),
             sends=sends,
+            bind_calls=_bind_only_target(only),
         )
+    table = _table(build, receivers)
     return Receivers(
         decode=build.reader(reduce(or_, (each.takes for each in receivers)), receive_mode),
         encode=_as_encoded,
-        bind=_bind_all(_table(build, receivers)),
+        bind=_bind_all(table),
+        bind_calls=_bind_all_targets(table),
         awaits=True,
         receives=tuple(each.takes for each in receivers),
         sends=sends,
@@ -121,6 +132,7 @@ class _Receiver:
     where: str
     encode: Writer | None
     bind: Callable[[Socket, Slots], Handle]
+    bind_target: Callable[[Socket, Slots], CallTarget]
     awaits: bool
     answers_itself: bool
 
@@ -130,23 +142,86 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     if "data" not in signature:
         raise build.wrong(f"{signature.where} takes no 'data': add the parameter data with the type of its messages")
     refuse_parameters(build, signature, ("request", "body"), "a listener: take 'data' and 'socket'")
-    if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.MAYBE_GENERATOR}:
-        raise build.wrong(
-            "a listener returns one reply and cannot yield: use socket.start_stream(...) or websocket_stream"
-        )
-    returns = signature.returns
-    encode = None if returns in {None, type(None), NoReturn} else build.writer(returns, mode)
+    if signature.kind in {Kind.GENERATOR, Kind.MAYBE_GENERATOR}:
+        raise build.wrong("a listener cannot yield from a sync function: write async def, whose items are the answer")
+    parts = signature.kind is Kind.ASYNC_GENERATOR
+    returns = _type_of_parts(build, signature.returns) if parts else signature.returns
+    silent = returns in {None, type(None), NoReturn}
+    encode = None if silent else build.writer(returns, mode)
+    write = None if silent else build.frame_writer(returns)
     call = build.graph.call(fn, skip=("data",), scope="message", in_thread=in_thread)
     per_message = build.graph.is_per_message(call)
+    answers_itself = per_message or parts
+    awaits = answers_itself or call.in_thread or signature.kind in {Kind.ASYNC, Kind.MAYBE_ASYNC}
+    bind_once = _bind_once(call)
+    bind_answering = _bind_answering(build, call) if per_message else _bind_parts(bind_once)
+
+    def bind_target(socket: Socket, slots: Slots) -> CallTarget:
+        bind = bind_answering if per_message else bind_once
+        return CallTarget(bind(socket, slots), write, awaits, parts=parts, answers=per_message)
+
     return _Receiver(
         takes=signature["data"].full_annotation,
         returns=returns,
         where=signature.where,
         encode=encode,
-        bind=bind_per_message(build, call, _replying(encode, mode)) if per_message else _bind_once(call),
-        awaits=per_message or call.in_thread or signature.kind in {Kind.ASYNC, Kind.MAYBE_ASYNC},
-        answers_itself=per_message,
+        bind=_bind_sending(bind_answering, encode, mode, parts=parts) if answers_itself else bind_once,
+        bind_target=bind_target,
+        awaits=awaits,
+        answers_itself=answers_itself,
     )
+
+
+def _type_of_parts(build: Build, returns: Any) -> Any:
+    """The type of the items of an async generator.
+
+    :raises ImproperlyConfiguredException: the annotation does not tell it.
+    """
+    kinds = {collections.abc.AsyncGenerator, collections.abc.AsyncIterator, collections.abc.AsyncIterable}
+    if get_origin(returns) not in kinds or not get_args(returns):
+        raise build.wrong(
+            f"a listener that yields is annotated '-> AsyncIterator[T]' with the type of its items, not {returns!r}"
+        )
+    return get_args(returns)[0]
+
+
+def _bind_parts(bind_once: Callable[[Socket, Slots], Handle]) -> BindAnswering:
+    def bind(socket: Socket, slots: Slots) -> Callable[[Any, Answer], Awaitable[None]]:
+        handle = bind_once(socket, slots)
+
+        async def handle_and_answer(data: Any, answer: Answer) -> None:
+            answered = answer(handle(data))
+            if answered is not None:
+                await answered
+
+        return handle_and_answer
+
+    return bind
+
+
+def _bind_sending(
+    bind_answering: BindAnswering, encode: Writer | None, mode: Mode, *, parts: bool
+) -> Callable[[Socket, Slots], Handle]:
+    """Wrap a handle that answers by a function: in plain mode an answer is a message, and each part is one."""
+
+    def bind(socket: Socket, slots: Slots) -> Handle:
+        async def send(reply: Any) -> None:
+            if reply is not None and encode is not None and socket.is_open:
+                await socket.send_data(encode(reply), mode)
+
+        async def send_parts(reply: Any) -> None:
+            async with aclosing(reply):
+                async for part in reply:
+                    await send(part)
+
+        handle, answer = bind_answering(socket, slots), send_parts if parts else send
+
+        def handle_and_send(data: Any) -> Awaitable[None]:
+            return handle(data, answer)
+
+        return handle_and_send
+
+    return bind
 
 
 def _bind_once(call: Call) -> Callable[[Socket, Slots], Handle]:
@@ -188,25 +263,45 @@ def _by_name(bound: AnyCallable) -> Handle:
 
 
 def bind_per_message(
-    build: Build, call: Call, answering: Callable[[Socket, Slots], Callable[[Any], Awaitable[None] | None]]
+    build: Build, call: Call, answering: Callable[[Socket, Slots], Answer]
 ) -> Callable[[Socket, Slots], Handle]:
-    """Create message-scoped arguments for each message; clean them up after it is answered or the call failed.
+    """Like :func:`_bind_answering` for one way to answer.
 
     ``answering(socket, slots)`` gives the function that sends or publishes a result, which is never ``None``.
+    """
+    bind_answering = _bind_answering(build, call)
+
+    def bind(socket: Socket, slots: Slots) -> Handle:
+        handle, answer = bind_answering(socket, slots), answering(socket, slots)
+
+        def answer_value(result: Any) -> Awaitable[None] | None:
+            return None if result is None else answer(result)
+
+        def handle_and_answer(data: Any) -> Awaitable[None]:
+            return handle(data, answer_value)
+
+        return handle_and_answer
+
+    return bind
+
+
+def _bind_answering(build: Build, call: Call) -> BindAnswering:
+    """Create message-scoped arguments for each message; clean them up after it is answered or the call failed.
+
     The cleanup is not interrupted, whatever ended the call.
     """
     resolve = build.graph.message_resolver(call)
 
-    def bind(socket: Socket, slots: Slots) -> Handle:
-        reader, answer = socket.event_reader, answering(socket, slots)
+    def bind(socket: Socket, slots: Slots) -> Callable[[Any, Answer], Awaitable[None]]:
+        reader = socket.event_reader
 
-        async def handle(data: Any) -> None:
+        async def handle(data: Any, answer: Answer) -> None:
             held = False
             try:
                 async with AsyncExitStack() as exits:
                     try:
-                        result = await call(await resolve(slots, data, exits), data=data)
-                        if result is not None and (answered := answer(result)) is not None:
+                        answered = answer(await call(await resolve(slots, data, exits), data=data))
+                        if answered is not None:
                             await answered
                     finally:
                         held = True
@@ -220,14 +315,18 @@ def bind_per_message(
     return bind
 
 
-def _replying(encode: Writer | None, mode: Mode) -> Callable[[Socket, Slots], Callable[[Any], Awaitable[None] | None]]:
-    def bind(socket: Socket, _: Slots) -> Callable[[Any], Awaitable[None] | None]:
-        def reply(value: Any) -> Awaitable[None] | None:
-            if encode is None or not socket.is_open:
-                return None
-            return socket.send_data(encode(value), mode)
+def _bind_only_target(only: _Receiver) -> BindTarget:
+    def bind(socket: Socket, slots: Slots) -> Callable[[Any], CallTarget]:
+        target = only.bind_target(socket, slots)
+        return lambda _: target
 
-        return reply
+    return bind
+
+
+def _bind_all_targets(table: dict[type, _Receiver]) -> BindTarget:
+    def bind(socket: Socket, slots: Slots) -> Callable[[Any], CallTarget]:
+        targets = {kind: receiver.bind_target(socket, slots) for kind, receiver in table.items()}
+        return lambda data: targets[type(data)]
 
     return bind
 

@@ -1,0 +1,91 @@
+"""Turns exceptions of a handler into the errors that callers get."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from telex.exceptions import HTTPException, ImproperlyConfiguredException, ValidationException
+
+__all__ = ("LONGEST_TEXT", "CallFailure", "Failures", "cut")
+
+LONGEST_TEXT: Final = 500
+"""The limit, in characters, of a message or path in an error: both may repeat data of the client."""
+
+_CODE_OF_STATUS: Final[Mapping[int, str]] = {
+    401: "not_authorized",
+    403: "permission_denied",
+    404: "not_found",
+    405: "not_found",
+    409: "conflict",
+    429: "rate_limited",
+    503: "unavailable",
+}
+RESERVED: Final = frozenset(
+    {
+        *_CODE_OF_STATUS.values(),
+        "invalid_message",
+        "bad_frame",
+        "unknown_type",
+        "timeout",
+        "cancelled",
+        "too_many_calls",
+        "contract",
+        "internal",
+    }
+)
+"""The codes of Telex; those of declared exceptions are others."""
+
+
+class CallFailure(NamedTuple):
+    """What a caller gets of an exception."""
+
+    code: str
+    message: str
+    path: str = ""
+    data: dict[str, object] | None = None
+
+
+class Failures:
+    """The exceptions that a handler declares with ``errors=[…]``, and the codes of all others."""
+
+    def __init__(self, declared: Sequence[type[Exception]], where: str, *, debug: bool) -> None:
+        self._codes = {kind: _code_of(kind) for kind in declared}
+        self._debug = debug
+        for kind, code in self._codes.items():
+            if code in RESERVED:
+                raise ImproperlyConfiguredException(
+                    f"{where}: errors=[{kind.__name__}] has the code {code!r}, which is Telex's own: set another as the"
+                    " class attribute 'code'"
+                )
+
+    def is_declared(self, exc: Exception) -> bool:
+        """Whether callers may see ``exc``."""
+        return any(kind in self._codes for kind in type(exc).__mro__)
+
+    def of(self, exc: Exception) -> CallFailure:
+        """The error for ``exc``; of exceptions that are not declared nothing leaks, as in a close."""
+        code = next((self._codes[kind] for kind in type(exc).__mro__ if kind in self._codes), None)
+        if code is not None:
+            public = {name: value for name, value in vars(exc).items() if not name.startswith("_") and name != "code"}
+            return CallFailure(code, cut(str(exc)), data=public or None)
+        if isinstance(exc, ValidationException):
+            return CallFailure("invalid_message", cut(exc.detail), cut(exc.path))
+        if isinstance(exc, HTTPException):
+            text = exc.detail if self._debug else exc.public_detail
+            default = "invalid_message" if 400 <= exc.status_code < 500 else "internal"
+            return CallFailure(_CODE_OF_STATUS.get(exc.status_code, default), cut(text))
+        return CallFailure("internal", cut(f"{type(exc).__name__}: {exc}") if self._debug else "internal error")
+
+
+def _code_of(kind: type[Exception]) -> str:
+    own = kind.__dict__.get("code")
+    if isinstance(own, str):
+        return own
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
+
+
+def cut(text: str) -> str:
+    """``text``, cut to a limited length."""
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

@@ -1,0 +1,81 @@
+"""What a session knows of a handler, and of each call and notify that is in work or waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from telex.calls import Slots
+from telex.codecs import Reader, Writer
+from telex.connection import Socket
+from telex.exception_handling import ExceptionPolicy
+from telex.protocol.failures import Failures
+
+__all__ = ("BindTarget", "CallPlan", "CallTarget", "Job")
+
+PARTS_AHEAD: Final = 16
+"""Parts of an answer that are sent before the client gives credit for more."""
+
+
+class CallTarget(NamedTuple):
+    """The function that handles a message, bound to one connection, and how its answer is written."""
+
+    handle: Callable[..., Any]
+    write: Writer | None
+    awaits: bool
+    parts: bool = False
+    """``handle`` returns an async generator: its items are the answer."""
+    answers: bool = False
+    """``handle`` takes the function that sends the answer as its second argument."""
+
+
+BindTarget: TypeAlias = Callable[[Socket, Slots], Callable[[Any], CallTarget]]
+"""Binds a handler to a connection; the result finds the target of a decoded message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan:
+    """How one handler's calls and notifies are read, handled and answered."""
+
+    where: str
+    read_json: Reader | None
+    read_bytes: Reader | None
+    bind: BindTarget
+    write_value: Writer
+    errors: ExceptionPolicy
+    failures: Failures
+    close_at_first_invalid: bool
+    max_invalid_messages: int
+    max_message_size: int
+    max_concurrency: int
+    max_calls: int
+    max_streams: int
+    timeout: float | None
+
+
+class Job:
+    """One call or notify; ``id`` is 0 for a notify, ``size`` 0 for one that was never counted.
+
+    Most attributes keep the class's value through the whole call, so that a call sets four of them.
+    """
+
+    task: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    started = False
+    counted = True
+    """Whether it uses credit of the client."""
+    has_place = False
+    final = False
+    """Whether the final frame has been sent, or is being sent."""
+    reason: str | None = None
+    """Why the call is interrupted: ``cancelled`` or ``timeout``."""
+    credit = PARTS_AHEAD
+    more: asyncio.Future[None] | None = None
+
+    def __init__(self, call_id: int, data: Any, size: int, target: CallTarget) -> None:
+        self.id = call_id
+        self.data = data
+        self.size = size
+        self.target = target
