@@ -23,7 +23,7 @@ from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
 from telex.types import Message, Receive
 
-__all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "supervised", "as_unexpected", "unexpected")
+__all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "as_unexpected", "supervised", "unexpected")
 
 T = TypeVar("T")
 

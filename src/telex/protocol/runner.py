@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, Final
 
 from telex.connection import Socket
-from telex.event_reader import unasked
+from telex.event_reader import as_unexpected
 from telex.exception_handling import familiar
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol import frames
@@ -144,7 +144,7 @@ class CallRunner:
                 if job.reason is not None and task is not None and (not job.started or not task.uncancel()):
                     await self._send_final(job, frames.error_frame(job.id, job.reason, _TEXTS[job.reason]))
                     return
-                exc = unasked(exc)
+                exc = as_unexpected(exc)
             if not isinstance(exc, Exception):
                 raise exc
             await self.fail(job, exc)
