@@ -392,3 +392,38 @@ def test_an_option_without_effect_is_an_error() -> None:
 
     with pytest.raises(ImproperlyConfiguredException, match="on_invalid_message= has no effect: a stream takes no"):
         Telex([numbers])
+
+
+class Unwritable:
+    """A type whose encoder fails."""
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration])
+@pytest.mark.parametrize("how", ["handler", "beside", "function"])
+async def test_an_encoder_that_raises_an_end_of_iteration_is_an_error(
+    error: type[Exception], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def encode(value: Unwritable) -> str:
+        raise error
+
+    async def values() -> AsyncGenerator[Any, None]:
+        yield Unwritable()
+
+    @websocket_stream("/handler")
+    async def stream() -> AsyncGenerator[Any, None]:
+        yield Unwritable()
+
+    @websocket("/beside")
+    async def beside(socket: WebSocket) -> None:
+        await socket.accept()
+        socket.start_stream(values())
+        await socket.receive_text()
+
+    @websocket("/function")
+    async def function(socket: WebSocket) -> None:
+        await send_websocket_stream(socket, values())
+
+    app = Telex([stream, beside, function], type_encoders={Unwritable: encode})
+    async with talking(app, f"/{how}") as client:
+        assert (await ending(client))[0] == 1011
+    assert error.__name__ in caplog.text

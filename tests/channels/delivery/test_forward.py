@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -17,8 +17,9 @@ from websockets.exceptions import ConnectionClosed
 
 from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, Subscriber
-from telex.channels.delivery.encoding import as_bytes, as_text
+from telex.channels.delivery.encoding import Encoding, as_bytes, as_text
 from telex.channels.delivery.forward import forward
+from telex.channels.events import Item
 from telex.exceptions import ConcurrencyError
 from telex.types import ASGIApp, Message, Mode, Receive, Scope, Send
 from tests.channels.conftest import until, within
@@ -292,3 +293,41 @@ async def test_a_socket_that_this_side_closes_gets_nothing_more(
             await within(client.recv())
         await until(lambda: not hub.statistics().subscribers)
     assert "ERROR" not in [record.levelname for record in caplog.records]
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration])
+@pytest.mark.parametrize("overrides", [False, True])
+async def test_an_encoding_that_raises_an_end_of_iteration_is_an_error(
+    hub: Channels, kind: ServerKind, error: type[Exception], overrides: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Own(WebSocket[Any, Any, Any]):
+        async def send_data(self, data: str | bytes, mode: Mode = "text", encoding: str = "utf-8") -> None:
+            await super().send_data(data, mode, encoding)
+
+    def write(item: Item) -> str:
+        raise error
+
+    options: dict[str, Any] = {"websocket_class": Own} if overrides else {}
+    handler = follower("news", frame=Encoding(write, "text"), **options)
+    async with site(hub, kind, handler) as running, raw(running) as client:
+        await until(lambda: hub.statistics().subscribers == 1)
+        await hub.publish("news", "one")
+        assert (await client.read_close()).code == 1011
+    assert error.__name__ in caplog.text
+
+
+async def test_a_callback_that_raises_an_end_of_iteration_is_an_error() -> None:
+    async def fail(data: bytes) -> None:
+        raise StopAsyncIteration
+
+    async with Channels("memory://", channels=["news"]) as hub, hub.subscribe("news") as events:
+        with pytest.raises(RuntimeError, match="StopAsyncIteration"):
+            await within(publish_while_it_runs(hub, events, fail))
+
+
+async def publish_while_it_runs(
+    hub: Channels, events: Subscriber, on_event: Callable[[bytes], Awaitable[None]]
+) -> None:
+    async with events.run_in_background(on_event):
+        await hub.publish("news", "one")
+        await asyncio.Event().wait()

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import pytest
 
 from telex import WebSocket, websocket
-from telex.channels import Channels
+from telex.channels import Channels, Policy, Subscriber, conflate
 from telex.channels.delivery.encoding import Encoding, as_text
 from telex.channels.delivery.forward import forward
 from telex.channels.delivery.queue import DeliveryQueue
@@ -112,6 +112,89 @@ async def test_a_blocked_send_delays_no_other_and_keeps_its_order(hub: Channels,
         for client in (first, slow, last):
             assert await within(read_text(client, 1)) == ["again"]
         await until(lambda: len(senders()) == 1)
+    await until(lambda: not senders())
+
+
+@pytest.mark.parametrize(
+    ("policy", "kept", "dropped", "conflated"),
+    [
+        ("drop_oldest", ["0", "17", "18", "19"], 16, 0),
+        ("drop_newest", ["0", "1", "2", "3"], 16, 0),
+        (conflate(key=lambda event: int(event.data) % 2), ["0", "18", "19"], 0, 17),
+        ("close", ["0"], 4, 0),
+    ],
+    ids=["drop_oldest", "drop_newest", "conflate", "close"],
+)
+async def test_the_backlog_of_a_blocked_recipient_follows_its_policy(
+    kind: ServerKind, policy: Policy, kept: list[str], dropped: int, conflated: int
+) -> None:
+    hub = Channels("memory://", channels=["news"], subscriber_max_backlog=3, subscriber_backlog_strategy=policy)
+    opened, blocked = asyncio.Event(), asyncio.Event()
+
+    async def hold(scope: Scope, send: Send, event: Message) -> None:
+        if scope["path"] == "/slow":
+            blocked.set()
+            await opened.wait()
+        await send(event)
+
+    made: list[Subscriber] = []
+    handlers = [
+        follower("news", path="/slow", made=made, middleware=[sending_by(hold)]),
+        follower("news", path="/fast", middleware=[sending_by(hold)]),
+    ]
+    async with site(hub, kind, *handlers) as running, raw(running, "/slow") as slow, raw(running, "/fast") as fast:
+        await until(lambda: hub.statistics().subscribers == 2)
+        for number in range(20):
+            await hub.publish("news", str(number))
+            assert await within(read_text(fast, 1)) == [str(number)]
+            if not number:
+                await within(blocked.wait())
+        [events] = made
+        assert (events.dropped, events.conflated) == (dropped, conflated)
+        opened.set()
+        assert await within(read_text(slow, len(kept))) == kept
+        if policy == "close":
+            assert (await slow.read_close()).code == 1013
+        else:
+            await hub.publish("news", "100")
+            assert await within(read_text(slow, 1)) == ["100"]
+
+
+async def test_two_hubs_of_one_app_have_a_sender_each(hub: Channels, kind: ServerKind) -> None:
+    other = Channels("memory://", channels=["sport"])
+    opened, blocked, tasks = asyncio.Event(), asyncio.Event(), dict[str, asyncio.Task[Any] | None]()
+
+    async def hold(scope: Scope, send: Send, event: Message) -> None:
+        tasks.setdefault(scope["path"], asyncio.current_task())
+        if event["text"] == "held":
+            blocked.set()
+            await opened.wait()
+        await send(event)
+
+    @websocket("/sport", middleware=[sending_by(hold)])
+    async def sport(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        async with other.subscribe("sport") as events:
+            await forward(events, socket, as_text)
+
+    news = follower("news", path="/news", middleware=[sending_by(hold)])
+    async with site(hub, kind, news, sport) as running, raw(running, "/news") as one:
+        async with other, raw(running, "/sport") as two:
+            await until(lambda: (hub.statistics().subscribers, other.statistics().subscribers) == (1, 1))
+            await hub.publish("news", "first")
+            await other.publish("sport", "first")
+            assert await within(read_text(one, 1)) == await within(read_text(two, 1)) == ["first"]
+            assert len(senders()) == len(set(tasks.values())) == 2
+            await other.publish("sport", "held")
+            await within(blocked.wait())
+            await hub.publish("news", "second")
+            assert await within(read_text(one, 1)) == ["second"]
+            opened.set()
+            assert await within(read_text(two, 1)) == ["held"]
+        # The end of one hub ends nothing of the other.
+        await hub.publish("news", "third")
+        assert await within(read_text(one, 1)) == ["third"]
+        assert len(senders()) == 1
     await until(lambda: not senders())
 
 
@@ -229,6 +312,8 @@ async def test_a_send_that_sets_a_context_variable_shows_it_to_no_other_connecti
             await hub.publish("news", str(number))
             assert await within(read_text(one, 1)) == await within(read_text(two, 1)) == [str(number)]
     assert len(found) == 20
+    # The first send of each is the only one that does not find the value of its own connection.
+    assert [found.count((path, "")) for path in ("/a", "/b")] == [1, 1]
     assert all(said in ("", path) for path, said in found)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from telex.channels.delivery.encoding import Encoding
-from telex.channels.delivery.queue import DeliveryQueue
+from telex.channels.delivery.queue import DeliveryQueue, QueueEnded
 from telex.channels.delivery.subscriber import Subscriber, recipient_of
 from telex.channels.delivery.topic import Recipient
 from telex.channels.delivery.yield_budget import PIECES, YieldBudget
@@ -33,7 +33,7 @@ async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) ->
         raise ConcurrencyError("this subscriber is forwarded already: subscribe once for each socket")
     recipient.is_forwarded = True
     try:
-        with suppress(StopAsyncIteration):
+        with suppress(QueueEnded):
             if type(socket).send_data is not WebSocket.send_data:
                 # The socket class overrides send_data, so every event must go through it.
                 await _forward_by(socket, recipient, encoding)

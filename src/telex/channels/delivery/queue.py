@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 from telex.exceptions import ConcurrencyError, ImproperlyConfiguredException, WebSocketException
 from telex.status_codes import WS_1011_UNEXPECTED_ERROR, WS_1013_TRY_AGAIN_LATER
 
-__all__ = ("Conflate", "DeliveryQueue", "Policy", "conflate")
+__all__ = ("Conflate", "DeliveryQueue", "Policy", "QueueEnded", "conflate")
 
 T = TypeVar("T")
 
@@ -56,6 +56,10 @@ Policy: TypeAlias = Literal["drop_oldest", "drop_newest", "close", "backoff", "d
 the reader with 1013, so that its client reconnects and recovers. :func:`conflate` always replaces items of the same
 key, and drops the oldest key if there are too many keys.
 """
+
+
+class QueueEnded(StopAsyncIteration):
+    """The queue is closed and empty. A class of its own: an encoder, too, may raise ``StopAsyncIteration``."""
 
 
 class _Mark(Generic[T]):
@@ -263,7 +267,7 @@ class DeliveryQueue(Generic[T]):
     async def get(self) -> T:
         """Wait for the next item.
 
-        :raises StopAsyncIteration: the queue is closed and empty.
+        :raises QueueEnded: the queue is closed and empty.
         :raises WebSocketException: the queue was closed with an error.
         :raises ConcurrencyError: another task already waits.
         """
@@ -286,7 +290,7 @@ class DeliveryQueue(Generic[T]):
         if self._error is not None:
             raise self._error
         if self._closing:
-            raise StopAsyncIteration
+            raise QueueEnded
         if self._waiter is not None and not self._waiter.done():
             raise ConcurrencyError("two tasks read one subscriber: subscribe once for each reader")
         self._waiter = waiter

@@ -6,7 +6,7 @@ task sends what waits. A recipient goes back to its own task (:mod:`telex.channe
 
 - its ``send`` suspends: another worker takes over the ready recipients, and this one ends after that send;
 - its ``send``, its encoding or its queue raises, or its connection closes: its own task raises the error;
-- its ``send`` changes a context variable, which other recipients must not see;
+- its ``send`` changes a context variable, which other recipients must not see: the value goes along to its own task;
 - the hub ends.
 
 A worker belongs to the sender; a worker whose send has suspended belongs to the task of the recipient, which awaits its
@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
+from typing import Any
 
 from telex.channels.delivery.encoding import Encoding
 from telex.channels.delivery.queue import DeliveryQueue
@@ -86,6 +87,8 @@ class SharedSender:
             sending.wake()
         try:
             await sending.handed_back
+            for variable, value in sending.set_by_send:
+                variable.set(value)
         finally:
             sending.is_over = True
             if self._worker is not None and self._worker.at is sending:
@@ -153,6 +156,7 @@ class SharedSender:
                     if worker.task.cancelling() and not worker.is_relieved:
                         raise asyncio.CancelledError("send() cancelled its own task")
                     if not _are_equal(copy_context(), context):
+                        sending.set_by_send = _changes(context)
                         self._relieve(worker)
                     if worker.is_relieved:
                         sending.hand_back()
@@ -179,6 +183,7 @@ class _Sending:
         "is_over",
         "key",
         "send",
+        "set_by_send",
         "worker",
     )
 
@@ -192,6 +197,8 @@ class _Sending:
         self.key = "text" if encoding.mode == "text" else "bytes"
         self.handed_back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_over = False
+        self.set_by_send: list[tuple[ContextVar[Any], Any]] = []
+        """The context variables that the last send has set, and their values."""
         self.worker: _SenderTask | None = None
         """The worker whose send for this recipient has suspended."""
 
@@ -245,6 +252,10 @@ def _are_equal(one: Context, other: Context) -> bool:
         return one == other
     except Exception:  # a new value that cannot be compared, such as an array
         return False
+
+
+def _changes(before: Context) -> list[tuple[ContextVar[Any], Any]]:
+    return [(variable, value) for variable, value in copy_context().items() if before.get(variable) is not value]
 
 
 def _wake(sender: SharedSender, awake: asyncio.Future[None]) -> None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, TypeAlias
 
 from telex.channels.delivery.encoding import data_of
-from telex.channels.delivery.queue import DeliveryQueue, Policy
+from telex.channels.delivery.queue import DeliveryQueue, Policy, QueueEnded
 from telex.channels.delivery.topic import Recipient
 from telex.channels.events import Item, Position
 from telex.connection import WebSocket
@@ -97,7 +97,7 @@ class Subscriber:
             await asyncio.wait([worker])
 
     async def _work(self, on_event: EventCallback) -> None:
-        with suppress(StopAsyncIteration):
+        with suppress(QueueEnded):
             while self._left is None or self._left > 0:
                 data = data_of(await self._recipient.queue.get())
                 if self._left is not None:
