@@ -46,7 +46,8 @@ OnEnd: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 """Called once after an accepted connection has ended, before its dependencies are closed."""
 
 CLOSE_WITHIN: Final = 1.0
-"""Seconds allowed for sending the close frame after the connection's task was cancelled."""
+"""Seconds allowed for sending the close frame after the connection's task was cancelled, and for the ``on_disconnect``
+hook after another cancellation."""
 
 
 def with_its_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
@@ -63,7 +64,8 @@ def with_its_end(run: Run, policy: ExceptionPolicy, on_end: OnEnd) -> Run:
             raise await end_cancelled(socket, cancelled, policy) from cancelled
         finally:
             if socket.was_accepted:
-                await on_end(socket, slots)
+                ending = on_end(socket, slots)
+                await (_protected(ending) if _is_cancelled() else ending)
 
     return run_to_the_end
 
@@ -73,12 +75,13 @@ async def end_cancelled(
 ) -> UnexpectedCancellation:
     """Close the connection after ``cancelled``; returns the error if this task itself was not cancelled.
 
-    :raises asyncio.CancelledError: the server has cancelled this task, to shut down: the client gets 1012.
+    :raises asyncio.CancelledError: the server has cancelled this task, to shut down: the client gets 1012, unless the
+        server has closed the connection itself.
     """
     try:
         error = as_unexpected(cancelled)
     except asyncio.CancelledError:
-        if socket.was_accepted:
+        if socket.was_accepted and not socket.has_left():
             await _close_for_shutdown(socket)
         raise
     await policy.end(socket, error)
@@ -86,6 +89,28 @@ async def end_cancelled(
 
 
 async def _close_for_shutdown(socket: Socket) -> None:
+    closing = socket.close(WS_1012_SERVICE_RESTART, "service restart")
     with contextlib.suppress(Exception):
-        async with asyncio.timeout(CLOSE_WITHIN):
-            await socket.close(WS_1012_SERVICE_RESTART, "service restart")
+        await _protected(asyncio.wait_for(closing, CLOSE_WITHIN))
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and bool(task.cancelling())
+
+
+async def _protected(work: Awaitable[None]) -> None:
+    """Await ``work``; another cancellation of this task cancels it only after ``CLOSE_WITHIN`` seconds.
+
+    A server that stops may cancel a connection twice: the second time must not skip what the first time begins.
+    """
+    task = asyncio.ensure_future(work)
+    limit: float | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,), timeout=limit)
+            if limit is not None:
+                task.cancel()
+        except asyncio.CancelledError:
+            limit = CLOSE_WITHIN
+    task.result()

@@ -1,7 +1,8 @@
 """A signal ends the server: what is cancelled, told, cleaned up and logged, for what ``test_ends.py`` has running.
 
 One process of each server holds a connection of every row, and prints its journal. Work that is awaited (a thread, the
-cleanup of an answered message) is left out: a server that stops waits for it only as long as it is told.
+cleanup of an answered message) ends by SIGUSR1, once the clients of all other rows have been told: hypercorn waits for
+that work before it tells its clients.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import pytest
@@ -25,8 +26,10 @@ from tests.server.process import Running, process
 from tests.support.raw import Close
 
 APP: Final = "tests.contract.subjects.stops:app"
-ROWS: Final = [row for row, running in RUNNING.items() if running.interrupted != "finished"]
-BUSY: Final = ["async", "hook", "stream", "raw"]
+AWAITED: Final = [row for row, running in RUNNING.items() if running.interrupted == "finished"]
+# These last: SIGUSR1 ends what the newest connection waits for.
+ROWS: Final = [*(row for row in RUNNING if row not in AWAITED), *AWAITED]
+BUSY: Final = ["async", "hook", "stream", "raw", "thread", "cleanup"]
 """Rows whose handler does not wait for a message."""
 STAGED: Final = "telex-staged"
 """Telex's own runner; ``telex`` is uvicorn's with Telex's protocol."""
@@ -34,11 +37,11 @@ STAGED: Final = "telex-staged"
 
 @dataclass(frozen=True)
 class Stop:
-    """How a server closes, and where a row differs: on the wire, and in what ``on_disconnect`` is told."""
+    """How a server closes, and where a row differs."""
 
     close: Close
-    wire: dict[str, Close] = field(default_factory=dict)
-    told: dict[str, Close] = field(default_factory=dict)
+    cuts: tuple[str, ...] = ()
+    """Rows whose work is cancelled although it is awaited elsewhere."""
     logged: str | None = ""
     """What the one record says; ``""`` where there is none, ``None`` where the server logs its own failures."""
 
@@ -48,12 +51,10 @@ STOPS: Final = {
     "uvicorn-websockets": Stop(Close(1012)),
     "uvicorn-wsproto": Stop(Close(1012)),
     "telex": Stop(Close(1012)),
-    # It cancels the tasks of connections.
-    "hypercorn": Stop(RESTART, logged=None),
-    # Busy handlers are cancelled at ``drain_timeout``: their hooks are told Telex's own close, the client the server's.
+    # It cancels the tasks of connections, in which the cleanup of a message runs; and cancels them again.
+    "hypercorn": Stop(RESTART, cuts=("cleanup",), logged=None),
     STAGED: Stop(
         Close(1012, "retry-after=0.00"),
-        told=dict.fromkeys(BUSY, RESTART),
         logged=f"WARNING Draining: closing {len(BUSY)} WebSockets that are still busy",
     ),
 }
@@ -80,8 +81,12 @@ async def stopped(name: str) -> AsyncIterator[tuple[dict[str, Close], list[str]]
                 await probe.send(json.dumps(["until", "begun", len(ROWS), 0]))
                 await asyncio.wait_for(probe.recv(), PATIENCE)
             # Clients answer a close frame only while this loop runs, and the end of ``server`` blocks it.
-            os.kill(running.process.pid if isinstance(running, Running) else running.pid or 0, signal.SIGTERM)
-            closes = {row: await closing_of(client) for row, client in clients.items()}
+            pid = running.process.pid if isinstance(running, Running) else running.pid or 0
+            os.kill(pid, signal.SIGTERM)
+            closes = {row: await closing_of(client) for row, client in clients.items() if row not in AWAITED}
+            with contextlib.suppress(ProcessLookupError):  # granian has ended
+                os.kill(pid, signal.SIGUSR1)
+            closes |= {row: await closing_of(clients[row]) for row in AWAITED}
             if isinstance(running, Running):
                 await asyncio.wait_for(running.process.wait(), PATIENCE)
         yield closes, running.last_log.splitlines()
@@ -93,11 +98,11 @@ async def stopped(name: str) -> AsyncIterator[tuple[dict[str, Close], list[str]]
 async def test_a_signal_ends_it(name: str) -> None:
     stop = STOPS[name]
     async with stopped(name) as (closes, printed):
-        assert closes == {row: stop.wire.get(row, stop.close) for row in ROWS}
+        assert closes == dict.fromkeys(ROWS, stop.close)
     for row in ROWS:
         notes = [line.removeprefix(f"{row}: ") for line in printed if line.startswith(f"{row}: ")]
-        told = stop.told.get(row, stop.close)
-        expected = ["begun", RUNNING[row].interrupted, f"told {told.code} {told.reason}".strip(), "closed"]
+        work = "cancelled" if row in stop.cuts else RUNNING[row].interrupted
+        expected = ["begun", work, f"told {stop.close.code} {stop.close.reason}".strip(), "closed"]
         if not RUNNING[row].hooks:
             del expected[2]
         assert notes == [note for note in expected if note is not None], (row, printed)

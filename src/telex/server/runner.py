@@ -8,7 +8,8 @@ The stages of the drain:
 3. Every ``drain_interval`` the server closes a batch of idle WebSockets, whose application is waiting for messages. The
    code is 1012 (Service Restart); the reason is ``retry-after=SECONDS``, a random time up to the expected duration of
    the drain. Busy connections stay open.
-4. At ``drain_timeout`` the remaining connections are closed, and tasks that still run are cancelled.
+4. At ``drain_timeout`` the remaining connections are closed, which their applications are told; what still runs after
+   that is cancelled.
 
 A second signal skips to the last stage; while there is nothing to drain, it ends the process at once, as a third does.
 What ignores its cancellation is named in the log, and does not keep the process that :meth:`Server.run` serves in.
@@ -52,6 +53,9 @@ _LAST_SECONDS: Final = 2.0
 
 _LAST_FORCED_SECONDS: Final = 0.2
 """The same after a second signal."""
+
+_TOLD_WITHIN: Final = 0.1
+"""Seconds in which applications notice the close before they are cancelled: a cancellation has no close code."""
 
 _MAX_REPORTED: Final = 10
 
@@ -216,6 +220,8 @@ class Server(uvicorn.Server):
             _logger.warning("Draining: closing %d WebSockets that are still busy", len(left))
         for connection in left:
             connection.close(_restart(0.0))
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=_TOLD_WITHIN)
         for task in self.server_state.tasks:
             task.cancel()
         if not self.force_exit:

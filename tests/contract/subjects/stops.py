@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import signal
 import sys
+from collections.abc import AsyncGenerator
 from contextvars import ContextVar
 from typing import Final
 
 from telex import Telex
 from telex.types import Receive, Scope, Send
-from tests.contract.subjects.ends import ends
+from tests.contract.subjects import ends
 from tests.contract.subjects.journal import journal, probe
 
 connection: Final[ContextVar[str]] = ContextVar("connection", default="")
@@ -21,7 +25,22 @@ def write(text: str) -> None:
 
 journal.keep_log()
 journal.tell = write
-served = Telex([probe, ends])
+
+
+@contextlib.asynccontextmanager
+async def ended_by_signal(_: Telex) -> AsyncGenerator[None, None]:
+    """SIGUSR1 ends the work that waits for a test: of a thread, and of the newest connection."""
+    loop = asyncio.get_running_loop()
+
+    def end(*_: object) -> None:
+        ends.may_end.set()
+        loop.call_soon_threadsafe(ends.trigger.set)
+
+    signal.signal(signal.SIGUSR1, end)
+    yield
+
+
+served = Telex([probe, ends.ends], lifespan=[ended_by_signal])
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:
