@@ -3,7 +3,8 @@
 A page shows a file in the code block below ``<!-- file: examples/docs/hello.py -->``, and the reference of a name
 between ``<!-- reference: telex.Telex -->`` and ``<!-- end of reference -->``. ``only: a, b`` and ``without: a, b``
 after the name choose its members; ``only: none`` shows none. ``<!-- tree -->`` and ``<!-- floors -->`` stand before
-the map of the code in the same way.
+the map of the code in the same way, and ``<!-- close codes -->`` before the table of close codes. Scripts of the
+examples have that table between ``// <close-codes>`` and ``// </close-codes>``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from scripts import docs_close_codes
 from scripts.docs_map import floors, tree
 from scripts.docs_reference import reference
 
-__all__ = ("COMMAND", "ROOT", "pages", "synced")
+__all__ = ("COMMAND", "ROOT", "pages", "scripts", "synced", "synced_script")
 
 COMMAND = "scripts/docs sync"
 ROOT = Path(__file__).parent.parent
@@ -26,14 +28,27 @@ REFERENCE = re.compile(
     r".*?(?P<end><!-- end of reference -->)",
     re.DOTALL,
 )
-MAP = re.compile(r"(?P<head><!-- (?P<name>tree|floors) -->\n).*?(?P<end><!-- end of (?P=name) -->)", re.DOTALL)
+MAP = re.compile(
+    r"(?P<head><!-- (?P<name>tree|floors|close codes) -->\n).*?(?P<end><!-- end of (?P=name) -->)", re.DOTALL
+)
+SCRIPT = re.compile(r"(?P<head>// <close-codes>[^\n]*\n).*?(?P<end>// </close-codes>)", re.DOTALL)
 OWN_PACKAGE = re.compile(r"(?<=from )examples\.docs\.|(?<=from )examples\.docs(?= import)")
-MAPS = {"tree": tree, "floors": floors}
+MAPS = {"tree": tree, "floors": floors, "close codes": docs_close_codes.as_markdown}
 
 
 def pages() -> list[Path]:
     """Every page of the documentation, and the README."""
     return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def scripts() -> list[Path]:
+    """Every script of the examples."""
+    return sorted((ROOT / "examples").rglob("*.js"))
+
+
+def synced_script(text: str) -> str:
+    """``text`` of a script, with the table of close codes as it is now."""
+    return SCRIPT.sub(lambda match: f"{match['head']}{docs_close_codes.as_javascript()}\n{match['end']}", text)
 
 
 def synced(text: str) -> str:
@@ -60,9 +75,9 @@ def names(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    for page in pages():
-        before = page.read_text("utf-8")
-        after = synced(before)
+    for file in [*scripts(), *pages()]:
+        before = file.read_text("utf-8")
+        after = synced_script(before) if file.suffix == ".js" else synced(before)
         if after != before:
-            page.write_text(after, "utf-8")
-            print(f"wrote {page.relative_to(ROOT)}")  # noqa: T201
+            file.write_text(after, "utf-8")
+            print(f"wrote {file.relative_to(ROOT)}")  # noqa: T201

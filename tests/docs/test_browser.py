@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from websockets.asyncio.client import connect
 
 from examples.docs import echo, hello, reconnect
-from telex import Provide, Telex
+from telex import Provide, Telex, WebSocket, websocket
 from tests.contract.servers import Running
 from tests.docs.pages import EXAMPLES
 from tests.support.live import serving
@@ -74,6 +75,39 @@ async def test_a_client_that_comes_back(chromium: str) -> None:
         await write(running, "two")
         await page.wait_for_function("window.seen.length === 2")
         assert await page.evaluate("window.seen") == ["one", "two"]
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(4403, 1), (4401, 2), (4429, 3), (1011, 3), (1000, 1), (4001, 1)])
+async def test_a_client_that_comes_back_where_the_code_allows_it(chromium: str, code: int, attempts: int) -> None:
+    accepted = 0
+    enough = asyncio.Event()
+
+    @websocket("/events")
+    async def refuse(socket: WebSocket) -> None:
+        nonlocal accepted
+        await socket.accept()
+        accepted += 1
+        if accepted < 3:
+            await socket.close(code, "retry-after=0.01")
+        else:
+            enough.set()
+
+    script = (EXAMPLES / "reconnect.js").read_text()
+    telex = Telex([refuse], http=Starlette(routes=[Route("/", blank)]))
+    async with serving(telex) as running, opened(chromium, running) as page:
+        await page.add_script_tag(content=script)
+        begin = "url => { window.tokens = 0; connect(url, () => {}, async () => { window.tokens += 1; }); }"
+        if code == 1000:
+            await page.evaluate(begin, running.url("/events"))
+        elif attempts == 3:
+            await page.evaluate(begin, running.url("/events"))
+            await asyncio.wait_for(enough.wait(), PATIENCE / 1000)
+        else:
+            told = f"closed for good: {code} retry-after=0.01"
+            async with page.expect_console_message(lambda message: message.text == told):
+                await page.evaluate(begin, running.url("/events"))
+        assert await page.evaluate("window.tokens") == (code == 4401)
+    assert accepted == attempts
 
 
 async def write(running: Running, text: str) -> None:

@@ -18,7 +18,16 @@ from telex.channels.delivery import topic
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.recovery import reader as feed
 from telex.cli.commands import telex
-from telex.defaults import KIB, MAX_INVALID_MESSAGES, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES, MAX_THREADS, MIB
+from telex.defaults import (
+    KIB,
+    MAX_CALLS,
+    MAX_INVALID_MESSAGES,
+    MAX_MESSAGE_SIZE,
+    MAX_QUEUED_MESSAGES,
+    MAX_STREAMS,
+    MAX_THREADS,
+    MIB,
+)
 from telex.event_reader import GRACE
 from telex.exceptions import HTTPException
 from telex.handlers.listener import ListenerHandler
@@ -40,6 +49,8 @@ def test_limits_of_the_framework() -> None:
         "max_concurrency": str(ListenerHandler.max_concurrency),
         "max_invalid_messages": str(ListenerHandler.max_invalid_messages),
         "on_invalid_message": "reply",
+        "max_calls": str(MAX_CALLS),
+        "max_streams": str(MAX_STREAMS),
     }
     assert {row[0]: row[2] for row in table("reference/limits.md", "The framework's limits")} == limits
 

@@ -110,10 +110,11 @@ find("#renaming").onclose = (event) => {
 
 // -- what is shown
 
-function showState(state, seconds) {
+function showState(state, detail) {
   const status = find("#status");
   status.dataset.state = state;
-  status.textContent = state === "waiting" ? `lost, trying again in ${seconds} s` : state;
+  const texts = { waiting: `lost, trying again in ${detail} s`, closed: `closed: ${detail}` };
+  status.textContent = texts[state] ?? state;
   find("#say button").disabled = state !== "connected";
 }
 

@@ -1,5 +1,7 @@
 // A WebSocket that comes back: after a loss it waits a little longer each time, and never exactly as long as others.
 
+import { afterClose } from "./close_codes.js";
+
 const FIRST_WAIT = 300;
 const LONGEST_WAIT = 15_000;
 
@@ -10,7 +12,7 @@ export class LastingSocket {
   #timer = 0;
   #ended = false;
 
-  // `on` has message(data), state("connecting" | "connected" | "waiting", seconds).
+  // `on` has message(data), state("connecting" | "connected" | "waiting" | "closed", seconds or reason).
   constructor(url, on) {
     this.#url = url;
     this.on = on;
@@ -44,12 +46,18 @@ export class LastingSocket {
       this.on.state("connected");
     };
     socket.onmessage = (event) => this.on.message(JSON.parse(event.data));
-    socket.onclose = (event) => this.#ended || this.#wait(event.reason);
+    socket.onclose = (event) => this.#ended || this.#closed(event);
   }
 
-  #wait(reason) {
+  #closed({ code, reason }) {
+    const after = afterClose(code);
+    if (after === "back_off" || after === "retry_after") this.#wait(after, reason);
+    else this.on.state("closed", reason);
+  }
+
+  #wait(after, reason) {
     // A server that stops says when to come back, so that not all come at once.
-    const asked = /^retry-after=([\d.]+)$/.exec(reason);
+    const asked = after === "retry_after" && /^retry-after=([\d.]+)$/.exec(reason);
     const grown = Math.min(LONGEST_WAIT, FIRST_WAIT * 2 ** this.#losses++);
     const wait = Math.max(grown * (0.5 + Math.random() / 2), asked ? Number(asked[1]) * 1000 : 0);
     this.on.state("waiting", Math.ceil(wait / 1000));

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import NoReturn
 
 import click
@@ -10,6 +11,7 @@ from rich.console import Console
 from telex import __version__
 from telex.cli.loading import LoadError, load_telex, make_importable
 from telex.cli.routes import routes_table
+from telex.protocol.close_codes import table
 
 __all__ = ("telex",)
 
@@ -22,7 +24,7 @@ _factory = click.option("--factory", is_flag=True, default=None, help="TARGET is
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="telex", message="%(prog)s %(version)s")
 def telex() -> None:
-    """Serve an app, or print its routes.
+    """Serve an app, print its routes, or print the table of close codes.
 
     TARGET is module:attribute, such as chat.app:app.
 
@@ -95,6 +97,12 @@ def routes(target: str, app_dir: str, factory: bool | None) -> None:
     if not console.is_terminal:
         console.width = _UNFOLDED
     console.print(routes_table(app.plans))
+
+
+@telex.command("close-codes", short_help="Print the table of close codes as JSON.")
+def close_codes() -> None:
+    """Print the table of close codes as JSON: what each means, and what a client does after it."""
+    click.echo(json.dumps(table(), indent=2))
 
 
 _UNFOLDED = 10_000

@@ -1,6 +1,6 @@
 """The one table of close codes: what each means, and what a client does after it.
 
-The documentation and the clients' tables are written from it.
+The documentation and the clients' tables are written from it; ``telex close-codes`` prints it as JSON.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 
-__all__ = ("CLOSE_CODES", "AfterClose", "CloseCode", "after_close")
+__all__ = ("CLOSE_CODES", "OTHERWISE", "RANGES", "AfterClose", "CloseCode", "CodeRange", "after_close", "table")
 
 AfterClose: TypeAlias = Literal["done", "never", "refresh", "retry_after", "back_off", "application"]
 """What a client does after a close:
@@ -62,13 +62,37 @@ _ROWS: Final = (
 CLOSE_CODES: Final = {row.code: row for row in _ROWS}
 
 
+class CodeRange(NamedTuple):
+    """What a client does after the codes between two, both included, that have no row."""
+
+    first: int
+    last: int
+    after: AfterClose
+
+
+RANGES: Final = (
+    CodeRange(CLOSE_CODE_OF_STATUS + 400, CLOSE_CODE_OF_STATUS + 499, "never"),
+    CodeRange(CLOSE_CODE_OF_STATUS + 500, CLOSE_CODE_OF_STATUS + 599, "back_off"),
+    CodeRange(3000, 4999, "application"),
+)
+"""The first range that has the code decides. No HTTP status is above 599: codes from 4600 on are the application's."""
+
+OTHERWISE: Final[AfterClose] = "back_off"
+"""What a client does after a code in no range."""
+
+
 def after_close(code: int) -> AfterClose:
-    """What a client does after a close with ``code``; codes outside of the table are decided by their range."""
+    """What a client does after a close with ``code``."""
     row = CLOSE_CODES.get(code)
     if row is not None:
         return row.after
-    if 4400 <= code <= 4499:
-        return "never"
-    if 4500 <= code <= 4599:
-        return "back_off"
-    return "application" if 3000 <= code <= 4999 else "back_off"
+    return next((found.after for found in RANGES if found.first <= code <= found.last), OTHERWISE)
+
+
+def table() -> dict[str, object]:
+    """The table for clients in other languages, as plain values."""
+    return {
+        "codes": [{"code": row.code, "meaning": row.meaning, "after": row.after} for row in _ROWS],
+        "ranges": [{"first": each.first, "last": each.last, "after": each.after} for each in RANGES],
+        "otherwise": OTHERWISE,
+    }

@@ -1,0 +1,48 @@
+"""The table of close codes for the pages and for JavaScript, from :mod:`telex.protocol.close_codes`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from telex.protocol.close_codes import CLOSE_CODES, OTHERWISE, RANGES, AfterClose
+
+__all__ = ("as_javascript", "as_markdown")
+
+WORDS: Final[dict[AfterClose, str]] = {
+    "done": "nothing: the server has finished",
+    "never": "report it; do not connect again",
+    "refresh": "get a new token, then try once",
+    "retry_after": "wait as long as `retry-after=` in the reason says; without it, back off",
+    "back_off": "back off: connect again after a random time that grows",
+    "application": "the code is the application's: report it; do not connect again",
+}
+
+
+def as_markdown() -> str:
+    """The rows, then the ranges."""
+    rows = [(str(row.code), row.meaning, row.after) for row in CLOSE_CODES.values()]
+    ranges = [(f"{each.first} to {each.last}", "Any other code in this range", each.after) for each in RANGES]
+    rows = [*rows, *ranges, ("any other", "", OTHERWISE)]
+    lines = [f"| {code} | {meaning} | {WORDS[after]} |" for code, meaning, after in rows]
+    return "\n".join(["| code | meaning | what a client does |", "|---|---|---|", *lines])
+
+
+def as_javascript() -> str:
+    """The codes of each action, and the function that finds the action of a code."""
+    codes: dict[str, list[int]] = {}
+    for row in CLOSE_CODES.values():
+        codes.setdefault(row.after, []).append(row.code)
+    code_lines = "\n".join(f"  {after}: {listed}," for after, listed in codes.items())
+    range_lines = "\n".join(f'  [{each.first}, {each.last}, "{each.after}"],' for each in RANGES)
+    return f"""\
+const CLOSE_CODES = {{
+{code_lines}
+}};
+const RANGES = [
+{range_lines}
+];
+
+function afterClose(code) {{
+  const known = Object.keys(CLOSE_CODES).find((after) => CLOSE_CODES[after].includes(code));
+  return known ?? RANGES.find(([first, last]) => first <= code && code <= last)?.[2] ?? "{OTHERWISE}";
+}}"""
