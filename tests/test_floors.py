@@ -51,7 +51,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("envelope", "close_codes", "failures"),
         ("frames",),
         ("asking", "jobs", "output"),
-        ("runner",),
+        ("reading", "runner"),
         ("calls",),
     ),
     "channels": (

@@ -18,22 +18,15 @@ from telex.calls import Slots
 from telex.codecs import as_validation_error
 from telex.connection import Socket
 from telex.defaults import MIB
-from telex.event_reader import as_disconnect
-from telex.events import is_too_long
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol import frames
 from telex.protocol.asking import Asking, read_data
 from telex.protocol.failures import cut
 from telex.protocol.frames import BadFrame
 from telex.protocol.jobs import CallPlan, CallTarget, Job
-from telex.protocol.output import FrameOutput
+from telex.protocol.reading import FrameReading
 from telex.protocol.runner import CallRunner
-from telex.status_codes import (
-    WS_1007_INVALID_FRAME_PAYLOAD_DATA,
-    WS_1008_POLICY_VIOLATION,
-    WS_1009_MESSAGE_TOO_BIG,
-)
-from telex.types import Message, Transport
+from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, WS_1008_POLICY_VIOLATION
 
 __all__ = ("CallSession",)
 
@@ -41,36 +34,26 @@ MAX_QUEUED_BYTES: Final = 4 * MIB
 """Bytes of the calls and notifies of one connection that are in work or wait."""
 
 
-class CallSession:
+class CallSession(FrameReading):
     """The frames of one connection, in both directions."""
 
     __slots__ = (
         "_asking",
-        "_failure",
         "_invalid_in_a_row",
         "_last_id",
-        "_output",
         "_plan",
-        "_quick_limit",
         "_runner",
-        "_socket",
         "_target_of",
-        "_transport",
     )
 
     def __init__(self, plan: CallPlan, socket: Socket) -> None:
+        super().__init__(socket, plan.max_message_size)
         self._plan = plan
-        self._socket = socket
-        self._transport: Transport | None = socket.transport
-        self._output = FrameOutput(socket)
         self._runner = CallRunner(plan, socket, self._output)
         self._asking = Asking(self._output.write)
         self._target_of: Callable[[Any], CallTarget] | None = None
-        self._quick_limit = plan.max_message_size // 4
         self._last_id = 0
         self._invalid_in_a_row = 0
-        self._failure: Exception | None = None
-        """Ends the connection; set by code that runs in the frame callback."""
 
     # -- the interface of the connection
 
@@ -102,7 +85,7 @@ class CallSession:
         try:
             async with asyncio.TaskGroup() as self._output.group:
                 try:
-                    await (self._read_events() if self._transport is None else self._read_transport(self._transport))
+                    await self._read()
                 except Exception:
                     self._stop()
                     await reader.until_let_go()
@@ -118,49 +101,6 @@ class CallSession:
         self._asking.end(WebSocketDisconnect(self._socket.close_code or 1006, self._socket.close_reason))
 
     # -- reading
-
-    async def _read_events(self) -> None:
-        reader, receive = self._socket.event_reader, self._socket.event_reader.receive
-        while True:
-            self._feed_event(await reader.next(receive))
-            if self._output.waiting:
-                await self._output.flush()
-            if self._failure is not None:
-                raise self._failure
-
-    async def _read_transport(self, transport: Transport) -> None:
-        """Handle frames inside the frame callback; this task waits for the end, and for what was read ahead before."""
-        reader = self._socket.event_reader
-        while True:
-            if not reader.has_read_ahead:
-                transport.set_message_handler(self._on_message)
-            raw: Any = await reader.next(transport.receive)
-            if self._failure is not None:
-                raise self._failure
-            if raw is None:
-                raw = await reader.next(reader.receive)
-            self._feed_event({"type": "websocket.receive", "text": raw} if raw.__class__ is str else raw)
-            if self._failure is not None:
-                raise self._failure
-
-    def _feed_event(self, event: Message | bytes) -> None:
-        if isinstance(event, bytes):
-            event = {"type": "websocket.receive", "bytes": event}
-        if event["type"] == "websocket.disconnect":
-            end = as_disconnect(event)
-            raise self._socket.lost(end.code, end.reason)
-        text = event.get("text")
-        self._output.is_collecting = True
-        try:
-            self._feed(event["bytes"] if text is None else text)
-        finally:
-            self._output.is_collecting = False
-
-    def _on_message(self, raw: str | bytes) -> None:
-        """The frame callback of Telex's server."""
-        self._feed(raw)
-        if self._failure is not None and self._transport is not None:
-            self._transport.hand_over(raw)
 
     def _feed(self, raw: str | bytes) -> None:
         if self._failure is not None:
@@ -181,11 +121,6 @@ class CallSession:
                 _ROUTES[kind](self, found, payload)
         except Exception as exc:
             self._failure = exc
-
-    def _check_size(self, raw: str | bytes) -> None:
-        limit = self._plan.max_message_size + frames.MAX_FRAME_OVERHEAD
-        if is_too_long({"text" if isinstance(raw, str) else "bytes": raw}, limit):
-            raise WebSocketException(WS_1009_MESSAGE_TOO_BIG, f"message over {self._plan.max_message_size} bytes")
 
     def _refuse_frame(self, bad: BadFrame) -> None:
         """Answer what is no frame. A call whose id can be read gets its final frame; the id is used up."""
