@@ -43,8 +43,9 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("base", "invalid_messages"),
         ("message_loop", "raw", "stream"),
         ("receivers",),
-        ("frame_calls",),
-        ("listener", "channel"),
+        ("frame_calls", "channel_publishing"),
+        ("listener", "channel_frames"),
+        ("channel",),
         ("websocket_handlers",),
     ),
     "protocol": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from functools import cached_property
 from typing import Any, Final, Generic, Protocol, TypeAlias, cast
 
@@ -220,10 +220,21 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
             payload: str | bytes = data if data.__class__ is str else codecs.as_text(data, encoding)
         else:
             payload = data if data.__class__ is bytes else codecs.as_bytes(data, encoding)
+        await self._transmit(payload)
+
+    async def send_unchanged(self, message: str | bytes) -> None:
+        """Send one message as it is; on a connection that speaks telex.v1 it must be a frame.
+
+        :raises WebSocketDisconnect: the client has left.
+        """
+        if self._step != "open":
+            await self.ensure_accepted("send")
+        await self._transmit(message)
+
+    def _transmit(self, message: str | bytes) -> Awaitable[None]:
         if self.transport is not None:
-            await self._send_fast(self.transport, payload)
-        else:
-            await self._wire({"type": "websocket.send", "text" if mode == "text" else "bytes": payload})
+            return self._send_fast(self.transport, message)
+        return self._wire({"type": "websocket.send", "text" if isinstance(message, str) else "bytes": message})
 
     async def _send_fast(self, transport: Transport, payload: str | bytes) -> None:
         try:

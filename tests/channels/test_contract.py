@@ -7,8 +7,8 @@ import contextlib
 
 import pytest
 
-from telex.channels import Event, Gap, Position, conflate
-from telex.exceptions import ChannelsException
+from telex.channels import Event, Gap, Page, Position, conflate
+from telex.exceptions import ChannelsException, NotFoundException
 from tests.channels.conftest import KEEP, Engine, MakeHub, take, take_data, within
 
 ODD_NAMES = ["a b.c*d>e{f}", "é😀", "A", "a", "x:y:", "$SYS.>", "r\r\nn", "n" * 255, '"quoted"', "under_score", "=3A"]
@@ -44,6 +44,58 @@ async def test_values_travel_as_json(make_hub: MakeHub, name: str) -> None:
         await hub.publish(name, {"x": [1, None]})
         await hub.publish(name, None)
         assert await take_data(events, 2) == ['{"x":[1,null]}', "null"]
+
+
+VALUES = [("123", "text"), ({"n": 1}, "json"), (b"123", "bytes"), (b"\x00" + bytes(20_000), "bytes"), (None, "json")]
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["history", "live"])
+async def test_an_event_says_of_what_kind_its_value_was(make_hub: MakeHub, name: str, kept: bool) -> None:
+    here, there = await make_hub(history=KEEP if kept else None), await make_hub(history=KEEP if kept else None)
+    async with there.subscribe(name) as events:
+        for value, _ in VALUES:
+            await here.publish(name, value)
+        here.publish_nowait(name, "456")
+        expected = [kind for _, kind in VALUES] + ["text"]
+        assert [item.kind for item in await take(events, len(expected)) if isinstance(item, Event)] == expected
+    if kept:
+        async with there.subscribe(name, history=-1) as events:
+            assert [item.kind for item in await take(events, len(expected)) if isinstance(item, Event)] == expected
+
+
+async def test_publish_returns_the_position_at_which_subscribers_get_the_event(make_hub: MakeHub, name: str) -> None:
+    kept, live = f"{name}:kept", f"{name}:live"
+    hub = await make_hub(history={kept: KEEP})
+    assert await hub.publish(live, "x") == {}
+    async with hub.subscribe(kept) as events:
+        for number in range(3):
+            positions = await hub.publish([live, kept], number)
+            (event,) = await take(events, 1)
+            assert positions == {kept: event.position}
+    async with hub.subscribe(kept, since=positions[kept]) as events:
+        await hub.publish(kept, "next")
+        assert await take_data(events, 1) == ["next"]
+
+
+async def test_the_history_is_read_in_pages_to_its_beginning(make_hub: MakeHub, name: str) -> None:
+    hub = await make_hub(history=KEEP)
+    await hub.publish(f"{name}:other", "beside")
+    for number in range(7):
+        await hub.publish(name, number)
+        await hub.publish(f"{name}:other", "beside")
+    pages, before = [], None
+    while True:
+        page = await within(hub.history(name, before=before, limit=3))
+        pages.append([int(event.data) for event in page.events])
+        if not page.more:
+            break
+        before = page.events[0].position
+    assert pages == [[4, 5, 6], [1, 2, 3], [0]]
+    first = page.events[0].position
+    assert await hub.history(name, before=str(first)) == Page((), more=False)
+    assert await hub.history(f"{name}:empty") == Page((), more=False)
+    with pytest.raises(NotFoundException, match="is not kept any more"):
+        await hub.history(name, before="elsewhere:3")
 
 
 async def test_odd_names_are_channels_of_their_own(make_hub: MakeHub) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import nats
 import pytest
@@ -16,7 +17,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import StreamConfig
 
-from telex.channels import Channels, Event, Gap, Keep
+from telex.channels import Channels, Event, Gap, Keep, Position
 from telex.channels.backends.base import BrokerRefusal, Listener
 from telex.channels.backends.nats import NatsBackend
 from telex.channels.backends.nats.jetstream import Store
@@ -396,16 +397,16 @@ async def test_a_second_stream_with_the_same_subjects_is_named(url: str, monkeyp
     backend = NatsBackend(url, prefix="doubled")
     ask = Store._put
 
-    async def doubled(store: Store, subject: str, data: bytes) -> None:
-        told = store._ask
+    async def doubled(store: Store, epoch: str, subject: str, data: bytes, headers: dict[str, str] | None) -> Position:
+        told: Any = store._ask
 
-        async def both(*question: object) -> list[Msg]:
-            receipts = await told(*question)  # type: ignore[arg-type]
+        async def both(*question: Any, headers: dict[str, str] | None) -> list[Msg]:
+            receipts = await told(*question, headers=headers)
             other = Msg(receipts[0]._client, data=receipts[0].data.replace(b'"doubled"', b'"DOUBLED_0123"'))
             return [*receipts, other]
 
         store._ask = both  # type: ignore[assignment]
-        await ask(store, subject, data)
+        return await ask(store, epoch, subject, data, headers)
 
     monkeypatch.setattr(Store, "_put", doubled)
     try:

@@ -322,7 +322,11 @@ class Between:
 
         def store(ask: Ask, names: Subjects, replicas: int) -> Store:
             async def changed(
-                subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = lambda _: True
+                subject: str,
+                payload: bytes = b"",
+                /,
+                until: Callable[[Msg], bool] = lambda _: True,
+                headers: dict[str, str] | None = None,
             ) -> list[Msg]:
                 self.asking += 1
                 self.most_asking = max(self.asking, self.most_asking)
@@ -331,7 +335,7 @@ class Between:
                         self.batches += 1
                         await before_batch()
                         return answer(await ask(subject, question(payload), until))
-                    told = await ask(subject, payload, until)
+                    told = await ask(subject, payload, until, headers)
                     if ".STREAM.INFO." in subject:
                         info(told[0])
                     return told

@@ -25,8 +25,8 @@ MICROS = HOUR * 3_600_000_000
 
 def rows(last: int, *events: tuple[int, int]) -> list[HistoryRow]:
     """What the database answers: a head, and events with the numbers of those before them."""
-    return [HistoryRow("e", last, *event, b"x", 1) for event in events] or [
-        HistoryRow("e", last, None, None, None, None)
+    return [HistoryRow("e", last, *event, b"x", 1, "bytes") for event in events] or [
+        HistoryRow("e", last, None, None, None, None, "bytes")
     ]
 
 

@@ -18,9 +18,9 @@ from websockets.exceptions import ConnectionClosed
 
 from telex import Telex, channel_listener
 from telex.channels import Channels, Event, Gap, Policy, conflate
-from telex.channels.delivery.encoding import ENVELOPE
 from telex.channels.delivery.subscriber import recipient_of
 from telex.exceptions import ImproperlyConfiguredException, WebSocketException
+from telex.protocol.envelope import SUBPROTOCOL
 from tests.channels.brokers import Broker, Valkey
 from tests.channels.conftest import until, within
 from tests.contract.servers import Running, ServerKind
@@ -197,8 +197,8 @@ async def test_a_broker_that_dies_shows_to_clients_and_to_readiness(kind: Server
             site(hub, kind, *handlers, http=Starlette(routes=[Route("/ready", ready)]))
         )
         plain = await stack.enter_async_context(connected(running))
-        enveloped = await stack.enter_async_context(connected(running, subprotocols=[ENVELOPE]))
-        closing = await stack.enter_async_context(connected(running, "/closing", subprotocols=[ENVELOPE]))
+        framed = await stack.enter_async_context(connected(running, subprotocols=[SUBPROTOCOL]))
+        closing = await stack.enter_async_context(connected(running, "/closing", subprotocols=[SUBPROTOCOL]))
         browser = await stack.enter_async_context(httpx.AsyncClient(base_url=f"http://127.0.0.1:{running.port}"))
         await until(lambda: hub.statistics().subscribers == 3)
         assert (await browser.get("/ready")).status_code == 200
@@ -208,12 +208,12 @@ async def test_a_broker_that_dies_shows_to_clients_and_to_readiness(kind: Server
         await valkey.restart()
         await until(lambda: hub.is_ready)
         assert (await browser.get("/ready")).status_code == 200
-        assert [json.loads(await within(enveloped.recv()))["type"] for _ in range(2)] == ["subscribed", "gap"]
-        assert json.loads(await within(closing.recv()))["type"] == "subscribed"
+        assert [json.loads(await within(framed.recv()))["type"] for _ in range(3)] == ["hello", "subscribed", "gap"]
+        assert [json.loads(await within(closing.recv()))["type"] for _ in range(2)] == ["hello", "subscribed"]
         for client in (plain, closing):
             with pytest.raises(ConnectionClosed):
                 await within(client.recv())
             assert client.close_code == 1012
         await hub.publish("c", "after")
-        assert json.loads(await within(enveloped.recv()))["text"] == "after"
+        assert json.loads(await within(framed.recv())) == {"type": "event", "data": "after"}
         assert hub.statistics().gaps == 1

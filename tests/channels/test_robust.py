@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from telex import Telex, WebSocket, channel_listener, websocket
-from telex.channels import Channels, Event, Heartbeat, Keep, MemoryBackend, publisher
+from telex.channels import Channels, DataKind, Event, Heartbeat, Keep, MemoryBackend, Position, publisher
 from telex.channels import hub as hub_module
 from telex.channels.presence import Presence
 from telex.exceptions import BackendUnavailable, ChannelsException, ConcurrencyError, ImproperlyConfiguredException
@@ -104,9 +104,10 @@ class Slow(MemoryBackend):
         super().__init__()
         self.took: list[bytes] = []
 
-    async def publish(self, targets: Any, data: bytes) -> None:
+    async def publish(self, targets: Any, data: bytes, kind: DataKind = "bytes") -> dict[str, Position]:
         await asyncio.sleep(0)
         self.took.append(data)
+        return {}
 
 
 async def test_what_threads_publish_at_the_very_end_is_taken_or_refused() -> None:
@@ -187,7 +188,7 @@ async def test_the_apps_own_lifespans_may_use_the_channels() -> None:
 
 async def test_clients_are_not_told_what_is_wrong_with_a_broker(caplog: pytest.LogCaptureFixture) -> None:
     class Gone(MemoryBackend):
-        async def publish(self, targets: object, data: bytes) -> None:
+        async def publish(self, targets: object, data: bytes, kind: DataKind = "bytes") -> dict[str, Position]:
             raise BackendUnavailable("redis at 10.0.0.7 refuses user 'app'")
 
     @websocket("/")

@@ -51,34 +51,44 @@ async def test_rooms() -> None:
             with pytest.raises(WebSocketDenied) as refused:
                 await client.websocket_connect("/rooms/staff", cookies=cookies)
             assert refused.value.status_code == status
-        path, envelope = "/rooms/lobby", ["telex.channels.v1"]
+        path, frames = "/rooms/lobby", ["telex.v1"]
         async with client.websocket_connect(path, cookies={"user": "ada"}) as ada:
             await ada.send_json({"text": ""})
             assert (await ada.receive_json())["error"]["code"] == "invalid_message"
             await ada.send_json({"text": "hello"})
             assert await ada.receive_json() == {"text": "hello"}
-            async with client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=envelope) as bo:
+            async with client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=frames) as bo:
                 told: dict[str, Any] = {}
                 while not {"present", "event"} <= set(told):
                     message = await bo.receive_json()
                     told[message["type"]] = message
                 assert "ada" in [member["key"] for member in told["present"]["members"]]
                 assert told["event"]["data"] == {"text": "hello"}
-                assert told["event"]["channel"] == "room:lobby"
                 position = told["event"]["position"]
         async with client.websocket_connect(f"{path}?since={position}", cookies={"user": "ada"}) as ada:
             await ada.send_json({"text": "the next"})
             assert await ada.receive_json() == {"text": "the next"}
+        async with client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=frames) as bo:
+            await bo.send_json({"type": "call", "id": 1, "data": {"text": "third"}})
+            await bo.send_json({"type": "call", "id": 2, "data": {"type": "history", "limit": 2}})
+            found: dict[int, Any] = {}
+            while len(found) < 2:
+                message = await bo.receive_json()
+                if message["type"] == "reply":
+                    found[message["id"]] = message["data"]
+            assert [event["data"]["text"] for event in found[2]["events"]] == ["the next", "third"]
+            assert found[2]["events"][1]["position"] == found[1]["position"]
+            assert found[2]["more"] is True
 
 
 async def test_authors() -> None:
-    path, envelope = "/rooms/lobby", ["telex.channels.v1"]
+    path, frames = "/rooms/lobby", ["telex.v1"]
     async with (
         AsyncTestClient(channels_authors.app) as client,
         client.websocket_connect(path, cookies={"user": "ada"}) as ada,
-        client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=envelope) as bo,
+        client.websocket_connect(path, cookies={"user": "bo"}, subprotocols=frames) as bo,
     ):
-        assert (await bo.receive_json())["type"] == "subscribed"
+        assert [(await bo.receive_json())["type"] for _ in range(2)] == ["hello", "subscribed"]
         members = (await bo.receive_json())["members"]
         while len(members) < 2:
             members.append((await bo.receive_json())["member"])

@@ -14,7 +14,7 @@ import pytest
 from telex import Telex, exceptions, paths, slow_callbacks, status_codes
 from telex.channels import Channels, Heartbeat, Keep, Statistics, names, presence, publish_queue
 from telex.channels import events as channel_events
-from telex.channels.delivery import topic
+from telex.channels.delivery import encoding, topic
 from telex.channels.delivery.queue import DeliveryQueue
 from telex.channels.recovery import reader as feed
 from telex.cli.commands import telex
@@ -30,6 +30,7 @@ from telex.defaults import (
 )
 from telex.event_reader import GRACE
 from telex.exceptions import HTTPException
+from telex.handlers import channel_frames
 from telex.handlers.listener import ListenerHandler
 from telex.layers import Layer
 from telex.server import Limits, Settings
@@ -104,6 +105,9 @@ def test_limits_of_channels() -> None:
             f"{topic.HELD_LIMIT:,}; more are fetched again, or show as a `Gap"
         ),
         "messages to a ready handler that do not fit, in a row": f"{MAX_INVALID_MESSAGES}; then it closes with 1007",
+        "a page of history that a client calls for": (
+            f"{channel_frames.LONGEST_PAGE} events, or {size(encoding.MAX_PAGE_BYTES)}; one event at least"
+        ),
         "a member of presence, with its metadata": f"{size(presence.MEMBER_BYTES)} as JSON; more is an error of `track",
         "changes of presence that wait for a watcher": f"{presence.WATCH_BACKLOG:,}; then it ends with 1013",
         "the wait for a confirmed subscription": f"subscribe_timeout`, {hub['subscribe_timeout'].default:g} s",

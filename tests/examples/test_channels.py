@@ -21,7 +21,7 @@ from tests.support.programs import TELEX, Program, program
 
 T = TypeVar("T")
 PATIENCE = 15.0
-ENVELOPE = Subprotocol("telex.channels.v1")
+FRAMES = Subprotocol("telex.v1")
 NODE = (TELEX, "run", "examples.channels.app:app", "--port", "0", "--drain-timeout", "2")
 
 
@@ -61,7 +61,7 @@ async def heard(client: ClientConnection) -> Any:
 
 
 async def until(client: ClientConnection, kind: str) -> Any:
-    """The next message of this type of envelope; the others are passed over."""
+    """The next frame of this type; the others are passed over."""
     while (message := await heard(client))["type"] != kind:
         pass
     return message
@@ -79,13 +79,13 @@ async def joins(client: ClientConnection, name: str) -> None:
 @asynccontextmanager
 async def member(node: Program, room: str, name: str, more: str = "") -> AsyncIterator[ClientConnection]:
     url = node.url(f"/rooms/{room}?name={name}{more}")
-    async with connect(url, open_timeout=PATIENCE, subprotocols=[ENVELOPE], proxy=None) as client:
-        assert client.subprotocol == ENVELOPE
+    async with connect(url, open_timeout=PATIENCE, subprotocols=[FRAMES], proxy=None) as client:
+        assert client.subprotocol == FRAMES
         yield client
 
 
 async def say(client: ClientConnection, author: str, text: str) -> None:
-    await client.send(json.dumps({"author": author, "text": text}))
+    await client.send(json.dumps({"type": "notify", "data": {"author": author, "text": text}}))
 
 
 async def test_what_is_said_on_one_node_arrives_on_the_other(first: Program, second: Program) -> None:
@@ -126,7 +126,8 @@ async def test_the_past_is_replayed_on_the_other_node(first: Program, second: Pr
         resumed = (await until(bo, "gap"))["position"]
     async with member(first, "past", "Ada") as ada:
         await say(ada, "Ada", "message 3")
-        await until(ada, "event")
+        while (await until(ada, "event"))["data"]["text"] != "message 3":
+            pass
     async with connect(second.url(f"/rooms/past?name=Bo&since={resumed}"), proxy=None) as bo:
         assert (await heard(bo))["text"] == "message 3"
 

@@ -27,8 +27,7 @@ from telex import (
     channel_listener,
     websocket,
 )
-from telex.channels import Channels, Heartbeat, Keep, MemoryBackend, Position
-from telex.channels.delivery.encoding import ENVELOPE
+from telex.channels import Channels, Heartbeat, Keep, MemoryBackend
 from telex.dto import DTOConfig, MsgspecDTO
 from telex.exceptions import ImproperlyConfiguredException
 from tests.channels.conftest import until, within
@@ -154,36 +153,6 @@ async def test_who_may_not_join_is_refused(kind: ServerKind) -> None:
             await following(hub)
 
 
-async def test_an_envelope_has_positions_and_a_client_comes_back_to_what_it_missed(kind: ServerKind) -> None:
-    hub = Channels(MemoryBackend(), **HUB)
-    room = channel_listener("/rooms/{room:str}", channel="room:{room}")
-    async with site(hub, kind, room) as running:
-        async with connected(running, "/rooms/1", subprotocols=[ENVELOPE]) as client:
-            assert client.subprotocol == ENVELOPE
-            begin = await hear(client)
-            assert (begin["type"], begin["channel"], begin["recovered"]) == ("subscribed", "room:1", None)
-            await following(hub)
-            await hub.publish("room:1", {"n": 1})
-            event = await hear(client)
-            assert (event["type"], event["channel"], event["data"]) == ("event", "room:1", {"n": 1})
-            await hub.publish("room:1", "plain text")
-            await hub.publish("room:1", b"\xff")
-            assert (await hear(client))["text"] == "plain text"
-            assert (await hear(client))["base64"] == "/w=="
-        await hub.publish("room:1", {"n": 2})
-        async with connected(running, f"/rooms/1?since={event['position']}", subprotocols=[ENVELOPE]) as client:
-            begin = await hear(client)
-            assert (begin["position"], begin["recovered"]) == (event["position"], True)
-            assert [(await hear(client)).get("data") for _ in range(3)] == [None, None, {"n": 2}]
-        async with connected(running, f"/rooms/1?since={event['position']}") as client:
-            assert [await within(client.recv(decode=False)) for _ in range(1)] == [b"plain text"]
-        stale = Position("elsewhere", 3)
-        async with connected(running, f"/rooms/1?since={stale}", subprotocols=[ENVELOPE]) as client:
-            assert (await hear(client))["recovered"] is False
-            assert (await hear(client))["type"] == "gap"
-        assert (await denied(running, f"/rooms/1?since={stale}")).status == 410
-
-
 async def test_binary_data_ends_who_follows_as_text_and_nobody_else(kind: ServerKind) -> None:
     hub = Channels(MemoryBackend(), **HUB)
     text = channel_listener("/text", channel="room:1")
@@ -199,26 +168,6 @@ async def test_binary_data_ends_who_follows_as_text_and_nobody_else(kind: Server
         assert await ended(one) == (1003, "binary data in 'room:1': it needs send_mode='binary'")
         assert [await within(other.recv()) for _ in range(3)] == [b"text", b"\xff", b"more"]
     assert hub.statistics().reconnects == 0
-
-
-async def test_presence_is_shown_in_envelopes(kind: ServerKind) -> None:
-    hub = Channels(MemoryBackend(), **HUB, presence=Heartbeat())
-    room = channel_listener(
-        "/rooms/{room:str}", channel="room:{room}", presence=lambda socket: socket.query_params["name"]
-    )
-    async with site(hub, kind, room) as running:
-        async with connected(running, "/rooms/1?name=ann", subprotocols=[ENVELOPE]) as ann:
-            assert (await hear(ann))["type"] == "subscribed"
-            first = await hear(ann)
-            assert first["type"] == "present"
-            seen = [member["key"] for member in first["members"]] or [(await hear(ann))["member"]["key"]]
-            assert seen == ["ann"]
-            async with connected(running, "/rooms/1?name=bob"):
-                joined = await hear(ann)
-                assert (joined["type"], joined["member"]["key"]) == ("joined", "bob")
-            left = await hear(ann)
-            assert (left["type"], left["member"]["key"]) == ("left", "bob")
-        await until(lambda: hub.presence.members("room:1") == ())
 
 
 async def test_a_slow_client_is_closed_with_1013_and_others_are_not(kind: ServerKind) -> None:
@@ -336,40 +285,6 @@ async def test_what_clients_publish_may_be_stamped_or_left_out(kind: ServerKind)
         assert await ended(ann) == (4403, "enough")
     with pytest.raises(ImproperlyConfiguredException, match="on_publish= without publish="):
         channel_listener("/", channel="c", on_publish=stamp)
-
-
-async def test_presence_tells_what_a_function_says_of_each(kind: ServerKind) -> None:
-    async def who(socket: WebSocket) -> tuple[str, object]:
-        return socket.query_params["as"], {"color": "red"}
-
-    hub = Channels(MemoryBackend(), **HUB, presence=Heartbeat())
-    room = channel_listener("/rooms/{room:str}", channel="room:{room}", presence=who)
-    async with (
-        site(hub, kind, room) as running,
-        connected(running, "/rooms/1?as=ann", subprotocols=[ENVELOPE]) as ann,
-    ):
-        assert (await hear(ann))["type"] == "subscribed"
-        assert await hear(ann) == {"type": "present", "members": []}
-        member = (await hear(ann))["member"]
-        assert (member["key"], member["meta"]) == ("ann", {"color": "red"})
-
-
-@pytest.mark.parametrize("value", [b'"\xff"', b"[" * 200_000 + b"]" * 200_000, b'{"a":1}\xc3'])
-async def test_no_value_hurts_who_reads_it_in_an_envelope(kind: ServerKind, value: bytes) -> None:
-    hub = Channels(MemoryBackend(), **HUB)
-    room = channel_listener("/rooms/{room:str}", channel="room:{room}", send_mode="binary")
-    async with (
-        site(hub, kind, room) as running,
-        connected(running, "/rooms/1", subprotocols=[ENVELOPE], max_size=None) as enveloped,
-        connected(running, "/rooms/1") as plain,
-    ):
-        await following(hub, 2)
-        await hub.publish("room:1", value)
-        await hub.publish("room:1", "after")
-        assert [await within(plain.recv()) for _ in range(2)] == [value, b"after"]
-        _, first, second = await hear(enveloped), await hear(enveloped), await hear(enveloped)
-        assert (first["type"], second["text"]) == ("event", "after")
-        assert set(first) & {"text", "base64"}
 
 
 async def test_sockets_leave_no_task(kind: ServerKind) -> None:
@@ -551,34 +466,6 @@ async def test_bytes_that_on_publish_gives_end_its_own_client_alone(kind: Server
         assert (await ended(client))[0] == 1011
         await other.send("still here")
         assert [await within(other.recv()) for _ in range(2)] == ["good", "still here"]
-
-
-async def test_errors_of_enveloped_clients_are_text_too(kind: ServerKind) -> None:
-    hub = Channels(MemoryBackend(), channels=["c"])
-    room = channel_listener("/", channel="c", publish=Say, send_mode="binary")
-    async with (
-        site(hub, kind, room) as running,
-        connected(running, "/") as plain,
-        connected(running, "/", subprotocols=[ENVELOPE]) as enveloped,
-    ):
-        assert (await hear(enveloped))["type"] == "subscribed"
-        for client, kind_of_message in ((plain, bytes), (enveloped, str)):
-            await client.send("{}")
-            answer = await within(client.recv())
-            assert isinstance(answer, kind_of_message)
-            assert json.loads(answer)["type"] == "error"
-
-
-async def test_a_client_of_a_quiet_channel_gets_a_position_to_come_back_with(kind: ServerKind) -> None:
-    hub = Channels(MemoryBackend(), **HUB)
-    room = channel_listener("/", channel="room:1")
-    async with site(hub, kind, room) as running:
-        async with connected(running, "/", subprotocols=[ENVELOPE]) as client:
-            begin = await hear(client)
-        await hub.publish("room:1", {"n": 1})
-        async with connected(running, f"/?since={begin['position']}", subprotocols=[ENVELOPE]) as client:
-            assert (await hear(client))["recovered"] is True
-            assert (await hear(client))["data"] == {"n": 1}
 
 
 async def test_a_parameter_of_any_kind_is_part_of_a_name(kind: ServerKind) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from telex.channels.backends import ChannelsBackend, MemoryBackend, backend_from_url
 from telex.channels.delivery.queue import Policy, conflate
 from telex.channels.delivery.subscriber import Subscriber, Subscription
-from telex.channels.events import Event, Gap, Item, Keep, Position
+from telex.channels.events import DataKind, Event, Gap, Item, Keep, Page, Position
 from telex.channels.hub import Channels
 from telex.channels.presence import Heartbeat, Joined, Left, Member, Presence
 from telex.channels.publisher import publisher
@@ -23,9 +23,11 @@ __all__ = (
     "Item",
     "Joined",
     "Keep",
+    "DataKind",
     "Left",
     "Member",
     "MemoryBackend",
+    "Page",
     "Policy",
     "Position",
     "Presence",

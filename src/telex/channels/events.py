@@ -8,11 +8,21 @@ import msgspec
 
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 
-__all__ = ("Event", "Gap", "Item", "Keep", "OnGap", "Past", "Position")
+__all__ = ("Event", "Gap", "Item", "Keep", "DataKind", "OnGap", "Page", "Past", "Position", "kind_of")
+
+DataKind: TypeAlias = Literal["text", "json", "bytes"]
+"""What was published: a ``str``, bytes, or any other value, which travels as JSON."""
 
 
 LONGEST: Final = 18
 """The most digits of an offset: brokers count in signed 64-bit integers."""
+
+
+def kind_of(value: object) -> DataKind:
+    """The kind of a value to publish."""
+    if isinstance(value, str):
+        return "text"
+    return "bytes" if isinstance(value, (bytes, bytearray, memoryview)) else "json"
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -60,13 +70,15 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     ``data`` is the published value: bytes unchanged, text as UTF-8, everything else as JSON. ``position`` is ``None``
     on a channel without history. ``previous`` is the offset of the channel's event before this one: a reader whose last
-    event has another offset has missed events.
+    event has another offset has missed events. ``kind`` says what was published; what a program without Telex publishes
+    counts as ``json``, and may be anything.
     """
 
     channel: str
     data: bytes
     position: Position | None = None
     previous: int | None = None
+    kind: DataKind = "json"
 
     @property
     def text(self) -> str:
@@ -109,6 +121,13 @@ class Keep(msgspec.Struct, frozen=True, gc=False):
             raise ImproperlyConfiguredException(f"{self} keeps nothing: both numbers must be above 0")
         if self.seconds > YEARS:
             raise ImproperlyConfiguredException(f"{self}: seconds must be at most {YEARS:.0f}")
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A part of a channel's history, oldest first. ``more`` says whether earlier events are kept."""
+
+    events: tuple[Event, ...]
+    more: bool
 
 
 class Past(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from telex.channels.backends.base import ChannelsBackend
 from telex.channels.delivery.queue import Policy
 from telex.channels.delivery.shared_sender import SharedSender
 from telex.channels.delivery.subscriber import Subscriber, Subscription, recipient_of
-from telex.channels.events import Event, Keep, OnGap, Position
+from telex.channels.events import DataKind, Event, Keep, OnGap, Page, Position, kind_of
 from telex.channels.names import INTERNAL, ChannelNames, Since, TopicName, encoder, starting_points
 from telex.channels.presence import Heartbeat, Presence
 from telex.channels.publish_queue import PublishQueue
@@ -24,7 +24,12 @@ from telex.channels.recovery.reader import BrokerReader
 from telex.channels.statistics import Audience, Statistics
 from telex.connection import WebSocket
 from telex.di import Provide
-from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
+from telex.exceptions import (
+    BackendUnavailable,
+    ChannelsException,
+    ImproperlyConfiguredException,
+    NotFoundException,
+)
 from telex.layers import LayerOptions
 from telex.renamed import litestars_methods
 from telex.signatures import call_site
@@ -252,25 +257,37 @@ class Channels:
 
     # -- publishing
 
-    async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
+    async def publish(
+        self, channels: str | Iterable[str], data: object, *, transaction: object = None
+    ) -> Mapping[str, Position]:
         """Publish ``data`` to each of ``channels``; returns when the broker has it.
 
         Bytes are sent unchanged, text as UTF-8, everything else as JSON. ``data`` is encoded once. ``transaction`` is
         an open connection to the database that the backend uses: the event is published when its transaction commits.
+        Returns the event's position in each channel with history; nothing of a transaction.
 
         :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         :raises ChannelsException: a channel is not declared.
         """
+        if transaction is None:
+            return await self.publish_encoded(channels, self.encode_data(data), kind_of(data))
+        self._running_here()
+        targets = self._names.targets(channels)
+        await self.backend.publish_in(transaction, targets, self.encode_data(data), kind_of(data))
+        self._published += len(targets)
+        return {}
+
+    async def publish_encoded(
+        self, channels: str | Iterable[str], data: bytes, kind: DataKind
+    ) -> Mapping[str, Position]:
+        """Publish what :meth:`encode_data` or a handler's own writer has made of a value of this ``kind``."""
         reader = self._running_here()
         targets = self._names.targets(channels)
-        payload = self.encode_data(data)
-        if transaction is None:
-            await self.backend.publish(targets, payload)
-        else:
-            await self.backend.publish_in(transaction, targets, payload)
+        positions = await self.backend.publish(targets, data, kind)
         self._published += len(targets)
         if not reader.connected.is_set():
             reader.hurry()
+        return positions
 
     def publish_nowait(self, channels: str | Iterable[str], data: object) -> None:
         """Queue ``data`` and return at once; a task publishes the queue in order. May be called from any thread.
@@ -281,7 +298,7 @@ class Channels:
         :raises ChannelsException: a channel is not declared, or the hub does not run.
         """
         self._running()
-        self._publish_queue.put(self._names.targets(channels), self.encode_data(data))
+        self._publish_queue.put(self._names.targets(channels), self.encode_data(data), kind_of(data))
 
     # -- subscribing
 
@@ -366,6 +383,22 @@ class Channels:
             past = await self.backend.history(name, self._names.kept(name), limit=limit)
             recipient_of(subscriber).preload(past.events)
 
+    async def history(self, channel: str, *, before: Position | str | None = None, limit: int = 50) -> Page:
+        """The last ``limit`` kept events of ``channel`` before the position ``before``, oldest first.
+
+        To go on, pass the position of the page's first event as ``before``.
+
+        :raises ChannelsException: the channel has no history, or ``before`` is not a position.
+        :raises NotFoundException: ``before`` is a position of a history that the broker has lost.
+        """
+        self._running_here()
+        keep, end = self._names.kept(channel), _checked_position(before)
+        offset = None if end is None else end.offset
+        past = await self.backend.history(channel, keep, before=offset, limit=limit + 1)
+        if end is not None and end.epoch != past.head.epoch:
+            raise NotFoundException(f"the history of {channel!r} before this position is not kept any more")
+        return Page(past.events[-limit:], len(past.events) > limit)
+
     def has(self, channel: str) -> bool:
         """Whether ``channel`` is declared, or is a valid name where every name is allowed."""
         return self._names.has(channel)
@@ -429,7 +462,7 @@ class Channels:
         return self._presence
 
     async def _tell_presence(self, data: bytes) -> None:
-        await self.backend.publish([(PRESENCE, None)], data)
+        await self.backend.publish([(PRESENCE, None)], data, "json")
 
     async def _hear_presence(self, reader: BrokerReader, presence: Presence) -> None:
         subscriber = Subscriber(PRESENCE_BACKLOG, "drop_oldest")
@@ -471,6 +504,10 @@ class Channels:
 
     if not TYPE_CHECKING:
         __getattr__ = litestars_methods
+
+
+def _checked_position(given: Position | str | None) -> Position | None:
+    return Position.parse(given) if isinstance(given, str) else given
 
 
 def _checked_on_gap(given: OnGap) -> OnGap:

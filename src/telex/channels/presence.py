@@ -64,7 +64,7 @@ Change: TypeAlias = Joined | Left
 
 
 def write_change(change: Change) -> str:
-    """The JSON text of a change, as the envelope protocol sends it."""
+    """The JSON text of a change, as the frame of telex.v1."""
     kind = "joined" if isinstance(change, Joined) else "left"
     return msgspec.json.encode({"type": kind, "member": change.member}).decode()
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from telex.channels.events import DataKind
 from telex.channels.names import Target
 from telex.exceptions import BackendUnavailable, ChannelsException
 
@@ -26,9 +27,9 @@ DRAIN_SECONDS: Final = 5.0
 class PublishQueue:
     """A queue and its worker. Each publish that fails is counted; the first of a series is logged."""
 
-    def __init__(self, publish: Callable[[Sequence[Target], bytes], Awaitable[None]]) -> None:
+    def __init__(self, publish: Callable[[Sequence[Target], bytes, DataKind], Awaitable[object]]) -> None:
         self._publish = publish
-        self._waiting: deque[tuple[list[Target], bytes]] = deque()
+        self._waiting: deque[tuple[list[Target], bytes, DataKind]] = deque()
         # Created by open(), because a hub may run on one event loop after another.
         self._filled: asyncio.Event
         self._empty: asyncio.Event
@@ -44,7 +45,7 @@ class PublishQueue:
         self._filled, self._empty = asyncio.Event(), asyncio.Event()
         self._waiting.clear()
 
-    def put(self, targets: list[Target], data: bytes) -> None:
+    def put(self, targets: list[Target], data: bytes, kind: DataKind) -> None:
         """Add ``data``.
 
         :raises BackendUnavailable: the queue is full.
@@ -55,7 +56,7 @@ class PublishQueue:
                 raise ChannelsException("the channels are ending: nothing more is published")
             if len(self._waiting) >= LIMIT:
                 raise BackendUnavailable(f"{LIMIT} values wait to be published")
-            self._waiting.append((targets, data))
+            self._waiting.append((targets, data, kind))
             if threading.get_ident() == self._thread:
                 self._filled.set()
             else:
@@ -68,9 +69,9 @@ class PublishQueue:
             await self._filled.wait()
             self._filled.clear()
             while self._waiting:
-                targets, data = self._waiting[0]
+                targets, data, kind = self._waiting[0]
                 try:
-                    await self._publish(targets, data)
+                    await self._publish(targets, data, kind)
                     self.published += len(targets)
                     failing = False
                 except Exception:
@@ -92,5 +93,5 @@ class PublishQueue:
                     self._filled.set()
                     await self._empty.wait()
         except TimeoutError:
-            self.failed += sum(len(targets) for targets, _ in self._waiting)
+            self.failed += sum(len(targets) for targets, _, _ in self._waiting)
             logger.error("channels ended with %d values unpublished", len(self._waiting))

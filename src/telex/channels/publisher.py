@@ -8,15 +8,18 @@ import threading
 from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
+from typing import TypeVar
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import ChannelsBackend
-from telex.channels.events import Keep
+from telex.channels.events import Keep, Position, kind_of
 from telex.channels.names import ChannelNames, encoder
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 from telex.types import TypeEncoders
 
 __all__ = ("AsyncPublisher", "Publisher", "SyncPublisher", "publisher")
+
+T = TypeVar("T")
 
 
 class AsyncPublisher:
@@ -29,16 +32,18 @@ class AsyncPublisher:
         self._names = ChannelNames(None, True, history)
         self._encode = encoder(type_encoders)
 
-    async def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
+    async def publish(
+        self, channels: str | Iterable[str], data: object, *, transaction: object = None
+    ) -> Mapping[str, Position]:
         """Publish as :meth:`telex.channels.Channels.publish` does.
 
         :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         """
-        targets, payload = self._names.targets(channels), self._encode(data)
+        targets, payload, kind = self._names.targets(channels), self._encode(data), kind_of(data)
         if transaction is None:
-            await self._backend.publish(targets, payload)
-        else:
-            await self._backend.publish_in(transaction, targets, payload)
+            return await self._backend.publish(targets, payload, kind)
+        await self._backend.publish_in(transaction, targets, payload, kind)
+        return {}
 
 
 class SyncPublisher:
@@ -51,12 +56,14 @@ class SyncPublisher:
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._loop.run_forever, name="telex-publisher", daemon=True)
 
-    def publish(self, channels: str | Iterable[str], data: object, *, transaction: object = None) -> None:
+    def publish(
+        self, channels: str | Iterable[str], data: object, *, transaction: object = None
+    ) -> Mapping[str, Position]:
         """Publish as :meth:`telex.channels.Channels.publish` does, and block until the broker has the data.
 
         :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         """
-        self._run(self._publisher.publish(channels, data, transaction=transaction))
+        return self._run(self._publisher.publish(channels, data, transaction=transaction))
 
     def open(self) -> None:
         """Start the thread and connect."""
@@ -77,7 +84,7 @@ class SyncPublisher:
         self._thread.join()
         self._loop.close()
 
-    def _run(self, work: Coroutine[object, object, None]) -> None:
+    def _run(self, work: Coroutine[object, object, T]) -> T:
         if threading.current_thread() is self._thread:
             work.close()
             raise ChannelsException(
@@ -92,7 +99,7 @@ class SyncPublisher:
         if self._loop.is_closed():
             work.close()
             raise ChannelsException("this publisher is closed: publish inside `with publisher(url) as ...`")
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
 
 class Publisher:

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeAlias, Unpack, cast
 
 from telex.calls import Slots
-from telex.channels.delivery.encoding import ENVELOPE, Encoding, as_bytes, as_envelope, as_text
+from telex.channels.delivery.encoding import Encoding, as_bytes, as_frames, as_text
 from telex.channels.delivery.forward import forward
 from telex.channels.delivery.queue import Policy
 from telex.channels.delivery.subscriber import Subscriber, streams_of
 from telex.channels.events import OnGap, Position
 from telex.channels.hub import Channels, ChannelsProvider, GeneratedRoutes
-from telex.channels.presence import Watch, write_change
-from telex.codecs import Reader
 from telex.connection import Socket
 from telex.defaults import MAX_INVALID_MESSAGES
 from telex.di import Provide
@@ -30,11 +28,14 @@ from telex.exceptions import (
     NotFoundException,
 )
 from telex.handlers.base import Handler, Paths, check_count, check_mode, discard, own_options, read_paths
-from telex.handlers.message_loop import Handle, MessageLoop, Serve
-from telex.handlers.receivers import bind_per_message
+from telex.handlers.channel_frames import compile_channel_frames, introduce
+from telex.handlers.channel_publishing import Publishing, compile_publishing, only_text
+from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, MessageShape, Run
-from telex.signatures import AnyCallable, call_site, describe, read_signature
+from telex.protocol.calls import CallSession
+from telex.protocol.envelope import SUBPROTOCOL
+from telex.signatures import AnyCallable, call_site, describe
 from telex.status_codes import WS_1012_SERVICE_RESTART
 from telex.types import Mode
 
@@ -62,20 +63,20 @@ class ChannelOptions(LayerOptions, total=False):
     ``None`` publishes nothing. Dependencies and parameters are injected as in a listener."""
     presence: AnyCallable | None
     """Returns the member that a connection belongs to: a text key, or a tuple of the key and metadata for other
-    clients. The connection is then tracked in the channel, and clients that use the envelope get presence changes.
+    clients. The connection is then tracked in the channel, and clients that speak telex.v1 get presence changes.
     Dependencies and parameters are injected."""
     max_backlog: int | None
     """The limit of events that wait for a slow client; by default that of ``Channels``."""
     backlog_strategy: Policy | None
     """What happens when the backlog is full; by default the strategy of ``Channels``."""
     on_gap: OnGap | None
-    """What happens after a gap for clients that use the envelope: ``event`` sends them a gap event, ``close`` closes
+    """What happens after a gap for clients that speak telex.v1: ``event`` sends them a ``gap`` frame, ``close`` closes
     with 1012. Other clients are always closed. By default the setting of ``Channels``."""
     receive_mode: Mode
     """The mode of the messages that clients publish. Messages of the other mode are ignored, logged once and
     counted."""
     send_mode: Mode
-    """The mode in which events are sent; envelopes are always text."""
+    """The mode in which events are sent. In telex.v1 the data has its own kind, and the mode is not used."""
     max_invalid_messages: int
     """The number of consecutive invalid messages that closes the connection with 1007 (default 10)."""
     sync_to_thread: bool
@@ -119,7 +120,10 @@ class ChannelHandler(Handler):
         build.layer = build.layer.over(Layer(type_encoders=hub.type_encoders))
         self._check(build, hub)
         name, identify = self._compile_name(build), self._compile_presence(build)
-        publishing = self._compile_publishing(build, hub)
+        publishing = None if self.publish is None else self._compile_publishing(build, hub)
+        serve = None if publishing is None else self._compile_loop(build, publishing)
+        if not overrides_messages(build.websocket_class):
+            self._compile_frames(build, hub, publishing)
         unused = self.layer.dependencies.keys() - build.graph.provided - {"channels"}
         if unused:
             raise build.wrong(
@@ -128,29 +132,31 @@ class ChannelHandler(Handler):
             )
         build.sends = build.sends or (MessageShape(Any, self.send_mode),)
         build.uses_streams = True
-        plain = as_text if self.send_mode == "text" else as_bytes
+        encoding = as_text if self.send_mode == "text" else as_bytes
 
         async def run(socket: Socket, slots: Slots) -> None:
             topic = await name(socket, slots)
-            encoding = as_envelope if ENVELOPE in socket.scope.get("subprotocols", ()) else plain
+            in_frames = build.open_envelope is not None and SUBPROTOCOL in socket.scope.get("subprotocols", ())
             async with AsyncExitStack() as stack:
                 subscriber = await self._subscribed(stack, hub, socket, topic)
-                if subscriber.recovered is False and encoding is not as_envelope:
+                if subscriber.recovered is False and not in_frames:
                     raise HTTPException("the events since then are not kept any more", status_code=GONE)
                 watch = None
                 if identify is not None:
                     watch = await stack.enter_async_context(hub.presence.watch(topic))
                     await stack.enter_async_context(hub.presence.track(topic, *await identify(slots)))
-                await socket.accept(subprotocols=ENVELOPE if encoding is as_envelope else None)
-                if encoding is as_envelope:
-                    await _introduce(socket, topic, subscriber, watch)
-                forwarding = _forward(subscriber, socket, encoding)
-                if publishing is None:
+                await socket.accept()
+                session = socket.envelope
+                if isinstance(session, CallSession):
+                    await introduce(socket, topic, subscriber, watch)
+                    streams_of(socket).start(_forward(subscriber, socket, as_frames))
+                    await supervised(session.serve([*slots, topic]), socket.event_reader)
+                elif serve is None:
                     socket.event_reader.on_unread = discard
-                    await supervised(forwarding, socket.event_reader)
+                    await supervised(_forward(subscriber, socket, encoding), socket.event_reader)
                 else:
-                    streams_of(socket).start(forwarding)
-                    await publishing[encoding.mode](socket, [*slots, topic])
+                    streams_of(socket).start(_forward(subscriber, socket, encoding))
+                    await serve(socket, [*slots, topic])
 
         return run
 
@@ -169,12 +175,17 @@ class ChannelHandler(Handler):
 
     # -- compilation
 
-    def _check(self, build: Build, hub: Channels) -> None:
+    def _prefix(self) -> tuple[str, bool]:
+        """What is known of the channel's name: how it begins, and whether that is all of it."""
         template = self.channel if isinstance(self.channel, str) else "{}"
         prefix = template.partition("{")[0]
-        if prefix == template and not hub.has(template):
+        return prefix, prefix == template
+
+    def _check(self, build: Build, hub: Channels) -> None:
+        prefix, is_exact = self._prefix()
+        if is_exact and not hub.has(prefix):
             raise build.wrong("there is no such channel: declare it in Channels(channels=[...])")
-        if self.history and not hub.may_keep(prefix, exactly=prefix == template):
+        if self.history and not hub.may_keep(prefix, exactly=is_exact):
             raise build.wrong(
                 f"history={self.history} needs a history of the channel, but this channel keeps none:"
                 " write Channels(..., history=Keep(...))"
@@ -230,61 +241,43 @@ class ChannelHandler(Handler):
 
         return identify
 
-    def _compile_publishing(self, build: Build, hub: Channels) -> dict[Mode, Serve] | None:
-        """The message loops that publish, by the mode of their error frames."""
-        if self.publish is None:
-            return None
-        published, bind = self._compile_bind(build, hub)
+    def _compile_publishing(self, build: Build, hub: Channels) -> Publishing:
+        return compile_publishing(
+            build,
+            hub,
+            self.publish,
+            self.on_publish,
+            in_thread=self.sync_to_thread,
+            text_alone=self.send_mode == "text",
+        )
+
+    def _compile_loop(self, build: Build, publishing: Publishing) -> Serve:
+        """The message loop that publishes, in plain mode."""
         build.receives = (MessageShape(self.publish, self.receive_mode),)
-        build.sends = (MessageShape(published, self.send_mode),)
+        build.sends = (MessageShape(publishing.sends, self.send_mode),)
         decode = build.reader(self.publish, self.receive_mode)
         if self.receive_mode == "binary" and self.send_mode == "text":
-            decode = _only_text(decode)
-        return {
-            mode: MessageLoop.compile(
-                build,
-                receive_mode=self.receive_mode,
-                send_mode=mode,
-                decode=decode,
-                bind=bind,
-                max_invalid_messages=self.max_invalid_messages,
-            )
-            for mode in {self.send_mode, as_envelope.mode}
-        }
+            decode = only_text(decode)
+        return MessageLoop.compile(
+            build,
+            receive_mode=self.receive_mode,
+            send_mode=self.send_mode,
+            decode=decode,
+            bind=publishing.bind,
+            max_invalid_messages=self.max_invalid_messages,
+        )
 
-    def _compile_bind(self, build: Build, hub: Channels) -> tuple[Any, Callable[[Socket, Slots], Handle]]:
-        """The type that is published, and the function that binds the publishing to a connection."""
-        if self.on_publish is None:
-            encode = build.writer(self.publish, "binary", by_value=True)
-
-            def bind_publish(_: Socket, slots: Slots) -> Handle:
-                async def publish(data: Any) -> None:
-                    await hub.publish(slots[-1], encode(data))
-
-                return publish
-
-            return self.publish, bind_publish
-        signature = read_signature(self.on_publish, build.layer.signature_namespace)
-        if "data" not in signature:
-            raise build.wrong(f"on_publish= {signature.where} takes no 'data': name the message's parameter 'data'")
-        if _never_fits(self.publish, taken := signature["data"].annotation):
-            raise build.wrong(
-                f"on_publish= {signature.where} takes data: {taken.__qualname__}, but publish= is"
-                f" {self.publish.__qualname__}: write the same type in both"
-            )
-        call = build.graph.call(self.on_publish, skip=("data",), scope="message", in_thread=self.sync_to_thread)
-        encode = build.writer(signature.returns, "binary", by_value=True)
-        text_alone = self.send_mode == "text"
-
-        def publishing(_: Socket, slots: Slots) -> Callable[[Any], Awaitable[None]]:
-            def publish(value: Any) -> Awaitable[None]:
-                if text_alone and isinstance(value, bytes):
-                    value.decode()  # invalid UTF-8 would end the connections of text subscribers
-                return hub.publish(slots[-1], encode(value))
-
-            return publish
-
-        return signature.returns, bind_per_message(build, call, publishing)
+    def _compile_frames(self, build: Build, hub: Channels, publishing: Publishing | None) -> None:
+        prefix, is_exact = self._prefix()
+        compile_channel_frames(
+            build,
+            hub,
+            self.publish,
+            publishing,
+            keeps=hub.may_keep(prefix, exactly=is_exact),
+            text_alone=self.send_mode == "text",
+            max_invalid_messages=self.max_invalid_messages,
+        )
 
 
 def channel_listener(
@@ -293,10 +286,11 @@ def channel_listener(
     """Create a handler that sends a channel's events: ``channel_listener("/rooms/{room:str}", channel="room:{room}")``.
 
     The ``guards`` of the layers decide which clients may subscribe. Events are sent as they were published. A client
-    that offers the subprotocol ``telex.channels.v1`` gets each event in an envelope with its position, and also gap and
-    presence events. With ``?since=`` and such a position, the missed events are sent first. If they are no longer
-    available, the envelope's ``subscribed`` event has ``"recovered": false``; a client without envelope is refused with
-    410.
+    that offers the subprotocol ``telex.v1`` gets a ``subscribed`` frame, then each event in a frame with its position,
+    and also ``gap`` and presence frames; it may call with what may be published, and is answered with the position of
+    the event, and it may call ``{"type": "history", "before": "…", "limit": 50}`` where the channel has history. With
+    ``?since=`` and a position, the missed events are sent first. If they are no longer available, the ``subscribed``
+    frame has ``"recovered": false``; a client without telex.v1 is refused with 410.
 
     :param channel: the channel's name, with path parameters (including those of routers) in braces; or a function that
         returns the name and takes dependencies and parameters: ``lambda socket: f"user:{socket.user.id}"``.
@@ -406,43 +400,6 @@ def _since(socket: Socket, hub: Channels, topic: str) -> Position | None:
         return Position.parse(text)
     except ChannelsException as error:
         raise ClientException(error.detail) from error
-
-
-def _never_fits(published: Any, taken: Any) -> bool:
-    """Whether a value of class ``published`` is never an instance of ``taken``; false for types that are no classes."""
-    if Any in (published, taken) or not (isinstance(published, type) and isinstance(taken, type)):
-        return False
-    try:
-        return not issubclass(published, taken) and (published, taken) != (int, float)
-    except TypeError:
-        return False
-
-
-def _only_text(read: Reader) -> Reader:
-    """Wrap ``read``: reject bytes that are not valid UTF-8, because subscribers get them as text."""
-
-    def read_text(raw: str | bytes) -> Any:
-        value = read(raw)
-        if isinstance(value, bytes):
-            value.decode()
-        return value
-
-    return read_text
-
-
-async def _introduce(socket: Socket, topic: str, subscriber: Subscriber, watch: Watch | None) -> None:
-    """Send the start position and the present members, then start a stream of presence changes."""
-    position = socket.query_params["since"] if subscriber.recovered else subscriber.positions.get(topic)
-    begin = {"type": "subscribed", "channel": topic, "position": None if position is None else str(position)}
-    await socket.send_json({**begin, "recovered": subscriber.recovered})
-    if watch is not None:
-        await socket.send_json({"type": "present", "members": watch.members})
-        streams_of(socket).start(_show_changes(socket, watch))
-
-
-async def _show_changes(socket: Socket, watch: Watch) -> None:
-    async for change in watch:
-        await socket.send_text(write_change(change))
 
 
 async def _forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) -> None:

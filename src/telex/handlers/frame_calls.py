@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import or_
 from typing import Any
 
-from telex.codecs import frame_writer
+from telex.codecs import Reader, frame_writer
 from telex.defaults import MAX_CALLS, MAX_STREAMS
-from telex.handlers.receivers import Receivers
 from telex.layers import nearest
 from telex.plans import Build
 from telex.protocol.failures import Failures
-from telex.protocol.jobs import CallPlan
+from telex.protocol.jobs import BindTarget, CallPlan
 
 __all__ = ("compile_calls",)
 
 
-def compile_calls(build: Build, receivers: Receivers, *, max_concurrency: int, max_invalid_messages: int) -> CallPlan:
-    """The plan of a listener's calls, from its callbacks and the options of ``build``."""
+def compile_calls(
+    build: Build,
+    readers: tuple[Reader | None, Reader | None],
+    bind: BindTarget,
+    *,
+    max_concurrency: int,
+    max_invalid_messages: int,
+) -> CallPlan:
+    """The plan of a handler's calls: how JSON and bytes are read, what handles them, and the options of ``build``."""
     layer = build.layer
-    read_json, read_bytes = build.frame_reader(reduce(or_, receivers.receives))
+    read_json, read_bytes = readers
     return CallPlan(
         where=build.where,
         read_json=read_json,
         read_bytes=read_bytes,
-        bind=receivers.bind_calls,
+        bind=bind,
         write_value=frame_writer(Any, layer.type_encoders),
         errors=build.exception_policy(),
         failures=Failures(layer.errors, build.where, debug=build.debug),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
 from telex.calls import Call
@@ -94,7 +95,11 @@ class ListenerHandler(Handler):
         )
         if not overrides_messages(build.websocket_class):
             plan = compile_calls(
-                build, receivers, max_concurrency=self.max_concurrency, max_invalid_messages=self.max_invalid_messages
+                build,
+                build.frame_reader(reduce(or_, receivers.receives)),
+                receivers.bind_calls,
+                max_concurrency=self.max_concurrency,
+                max_invalid_messages=self.max_invalid_messages,
             )
             build.open_envelope = partial(CallSession, plan)
             serve = _by_protocol(serve)

@@ -24,10 +24,10 @@ from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, 
 from telex.threads import run_in_thread
 from telex.types import Mode
 
-__all__ = ("Receivers", "bind_per_message", "compile_receivers", "declared_receivers", "receives")
+__all__ = ("Receivers", "bind_message_scope", "bind_per_message", "compile_receivers", "declared_receivers", "receives")
 
 F = TypeVar("F", bound=AnyCallable)
-Answer: TypeAlias = Callable[[Any], Awaitable[None] | None]
+Answer: TypeAlias = Callable[[Any], Awaitable[object] | None]
 """Sends the answer to one message."""
 BindAnswering: TypeAlias = Callable[[Socket, Slots], Callable[[Any, Answer], Awaitable[None]]]
 """Like a ``bind``, but its handles take the function that sends the answer."""
@@ -154,7 +154,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     answers_itself = per_message or parts
     awaits = answers_itself or call.in_thread or signature.kind in {Kind.ASYNC, Kind.MAYBE_ASYNC}
     bind_once = _bind_once(call)
-    bind_answering = _bind_answering(build, call) if per_message else _bind_parts(bind_once)
+    bind_answering = bind_message_scope(build, call) if per_message else _bind_parts(bind_once)
 
     def bind_target(socket: Socket, slots: Slots) -> CallTarget:
         bind = bind_answering if per_message else bind_once
@@ -265,16 +265,16 @@ def _by_name(bound: AnyCallable) -> Handle:
 def bind_per_message(
     build: Build, call: Call, answering: Callable[[Socket, Slots], Answer]
 ) -> Callable[[Socket, Slots], Handle]:
-    """Like :func:`_bind_answering` for one way to answer.
+    """Like :func:`bind_message_scope` for one way to answer.
 
     ``answering(socket, slots)`` gives the function that sends or publishes a result, which is never ``None``.
     """
-    bind_answering = _bind_answering(build, call)
+    bind_answering = bind_message_scope(build, call)
 
     def bind(socket: Socket, slots: Slots) -> Handle:
         handle, answer = bind_answering(socket, slots), answering(socket, slots)
 
-        def answer_value(result: Any) -> Awaitable[None] | None:
+        def answer_value(result: Any) -> Awaitable[object] | None:
             return None if result is None else answer(result)
 
         def handle_and_answer(data: Any) -> Awaitable[None]:
@@ -285,7 +285,7 @@ def bind_per_message(
     return bind
 
 
-def _bind_answering(build: Build, call: Call) -> BindAnswering:
+def bind_message_scope(build: Build, call: Call) -> BindAnswering:
     """Create message-scoped arguments for each message; clean them up after it is answered or the call failed.
 
     The cleanup is not interrupted, whatever ended the call.

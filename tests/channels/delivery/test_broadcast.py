@@ -159,7 +159,7 @@ def test_an_encoding_that_fails_is_left_to_each_recipients_own_task(topic: Topic
     def write(item: object) -> str:
         raise LookupError("an encoding of the user's")
 
-    one, misled = Connection(topic).direct(), Connection(topic).direct(Encoding(write, "text"))
+    one, misled = Connection(topic).direct(), Connection(topic).direct(Encoding(write))
     deliver(topic, b"a")
     assert (one.sent, misled.sent, misled.queued) == ([(1, b"a")], [], [b"a"])
 

@@ -364,7 +364,7 @@ class Alone:
         self.queue: DeliveryQueue[Any] = DeliveryQueue(100)
         socket: Any = Fake(send)
         self.socket = weakref.ref(socket)
-        self.task = asyncio.create_task(sender.send_queue(socket, self.queue, Encoding(write, "text")))
+        self.task = asyncio.create_task(sender.send_queue(socket, self.queue, Encoding(write)))
 
 
 async def test_a_task_that_is_cancelled_before_it_starts_stops_no_recipient() -> None:

@@ -159,7 +159,7 @@ def test_only_what_the_table_allows_may_happen(topic: Topic) -> None:
         if state is not None:
             topic.add(one, catching_up=state is Delivery.CATCHING_UP)
         if state is Delivery.DIRECT:
-            topic.go_direct(one, Encoding(lambda item: "", "text"), module.ONE_BY_ONE)
+            topic.go_direct(one, Encoding(lambda item: ""), module.ONE_BY_ONE)
         if to in MAY_BECOME[state] and to is not Delivery.DIRECT:
             topic._move(one, to)
             assert topic.state_of(one) is to

@@ -61,12 +61,18 @@ class LossyBackend(MemoryBackend):
             yield listener
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         await self._dawdle()
         if not self.calm and self.chance.random() < 0.05:
             raise BackendUnavailable("by chance")
-        past = await super().history(channel, keep, since=since, limit=limit)
+        past = await super().history(channel, keep, since=since, before=before, limit=limit)
         await self._dawdle()
         return past
 

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from telex.channels import Channels, Gap, Keep, MemoryBackend, Position
+from telex.channels import Channels, Event, Gap, Keep, MemoryBackend, Position
 from telex.channels.backends.base import Listener, Sink
 from telex.channels.events import Past
 from telex.channels.names import TopicName
 from telex.channels.recovery import reader
 from telex.exceptions import BackendUnavailable
-from tests.channels.conftest import take_data, until, within
+from tests.channels.conftest import take, take_data, until, within
 
 
 class Counting(MemoryBackend):
@@ -40,12 +40,18 @@ class Counting(MemoryBackend):
         self.pings += 1
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         if channel in self.away:
             self.refused += 1
             raise BackendUnavailable(f"the node of {channel} is away")
-        return await super().history(channel, keep, since=since, limit=limit)
+        return await super().history(channel, keep, since=since, before=before, limit=limit)
 
     def drop(self, topics: Collection[str]) -> None:
         assert self.sink is not None
@@ -85,3 +91,36 @@ async def test_a_past_that_one_node_cannot_tell_costs_the_others_nothing() -> No
         assert (backend.connections, hub.statistics().gaps) == (1, 0)
         await hub.publish("live", "still")
         assert not isinstance(await within(anext(live)), Gap)
+
+
+class Eager(MemoryBackend):
+    """Delivers events before the subscription to their channel is confirmed."""
+
+    @asynccontextmanager
+    async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
+        async with super().listen(sink) as listener:
+            subscribe = listener.subscribe
+
+            async def subscribe_and_publish(topics: Collection[TopicName]) -> None:
+                await subscribe(topics)
+                for number in range(3):
+                    await self.publish([(topic.name, Keep(10)) for topic in topics], str(number).encode())
+
+            listener.subscribe = subscribe_and_publish  # type: ignore[method-assign]
+            yield listener
+
+
+async def test_a_stream_begins_before_events_that_came_with_the_confirmation() -> None:
+    async with Channels(Eager(), arbitrary_channels_allowed=True, history=Keep(10)) as hub:
+        first, second = await asyncio.gather(hub.subscribe("c"), hub.subscribe("c"))
+        for subscriber in (first, second):
+            assert await take_data(subscriber, 3) == ["0", "1", "2"]
+        async with hub.subscribe("c", since=first.positions["c"]) as again:
+            assert again.recovered
+            assert await take_data(again, 3) == ["0", "1", "2"]
+        assert second.positions == first.positions
+        async with hub.subscribe("c") as later:
+            await hub.publish("c", "3")
+            (event,) = await take(later, 1)
+            assert isinstance(event, Event)
+            assert later.positions["c"].offset == event.previous

@@ -27,7 +27,13 @@ class Library(MemoryBackend):
         self.error: BackendUnavailable | None = None
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         self.reads += 1
         self.reading += 1
@@ -36,7 +42,7 @@ class Library(MemoryBackend):
             await self.open_door.wait()
             if self.error is not None:
                 raise self.error
-            return await super().history(channel, keep, since=since, limit=limit)
+            return await super().history(channel, keep, since=since, before=before, limit=limit)
         finally:
             self.reading -= 1
 

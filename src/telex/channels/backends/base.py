@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import ClassVar, Final, Generic, Protocol, TypeVar
 
-from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException
 
@@ -105,8 +105,10 @@ class ChannelsBackend(ABC):
         return True
 
     @abstractmethod
-    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
-        """Publish ``data`` to each target; returns when the broker has it.
+    async def publish(self, targets: Sequence[Target], data: bytes, kind: DataKind = "bytes") -> Mapping[str, Position]:
+        """Publish ``data`` to each target; returns when the broker has it. The event that arrives has this ``kind``.
+
+        Returns the event's position in each channel with history.
 
         :raises BackendUnavailable: the connection failed; the broker may or may not have received the data.
         """
@@ -127,14 +129,20 @@ class ChannelsBackend(ABC):
 
     @abstractmethod
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
-        """The kept events of ``channel``: those after ``since``, or the last ``limit``.
+        """The kept events of ``channel``: those after ``since``, or the last ``limit`` below the offset ``before``.
 
         :raises BackendUnavailable: the connection to the broker failed.
         """
 
-    async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes) -> None:
+    async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes, kind: DataKind) -> None:
         """Publish as part of the user's database transaction.
 
         :raises ChannelsException: the broker is not a database.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from telex.channels.backends.base import ChannelsBackend, Listener, Sink
 from telex.channels.delivery.yield_budget import YieldBudget
-from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.renamed import litestars_names
 
@@ -39,8 +39,8 @@ class _Log:
         self.kept: deque[tuple[float, Event]] = deque()
         self.touched = now
 
-    def append(self, channel: str, data: bytes, keep: Keep, now: float) -> Event:
-        event = Event(channel, data, Position(self.epoch, self.offset + 1), self.offset)
+    def append(self, channel: str, data: bytes, kind: DataKind, keep: Keep, now: float) -> Event:
+        event = Event(channel, data, Position(self.epoch, self.offset + 1), self.offset, kind)
         self.offset += 1
         self.keep, self.touched = keep, now
         self.kept.append((now, event))
@@ -99,13 +99,20 @@ class MemoryBackend(ChannelsBackend):
     async def close(self) -> None:
         """Do nothing: the history stays for other hubs on the same object."""
 
-    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+    async def publish(self, targets: Sequence[Target], data: bytes, kind: DataKind = "bytes") -> Mapping[str, Position]:
+        positions: dict[str, Position] = {}
         for channel, keep in targets:
-            event = Event(channel, data) if keep is None else self._log(channel, keep, data)
+            if keep is None:
+                event = Event(channel, data, kind=kind)
+            else:
+                event = self._log(channel, keep, data, kind)
+                if event.position is not None:
+                    positions[channel] = event.position
             for listener in self._listeners:
                 listener.hear(event)
         if self._budget.is_spent():
             await self._budget.renew()
+        return positions
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
@@ -120,23 +127,30 @@ class MemoryBackend(ChannelsBackend):
         return {channel: self._head(self._known(channel, keep, self._clock())) for channel, keep in targets}
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         log = self._known(channel, keep, now := self._clock())
         log.trim(now)
         head = self._head(log)
+        first = log.offset - len(log.kept)
+        end = len(log.kept) if before is None else max(0, min(before - 1 - first, len(log.kept)))
         if since is not None:
-            first = log.offset - len(log.kept)
             if since.epoch != log.epoch or not first <= since.offset <= log.offset:
                 return Past((), head, complete=False)
             skip = since.offset - first
         else:
-            skip = 0 if limit is None else max(0, len(log.kept) - limit)
-        return Past(tuple(event for _, event in islice(log.kept, skip, None)), head, complete=True)
+            skip = 0 if limit is None else max(0, end - limit)
+        return Past(tuple(event for _, event in islice(log.kept, skip, end)), head, complete=True)
 
-    def _log(self, channel: str, keep: Keep, data: bytes) -> Event:
+    def _log(self, channel: str, keep: Keep, data: bytes, kind: DataKind) -> Event:
         now = self._clock()
-        return self._known(channel, keep, now).append(channel, data, keep, now)
+        return self._known(channel, keep, now).append(channel, data, kind, keep, now)
 
     def _known(self, channel: str, keep: Keep, now: float) -> _Log:
         if now - self._swept > SWEEP_SECONDS:

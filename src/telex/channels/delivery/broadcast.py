@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from telex.channels.delivery.encoding import Encoding
 from telex.channels.events import Event
+from telex.types import BINARY_OPCODE, TEXT_OPCODE
 
 __all__ = ("BroadcastGroup", "SnapshotDict")
 
@@ -115,7 +116,7 @@ class BroadcastGroup:
             return
         # Counted first: the loop also sends to a recipient that leaves meanwhile.
         self._count += 1
-        opcode, failed = self._encoding.opcode, []
+        opcode, failed = TEXT_OPCODE if isinstance(message, str) else BINARY_OPCODE, []
         sends = iter(self._sends.values)
         while True:
             try:

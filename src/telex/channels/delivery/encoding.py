@@ -1,4 +1,8 @@
-"""Encodes items as messages. Each item is encoded once for all sockets."""
+"""Encodes items as messages. Each item is encoded once for all sockets.
+
+In telex.v1 the same frame goes to all subscribers: a ``str``, or the ``bytes`` of a binary message. It begins with its
+``type``, and nothing in it belongs to one connection, so code that adds to it can add the same way for all.
+"""
 
 from __future__ import annotations
 
@@ -7,31 +11,30 @@ from typing import Final
 
 import msgspec
 
-from telex.channels.events import Event, Gap, Item
+from telex.channels.events import Event, Gap, Item, Page, Position
 from telex.exceptions import WebSocketException
+from telex.protocol import frames
+from telex.protocol.frames import Encoded
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA, WS_1012_SERVICE_RESTART
-from telex.types import BINARY_OPCODE, TEXT_OPCODE, Mode
 
-__all__ = ("ENVELOPE", "Encoding", "as_bytes", "as_envelope", "as_text", "data_of", "lost")
+__all__ = ("Encoding", "as_bytes", "as_frames", "as_text", "data_of", "lost", "with_position", "write_page")
 
-ENVELOPE: Final = "telex.channels.v1"
-"""The subprotocol of clients that receive positions, gaps and presence in addition to the data."""
+MAX_PAGE_BYTES: Final = 1 << 20
+"""Bytes of the events in one page of history; a page has one event at least."""
 
 
 class Encoding:
     """Encodes items. It caches the last message, because the same item is encoded for one socket after another."""
 
-    __slots__ = ("_item", "_message", "_write", "mode", "opcode")
+    __slots__ = ("_item", "_message", "_write")
 
-    def __init__(self, write: Callable[[Item], str | bytes], mode: Mode) -> None:
+    def __init__(self, write: Callable[[Item], str | bytes]) -> None:
         self._write = write
         self._item: Item | None = None
         self._message: str | bytes = b""
-        self.mode: Mode = mode
-        self.opcode: int = TEXT_OPCODE if mode == "text" else BINARY_OPCODE
 
     def __call__(self, item: Item) -> str | bytes:
-        """The message for ``item``."""
+        """The message for ``item``: text if it is a ``str``, otherwise binary."""
         if item is not self._item:
             self._message = self._write(item)
             self._item = item
@@ -61,29 +64,55 @@ def _text_of(item: Item) -> str:
         raise WebSocketException(WS_1003_UNSUPPORTED_DATA, reason) from None
 
 
-def _enveloped(item: Item) -> str:
-    position = None if item.position is None else str(item.position)
+def _frame_of(item: Item) -> Encoded:
     if isinstance(item, Gap):
-        return _to_text({"type": "gap", "channel": item.channel, "reason": item.reason, "position": position})
-    return _to_text({"type": "event", "channel": item.channel, "position": position, **_payload(item.data)})
+        return with_position(f'{{"type":"gap","reason":{_json(item.reason)}', item.position) + "}"
+    return frames.frame(with_position('{"type":"event"', item.position), _data_in_frame(item))
 
 
-def _payload(data: bytes) -> dict[str, object]:
-    """JSON unchanged under ``data``, other text under ``text``, anything else under ``base64``."""
+def _data_in_frame(event: Event) -> Encoded:
+    """The data as its kind says. What is not valid JSON, as a program without Telex may publish, is text or bytes."""
+    data, kind = event.data, event.kind
+    if kind == "bytes":
+        return data
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return {"base64": data}
-    try:
-        return {"data": msgspec.json.decode(data, type=msgspec.Raw)}
-    except (msgspec.DecodeError, RecursionError):
-        return {"text": text}
+        return data
+    if kind == "json":
+        try:
+            msgspec.json.decode(data, type=msgspec.Raw)
+        except (msgspec.DecodeError, RecursionError):
+            return _json(text)
+        return text
+    return _json(text)
 
 
-def _to_text(value: object) -> str:
+def with_position(head: str, position: Position | None) -> str:
+    """The beginning of a JSON object, with the position if there is one."""
+    return head if position is None else f'{head},"position":{_json(str(position))}'
+
+
+def write_page(page: Page) -> str:
+    """A page of history as JSON; bytes are in base64. Its oldest events are left for the next page if it is long."""
+    written: list[str] = []
+    size = 0
+    for event in reversed(page.events):
+        data = _data_in_frame(event)
+        text = f'{{"data":{data}' if isinstance(data, str) else f'{{"base64":{_json(data)}'
+        size += len(text)
+        if written and size > MAX_PAGE_BYTES:
+            break
+        written.append(with_position(text, event.position) + "}")
+    more = page.more or len(written) < len(page.events)
+    return f'{{"events":[{",".join(reversed(written))}],"more":{"true" if more else "false"}}}'
+
+
+def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-as_text: Final = Encoding(_text_of, "text")
-as_bytes: Final = Encoding(data_of, "binary")
-as_envelope: Final = Encoding(_enveloped, "text")
+as_text: Final = Encoding(_text_of)
+as_bytes: Final = Encoding(data_of)
+as_frames: Final = Encoding(_frame_of)
+"""The frames of telex.v1."""

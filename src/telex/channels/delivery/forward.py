@@ -51,7 +51,8 @@ async def forward(subscriber: Subscriber, socket: Socket, encoding: Encoding) ->
 
 async def _forward_by(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
     while True:
-        await socket.send_data(encoding(await recipient.queue.get()), encoding.mode)
+        message = encoding(await recipient.queue.get())
+        await socket.send_data(message, "text" if isinstance(message, str) else "binary")
 
 
 async def _forward_directly(socket: Socket, recipient: Recipient, encoding: Encoding, transport: Transport) -> None:
@@ -59,7 +60,7 @@ async def _forward_directly(socket: Socket, recipient: Recipient, encoding: Enco
     while True:
         if not len(queue):
             recipient.go_direct(transport, encoding)
-        await socket.send_data(encoding(await queue.get()), encoding.mode)
+        await socket.send_unchanged(encoding(await queue.get()))
 
 
 async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encoding) -> None:
@@ -78,7 +79,6 @@ async def _forward_events(socket: Socket, recipient: Recipient, encoding: Encodi
 async def _send_alone(socket: Socket, queue: DeliveryQueue[Item], encoding: Encoding, at_least: int | None) -> None:
     """As :func:`_forward_by`, by the ASGI ``send``; returns when ``at_least`` items are sent and no other waits."""
     send, reader = socket.asgi_send, socket.event_reader
-    key = "text" if encoding.mode == "text" else "bytes"
     sent, budget = 0, YieldBudget()
     while at_least is None or sent < at_least or len(queue):
         while (filled := queue.wait_filled()) is not None:
@@ -86,8 +86,8 @@ async def _send_alone(socket: Socket, queue: DeliveryQueue[Item], encoding: Enco
         message = encoding(queue.get_nowait())
         if not socket.is_open or reader.disconnect is not None:
             # Raises the error of the closed connection.
-            await socket.send_data(message, encoding.mode)
-        await send({"type": "websocket.send", key: message})
+            await socket.send_unchanged(message)
+        await send({"type": "websocket.send", "text" if isinstance(message, str) else "bytes": message})
         sent += 1
         if budget.is_spent():
             await budget.renew()

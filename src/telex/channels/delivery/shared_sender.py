@@ -152,7 +152,8 @@ class SharedSender:
             try:
                 message = sending.next_message()
                 if message is not None:
-                    await sending.send({"type": "websocket.send", sending.key: message})
+                    key = "text" if message.__class__ is str else "bytes"
+                    await sending.send({"type": "websocket.send", key: message})
                     if worker.task.cancelling() and not worker.is_relieved:
                         raise asyncio.CancelledError("send() cancelled its own task")
                     if not _are_equal(copy_context(), context):
@@ -181,7 +182,6 @@ class _Sending:
         "_socket",
         "handed_back",
         "is_over",
-        "key",
         "send",
         "set_by_send",
         "worker",
@@ -194,7 +194,6 @@ class _Sending:
         self._queue = queue
         self._encoding = encoding
         self.send = socket.asgi_send
-        self.key = "text" if encoding.mode == "text" else "bytes"
         self.handed_back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_over = False
         self.set_by_send: list[tuple[ContextVar[Any], Any]] = []

@@ -194,7 +194,11 @@ class CatchUp:
 
 
 class Topic:
-    """The recipients of one channel or pattern. ``last`` is the position of the newest delivered event."""
+    """The recipients of one channel or pattern. ``last`` is the position of the newest delivered event.
+
+    ``first`` is the position that ``last`` had before the broker confirmed the subscription: all events after it were
+    delivered to the first recipients.
+    """
 
     __slots__ = (
         "_catching_up",
@@ -205,6 +209,7 @@ class Topic:
         "_reason",
         "_state",
         "_states",
+        "first",
         "last",
         "live",
         "name",
@@ -213,6 +218,7 @@ class Topic:
 
     def __init__(self, name: TopicName) -> None:
         self.name: TopicName = name
+        self.first: Position | None = None
         self.last: Position | None = None
         self.live: asyncio.Event = asyncio.Event()
         """Set while the state is LIVE, and after the broker has refused the subscription."""

@@ -131,7 +131,7 @@ class BrokerReader:
                     name, recipient, catching_up=bool(history) or name.name in starts
                 )
             work = [
-                partial(self._settle, topic, subscriber, starts.get(topic.name.name), _limit(history))
+                partial(self._settle, topic, subscriber, starts.get(topic.name.name), _limit(history), topic.last)
                 for topic in recipient.topics.values()
             ]
             if len(work) == 1:
@@ -142,7 +142,9 @@ class BrokerReader:
             self.leave_all(recipient)
             raise
 
-    async def _settle(self, topic: Topic, subscriber: Subscriber, since: Position | None, limit: int | None) -> None:
+    async def _settle(
+        self, topic: Topic, subscriber: Subscriber, since: Position | None, limit: int | None, stood: Position | None
+    ) -> None:
         recipient = recipient_of(subscriber)
         if topic.state_of(recipient) is Delivery.CATCHING_UP:
             position, complete = await self.replay.catch_up(topic, recipient, since, limit)
@@ -151,8 +153,10 @@ class BrokerReader:
                 subscriber.recovered = complete and subscriber.recovered is not False
             return
         await self.replay.until_live(topic)
-        if topic.last is not None:
-            subscriber.positions[topic.name.name] = topic.last
+        # Not ``topic.last``: events may have been delivered since the recipient was added, and wait in its queue.
+        begin = stood or topic.first
+        if begin is not None:
+            subscriber.positions[topic.name.name] = begin
 
     def leave(self, topic: Topic, recipient: Recipient) -> None:
         """Remove ``recipient`` from ``topic``, and the topic if it has no other recipients."""

@@ -201,7 +201,7 @@ class Replay:
         keeps = [(name, keep) for name, topic in wanted.items() if (keep := self.keep_of(topic)) is not None]
         for channel, position in (await self._backend.positions(keeps)).items() if keeps else ():
             if wanted[channel].last is None:
-                wanted[channel].last = position
+                wanted[channel].first = wanted[channel].last = position
 
 
 def _beginning(past: Past, since: Position | None) -> Position:

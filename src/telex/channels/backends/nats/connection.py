@@ -185,7 +185,12 @@ class NatsConnection:
             self._waiting.discard(scope)
 
     async def ask(
-        self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = lambda _: True
+        self,
+        subject: str,
+        payload: bytes = b"",
+        /,
+        until: Callable[[Msg], bool] = lambda _: True,
+        headers: dict[str, str] | None = None,
     ) -> list[Msg]:
         """Send ``payload`` to ``subject``; returns the answer after the first message for which ``until`` is true.
 
@@ -196,12 +201,14 @@ class NatsConnection:
         inbox, question = self._expect(until, (subject,))
         try:
             async with self.answering() as question.scope:
-                await self.publish(subject, payload, reply=inbox)
+                await self.publish(subject, payload, reply=inbox, headers=headers)
                 return await question.answered
         finally:
             del self._questions[inbox]
 
-    async def publish_confirmed(self, subjects: Collection[str], payload: bytes) -> None:
+    async def publish_confirmed(
+        self, subjects: Collection[str], payload: bytes, headers: dict[str, str] | None = None
+    ) -> None:
         """Send ``payload`` to ``subjects``; returns when the server has it.
 
         :raises BrokerRefusal: this connection may not publish to one of them.
@@ -210,7 +217,7 @@ class NatsConnection:
         """
         async with self.confirming(subjects):
             for subject in subjects:
-                await self.publish(subject, payload)
+                await self.publish(subject, payload, headers=headers)
 
     async def ping(self) -> None:
         """Ping the server.
@@ -244,13 +251,15 @@ class NatsConnection:
         finally:
             del self._questions[inbox]
 
-    async def publish(self, subject: str, payload: bytes, *, reply: str = "") -> None:
+    async def publish(
+        self, subject: str, payload: bytes, *, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         """Send ``payload``; within :meth:`answering`.
 
         :raises ChannelsException: it is too large.
         """
         try:
-            await heeding(self.client.publish(subject, payload, reply))
+            await heeding(self.client.publish(subject, payload, reply, headers))
         except MaxPayloadError as error:
             raise ChannelsException(
                 f"a value of {len(payload):,} bytes is larger than the {self.client.max_payload:,} that this NATS "

@@ -23,10 +23,10 @@ from nats.aio.subscription import Subscription
 
 from telex.channels.backends.base import BrokerRefusal, ConnectedBackend, Listener, Sink
 from telex.channels.backends.nats.connection import Login, NatsConnection, NatsServer, heeding
-from telex.channels.backends.nats.jetstream import Store
+from telex.channels.backends.nats.jetstream import Store, kind_in, with_kind
 from telex.channels.backends.nats.subjects import Subjects
 from telex.channels.delivery.yield_budget import YieldBudget
-from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import ImproperlyConfiguredException
 
@@ -107,12 +107,18 @@ class _NatsListener(Listener):
 
             def read_any(message: Msg) -> Event | None:
                 name = self._names.channel(message.subject)
-                return None if name is None or not name.startswith(prefix) else Event(name, message.data)
+                if name is None or not name.startswith(prefix):
+                    return None
+                return Event(name, message.data, kind=kind_in(message.headers))
 
             return self._names.beneath(prefix), read_any
 
         if self._sink.keep_for(channel) is None:
-            return self._names.live(channel), lambda message: Event(channel, message.data)
+
+            def read_live(message: Msg) -> Event | None:
+                return Event(channel, message.data, kind=kind_in(message.headers))
+
+            return self._names.live(channel), read_live
 
         def read_stored(message: Msg) -> Event | None:
             headers = message.headers or {}
@@ -120,7 +126,7 @@ class _NatsListener(Listener):
                 # Published by another program: the stream adds this header to each event.
                 return None
             position = Position(self._names.epoch(message.subject), int(headers[SEQUENCE]))
-            return Event(channel, message.data, position, int(headers[LAST_SEQUENCE]))
+            return Event(channel, message.data, position, int(headers[LAST_SEQUENCE]), kind_in(headers))
 
         return self._names.stored(channel), read_stored
 
@@ -162,14 +168,17 @@ class NatsBackend(ConnectedBackend[_StoreConnection]):
         self._replicas = replicas
         super().__init__(self._open_store, self._open_store)
 
-    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+    async def publish(self, targets: Sequence[Target], data: bytes, kind: DataKind = "bytes") -> Mapping[str, Position]:
         link = await self._publishing.get()
+        headers = with_kind(kind)
+        positions: dict[str, Position] = {}
         for channel, keep in targets:
             if keep is not None:
-                await link.store.publish(channel, keep, data)
+                positions[channel] = await link.store.publish(channel, keep, data, headers)
         live = [self._names.live(channel) for channel, keep in targets if keep is None]
         if live:
-            await link.publish_confirmed(live, data)
+            await link.publish_confirmed(live, data, headers)
+        return positions
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
@@ -189,11 +198,17 @@ class NatsBackend(ConnectedBackend[_StoreConnection]):
         return dict.fromkeys((channel for channel, _ in targets), await link.store.end(widest))
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         link = await self._reading.get()
         if since is None:
-            return await link.store.last(channel, keep, limit)
+            return await link.store.last(channel, keep, limit, before)
         return await link.store.after(channel, keep, since)
 
     async def _open_store(self) -> _StoreConnection:

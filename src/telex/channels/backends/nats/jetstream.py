@@ -5,20 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, get_args
 
 import msgspec
 from nats.aio.msg import Msg
 
 from telex.channels.backends.base import BrokerRefusal
 from telex.channels.backends.nats.subjects import Subjects
-from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.exceptions import BackendUnavailable
 
-__all__ = ("Ask", "Store")
+__all__ = ("Ask", "Store", "kind_in", "with_kind")
 
 READERS: Final = 4
 """The most channels that are read concurrently: their answers must fit into the buffers of one connection."""
@@ -33,6 +33,8 @@ LEAST_SECONDS: Final = 1.0
 SEQUENCE: Final = "Nats-Sequence"
 PENDING: Final = "Nats-Num-Pending"
 STATUS: Final = "Status"
+KIND: Final = "Telex-DataKind"
+"""The header of events that are not JSON: the client library takes more time to read a message with headers."""
 
 NO_JETSTREAM: Final = (
     "NATS keeps no history: start the server with JetStream (-js) and enable it for this account, or drop history="
@@ -47,7 +49,14 @@ NAME_TAKEN: Final = 10058
 class Ask(Protocol):
     """Sends a request over a connection."""
 
-    async def __call__(self, subject: str, payload: bytes = b"", /, until: Callable[[Msg], bool] = ...) -> list[Msg]:
+    async def __call__(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        /,
+        until: Callable[[Msg], bool] = ...,
+        headers: dict[str, str] | None = ...,
+    ) -> list[Msg]:
         """Send ``payload`` to ``subject``; returns the answer after the first message for which ``until`` is true.
 
         :raises BackendUnavailable: the connection is lost, or the answer did not arrive in time.
@@ -78,6 +87,7 @@ class _ApiAnswer(msgspec.Struct):
 
 class _Receipt(msgspec.Struct):
     stream: str
+    seq: int
 
 
 class _StreamNames(msgspec.Struct):
@@ -106,6 +116,14 @@ class _Stored(msgspec.Struct):
     seq: int
     time: str
     data: bytes = b""
+    hdrs: bytes = b""
+    kind: DataKind = "json"
+
+    def __post_init__(self) -> None:
+        for line in self.hdrs.decode(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name == KIND:
+                self.kind = kind_in({KIND: value.strip()})
 
 
 class _Found(msgspec.Struct):
@@ -132,20 +150,20 @@ class Store:
         self._failures = 0
         self._failure = BackendUnavailable()
 
-    async def publish(self, channel: str, keep: Keep, data: bytes) -> None:
+    async def publish(self, channel: str, keep: Keep, data: bytes, headers: dict[str, str] | None) -> Position:
         """Store one event; the stream then republishes it."""
         subject = self._names.live(channel)
         # If the stream is gone, the event was not stored, so a retry does not store it twice.
-        await self._on_stream(keep, lambda _: self._put(subject, data))
+        return await self._on_stream(keep, lambda epoch: self._put(epoch, subject, data, headers))
 
     async def end(self, keep: Keep) -> Position:
         """The end of the stream, which is a valid position of each channel: all its later events come after it."""
         return await self._on_stream(keep, lambda epoch: self._end(epoch, keep))
 
-    async def last(self, channel: str, keep: Keep, limit: int | None) -> Past:
-        """The last ``limit`` events; all kept ones by default."""
+    async def last(self, channel: str, keep: Keep, limit: int | None, before: int | None) -> Past:
+        """The last ``limit`` events below ``before``; all kept ones by default."""
         async with self._in_turn(self._places):
-            return await self._on_stream(keep, lambda epoch: self._last(epoch, channel, keep, limit))
+            return await self._on_stream(keep, lambda epoch: self._last(epoch, channel, keep, limit, before))
 
     async def after(self, channel: str, keep: Keep, since: Position) -> Past:
         """All events after ``since``, or none if one of them may be missing."""
@@ -176,15 +194,20 @@ class Store:
     async def _end(self, epoch: str, keep: Keep) -> Position:
         return (await self._info(epoch, keep)).end(epoch)
 
-    async def _last(self, epoch: str, channel: str, keep: Keep, limit: int | None) -> Past:
+    async def _last(self, epoch: str, channel: str, keep: Keep, limit: int | None, before: int | None) -> Past:
         subject = self._names.live(channel)
         most = keep.size if limit is None else min(max(limit, 0), keep.size)
         newest = await self._message({"last_by_subj": subject})
-        read = await self._read(subject, 0, newest, most)
+        # JetStream reads forwards only: what is below ``before`` is found in all that is kept.
+        read = await self._read(subject, 0, newest, most if before is None else keep.size)
         stored = await self._still_there(subject, read[0].seq - 1 if read else 0, read)
         stream = await self._info(epoch, keep)
         events = _events(epoch, channel, _young(stored, keep, stream.ts))
-        return Past(events, _head(events) or stream.end(epoch), complete=True)
+        head = _head(events) or stream.end(epoch)
+        if before is not None:
+            earlier = [event for event in events if event.position is not None and event.position.offset < before]
+            events = tuple(earlier[max(0, len(earlier) - most) :])
+        return Past(events, head, complete=True)
 
     async def _after(self, epoch: str, channel: str, keep: Keep, since: Position) -> Past:
         subject = self._names.live(channel)
@@ -237,7 +260,10 @@ class Store:
         question = {"seq": start, "next_by_subj": subject, "batch": BATCH, "max_bytes": BATCH_BYTES}
         where = f"$JS.API.DIRECT.GET.{self._names.stream}"
         answer = await self._ask(where, msgspec.json.encode(question), until=_ends_batch)
-        return [_Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data) for headers, data in _kept(answer)]
+        return [
+            _Stored(int(headers[SEQUENCE]), headers["Nats-Time-Stamp"], data, kind=kind_in(headers))
+            for headers, data in _kept(answer)
+        ]
 
     async def _leaders(self, subject: str, start: int) -> list[_Stored]:
         event = await self._next(subject, start)
@@ -265,13 +291,16 @@ class Store:
             self._config = None
             return await work(await self._epoch_for(keep))
 
-    async def _put(self, subject: str, data: bytes) -> None:
-        # A second stream with the same subjects sends its own receipt, in any order.
-        for receipt in await self._ask(subject, data):
-            if _is_unanswered(receipt):
+    async def _put(self, epoch: str, subject: str, data: bytes, headers: dict[str, str] | None) -> Position:
+        receipts: list[_Receipt] = []
+        for answer in await self._ask(subject, data, headers=headers):
+            if _is_unanswered(answer):
                 raise StreamGone("no stream stores the published events")
-            _raise_refusal(receipt)
-            self._check_alone([msgspec.json.decode(receipt.data, type=_Receipt).stream])
+            _raise_refusal(answer)
+            receipts.append(msgspec.json.decode(answer.data, type=_Receipt))
+        # A second stream with the same subjects sends its own receipt, in any order.
+        self._check_alone([receipt.stream for receipt in receipts])
+        return Position(epoch, receipts[0].seq)
 
     async def _info(self, epoch: str, keep: Keep) -> _Stream:
         """The current configuration and state of the stream of ``epoch``."""
@@ -362,6 +391,17 @@ def _raise_refusal(message: Msg) -> None:
     raise kind(f"JetStream refused: {reason.description} ({reason.err_code})", reason.err_code)
 
 
+def kind_in(headers: Mapping[str, str] | None) -> DataKind:
+    """The kind of an event with these headers."""
+    kind: Any = headers.get(KIND) if headers else None
+    return kind if kind in get_args(DataKind) else "json"
+
+
+def with_kind(kind: DataKind) -> dict[str, str] | None:
+    """The headers of an event of this kind."""
+    return None if kind == "json" else {KIND: kind}
+
+
 def _ends_batch(message: Msg) -> bool:
     headers = message.headers or {}
     return SEQUENCE not in headers or PENDING not in headers
@@ -400,7 +440,7 @@ def _events(epoch: str, channel: str, stored: Iterable[_Stored]) -> tuple[Event,
     events: list[Event] = []
     previous: int | None = None
     for each in stored:
-        events.append(Event(channel, each.data, Position(epoch, each.seq), previous))
+        events.append(Event(channel, each.data, Position(epoch, each.seq), previous, each.kind))
         previous = each.seq
     return tuple(events)
 

@@ -15,7 +15,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast, get_args
 from weakref import WeakValueDictionary
 
 from psycopg import Error, Notify, ProgrammingError
@@ -27,7 +27,7 @@ from telex.channels.backends.postgres.replay import HistoryRow, completed, parts
 from telex.channels.backends.postgres.schema import PREFIX, Statements
 from telex.channels.backends.postgres.transaction import execute_in
 from telex.channels.delivery.yield_budget import YieldBudget
-from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
@@ -135,14 +135,14 @@ class _PostgresListener(Listener):
         if channel is None:
             return
         try:
-            number, position, previous, data = _read(payload)
+            number, position, previous, kind, data = _read(payload)
         except ValueError:
             logger.warning("ignored a notice for channel %r that was not sent by Telex", channel)
             return
         if data is None:
             data = await self._fetch(channel, number, position is not None)
         if data is not None:
-            self._sink.deliver(Event(channel, data, position, previous))
+            self._sink.deliver(Event(channel, data, position, previous, kind))
         elif position is None:
             # The value was deleted before it was read. Without history, only a new connection produces a gap.
             raise BackendUnavailable("a large value was gone before it could be read")
@@ -188,7 +188,7 @@ class PostgresBackend(ConnectedBackend[PostgresConnection]):
             await self.close()
             raise
 
-    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+    async def publish(self, targets: Sequence[Target], data: bytes, kind: DataKind = "bytes") -> Mapping[str, Position]:
         """Publish ``data`` to each target.
 
         Each channel with history has a row, which is locked while a publish to it commits. A publish that finds it
@@ -201,19 +201,20 @@ class PostgresBackend(ConnectedBackend[PostgresConnection]):
         kept = sorted({channel for channel, keep in targets if keep is not None})
         try:
             async with self._in_turn(kept, ends):
-                await self._publish_when_free(_parameters(targets, data), ends)
+                rows = await self._publish_when_free(_parameters(targets, data, kind), ends)
         except LockHeld as error:
             raise BackendUnavailable(self._held(kept)) from error
         await self._sweep_after(len(targets))
+        return {channel: Position.parse(position) for channel, position in rows if position}
 
-    async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes) -> None:
+    async def publish_in(self, transaction: object, targets: Sequence[Target], data: bytes, kind: DataKind) -> None:
         """Publish when ``transaction`` commits: a connection of psycopg, or of SQLAlchemy over psycopg, sync or async.
 
         With any other library run ``SELECT telex_publish(...)`` yourself.
 
         :raises ChannelsException: ``transaction`` does not use psycopg.
         """
-        await execute_in(transaction, self._statements.publish_at_commit, _parameters(targets, data))
+        await execute_in(transaction, self._statements.publish_at_commit, _parameters(targets, data, kind))
         await self._sweep_after(len(targets))
 
     @asynccontextmanager
@@ -235,13 +236,20 @@ class PostgresBackend(ConnectedBackend[PostgresConnection]):
         return {channel: Position(epoch, last) for channel, epoch, last in rows}
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         after = since.offset if since is not None else 0
         most = _size(keep) if limit is None or since is not None else min(limit, _size(keep))
         link = await self._reading.get()
         after = after if 0 <= after < 2**63 else 2**63 - 1
-        answer = await link.ask(self._statements.history, (channel, after, keep.seconds, most))
+        end = 2**63 - 1 if before is None else before
+        answer = await link.ask(self._statements.history, (channel, after, end, keep.seconds, most))
         rows = [HistoryRow(*row) for row in answer]
         found: dict[int, bytes] = {}
         for numbers in parts_of(rows):
@@ -291,17 +299,15 @@ class PostgresBackend(ConnectedBackend[PostgresConnection]):
                 raise LockHeld("others waited before") from None
             yield
 
-    async def _publish_when_free(self, parameters: Sequence[object], ends: float) -> None:
+    async def _publish_when_free(self, parameters: Sequence[object], ends: float) -> Sequence[tuple[str, str | None]]:
         while True:
             link = await self._publishing.get()
             try:
-                await link.ask(self._statements.publish, parameters)
+                return cast("list[tuple[str, str | None]]", await link.ask(self._statements.publish, parameters))
             except LockHeld:
                 if asyncio.get_running_loop().time() > ends:
                     raise
                 await asyncio.sleep(PAUSE)
-            else:
-                return
 
     def _held(self, kept: Sequence[str]) -> str:
         names = " or ".join(repr(channel) for channel in kept[:3]) + (" or others" if len(kept) > 3 else "")
@@ -325,16 +331,19 @@ def _notice(prefix: str, channel: str) -> str:
     return prefix + hashlib.sha256(channel.encode()).hexdigest()[:40]
 
 
-def _read(payload: str) -> tuple[int, Position | None, int | None, bytes | None]:
-    """The event's number, its position and the previous offset (with history), and the data if the notice has them.
+def _read(payload: str) -> tuple[int, Position | None, int | None, DataKind, bytes | None]:
+    """The event's number, its position and the previous offset (with history), its kind, and data that the notice has.
 
     :raises ValueError: ``telex_send`` did not write this notice.
     """
     head, in_full, packed = payload.partition(" ")
-    epoch, text, previous = head.split(":")
+    epoch, text, previous, kind = head.split(":")
+    if kind not in get_args(DataKind):
+        raise ValueError(kind)
     number = int(text)
     position = Position(epoch, number) if epoch else None
-    return number, position, int(previous) if epoch else None, base64.b64decode(packed) if in_full else None
+    data = base64.b64decode(packed) if in_full else None
+    return number, position, int(previous) if epoch else None, cast("DataKind", kind), data
 
 
 def _size(keep: Keep) -> int:
@@ -342,13 +351,14 @@ def _size(keep: Keep) -> int:
 
 
 def _parameters(
-    targets: Sequence[Target], data: bytes
-) -> tuple[bytes, list[str], list[int | None], list[float | None]]:
+    targets: Sequence[Target], data: bytes, kind: DataKind
+) -> tuple[bytes, DataKind, list[str], list[int | None], list[float | None]]:
     # Sorted, because rows stay locked until the commit: two publishes must not deadlock.
     ordered = sorted(targets, key=lambda target: target[0])
     keeps = [keep for _, keep in ordered]
     return (
         data,
+        kind,
         [channel for channel, _ in ordered],
         [_size(keep) if keep else None for keep in keeps],
         [keep.seconds if keep else None for keep in keeps],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from telex.channels.events import Event, Past, Position
+from telex.channels.events import DataKind, Event, Past, Position
 
 __all__ = ("HistoryRow", "completed", "parts_of", "past_of")
 
@@ -34,6 +34,7 @@ class HistoryRow(NamedTuple):
     previous: int | None
     data: bytes | None
     size: int | None
+    kind: DataKind
 
 
 def parts_of(rows: Iterable[HistoryRow]) -> Iterator[list[int]]:
@@ -67,7 +68,7 @@ def past_of(channel: str, rows: Sequence[HistoryRow], since: Position | None) ->
     """The events after ``since``, if none of them is missing."""
     epoch, last = rows[0].epoch, rows[0].last
     events = tuple(
-        Event(channel, row.data, Position(epoch, row.number), row.previous)
+        Event(channel, row.data, Position(epoch, row.number), row.previous, row.kind)
         for row in rows
         if row.number is not None and row.data is not None
     )

@@ -44,14 +44,14 @@ CREATE TABLE IF NOT EXISTS telex_channels (
 );
 CREATE TABLE IF NOT EXISTS telex_events (
     channel text NOT NULL REFERENCES telex_channels ON DELETE CASCADE, id bigint NOT NULL, previous bigint NOT NULL,
-    ordinal bigint NOT NULL, data bytea NOT NULL, PRIMARY KEY (channel, id)
+    ordinal bigint NOT NULL, data bytea NOT NULL, kind text NOT NULL, PRIMARY KEY (channel, id)
 );
 CREATE TABLE IF NOT EXISTS telex_values (
     id bigint PRIMARY KEY, data bytea NOT NULL, at timestamptz NOT NULL
 );
 CREATE UNLOGGED TABLE IF NOT EXISTS telex_staged (
     transaction bigint NOT NULL, id bigint NOT NULL, is_first boolean NOT NULL, channel text NOT NULL,
-    data bytea NOT NULL, size integer, seconds float8, PRIMARY KEY (transaction, id)
+    data bytea NOT NULL, kind text NOT NULL, size integer, seconds float8, PRIMARY KEY (transaction, id)
 );
 CREATE SEQUENCE IF NOT EXISTS telex_ids;
 
@@ -75,7 +75,8 @@ BEGIN
     RETURN left(encode(sha256(convert_to(concat_ws(' ', timeline, system, of_table), 'UTF8')), 'hex'), 12);
 END $$;
 
-CREATE OR REPLACE FUNCTION telex_send(of_channel text, of_data bytea, size integer, seconds float8) RETURNS void
+CREATE OR REPLACE FUNCTION telex_send(of_channel text, of_data bytea, kind text, size integer, seconds float8)
+RETURNS text
 -- Plans are made while the tables are small, and must use the index when the tables are large.
 LANGUAGE plpgsql SET enable_sort = off AS $$
 DECLARE
@@ -87,11 +88,12 @@ DECLARE
     packed text := encode(of_data, 'base64');
     in_full boolean := length(packed) < 7500;
     head text;
+    position text;
 BEGIN
     IF size IS NULL THEN
         -- The number makes equal values of one transaction distinct: the server would merge equal notices.
         number := nextval('telex_ids');
-        head := ':' || number || ':';
+        head := ':' || number || '::' || kind;
         IF NOT in_full THEN
             DELETE FROM telex_values WHERE id IN (
                 SELECT id FROM telex_values WHERE at < now - interval '1 minute' LIMIT 100 FOR UPDATE SKIP LOCKED
@@ -104,18 +106,20 @@ BEGIN
             previous = c.last, last = greatest(c.last + 1, excluded.last), count = c.count + 1,
             is_empty = false, expires = excluded.expires
         RETURNING * INTO stands;
-        INSERT INTO telex_events VALUES (of_channel, stands.last, stands.previous, stands.count, of_data);
+        INSERT INTO telex_events VALUES (of_channel, stands.last, stands.previous, stands.count, of_data, kind);
         -- Deletes up to 16 of the oldest events, so that the number also shrinks after the limit was lowered.
         SELECT max(id) INTO outdated
         FROM (SELECT id, ordinal FROM telex_events WHERE channel = of_channel ORDER BY id LIMIT 16) AS oldest
         WHERE ordinal <= stands.count - size OR id < number - age * 1000000;
         DELETE FROM telex_events WHERE channel = of_channel AND id <= outdated;
-        head := telex_epoch('telex_channels'::regclass) || ':' || stands.last || ':' || stands.previous;
+        position := telex_epoch('telex_channels'::regclass) || ':' || stands.last;
+        head := position || ':' || stands.previous || ':' || kind;
     END IF;
     PERFORM pg_notify(
         'telex_' || left(encode(sha256(convert_to(of_channel, 'UTF8')), 'hex'), 40),
         head || CASE WHEN in_full THEN ' ' || packed ELSE '' END
     );
+    RETURN position;
 END $$;
 
 CREATE OR REPLACE FUNCTION telex_send_staged() RETURNS trigger
@@ -127,27 +131,31 @@ BEGIN
         WITH taken AS (DELETE FROM telex_staged WHERE transaction = txid_current() RETURNING *)
         SELECT * FROM taken ORDER BY channel COLLATE "C", id
     LOOP
-        PERFORM telex_send(staged.channel, staged.data, staged.size, staged.seconds);
+        PERFORM telex_send(staged.channel, staged.data, staged.kind, staged.size, staged.seconds);
     END LOOP;
     RETURN NULL;
 END $$;
 
-CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data bytea, size integer, seconds float8) RETURNS void
+CREATE OR REPLACE FUNCTION telex_stage(of_channel text, of_data bytea, kind text, size integer, seconds float8)
+RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO telex_staged VALUES (
         txid_current(), nextval('telex_ids'),
         NOT EXISTS (SELECT FROM telex_staged WHERE transaction = txid_current()),
-        of_channel, of_data, size, seconds
+        of_channel, of_data, kind, size, seconds
     );
 END $$;
 
+CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data bytea, size integer, seconds float8) RETURNS void
+LANGUAGE sql AS $$ SELECT telex_stage(of_channel, of_data, 'bytes', size, seconds) $$;
+
 -- Without these a literal would be parsed as a bytea, in which a backslash is an escape character.
 CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data text, size integer, seconds float8) RETURNS void
-LANGUAGE sql AS $$ SELECT telex_publish(of_channel, convert_to(of_data, 'UTF8'), size, seconds) $$;
+LANGUAGE sql AS $$ SELECT telex_stage(of_channel, convert_to(of_data, 'UTF8'), 'text', size, seconds) $$;
 
 CREATE OR REPLACE FUNCTION telex_publish(of_channel text, of_data jsonb, size integer, seconds float8) RETURNS void
-LANGUAGE sql AS $$ SELECT telex_publish(of_channel, convert_to(of_data::text, 'UTF8'), size, seconds) $$;
+LANGUAGE sql AS $$ SELECT telex_stage(of_channel, convert_to(of_data::text, 'UTF8'), 'json', size, seconds) $$;
 
 CREATE OR REPLACE FUNCTION telex_sweep() RETURNS void
 LANGUAGE sql AS $$
@@ -176,7 +184,8 @@ BEGIN
     END IF;
     -- Fixes the search path of the functions, independent of the caller's at the commit.
     FOREACH made IN ARRAY ARRAY[
-        'telex_send(text, bytea, integer, float8)', 'telex_publish(text, bytea, integer, float8)',
+        'telex_send(text, bytea, text, integer, float8)', 'telex_stage(text, bytea, text, integer, float8)',
+        'telex_publish(text, bytea, integer, float8)',
         'telex_publish(text, text, integer, float8)', 'telex_publish(text, jsonb, integer, float8)',
         'telex_send_staged()', 'telex_sweep()'
     ]::regprocedure[] LOOP
@@ -202,19 +211,19 @@ class Statements:
     """The SQL statements of the backend. Each reads one snapshot, so that a head and its events are consistent."""
 
     schema: str = SCHEMA
-    publish: str = f"SELECT telex_send(channel, %s, size, seconds) {_TARGETS}"
-    publish_at_commit: str = f"SELECT telex_publish(channel, %s, size, seconds) {_TARGETS}"
+    publish: str = f"SELECT channel, telex_send(channel, %s, %s, size, seconds) {_TARGETS}"
+    publish_at_commit: str = f"SELECT telex_stage(channel, %s, %s, size, seconds) {_TARGETS}"
     positions: str = (
         f"SELECT asked.channel, {_STANDS} FROM unnest(%s::text[]) AS asked (channel)"  # noqa: S608 - of constants
         " LEFT JOIN telex_channels AS c USING (channel)"
     )
     history: str = (
         f"SELECT {_STANDS}, e.id, e.previous,"  # noqa: S608 - of constants
-        " CASE WHEN sum(e.size) OVER (ORDER BY e.id DESC) <= 262144 THEN e.data END, e.size"
+        " CASE WHEN sum(e.size) OVER (ORDER BY e.id DESC) <= 262144 THEN e.data END, e.size, e.kind"
         " FROM (SELECT %s::text AS channel) AS asked"
         " LEFT JOIN telex_channels AS c USING (channel) LEFT JOIN LATERAL ("
-        " SELECT id, previous, data, octet_length(data) AS size FROM telex_events"
-        " WHERE channel = asked.channel AND id > %s::bigint"
+        " SELECT id, previous, data, octet_length(data) AS size, kind FROM telex_events"
+        " WHERE channel = asked.channel AND id > %s::bigint AND id < %s::bigint"
         " AND id > (greatest(extract(epoch FROM now()) - %s::float8, 0) * 1000000)::bigint ORDER BY id DESC LIMIT %s"
         ") AS e ON true ORDER BY e.id"
     )

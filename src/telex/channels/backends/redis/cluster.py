@@ -34,8 +34,9 @@ from telex.channels.backends.base import BrokerRefusal, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import REDIRECTED, Command, RedisConnection
 from telex.channels.backends.redis.followed_logs import FollowedLogs
 from telex.channels.backends.redis.scripts import HISTORY, PUBLISH, PUBLISH_LIVE, evaluated
-from telex.channels.backends.redis.single import RedisBackend, read_event, tagged
+from telex.channels.backends.redis.single import RedisBackend, positions_of, read_event, tagged
 from telex.channels.backends.redis.slots import Address, Node, SlotMap
+from telex.channels.events import DataKind, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ImproperlyConfiguredException
 
@@ -305,14 +306,15 @@ class RedisClusterBackend(RedisBackend):
         for node in nodes.values():
             await node.close()
 
-    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
-        asked = [self._ask(target[0], self._publication(target, data)) for target in targets]
+    async def publish(self, targets: Sequence[Target], data: bytes, kind: DataKind = "bytes") -> Mapping[str, Position]:
+        asked = [self._ask(target[0], self._publication(target, data, kind)) for target in targets]
         if len(asked) == 1:
-            await asked[0]
-            return
-        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            return positions_of(targets, [await asked[0]])
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        for outcome in answers:
             if isinstance(outcome, BaseException):
                 raise outcome
+        return positions_of(targets, answers)
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:

@@ -55,8 +55,9 @@ local offset = redis.call('HINCRBY', KEYS[2], 'offset', 1)
 redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[3], offset .. '-0', 't', now, 'd', ARGV[4])
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('PUBLISH', ARGV[6], meta[2] .. ':' .. offset .. ' ' .. ARGV[4])
-return offset
+local position = meta[2] .. ':' .. offset
+redis.call('PUBLISH', ARGV[6], position .. ' ' .. ARGV[4])
+return position
 """
 )
 

@@ -21,7 +21,7 @@ from telex.channels.backends.base import BrokerRefusal, ConnectedBackend, Listen
 from telex.channels.backends.redis.connection import Command, Demoted, RedisConnection
 from telex.channels.backends.redis.followed_logs import FollowedLogs
 from telex.channels.backends.redis.scripts import HISTORY, META_SECONDS, PUBLISH, evaluated
-from telex.channels.events import Event, Keep, Past, Position
+from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
@@ -88,16 +88,18 @@ class RedisBackend(ConnectedBackend[RedisConnection]):
         super().__init__(self._connect_anew, self._connect_anew)
         self._hearing: set[RedisConnection] = set()
 
-    async def publish(self, targets: Sequence[Target], data: bytes) -> None:
+    async def publish(self, targets: Sequence[Target], data: bytes, kind: DataKind = "bytes") -> Mapping[str, Position]:
         connection = await self._publishing.get()
-        futures = connection.send(*(self._publication(target, data) for target in targets))
+        futures = connection.send(*(self._publication(target, data, kind) for target in targets))
         try:
-            await connection.answers(futures)
+            return positions_of(targets, await connection.answers(futures))
         except NoScriptError:
             # The server's scripts were flushed: load them again, and repeat the commands that did nothing.
             await self._load_scripts(connection)
             undone = [isinstance(future.exception(), NoScriptError) for future in futures]
-            await self.publish(list(compress(targets, undone)), data)
+            done = [None if future.exception() else future.result() for future in futures]
+            repeated = await self.publish(list(compress(targets, undone)), data, kind)
+            return {**positions_of(targets, done), **repeated}
 
     @asynccontextmanager
     async def listen(self, sink: Sink) -> AsyncIterator[Listener]:
@@ -135,16 +137,22 @@ class RedisBackend(ConnectedBackend[RedisConnection]):
         }
 
     async def history(
-        self, channel: str, keep: Keep, *, since: Position | None = None, limit: int | None = None
+        self,
+        channel: str,
+        keep: Keep,
+        *,
+        since: Position | None = None,
+        before: int | None = None,
+        limit: int | None = None,
     ) -> Past:
         if since is None:
             wanted = keep.size if limit is None else min(limit, keep.size)
-            return await self._last(channel, keep, wanted)
+            return await self._last(channel, keep, wanted, "+" if before is None else f"({max(before, 1)}-0")
         return await self._after(channel, keep, since)
 
-    async def _last(self, channel: str, keep: Keep, wanted: int) -> Past:
+    async def _last(self, channel: str, keep: Keep, wanted: int, end: str) -> Past:
         found: list[tuple[int, bytes]] = []
-        page = first = await self._read(channel, keep, "+", wanted, backwards=True)
+        page = first = await self._read(channel, keep, end, wanted, backwards=True)
         while page.entries and page.head.epoch == first.head.epoch:
             found += page.entries
             if page.ends_in is None or len(found) >= wanted:
@@ -209,10 +217,11 @@ class RedisBackend(ConnectedBackend[RedisConnection]):
             [answer] = await connection.call(command)
         return answer
 
-    def _publication(self, target: Target, data: bytes) -> Command:
+    def _publication(self, target: Target, data: bytes, kind: DataKind) -> Command:
         """The command that publishes ``data``, and stores it if the target has history."""
         channel, keep = target
         topic = self._topic_name(channel)
+        data = _LETTERS[kind] + data
         if keep is None:
             return (*self._published_live(), topic, b" " + data)
         arguments = (keep.size, data, math.ceil(keep.seconds * 1000), topic)
@@ -252,7 +261,27 @@ class _Page(NamedTuple):
 
 
 def _events(channel: str, epoch: str, entries: Iterable[tuple[int, bytes]]) -> tuple[Event, ...]:
-    return tuple(Event(channel, data, Position(epoch, number), number - 1) for number, data in entries)
+    return tuple(
+        Event(channel, marked[1:], Position(epoch, number), number - 1, _kind_in(marked)) for number, marked in entries
+    )
+
+
+_LETTERS: Final[Mapping[DataKind, bytes]] = {"json": b"j", "text": b"t", "bytes": b"b"}
+_KINDS: Final[Mapping[bytes, DataKind]] = {letter: kind for kind, letter in _LETTERS.items()}
+
+
+def _kind_in(marked: bytes) -> DataKind:
+    """The kind of a value that is stored or sent with its letter before it."""
+    return _KINDS.get(marked[:1], "json")
+
+
+def positions_of(targets: Sequence[Target], answers: Sequence[object]) -> Mapping[str, Position]:
+    """The positions in the answers of the script that publishes to a channel with history."""
+    return {
+        channel: Position.parse(answer.decode())
+        for (channel, keep), answer in zip(targets, answers, strict=True)
+        if keep is not None and isinstance(answer, bytes)
+    }
 
 
 def _connections_to(url: str, timeout: float) -> Callable[[], Connection]:
@@ -304,13 +333,15 @@ def _pattern(glob: bytes) -> bytes:
 def read_event(channel: str, message: bytes) -> Event:
     """The event in a message: ``epoch:offset data`` on a channel with history, a space and the data without.
 
+    The data begins with the letter of its kind.
+
     Any other message was published by another program, and becomes an event without history.
     """
-    stands, _, data = message.partition(b" ")
-    if not stands:
-        return Event(channel, data)
+    stands, _, marked = message.partition(b" ")
+    if not stands and marked:
+        return Event(channel, marked[1:], kind=_kind_in(marked))
     try:
         position = Position.parse(stands.decode())
     except (ChannelsException, UnicodeDecodeError):
         return Event(channel, message)
-    return Event(channel, data, position, position.offset - 1)
+    return Event(channel, marked[1:], position, position.offset - 1, _kind_in(marked))
