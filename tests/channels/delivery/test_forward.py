@@ -308,7 +308,7 @@ async def test_an_encoding_that_raises_an_end_of_iteration_is_an_error(
         raise error
 
     options: dict[str, Any] = {"websocket_class": Own} if overrides else {}
-    handler = follower("news", frame=Encoding(write, "text"), **options)
+    handler = follower("news", frame=Encoding(write), **options)
     async with site(hub, kind, handler) as running, raw(running) as client:
         await until(lambda: hub.statistics().subscribers == 1)
         await hub.publish("news", "one")
