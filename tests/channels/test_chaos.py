@@ -343,4 +343,4 @@ async def test_a_past_that_takes_longer_than_the_time_out_is_caught_up_without_h
         await near.publish(other, "still here")
         await until(lambda: others.qsize > 0)
         assert (near.statistics().reconnects, near.statistics().gaps) == (reconnects, gaps)
-        assert (await take(others, 2))[1:] == [Event(other, b"still here")]
+        assert (await take(others, 2))[1:] == [Event(other, b"still here", kind="text")]

@@ -156,16 +156,27 @@ async def test_what_others_say_on_our_subjects_is_no_event_and_no_loss(url: str,
 # -- servers that cannot
 
 
+SIZED: list[tuple[Callable[[int], object], int]] = [
+    (bytes, 1_048_545),
+    ("x".__mul__, 1_048_546),
+    (lambda size: ["x" * (size - 4)], 1_048_576),
+]
+"""Values of a size, and the largest size that a NATS with its default limit takes."""
+
+
 async def test_a_value_that_is_too_large_names_its_size_the_limit_and_the_setting(url: str, name: str) -> None:
     async with hub_on(url, history={"kept:*": KEEP}) as hub:
         for channel in (name, f"kept:{name}"):
-            with pytest.raises(ChannelsException, match=r"1,048,577 bytes .* the 1,048,576 .* max_payload"):
-                await hub.publish(channel, b"x" * (2**20 + 1))
-            async with hub.subscribe(channel) as events:
-                await hub.publish(channel, b"x" * 2**20)
-                [event] = await take(events, 1)
-                assert isinstance(event, Event)
-                assert len(event.data) == 2**20
+            for make, most in SIZED:
+                value: Any = make(most)  # the headers of text and bytes count too
+                with pytest.raises(ChannelsException, match=rf"{most + 1:,} bytes .* the {most:,} .* max_payload"):
+                    await hub.publish(channel, make(most + 1))
+                async with hub.subscribe(channel) as events:
+                    await hub.publish(channel, value)
+                    [event] = await take(events, 1)
+                    assert isinstance(event, Event)
+                    assert len(event.data) == most
+        assert hub.statistics().reconnects == 0
 
 
 class WithoutJetStream(Nats):
@@ -253,7 +264,7 @@ async def test_who_publishes_more_than_a_frozen_server_takes_gives_up_in_time(
 ) -> None:
     """The client library waits for its buffers, and forgets there that it is cancelled."""
     backend, _ = frozen
-    publishing = [backend.publish([("kept", keep)] * 4, bytes(2**20)) for _ in range(8)]
+    publishing = [backend.publish([("kept", keep)] * 4, bytes(2**20 - 64)) for _ in range(8)]
     outcomes = await within(asyncio.gather(*publishing, return_exceptions=True))
     assert {type(outcome) for outcome in outcomes} == {BackendUnavailable}
     # What publishes live has given the connection up.

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, TypeAlias, TypeVar
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.errors import Error, MaxPayloadError, SlowConsumerError
+from nats.errors import Error, SlowConsumerError
 
 from telex.channels.backends.base import BrokerRefusal
 from telex.exceptions import BackendUnavailable, ChannelsException
@@ -258,13 +258,14 @@ class NatsConnection:
 
         :raises ChannelsException: it is too large.
         """
-        try:
-            await heeding(self.client.publish(subject, payload, reply, headers))
-        except MaxPayloadError as error:
+        # The library does not count the headers, and the server closes the connection.
+        limit = self.client.max_payload - _size_of(headers)
+        if len(payload) > limit:
             raise ChannelsException(
-                f"a value of {len(payload):,} bytes is larger than the {self.client.max_payload:,} that this NATS "
-                "server takes: raise its max_payload, or publish where the value is"
-            ) from error
+                f"a value of {len(payload):,} bytes is larger than the {limit:,} that this NATS server takes: raise its"
+                " max_payload, or publish where the value is"
+            )
+        await heeding(self.client.publish(subject, payload, reply, headers))
 
     def _expect(
         self, until: Callable[[Msg], bool], subjects: Collection[str], refuse: Refuse | None = None
@@ -315,6 +316,13 @@ class NatsConnection:
                 scope.reschedule(now)
         if self._on_lost is not None:
             self._on_lost(self._failure)
+
+
+def _size_of(headers: dict[str, str] | None) -> int:
+    """The bytes of a message's headers."""
+    if headers is None:
+        return 0
+    return len("NATS/1.0\r\n\r\n") + sum(len(f"{name}: {value}\r\n") for name, value in headers.items())
 
 
 async def heeding(work: Awaitable[T]) -> T:

@@ -33,7 +33,7 @@ LEAST_SECONDS: Final = 1.0
 SEQUENCE: Final = "Nats-Sequence"
 PENDING: Final = "Nats-Num-Pending"
 STATUS: Final = "Status"
-KIND: Final = "Telex-DataKind"
+KIND: Final = "Telex-Kind"
 """The header of events that are not JSON: the client library takes more time to read a message with headers."""
 
 NO_JETSTREAM: Final = (
