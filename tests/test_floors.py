@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("reserved",),
     ("di", "dto", "exception_handling"),
     ("layers", "middleware", "origins", "registry", "ends", "protocol"),
+    ("multiplex",),
     ("plans",),
     ("channels",),
     ("handlers",),
@@ -45,7 +46,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("receivers",),
         ("frame_calls", "channel_publishing"),
         ("listener", "channel_frames"),
-        ("channel",),
+        ("channel", "multiplex"),
         ("websocket_handlers",),
     ),
     "protocol": (
@@ -54,6 +55,11 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("asking", "jobs", "output"),
         ("reading", "runner"),
         ("calls",),
+    ),
+    "multiplex": (
+        ("frames", "turns", "opening", "scope", "denial"),
+        ("virtual",),
+        ("session",),
     ),
     "channels": (
         ("events", "delivery.yield_budget"),

@@ -25,6 +25,7 @@ from telex.exceptions import (
     WebSocketException,
 )
 from telex.handlers import (
+    Multiplex,
     WebsocketListener,
     channel_listener,
     receives,
@@ -53,6 +54,7 @@ __all__ = (
     "FromPath",
     "FromQuery",
     "ImproperlyConfiguredException",
+    "Multiplex",
     "NamedDependency",
     "NotAuthorizedException",
     "NotFoundException",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, Unpack, runtime_checkable
@@ -17,6 +17,7 @@ from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException
 from telex.layers import Layer, LayerOptions
 from telex.middleware import without_fast_path
+from telex.multiplex.scope import before_routing
 from telex.paths import PathTemplate, RouteTable
 from telex.plans import Build, HandlerPlan, compile_plan
 from telex.registry import Registry
@@ -115,25 +116,34 @@ class Telex:
         self._cache = Cache()
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
-        self.plans: Final = tuple(self._compile(config.route_handlers))
+        self.plans: Final = self._compile(config.route_handlers)
         """The compiled handlers, one plan for each path, in the order of registration."""
 
-    def _compile(self, route_handlers: Iterable[RouteHandler]) -> Iterable[HandlerPlan]:
-        for row in flatten(route_handlers, self._layer, self):
-            template = _read_path(row)
-            build = Build(
-                handler=row.handler,
-                layer=row.layer,
-                path=row.path,
-                path_names=template.names,
-                registry=self.connections,
-                cache=self._cache,
-                debug=self.debug,
-            )
-            plan = compile_plan(build)
-            self._table.add(template, plan, plan.where)
-            self._names.add(row.handler, template)
-            yield plan
+    def _compile(self, route_handlers: Iterable[RouteHandler]) -> tuple[HandlerPlan, ...]:
+        rows = tuple(flatten(route_handlers, self._layer, self))
+        plans: dict[int, HandlerPlan] = {}
+        for index in sorted(range(len(rows)), key=lambda index: rows[index].handler.opens_others):
+            plans[index] = self._compile_row(rows[index], tuple(plans.values()))
+        return tuple(plans[index] for index in range(len(rows)))
+
+    def _compile_row(self, row: Row, compiled: Sequence[HandlerPlan]) -> HandlerPlan:
+        template = _read_path(row)
+        build = Build(
+            handler=row.handler,
+            layer=row.layer,
+            path=row.path,
+            path_names=template.names,
+            registry=self.connections,
+            cache=self._cache,
+            debug=self.debug,
+            sources=row.sources,
+            compiled=compiled,
+            find_route=self._find_among,
+        )
+        plan = compile_plan(build)
+        self._table.add(template, plan, plan.where)
+        self._names.add(row.handler, template)
+        return plan
 
     # -- ASGI
 
@@ -154,6 +164,16 @@ class Telex:
         if "app" in scope:
             without_fast_path(scope)
         found = self._table.find(_own_path(scope))
+        if found is not None and found[0].handler.opens_others:
+            scope["telex.before_routing"] = before_routing(scope)
+        return self._enter(found, scope)
+
+    def _find_among(self, plans: Collection[int], scope: Scope) -> ASGIApp:
+        """The same for a route on a shared socket, which may be one of ``plans``, given by their ids."""
+        found = self._table.find(_own_path(scope))
+        return self._enter(found if found is not None and id(found[0]) in plans else None, scope)
+
+    def _enter(self, found: tuple[HandlerPlan, dict[str, Any]] | None, scope: Scope) -> ASGIApp:
         scope["app"] = self
         if found is None:
             return self._refuse

@@ -26,7 +26,7 @@ from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocke
 from telex.protocol.envelope import SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
-from telex.types import Message, Mode, Receive, Scope, Send, Transport, TypeEncoder
+from telex.types import Message, Mode, Receive, RouteConnection, Scope, Send, Transport, TypeEncoder
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -209,6 +209,12 @@ class StatefulConnection(HTTPConnection[StateT]):
             if self.transport is not None:
                 self.transport.set_activity(self.event_reader)
                 self.event_reader.server_reports_end = True
+            carrier: RouteConnection | None = (self.scope.get("extensions") or {}).get("telex.multiplex")
+            if carrier is not None:
+                # The socket reads for all its routes, so that this one need not read ahead to notice the end.
+                carrier.set_activity(self.event_reader)
+                self.event_reader.server_reports_end = True
+                self.event_reader.max_messages = 0
             if open_envelope is not None and event["subprotocol"] == SUBPROTOCOL:
                 self.envelope = open_envelope(self)
                 await self.envelope.begin()

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
@@ -50,6 +50,10 @@ Guarding: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 """Raises to refuse a connection; takes the socket and the slots with the guards' dependencies."""
 
 
+FindRoute: TypeAlias = Callable[[Collection[int], Scope], ASGIApp]
+"""Finds the ASGI app of a scope's path among the plans with these ids, and completes the scope."""
+
+
 @dataclass(frozen=True, slots=True)
 class MessageShape:
     """One type of message of a handler, for API documents: its annotation and its mode."""
@@ -72,6 +76,8 @@ class HandlerPlan:
     receives: tuple[MessageShape, ...]
     sends: tuple[MessageShape, ...]
     parameters: tuple[RequestParameter, ...]
+    sources: tuple[object, ...] = ()
+    """What the handler was registered with, from outside to inside: routers, controllers, and its identity."""
 
 
 class Compilable(Protocol):
@@ -88,6 +94,10 @@ class Compilable(Protocol):
     @property
     def name(self) -> str | None:
         """The handler's name for ``route_reverse``."""
+
+    @property
+    def opens_others(self) -> bool:
+        """Whether the handler opens other routes of the app: it is compiled after them."""
 
     @property
     def send_mode(self) -> Mode:
@@ -108,6 +118,11 @@ class Build:
     registry: Registry
     cache: Cache
     debug: bool = False
+    sources: tuple[object, ...] = ()
+    """See :class:`HandlerPlan`."""
+    compiled: Sequence[HandlerPlan] = ()
+    """The other plans of the app, for a handler that opens them."""
+    find_route: FindRoute | None = None
     graph: Graph = field(init=False)
     where: str = field(init=False)
     receives: tuple[MessageShape, ...] = ()
@@ -225,6 +240,7 @@ def compile_plan(build: Build) -> HandlerPlan:
         receives=build.receives,
         sends=build.sends,
         parameters=build.graph.request_parameters,
+        sources=build.sources,
     )
 
 

@@ -74,34 +74,44 @@ class Row:
     path: str
     handler: Handler
     layer: Layer
+    sources: tuple[object, ...]
+    """What it was registered with, from outside to inside: routers, controllers, and the handler's identity."""
 
 
-def flatten(handlers: Iterable[RouteHandler], layer: Layer, owner: object, prefix: str = "") -> Iterator[Row]:
+def flatten(
+    handlers: Iterable[RouteHandler],
+    layer: Layer,
+    owner: object,
+    prefix: str = "",
+    sources: tuple[object, ...] = (),
+) -> Iterator[Row]:
     """Every handler at every path, with the layers above it merged. Creates the instances of handler classes.
 
     :raises ImproperlyConfiguredException: an item of the list is no handler.
     """
     for each in handlers:
         if isinstance(each, Handler):
-            yield from _rows(each, layer, prefix)
+            yield from _rows(each, layer, prefix, sources)
         elif isinstance(each, Router):
-            yield from flatten(each.route_handlers, each.layer.over(layer), each, _join(prefix, each.path))
+            path, within = _join(prefix, each.path), (*sources, each)
+            yield from flatten(each.route_handlers, each.layer.over(layer), each, path, within)
         elif isinstance(each, type) and issubclass(each, Controller):
             controller = each(owner)
             path = _join(prefix, controller.path)
-            yield from flatten(controller.handlers(), controller.layer().over(layer), controller, path)
+            within = (*sources, each)
+            yield from flatten(controller.handlers(), controller.layer().over(layer), controller, path, within)
         elif isinstance(each, GeneratedRoutes):
-            yield from flatten(generated_handlers(each), layer, owner, prefix)
+            yield from flatten(generated_handlers(each), layer, owner, prefix, (*sources, each.hub))
         elif isinstance(each, type) and issubclass(each, WebsocketListener):
-            yield from _rows(each.describe(owner), layer, prefix)
+            yield from _rows(each.describe(owner), layer, prefix, sources)
         else:
             raise ImproperlyConfiguredException(_not_a_handler(each))
 
 
-def _rows(handler: Handler, layer: Layer, prefix: str) -> Iterator[Row]:
+def _rows(handler: Handler, layer: Layer, prefix: str, sources: tuple[object, ...]) -> Iterator[Row]:
     merged = handler.layer.over(layer)
     for path in handler.paths:
-        yield Row(_join(prefix, path), handler, merged)
+        yield Row(_join(prefix, path), handler, merged, (*sources, handler.identity))
 
 
 def _not_a_handler(given: object) -> str:

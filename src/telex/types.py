@@ -24,6 +24,7 @@ __all__ = (
     "Mode",
     "RawHeaders",
     "Receive",
+    "RouteConnection",
     "Scope",
     "Send",
     "Transport",
@@ -92,6 +93,13 @@ class Activity(Protocol):
 
     def on_end(self, code: int, reason: str) -> None:
         """Called when the connection ends. ``receive`` returns the disconnect only after all earlier messages."""
+
+
+class RouteConnection(Protocol):
+    """The connection of a route on a shared socket, as ``scope["extensions"]["telex.multiplex"]``."""
+
+    def set_activity(self, activity: Activity) -> None:
+        """See :meth:`Transport.set_activity`."""
 
 
 class DirectSend(NamedTuple):

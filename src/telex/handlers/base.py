@@ -28,6 +28,7 @@ class Handler(ABC):
     """
 
     kind: ClassVar[str]
+    opens_others: ClassVar[bool] = False
 
     fn: AnyCallable
     paths: tuple[str, ...]

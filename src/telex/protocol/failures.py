@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 from telex.exceptions import HTTPException, ImproperlyConfiguredException, ValidationException
 
-__all__ = ("LONGEST_TEXT", "CallFailure", "Failures", "cut")
+__all__ = ("LONGEST_TEXT", "CallFailure", "Failures", "code_of_status", "cut")
 
 LONGEST_TEXT: Final = 500
 """The limit, in characters, of a message or path in an error: both may repeat data of the client."""
@@ -74,9 +74,13 @@ class Failures:
             return CallFailure("invalid_message", cut(exc.detail), cut(exc.path))
         if isinstance(exc, HTTPException):
             text = exc.detail if self._debug else exc.public_detail
-            default = "invalid_message" if 400 <= exc.status_code < 500 else "internal"
-            return CallFailure(_CODE_OF_STATUS.get(exc.status_code, default), cut(text))
+            return CallFailure(code_of_status(exc.status_code), cut(text))
         return CallFailure("internal", cut(f"{type(exc).__name__}: {exc}") if self._debug else "internal error")
+
+
+def code_of_status(status: int) -> str:
+    """The code of an HTTP status."""
+    return _CODE_OF_STATUS.get(status, "invalid_message" if 400 <= status < 500 else "internal")
 
 
 def _code_of(kind: type[Exception]) -> str:

@@ -1,0 +1,1 @@
+"""Many routes on one socket: each open route is a virtual ASGI connection."""

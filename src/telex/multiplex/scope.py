@@ -1,0 +1,49 @@
+"""The ASGI scope of a route on a shared socket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+from telex.protocol.envelope import SUBPROTOCOL
+from telex.types import Scope
+
+__all__ = ("before_routing", "is_target", "route_scope")
+
+_PATH: Final = re.compile(r"/[\x21\x22\x24-\x3e\x40-\x7e]*")
+"""The path of a request target (RFC 9112 section 3.2.1), without ``?`` and ``#``."""
+_QUERY: Final = re.compile(r"[\x21\x22\x24-\x7e]*")
+_FROM_MIDDLEWARE: Final = ("user", "auth", "session")
+
+
+def is_target(path: str, query: str) -> bool:
+    """Whether both may stand in a request: characters outside of these must be percent-encoded."""
+    return _PATH.fullmatch(path) is not None and _QUERY.fullmatch(query) is not None
+
+
+def before_routing(scope: Scope) -> Scope:
+    """What ``scope`` is before a route adds to it: its own path parameters, and what it puts into the state."""
+    return {**scope, "path_params": dict(scope.get("path_params") or {}), "state": dict(scope.get("state") or {})}
+
+
+def route_scope(before: Mapping[str, Any], now: Mapping[str, Any], path: str, query: str) -> Scope:
+    """The scope of a route. ``before`` is that of the socket before routing, ``now`` as its handler has it.
+
+    The user, auth and session of the handler's middleware apply, and the headers, the client and the cookies of the
+    handshake. The server's fast path does not: it would write to the socket itself.
+    """
+    root = before.get("root_path", "")
+    extensions = {name: value for name, value in (before.get("extensions") or {}).items() if name != "telex.transport"}
+    return {
+        **before,
+        **{key: now[key] for key in _FROM_MIDDLEWARE if key in now},
+        "path": root + unquote(path),
+        "raw_path": (quote(root) + path).encode("ascii"),
+        "query_string": query.encode("ascii"),
+        "subprotocols": [SUBPROTOCOL],
+        "state": dict(before["state"]),
+        "path_params": dict(before["path_params"]),
+        "extensions": {**extensions, "websocket.http.response": {}},
+    }

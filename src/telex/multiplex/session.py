@@ -1,0 +1,274 @@
+"""``MultiplexSession``: the frames of one socket that carries many routes.
+
+It reads each frame, passes it to the route that its ``c`` names, and owns the tasks of the routes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from telex.calls import Slots
+from telex.connection import Socket
+from telex.defaults import MAX_INVALID_MESSAGES, MIB
+from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
+from telex.multiplex import frames
+from telex.multiplex.denial import denied_frame
+from telex.multiplex.frames import CloseRoute, CreditFrame, Head, OpenRoute
+from telex.multiplex.opening import Opening
+from telex.multiplex.scope import is_target, route_scope
+from telex.multiplex.turns import Turns
+from telex.multiplex.virtual import VirtualConnection
+from telex.protocol.failures import cut
+from telex.protocol.frames import BadFrame
+from telex.protocol.output import FrameOutput
+from telex.protocol.reading import FrameReading
+from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
+from telex.types import ASGIApp, Scope
+
+__all__ = ("MultiplexPlan", "MultiplexSession")
+
+MAX_BYTES: Final = 4 * MIB
+"""Bytes of the messages of all routes of one socket that are in work or wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiplexPlan:
+    """What the sockets of one Multiplex share."""
+
+    where: str
+    find_route: Callable[[Scope], ASGIApp]
+    """The ASGI app of a route, which refuses a path that is not served here."""
+    max_routes: int
+    max_message_size: int
+    reported: set[str] = field(default_factory=set)
+    """The paths of routes whose headers were lost, each logged once."""
+
+
+class MultiplexSession(FrameReading):
+    """The frames of one socket, in both directions."""
+
+    __slots__ = (
+        "_before",
+        "_highest",
+        "_invalid_in_a_row",
+        "_opening",
+        "_plan",
+        "_routes",
+        "dropped",
+        "output",
+        "turns",
+    )
+
+    def __init__(self, plan: MultiplexPlan, socket: Socket) -> None:
+        super().__init__(socket, plan.max_message_size)
+        self._plan = plan
+        self._before: Scope = socket.scope["telex.before_routing"]
+        self._routes: dict[int, VirtualConnection] = {}
+        self._opening = Opening()
+        self._highest = 0
+        self._invalid_in_a_row = 0
+        self.output: FrameOutput = self._output
+        self.turns: Turns = Turns()
+        self.dropped: int = 0
+        """Frames for routes that had ended."""
+
+    # -- the interface of the connection
+
+    async def begin(self) -> None:
+        """Send ``hello``."""
+        plan = self._plan
+        hello = {
+            "type": "hello",
+            "session": secrets.token_urlsafe(12),
+            "max": plan.max_message_size,
+            "bytes": MAX_BYTES,
+            "routes": plan.max_routes,
+        }
+        await self._output.send(msgspec.json.encode(hello).decode())
+
+    async def notify(self, data: object) -> None:
+        """A socket of many routes has no messages of its own."""
+        raise ConnectionStateError(f"{self._plan.where}: this socket carries routes: send on the socket of a route")
+
+    async def call(self, data: object, answer: Any, within: float) -> Any:
+        """As :meth:`notify`."""
+        await self.notify(data)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drain must wait: a route works, or opens."""
+        return self._opening.is_busy or any(route.busy for route in self._routes.values())
+
+    def on_end(self, code: int, reason: str) -> None:
+        """See :class:`telex.types.Activity`."""
+        self._socket.event_reader.on_end(code, reason)
+
+    async def serve(self, slots: Slots) -> None:
+        """Carry routes until the connection ends, and wait until each of them has ended."""
+        if self._transport is not None:
+            self._transport.set_activity(self)
+        end: BaseException = WebSocketDisconnect(1006)
+        try:
+            async with asyncio.TaskGroup() as self._output.group:
+                try:
+                    await self._read()
+                except Exception as exc:
+                    end = exc
+                except asyncio.CancelledError as exc:
+                    if not self._socket.event_reader.interrupts:
+                        raise
+                    end = exc
+                await self._end_routes(end)
+        finally:
+            self._output.group = None
+            self._opening.stop()
+        try:
+            raise end
+        finally:
+            del end  # the exception references this frame
+
+    async def _end_routes(self, end: BaseException) -> None:
+        self._opening.stop()
+        if isinstance(end, WebSocketException) and not isinstance(end, WebSocketDisconnect):
+            await self._socket.close(end.code, end.reason)
+        known = end if isinstance(end, WebSocketException) else self._socket.event_reader.disconnect
+        code, reason = (1011, "") if known is None else (known.code, known.reason)
+        for route in tuple(self._routes.values()):
+            route.end(code, reason)
+
+    # -- reading
+
+    def _feed(self, raw: str | bytes) -> None:
+        if self._failure is not None:
+            return
+        try:
+            if len(raw) > self._quick_limit:
+                self._check_size(raw)
+            try:
+                head = frames.read_head(raw)
+                self._route(head, raw)
+                self._invalid_in_a_row = 0
+            except BadFrame as bad:
+                self._refuse_frame(bad)
+        except Exception as exc:
+            self._failure = exc
+
+    def _route(self, head: Head, raw: str | bytes) -> None:
+        kind, c = head.type, head.c
+        if c is None or kind in _NEVER_WITH_ROUTE:
+            self._handle_own(head)
+            return
+        if kind in _ABOUT_ROUTES:
+            _ABOUT_ROUTES[kind](self, frames.read_route_frame(raw))
+            return
+        route = self._routes.get(c)
+        if route is not None:
+            route.put(raw)
+        else:
+            self._check_opened(c)
+            self.dropped += 1
+
+    def _handle_own(self, head: Head) -> None:
+        """A frame about the socket itself."""
+        if head.c is not None:
+            raise BadFrame("bad_frame", f"a frame of type {head.type!r} has no 'c'")
+        if head.type == "ping":
+            self._output.write('{"type":"pong"}')
+        elif head.type == "error":
+            self._socket.logger.info("%s: the client reports an error", self._plan.where)
+        elif head.type != "pong":
+            raise BadFrame("bad_frame", f"a frame of type {cut(head.type)!r} needs 'c', the number of its route")
+
+    def _check_opened(self, c: int) -> None:
+        if c > self._highest:
+            raise BadFrame("bad_frame", f"route {c} was not opened", "$.c")
+
+    def _refuse_frame(self, bad: BadFrame) -> None:
+        self._invalid_in_a_row += 1
+        if self._invalid_in_a_row >= MAX_INVALID_MESSAGES:
+            self._failure = WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, cut(bad.message))
+        self._output.write(frames.error_of(None, bad.code, cut(bad.message), cut(bad.path)))
+
+    # -- frames about routes
+
+    def _on_open(self, found: OpenRoute) -> None:
+        c, plan = found.c, self._plan
+        if c <= self._highest:
+            raise BadFrame("bad_frame", f"'c' is {c}, which is not higher than the last: take a new one", "$.c")
+        self._highest = c
+        delay = self._opening.delay()
+        if not is_target(found.path, found.query):
+            refusal = denied_frame(c, 400, "path and query must be those of a request target, percent-encoded")
+        elif len(self._routes) >= plan.max_routes:
+            refusal = denied_frame(c, 429, f"at most {plan.max_routes} routes at once")
+        elif delay:
+            refusal = denied_frame(c, 429, "too many routes were opened", retry_after=delay)
+        else:
+            route = self._routes[c] = VirtualConnection(self, found)
+            self._opening.add(route)
+            return
+        self._output.write(refusal)
+
+    def _on_close(self, found: CloseRoute) -> None:
+        route = self._routes.get(found.c)
+        if route is None:
+            self._check_opened(found.c)
+            self.dropped += 1
+            return
+        if not is_sendable_close_code(found.code):
+            raise BadFrame("bad_frame", f"close code {found.code} may not be sent", "$.code")
+        route.end(found.code, found.reason)
+        if self._opening.discard(route):
+            del self._routes[found.c]
+            self._output.write(route.closed_frame())
+
+    def _on_credit(self, found: CreditFrame) -> None:
+        route = self._routes.get(found.c)
+        if route is not None:
+            route.grant(found.n)
+        else:
+            self._check_opened(found.c)
+            self.dropped += 1
+
+    # -- called by routes
+
+    def start(self, route: VirtualConnection) -> None:
+        """Run ``route`` in a task of the socket."""
+        scope = route_scope(self._before, self._socket.scope, route.path, route.query)
+        scope["extensions"]["telex.multiplex"] = route
+        route.task = self._output.spawn(self._run(route, scope))
+
+    async def _run(self, route: VirtualConnection, scope: Scope) -> None:
+        try:
+            await route.run(self._plan.find_route(scope), scope)
+        finally:
+            del self._routes[route.c]
+
+    def answered(self, route: VirtualConnection, denied: bool | None) -> None:
+        """``route`` has accepted or refused; ``None``: the client has closed it before."""
+        self._opening.answered(route, denied)
+
+    def lost_headers(self, route: VirtualConnection) -> None:
+        """Log, once for each path, that the headers of an accept reach no client."""
+        if route.path not in self._plan.reported and len(self._plan.reported) < _MAX_REPORTED:
+            self._plan.reported.add(route.path)
+            self._socket.logger.warning(
+                "%s: the route %r sets headers when it accepts, which a route on a shared socket cannot send",
+                self._plan.where,
+                cut(route.path),
+            )
+
+
+_MAX_REPORTED: Final = 100
+_NEVER_WITH_ROUTE: Final = frozenset({"ping", "pong", "auth", "goaway", "hello"})
+_ABOUT_ROUTES: Final[dict[str, Callable[[MultiplexSession, Any], None]]] = {
+    "open": MultiplexSession._on_open,
+    "close": MultiplexSession._on_close,
+    "credit": MultiplexSession._on_credit,
+}

@@ -1,0 +1,387 @@
+"""One route on a shared socket: a virtual ASGI connection.
+
+::
+
+    PENDING ──accept──> OPEN ──close by either side──> ENDED
+       └───────────────a denial──────────────> DENIED
+
+Each route has one final frame: ``denied``, or ``closed`` after its cleanup.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from enum import IntEnum, auto
+from typing import Final, Protocol
+
+import msgspec
+
+from telex.exceptions import ConnectionStateError, WebSocketDisconnect
+from telex.multiplex import frames
+from telex.multiplex.denial import Denial, denied_frame
+from telex.multiplex.frames import CREDIT, OpenRoute, Sent
+from telex.multiplex.turns import Turns
+from telex.protocol.envelope import SUBPROTOCOL
+from telex.protocol.frames import BadFrame, CallFrame, Encoded, NotifyFrame, error_frame, frame, read
+from telex.protocol.output import FrameOutput
+from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1008_POLICY_VIOLATION, WS_1011_UNEXPECTED_ERROR
+from telex.types import Activity, ASGIApp, Message, Scope
+
+__all__ = ("SharedSocket", "VirtualConnection")
+
+logger: Final = logging.getLogger("telex")
+
+MAX_UNREAD: Final = 256
+"""Frames of one route that wait to be read. A route reads at once, unless its client does not take what it sends."""
+_MAX_CREDIT: Final = 1 << 20
+
+
+class _Stage(IntEnum):
+    PENDING = auto()
+    DENIED = auto()
+    OPEN = auto()
+    ENDED = auto()
+
+
+class SharedSocket(Protocol):
+    """What a route needs of the socket that carries it."""
+
+    output: FrameOutput
+    turns: Turns
+
+    def answered(self, route: VirtualConnection, denied: bool | None) -> None:
+        """``route`` has accepted or refused; ``None``: the client has closed it before."""
+
+    def start(self, route: VirtualConnection) -> None:
+        """Run ``route`` in a task of the socket."""
+
+    def lost_headers(self, route: VirtualConnection) -> None:
+        """``route`` sets headers on its accept, which no client gets."""
+
+
+class VirtualConnection:
+    """A connection whose client offers telex.v1. Its ASGI app gets the client's frames unchanged.
+
+    An app that does not accept telex.v1 gets plain messages: the text or bytes that are the data of notifies.
+    """
+
+    __slots__ = (
+        "_activity",
+        "_awaits_hello",
+        "_credit",
+        "_credit_waiters",
+        "_denial",
+        "_end",
+        "_is_connected",
+        "_is_plain",
+        "_owed",
+        "_shared",
+        "_stage",
+        "_taken",
+        "_unread",
+        "_waiter",
+        "c",
+        "path",
+        "query",
+        "task",
+    )
+
+    def __init__(self, shared: SharedSocket, found: OpenRoute) -> None:
+        self._shared = shared
+        self.c: int = found.c
+        self.path: str = found.path
+        self.query: str = found.query
+        self.task: asyncio.Task[None] | None = None
+        self._activity: Activity | None = None
+        self._stage = _Stage.PENDING
+        self._end: tuple[int, str] | None = None
+        """The code and reason that the route ended with."""
+        self._denial: Denial | None = None
+        self._is_connected = False
+        self._is_plain = False
+        self._awaits_hello = False
+        self._unread: list[str | bytes] = []
+        self._waiter: asyncio.Future[None] | None = None
+        self._credit = found.credit
+        self._credit_waiters: deque[asyncio.Future[None]] | None = None
+        self._owed = 0
+        """Plain mode: messages of the client that the app has not received."""
+        self._taken = 0
+        """Plain mode: messages that the app has received since the last ``credit``."""
+
+    # -- the interface of the server, for the connection's Telex app
+
+    def set_activity(self, activity: Activity) -> None:
+        """See :meth:`telex.types.Transport.set_activity`."""
+        self._activity = activity
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drain must wait for the route."""
+        return self._activity is None or self._activity.busy
+
+    # -- run by the socket
+
+    def start(self) -> None:
+        """Begin: its turn has come."""
+        self._shared.start(self)
+
+    def give_up(self) -> None:
+        """The app has not answered in time."""
+        if self._stage is _Stage.PENDING:
+            self._stage = _Stage.DENIED
+            self._shared.output.write(denied_frame(self.c, 503, "the route did not answer in time"))
+            self._shared.answered(self, True)
+            if self.task is not None:
+                self.task.cancel()
+
+    async def run(self, app: ASGIApp, scope: Scope) -> None:
+        """Run the route to its end, and send its final frame."""
+        code = WS_1000_NORMAL_CLOSURE
+        try:
+            await app(scope, self.receive, self.send)
+        except Exception:
+            if self._end is None:
+                logger.exception("Exception in the ASGI application of a route")
+                code = WS_1011_UNEXPECTED_ERROR
+        except BaseException:
+            self._stage = _Stage.DENIED  # the socket ends as well, or the route was given up
+            raise
+        finally:
+            stage, self._stage = self._stage, _Stage.ENDED
+            with contextlib.suppress(OSError):
+                await self._finish(stage, code)
+
+    async def _finish(self, stage: _Stage, code: int) -> None:
+        if stage is _Stage.PENDING:
+            self._shared.answered(self, True if self._end is None else None)
+        if stage is _Stage.PENDING and self._end is None:
+            await self._send_frame(denied_frame(self.c, 500, "the route ended without an answer"))
+        elif stage is not _Stage.DENIED:
+            await self._send_frame(self.closed_frame(code))
+
+    def closed_frame(self, code: int = WS_1000_NORMAL_CLOSURE) -> str:
+        """The frame that says how the route has ended; ``code`` if neither side has closed it."""
+        code, reason = self._end or (code, "")
+        return msgspec.json.encode({"type": "closed", "c": self.c, "code": code, "reason": reason}).decode()
+
+    # -- from the client
+
+    def put(self, raw: str | bytes) -> None:
+        """A frame of the client."""
+        if self._end is not None or self._stage is _Stage.DENIED:
+            return
+        if self._is_plain:
+            self._put_plain(raw)
+        elif len(self._unread) >= MAX_UNREAD:
+            self.end(WS_1008_POLICY_VIOLATION, "more frames than there is credit for")
+        else:
+            self._unread.append(raw)
+            self._wake()
+
+    def _put_plain(self, raw: str | bytes) -> None:
+        try:
+            message = _plain_message(raw)
+        except BadFrame as bad:
+            text = error_frame(bad.id, bad.code, bad.message, path=bad.path)
+            self._shared.output.write(_numbered(text, self.c))
+            return
+        if self._owed >= 2 * CREDIT:
+            self.end(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
+            return
+        self._owed += 1
+        self._unread.append(message)
+        self._wake()
+
+    def grant(self, n: int) -> None:
+        """The client takes ``n`` more messages."""
+        self._credit = min(self._credit + n, _MAX_CREDIT)
+        waiters = self._credit_waiters
+        while waiters and self._credit:
+            waiter = waiters.popleft()
+            if not waiter.done():
+                self._credit -= 1
+                waiter.set_result(None)
+
+    def end(self, code: int, reason: str) -> None:
+        """The client, a limit or the socket ends the route: its app gets a disconnect after the client's messages."""
+        if self._end is not None:
+            return
+        self._end = (code, reason)
+        self._wake()
+        self._wake_senders()
+        if self._activity is not None:
+            self._activity.on_end(code, reason)
+
+    # -- ASGI
+
+    async def receive(self) -> Message:
+        """The next event of the client."""
+        if not self._is_connected:
+            self._is_connected = True
+            return {"type": "websocket.connect"}
+        while not self._unread and self._end is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        if not self._unread or self._stage is _Stage.ENDED:
+            code, reason = self._end or (WS_1000_NORMAL_CLOSURE, "")
+            return {"type": "websocket.disconnect", "code": code, "reason": reason}
+        raw = self._unread.pop(0)
+        if self._is_plain:
+            self._count_taken()
+        return {"type": "websocket.receive", "text" if isinstance(raw, str) else "bytes": raw}
+
+    async def send(self, event: Message) -> None:
+        """Send one event of the app.
+
+        :raises OSError: the route has ended.
+        """
+        kind = event["type"]
+        if self._end is not None or self._stage is _Stage.ENDED:
+            raise OSError("the route is closed")
+        if self._stage is _Stage.OPEN and kind == "websocket.send":
+            await self._send_message(event)
+        elif self._stage is _Stage.OPEN and kind == "websocket.close":
+            self._stage = _Stage.ENDED
+            self._end = (event.get("code", WS_1000_NORMAL_CLOSURE), event.get("reason") or "")
+            self._wake()
+            self._wake_senders()
+        elif self._stage is _Stage.PENDING and kind == "websocket.accept":
+            await self._accept(event)
+        elif self._stage is _Stage.PENDING:
+            await self._deny(event)
+        else:
+            raise ConnectionStateError(f"{kind!r} cannot be sent while the route is {self._stage.name.lower()}")
+
+    async def _accept(self, event: Message) -> None:
+        self._stage = _Stage.OPEN
+        self._shared.answered(self, False)
+        if event.get("headers"):
+            self._shared.lost_headers(self)
+        self._is_plain = event.get("subprotocol") != SUBPROTOCOL
+        self._awaits_hello = not self._is_plain
+        if self._is_plain:
+            await self._send_frame(f'{{"type":"opened","c":{self.c},"plain":true,"credit":{CREDIT}}}')
+
+    async def _deny(self, event: Message) -> None:
+        kind = event["type"]
+        if kind == "websocket.http.response.start" and self._denial is None:
+            self._denial = Denial(event)
+        elif kind == "websocket.http.response.body" and self._denial is not None:
+            self._denial.add(event.get("body", b""))
+            if not event.get("more_body", False):
+                await self._send_denial(self._denial.frame(self.c))
+        elif kind == "websocket.close":
+            await self._send_denial(denied_frame(self.c, 403, event.get("reason") or "Forbidden"))
+        else:
+            raise ConnectionStateError(f"{kind!r} cannot be sent before the route is accepted")
+
+    async def _send_denial(self, text: str) -> None:
+        self._stage = _Stage.DENIED
+        await self._send_frame(text)
+        self._shared.answered(self, True)
+
+    async def _send_message(self, event: Message) -> None:
+        payload: Encoded | None = event.get("text")
+        if payload is None:
+            payload = bytes(event["bytes"])
+        sent = None if self._is_plain else frames.read_sent(payload)
+        if sent is None:
+            data = msgspec.json.encode(payload).decode() if isinstance(payload, str) else payload
+            payload, sent = frame('{"type":"notify"', data), _NOTIFY if isinstance(payload, str) else _BINARY_NOTIFY
+        if self._awaits_hello:
+            self._awaits_hello = False
+            if sent.kind == "hello" and isinstance(payload, str) and sent.at:
+                await self._send_frame(f'{{"type":"opened","c":{self.c}{payload[sent.at :]}')
+                return
+            await self._send_frame(f'{{"type":"opened","c":{self.c}}}')
+        if sent.kind in frames.PUSHES:
+            await self._take_credit()
+        await self._send_frame(payload, sent)
+
+    async def _send_frame(self, payload: Encoded, sent: Sent | None = None) -> None:
+        """Send one frame in turn with the other routes; with ``sent``, insert ``c`` into it."""
+        turns = self._shared.turns
+        await turns.take(self.c)
+        try:
+            if sent is not None:
+                if self._end is not None:
+                    raise OSError("the route is closed")
+                payload = frames.with_route(payload, sent.at, self.c)
+            await self._shared.output.send(payload)
+        except WebSocketDisconnect as exc:
+            raise OSError("the socket is lost") from exc
+        finally:
+            turns.give_back()
+
+    async def _take_credit(self) -> None:
+        """Wait until the client takes one more message.
+
+        :raises OSError: the route has ended.
+        """
+        if self._credit and not self._credit_waiters:
+            self._credit -= 1
+            return
+        if self._credit_waiters is None:
+            self._credit_waiters = deque()
+        waiter = asyncio.get_running_loop().create_future()
+        self._credit_waiters.append(waiter)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled():
+                self.grant(1)
+            raise
+        if self._end is not None:
+            raise OSError("the route is closed")
+
+    def _count_taken(self) -> None:
+        """Plain mode: return the client's credit in batches of half the window."""
+        self._owed -= 1
+        self._taken += 1
+        if 2 * self._taken >= CREDIT:
+            self._shared.output.write(f'{{"type":"credit","c":{self.c},"n":{self._taken}}}')
+            self._taken = 0
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _wake_senders(self) -> None:
+        for waiter in self._credit_waiters or ():
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+_NOTIFY: Final = Sent("notify", len('{"type":"notify"'))
+_BINARY_NOTIFY: Final = Sent("notify", 4 + len('{"type":"notify"'))
+
+
+def _numbered(text: str, c: int) -> Encoded:
+    sent = frames.read_sent(text)
+    return frames.with_route(text, 0 if sent is None else sent.at, c)
+
+
+def _plain_message(raw: str | bytes) -> str | bytes:
+    """The message of a notify: bytes, the string that is its data, or other JSON as it is written."""
+    found, payload = read(raw)
+    if not isinstance(found, NotifyFrame):
+        call_id = found.id if isinstance(found, CallFrame) else None
+        raise BadFrame("bad_frame", "this route takes plain messages: send 'notify'", call_id=call_id)
+    if payload is not None:
+        return payload
+    text = bytes(found.data).decode()
+    try:
+        if text.startswith('"'):
+            return msgspec.json.decode(text, type=str)
+    except msgspec.MsgspecError as exc:
+        raise BadFrame("bad_frame", str(exc), "$.data") from None
+    if not text:
+        raise BadFrame("bad_frame", "Object missing required field `data`")
+    return text

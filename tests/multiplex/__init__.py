@@ -1,0 +1,1 @@
+"""Many routes on one socket."""
