@@ -20,6 +20,7 @@ EXPECTED: tuple[str, ...] = (
     "FromPath",
     "FromQuery",
     "ImproperlyConfiguredException",
+    "Multiplex",
     "NamedDependency",
     "NotAuthorizedException",
     "NotFoundException",
