@@ -27,7 +27,7 @@ LISTS = {
     griffe.DocstringSectionKind.returns: "returns",
 }
 """How an element of each kind of list in a docstring begins."""
-SHOWN_WITH_SUBCLASSES = frozenset({"telex.connection_state.StatefulConnection"})
+SHOWN_WITH_SUBCLASSES = frozenset({"telex.connection_state.StatefulConnection", "telex.testing.calling.CallMethods"})
 """Bases that have no page of their own: their members stand with those of the subclass."""
 LITERAL_BLOCK = re.compile(r"^(?P<before>.*)::\n\n(?P<code>(?: +[^\n]*\n|\n)+)", re.MULTILINE)
 

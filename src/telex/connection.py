@@ -7,7 +7,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from functools import cached_property
-from typing import Any, Final, Generic, Protocol, TypeAlias, cast
+from typing import Any, Final, Generic, Protocol, TypeAlias, cast, overload
 
 import msgspec
 from starlette.datastructures import URL, URLPath
@@ -37,6 +37,7 @@ __all__ = ("TelexApp", "ConnectionOptions", "ConnectionState", "Socket", "WebSoc
 MessageData: TypeAlias = str | bytes | bytearray | memoryview
 """The types that are sent without being serialized."""
 
+AnswerT = TypeVar("AnswerT")
 UserT = TypeVar("UserT", default=Any)
 AuthT = TypeVar("AuthT", default=Any)
 StateT = TypeVar("StateT", bound=State, default=State)
@@ -282,6 +283,10 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
         else:
             await self.send_json(data)
 
+    @overload
+    async def call(self, data: object, answer: type[AnswerT], *, timeout: float = ...) -> AnswerT: ...
+    @overload
+    async def call(self, data: object, answer: Any = ..., *, timeout: float = ...) -> Any: ...
     async def call(self, data: object, answer: Any = None, *, timeout: float = 30.0) -> Any:
         """Ask the client, and return its answer, decoded and validated as the type ``answer``.
 

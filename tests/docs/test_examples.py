@@ -43,6 +43,11 @@ from examples.docs import (
     with_http,
     with_pydantic,
 )
+from examples.docs.test_calls import (  # noqa: F401
+    test_a_call_and_what_the_server_asks,
+    test_an_answer_in_parts,
+    test_an_error,
+)
 from examples.docs.test_chat import (  # noqa: F401 - shown in the tutorial, run here
     test_a_line_is_not_endless,
     test_a_name_is_taken_once,

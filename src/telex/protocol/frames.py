@@ -38,6 +38,7 @@ __all__ = (
     "error_frame",
     "frame",
     "read",
+    "split",
 )
 
 Encoded: TypeAlias = str | bytes
@@ -98,7 +99,7 @@ class MoreFrame(msgspec.Struct, tag_field="type", tag="more", frozen=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 
 
-class ErrorBody(msgspec.Struct, frozen=True):
+class ErrorBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """The body of an error frame."""
 
     code: Annotated[str, msgspec.Meta(max_length=64)]
@@ -172,14 +173,18 @@ def read(raw: str | bytes) -> tuple[Incoming, bytes | None]:
     """
     if raw.__class__ is str:
         return _read_json(raw), None
-    header, data = _split(raw)
+    header, data = split(raw)
     found = _read_json(header)
     if getattr(found, "data", NOTHING):
         raise BadFrame("bad_frame", "the header of a binary message has no 'data'", call_id=_id_of_call(found))
     return found, data
 
 
-def _split(raw: Any) -> tuple[bytes, bytes]:
+def split(raw: Any) -> tuple[bytes, bytes]:
+    """The header and the data of a binary message.
+
+    :raises BadFrame: it is shorter than it says, or its header is too long.
+    """
     if len(raw) < _LENGTH.size:
         raise BadFrame("bad_frame", "a binary message begins with the length of its header")
     (length,) = _LENGTH.unpack_from(raw)

@@ -6,19 +6,27 @@ and ``create_async_test_client`` also build the app. Every wait has a timeout.
 
 from __future__ import annotations
 
+from telex.testing import frames
 from telex.testing.blocking import TestClient, WebSocketTestSession
+from telex.testing.blocking_calls import Items, PendingCall
+from telex.testing.calling import AsyncItems, AsyncPendingCall
 from telex.testing.client import AsyncTestClient
 from telex.testing.create import create_async_test_client, create_test_client
 from telex.testing.errors import ProtocolMisuse, WebSocketDenied
 from telex.testing.session import AsyncWebSocketTestSession
 
 __all__ = (
+    "AsyncItems",
+    "AsyncPendingCall",
     "AsyncTestClient",
     "AsyncWebSocketTestSession",
+    "Items",
+    "PendingCall",
     "ProtocolMisuse",
     "TestClient",
     "WebSocketDenied",
     "WebSocketTestSession",
     "create_async_test_client",
     "create_test_client",
+    "frames",
 )

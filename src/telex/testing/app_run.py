@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from telex.exceptions import WebSocketDisconnect
 from telex.signatures import describe
 from telex.status_codes import WS_1006_ABNORMAL_CLOSURE
 from telex.testing.errors import ClientGone, ProtocolMisuse, WebSocketDenied
+from telex.testing.frame_client import FrameClient
 from telex.testing.handshake import DENIAL_EXTENSION
 from telex.testing.matching import disconnect_of
 from telex.testing.pipe import Pipe
@@ -26,12 +28,15 @@ T = TypeVar("T")
 class AppRun:
     """Runs an app on one connection, and stores its failure for the test."""
 
-    def __init__(self, app: ASGIApp, scope: Scope, *, max_queued: int, raise_server_exceptions: bool) -> None:
-        """``max_queued``: the limit of queued events in each direction."""
+    def __init__(
+        self, app: ASGIApp, scope: Scope, frames: FrameClient, *, max_queued: int, raise_server_exceptions: bool
+    ) -> None:
+        """``frames`` sees each message first. ``max_queued``: the limit of queued events in each direction."""
         self.left: bool = False
         """Whether the client has closed; the app's sends then raise :class:`ClientGone`."""
         self._app = app
         self._scope = scope
+        self._frames = frames
         self._max_queued = max_queued
         self._raise_server_exceptions = raise_server_exceptions
         self._protocol = AppProtocol(scope["subprotocols"], may_deny=DENIAL_EXTENSION in scope["extensions"])
@@ -39,12 +44,13 @@ class AppRun:
         self._from_app = Pipe(max_queued)
         self._sending = asyncio.Lock()  # keeps the order of blocked sends
         self._error: BaseException | None = None
-        self._reported: Exception | None = None  # the error that made Telex close the connection
+        self._reported: deque[Exception] = deque()  # what Telex answered with a close, or with an error of a call
         self._misuse: ProtocolMisuse | None = None
+        self._client_error: BaseException | None = None
         self._surfaced = False
         self._accepted = False
         if raise_server_exceptions:
-            scope["extensions"][REPORT_EXTENSION] = self._report
+            scope["extensions"][REPORT_EXTENSION] = self._reported.append
         self._task = asyncio.create_task(self._run(), name=f"test session of {name_of(app)}")
 
     # -- the client's side
@@ -55,7 +61,7 @@ class AppRun:
         :raises TimeoutError: the queue was full for ``limit`` seconds.
         """
         what = f"{self._name()} did not read one of its {self._max_queued} waiting messages (max_queued)"
-        await self._within(self._to_app.put(event), limit, what)
+        await self.within(self._to_app.put(event), limit, what)
 
     async def take(self, limit: float, what: str) -> Message | None:
         """The app's next event; ``None`` after the last.
@@ -64,9 +70,9 @@ class AppRun:
         :raises ProtocolMisuse: the app broke the protocol.
         :raises Exception: the exception that the app raised.
         """
-        event = await self._within(self._from_app.get(), limit, f"{what} from {self._name()}")
-        is_reported = self._reported is not None and event is not None and event["type"] != "websocket.send"
-        if (event is None or is_reported) and (failure := self._failure()):
+        event = await self.within(self._from_app.get(), limit, f"{what} from {self._name()}")
+        is_reported = self._reported and event is not None and event["type"] != "websocket.send"
+        if (event is None or is_reported) and (failure := self.failure()):
             raise failure
         return event
 
@@ -80,13 +86,14 @@ class AppRun:
                 event = await self._from_app.peek(index)
         except TimeoutError:
             return None
-        if event is None and (failure := self._failure()):
+        if event is None and (failure := self.failure()):
             raise failure
         return event
 
     def disconnect(self, event: Message) -> None:
         """End the connection as the client: ``event`` is the app's last event."""
         self.left = True
+        self._frames.end(disconnect_of(event))
         self._to_app.end(event)
         self._from_app.end()
 
@@ -101,7 +108,7 @@ class AppRun:
         """
         if not self._task.done():
             await bounded(self._task, limit, f"{self._name()} did not end after the disconnect")
-        if not self._surfaced and (failure := self._failure()):
+        if not self._surfaced and (failure := self.failure()):
             raise failure
 
     async def abandon(self) -> None:
@@ -121,23 +128,41 @@ class AppRun:
             raise ProtocolMisuse(f"{self._name()} ended without an answer to websocket.connect")
         return WebSocketDenied(500, [(b"content-type", b"text/plain")], b"Internal Server Error")
 
-    def _failure(self) -> BaseException | None:
-        """The app's failure, for the caller to raise."""
-        failure = self._misuse or ((self._reported or self._error) if self._raise_server_exceptions else None)
+    def failure(self) -> BaseException | None:
+        """The failure of the app or of the test's own functions, for the caller to raise."""
+        failure = self._misuse or self._client_error
+        if failure is None and self._raise_server_exceptions:
+            failure = self._reported[0] if self._reported else self._error
         self._surfaced = self._surfaced or failure is not None
         return failure
+
+    def failed_call(self) -> BaseException | None:
+        """The failure behind an error that answers a call; the next call has another."""
+        reported = self._reported.popleft() if self._reported else None
+        failure, self._client_error = self._client_error or reported, None
+        return failure
+
+    def fail(self, error: BaseException) -> None:
+        """A function of the test has failed, which the app called."""
+        self._client_error = self._client_error or error
 
     def _name(self) -> str:
         """The app and its handler, which Telex, Litestar and Starlette write into the scope."""
         handler = getattr(self._scope.get("route_handler"), "fn", None) or self._scope.get("endpoint")
         return name_of(self._app) + (f", handler {describe(handler)}," if handler is not None else "")
 
-    async def _within(self, wait: Coroutine[Any, Any, T], limit: float, what: str) -> T:
+    async def within(self, wait: Coroutine[Any, Any, T], limit: float, what: str) -> T:
+        """Wait at most ``limit`` seconds.
+
+        :raises TimeoutError: it took longer; the text begins with ``what``.
+        """
         try:
             async with asyncio.timeout(limit):
                 return await wait
         except TimeoutError:
-            raise TimeoutError(f"{what} within {limit:g} s; {whereabouts(self._task)}") from None
+            raise TimeoutError(
+                f"{what} within {limit:g} s; {whereabouts(self._task)}{self._frames.transcript()}"
+            ) from None
 
     # -- the app's side
 
@@ -152,9 +177,7 @@ class AppRun:
         finally:
             self._from_app.end()
             self._to_app.end()
-
-    def _report(self, error: Exception) -> None:
-        self._reported = self._reported or error
+            self._frames.end(WebSocketDisconnect(WS_1006_ABNORMAL_CLOSURE, "the app ended without a close"))
 
     async def _receive(self) -> Message:
         event = await self._to_app.get()
@@ -176,6 +199,8 @@ class AppRun:
             self._accepted = self._accepted or self._protocol.state is ConnectionPhase.OPEN
             if self._protocol.state is ConnectionPhase.CLOSED:
                 self._to_app.end(_disconnect_after(event, was_open=was_open))
+            if self._frames.take(event):
+                return
             if not await self._from_app.put(event):
                 self._check_present()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType, UnionType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
 
+from telex.testing.blocking_calls import Items, PendingCall
+from telex.testing.calling import Credit
 from telex.testing.client import OFFERED_EXTENSIONS, AsyncTestClient
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import Headers, QueryParams
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ("TestClient", "WebSocketTestSession")
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class WebSocketTestSession:
@@ -74,6 +77,55 @@ class WebSocketTestSession:
             if message is None:
                 return
             yield message
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        """The first frame of the app on ``telex.v1``."""
+        return self._session.hello
+
+    @overload
+    def call(
+        self, data: object, answer: type[T], timeout: float | None = ..., *, frame: Mapping[str, object] = ...
+    ) -> T: ...
+    @overload
+    def call(
+        self, data: object, answer: Any = ..., timeout: float | None = ..., *, frame: Mapping[str, object] = ...
+    ) -> Any: ...
+    def call(
+        self, data: object, answer: Any = Any, timeout: float | None = None, *, frame: Mapping[str, object] = {}
+    ) -> Any:
+        """Call the app on ``telex.v1``, and return its answer as the type ``answer``."""
+        return self._call(self._session.call(data, answer, timeout, frame=frame), 2 * (timeout or 0))
+
+    def begin(self, data: object, timeout: float | None = None, *, frame: Mapping[str, object] = {}) -> PendingCall:
+        """Send a call and do not wait for its answer."""
+        return PendingCall(self._call(self._session.begin(data, timeout, frame=frame), timeout), self._call)
+
+    @overload
+    def stream(
+        self, data: object, item: type[T], *, credit: Credit = ..., frame: Mapping[str, object] = ...
+    ) -> Items[T]: ...
+    @overload
+    def stream(
+        self, data: object, item: Any = ..., *, credit: Credit = ..., frame: Mapping[str, object] = ...
+    ) -> Items[Any]: ...
+    def stream(
+        self, data: object, item: Any = Any, *, credit: Credit = "auto", frame: Mapping[str, object] = {}
+    ) -> Items[Any]:
+        """Call a handler that answers in parts: iterate to read them as the type ``item``."""
+        return Items(self._session.stream(data, item, credit=credit, frame=frame), self._call)
+
+    def notify(self, data: object, timeout: float | None = None) -> None:
+        """Send a message that wants no answer, on ``telex.v1``."""
+        self._call(self._session.notify(data, timeout), timeout)
+
+    @overload
+    def answer(self, kind: F) -> F: ...
+    @overload
+    def answer(self, kind: Any, reply: object) -> None: ...
+    def answer(self, kind: Any, reply: object = ...) -> Any:
+        """Answer calls of the server whose data is a ``kind``, until the end of the session."""
+        return self._session.answer(kind, reply)
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection as the client."""

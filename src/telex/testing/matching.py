@@ -11,9 +11,10 @@ import msgspec
 
 from telex.codecs import Reader, as_validation_error, reader, writer
 from telex.exceptions import WebSocketDisconnect
+from telex.testing.frames import Frame, fields_of, is_frame_type, read_frame
 from telex.types import Message, Mode
 
-__all__ = ("Predicate", "describe", "disconnect_of", "expects_close", "match", "payload", "show")
+__all__ = ("Predicate", "describe", "disconnect_of", "expects_close", "is_type", "match", "payload", "show")
 
 Predicate: TypeAlias = Callable[[str | bytes], object]
 """A function of a message (text or bytes); a true result accepts the message."""
@@ -35,8 +36,10 @@ def payload(event: Message, mode: Mode) -> Any:
     return data
 
 
-def match(expected: object, event: Message, mode: Mode) -> Any:
+def match(expected: object, event: Message, mode: Mode, *, in_frames: bool = False) -> Any:
     """The content of ``event`` if it matches ``expected``; see ``AsyncWebSocketTestSession.expect``.
+
+    ``in_frames``: the connection speaks ``telex.v1``.
 
     :raises AssertionError: it does not match.
     """
@@ -46,7 +49,9 @@ def match(expected: object, event: Message, mode: Mode) -> Any:
         raise _mismatch(expected, event)
     if isinstance(expected, str | bytes):
         return _match_raw(expected, event)
-    if _is_type(expected):
+    if in_frames and (is_frame_type(expected) or isinstance(expected, (Frame, dict))):
+        return _match_frame(expected, event)
+    if is_type(expected):
         return _match_type(expected, event, mode)
     if callable(expected):
         return _match_predicate(expected, event)
@@ -58,6 +63,11 @@ def expects_close(expected: object) -> bool:
     return isinstance(expected, type) and issubclass(expected, WebSocketDisconnect)
 
 
+def is_type(expected: object) -> bool:
+    """Whether ``expected`` is a type or union, not a value."""
+    return isinstance(expected, type | UnionType) or get_origin(expected) is not None
+
+
 def describe(expected: object) -> str:
     """The description of ``expected`` in error texts."""
     if isinstance(expected, str):
@@ -66,7 +76,7 @@ def describe(expected: object) -> str:
         return f"binary {_cut(repr(expected))}"
     if isinstance(expected, type):
         return f"a {expected.__qualname__}"
-    if _is_type(expected):
+    if is_type(expected):
         return f"a {expected}"
     if callable(expected):
         return f"a message that satisfies {getattr(expected, '__qualname__', repr(expected))}"
@@ -108,10 +118,40 @@ def _match_type(expected: Any, event: Message, mode: Mode) -> Any:
     try:
         return _reader(expected, mode)(data)
     except Exception as error:
-        wrong = as_validation_error(error)
-        if wrong is None:
-            raise
-        raise AssertionError(f"expected {describe(expected)}, got {show(event)}: {wrong.detail}") from error
+        raise _not_as(expected, event, error) from error
+
+
+def _match_frame(expected: Any, event: Message) -> Any:
+    if not isinstance(expected, (Frame, dict)):
+        try:
+            return read_frame(expected, event)
+        except Exception as error:
+            raise _not_as(expected, event, error) from error
+    if not _same_json(fields_of(event), _plain_fields(expected)):
+        raise _mismatch(expected, event)
+    return expected
+
+
+def _plain_fields(expected: Frame | dict[str, Any]) -> object:
+    """The fields of a frame as JSON has them, except that ``data`` may be bytes."""
+    if isinstance(expected, Frame):
+        return fields_of(expected)
+    is_binary = isinstance(expected.get("data"), bytes)
+    rest = {name: value for name, value in expected.items() if name != "data"} if is_binary else expected
+    plain = msgspec.json.decode(_plain_json(rest))
+    return plain | {"data": expected["data"]} if is_binary else plain
+
+
+def _not_as(expected: object, event: Message, error: Exception) -> AssertionError:
+    """The failure for an event that cannot be read as a type.
+
+    :raises Exception: ``error``, if it says something else.
+    """
+    wrong = as_validation_error(error)
+    if wrong is None:
+        raise error
+    where = f" at {wrong.path}" if wrong.path else ""
+    return AssertionError(f"expected {describe(expected)}, got {show(event)}: {wrong.detail}{where}")
 
 
 def _match_predicate(expected: Predicate, event: Message) -> str | bytes:
@@ -139,10 +179,6 @@ def _same_json(one: object, other: object) -> bool:
         case list(), list():
             return len(one) == len(other) and all(map(_same_json, one, other))
     return isinstance(one, bool) == isinstance(other, bool) and one == other
-
-
-def _is_type(expected: object) -> bool:
-    return isinstance(expected, type | UnionType) or get_origin(expected) is not None
 
 
 @functools.cache

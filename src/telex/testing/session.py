@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from dataclasses import dataclass, field
 from types import TracebackType, UnionType
 from typing import Any, Final, Self, TypeVar, cast, overload
@@ -17,8 +17,13 @@ import msgspec
 
 from telex.codecs import writer
 from telex.exceptions import ConnectionStateError, SerializationException, WebSocketDisconnect
+from telex.protocol.envelope import SUBPROTOCOL
+from telex.protocol.frames import Encoded
 from telex.testing.app_run import AppRun
+from telex.testing.calling import CallMethods
 from telex.testing.errors import WebSocketDenied
+from telex.testing.frame_client import FrameClient
+from telex.testing.frames import Frame, encode
 from telex.testing.matching import Predicate, describe, disconnect_of, expects_close, match, payload, show
 from telex.testing.protocol import check_close
 from telex.testing.tasks import unmasked
@@ -42,11 +47,14 @@ class SessionOptions:
     on_accept: Callable[[RawHeaders], None] = field(default=lambda _: None)
 
 
-class AsyncWebSocketTestSession:
+class AsyncWebSocketTestSession(CallMethods):
     """One connection. ``async with`` connects and closes it; alternatively await it, and later :meth:`aclose` it.
 
     ``timeout`` of every method is in seconds; ``None`` means the session's default. A wait that reaches its timeout
     raises ``TimeoutError``, whose text names the app and the line where the app waits.
+
+    If the app has selected ``telex.v1``, ``call``, ``stream``, ``notify`` and ``answer`` work. The session reads
+    ``hello``, answers to its own calls, and credit itself; ``receive`` and ``expect`` get all other frames.
     """
 
     def __init__(
@@ -62,6 +70,7 @@ class AsyncWebSocketTestSession:
         self._scope = scope
         self._options = options
         self._registry = registry
+        self._frames = FrameClient(self._send_frame, self._fail_test)
         self._run: AppRun | None = None  # set by the handshake
         self._closed: WebSocketDisconnect | None = None  # the client's own close, or the one it received
 
@@ -83,6 +92,7 @@ class AsyncWebSocketTestSession:
             self._run = AppRun(
                 self._app,
                 self._scope,
+                self._frames,
                 max_queued=self._options.max_queued,
                 raise_server_exceptions=self._options.raise_server_exceptions,
             )
@@ -107,6 +117,7 @@ class AsyncWebSocketTestSession:
         self._registry.discard(self)
         self._disconnect(WebSocketDisconnect(1000))
         if self._run is not None:
+            await self._frames.aclose()
             await self._run.finish(self.timeout)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
@@ -134,9 +145,11 @@ class AsyncWebSocketTestSession:
     async def send(self, data: object, mode: Mode | None = None) -> None:
         """Send ``data``: a str as a text message, bytes as a binary one, anything else as JSON in a text message.
 
+        A frame of :mod:`telex.testing.frames` travels as ``telex.v1`` says.
+
         ``mode`` overrides the kind of frame: text is then encoded, and bytes are decoded, as UTF-8.
         """
-        raw = data if isinstance(data, (str, bytes)) else _raw(data)
+        raw = encode(data) if isinstance(data, Frame) else data if isinstance(data, (str, bytes)) else _raw(data)
         if (mode or ("text" if isinstance(raw, str) else "binary")) == "text":
             await self.send_raw({"type": "websocket.receive", "text": raw if isinstance(raw, str) else raw.decode()})
         else:
@@ -174,6 +187,7 @@ class AsyncWebSocketTestSession:
             self._closed = disconnect_of(event)
             run.disconnect(event)
         else:
+            self._frames.note(event, sent=True)
             await run.put(event, self.timeout)
 
     # -- receiving
@@ -247,7 +261,8 @@ class AsyncWebSocketTestSession:
         - Another type, or a union: JSON, decoded and validated as that type.
         - A str or bytes: exactly this message.
         - A predicate: a message for which it returns true; its argument is the text or the bytes.
-        - Any other value: JSON that equals the value.
+        - A class of :mod:`telex.testing.frames`, such as ``Notify[Joined]``, or a frame: that frame of ``telex.v1``.
+        - Any other value: JSON that equals the value. On ``telex.v1`` a dict may have bytes as ``data``.
 
         ``mode`` is the kind of frame that carries the JSON.
 
@@ -261,9 +276,10 @@ class AsyncWebSocketTestSession:
                 raise  # an exception that the app raised
             if expects_close(expected):
                 return closed
-            raise AssertionError(f"expected {describe(expected)}, but the connection is closed: {closed!r}") from closed
+            text = f"expected {describe(expected)}, but the connection is closed: {closed!r}"
+            raise AssertionError(text + self._frames.transcript()) from closed
         self._closed_by(event)
-        return match(expected, event, mode)
+        return self._match(expected, event, mode)
 
     async def refute(self, expected: object = None, timeout: float = 0.1, *, mode: Mode = "text") -> None:
         """Check that no ``expected`` message (``None``: no message) comes for ``timeout`` seconds.
@@ -278,7 +294,7 @@ class AsyncWebSocketTestSession:
         while (event := await run.look(index, deadline - time.monotonic())) is not None:
             if event["type"] == "websocket.close":
                 return
-            if expected is None or _matches(expected, event, mode):
+            if expected is None or self._matches(expected, event, mode):
                 unwanted = "no message" if expected is None else f"not to get {describe(expected)}"
                 raise AssertionError(f"expected {unwanted}, got {show(event)}")
             index += 1
@@ -296,6 +312,8 @@ class AsyncWebSocketTestSession:
         self.accepted_subprotocol = event.get("subprotocol")
         self.extra_headers = event.get("headers", [])
         self._options.on_accept(self.extra_headers)
+        if self._frames.active:
+            await self._within(self._frames.wait_for_first(), None, "no hello came")
 
     async def _denial_body(self) -> bytes:
         body = bytearray()
@@ -305,6 +323,19 @@ class AsyncWebSocketTestSession:
             body += event.get("body", b"")
             more = event.get("more_body", False)
         return bytes(body)
+
+    def _match(self, expected: object, event: Message, mode: Mode) -> Any:
+        try:
+            return match(expected, event, mode, in_frames=self._frames.active)
+        except AssertionError as error:
+            raise AssertionError(f"{error}{self._frames.transcript()}") from error.__cause__
+
+    def _matches(self, expected: object, event: Message, mode: Mode) -> bool:
+        try:
+            self._match(expected, event, mode)
+        except AssertionError:
+            return False
+        return True
 
     async def _next(self, what: str, timeout: float | None) -> Message:
         run = self._connected()
@@ -327,18 +358,34 @@ class AsyncWebSocketTestSession:
             self._closed = closed
             self._run.disconnect({"type": "websocket.disconnect", "code": closed.code, "reason": closed.reason})
 
+    async def _send_frame(self, payload: Encoded) -> None:
+        await self.send_raw({"type": "websocket.receive", "text" if isinstance(payload, str) else "bytes": payload})
+
+    def _speaking(self) -> FrameClient:
+        self._connected()
+        if not self._frames.active:
+            raise ConnectionStateError(f"the connection is in plain mode: connect with subprotocols=[{SUBPROTOCOL!r}]")
+        return self._frames
+
+    async def _within(self, wait: Coroutine[Any, Any, T], timeout: float | None, what: str) -> T:
+        run = self._connected()
+        try:
+            return await run.within(wait, self.timeout if timeout is None else timeout, what)
+        except WebSocketDisconnect:
+            if failure := run.failure():
+                raise failure from None
+            raise
+
+    def _failed_call(self) -> BaseException | None:
+        return self._connected().failed_call()
+
+    def _fail_test(self, error: BaseException) -> None:
+        self._connected().fail(error)
+
     def _connected(self) -> AppRun:
         if self._run is None:
             raise ConnectionStateError("not connected yet: 'async with client.websocket_connect(...) as session'")
         return self._run
-
-
-def _matches(expected: object, event: Message, mode: Mode) -> bool:
-    try:
-        match(expected, event, mode)
-    except AssertionError:
-        return False
-    return True
 
 
 def _raw(data: object) -> str | bytes:
