@@ -181,6 +181,11 @@ class StatefulConnection(HTTPConnection[StateT]):
         return self._step == "disconnect"
 
     @property
+    def is_route(self) -> bool:
+        """Whether this is a route on a shared socket (:class:`telex.Multiplex`)."""
+        return "telex.multiplex" in (self.scope.get("extensions") or {})
+
+    @property
     def was_accepted(self) -> bool:
         """Whether this side has completed the handshake; stays true after the connection closes."""
         return self._was_accepted

@@ -248,7 +248,8 @@ def _compile_session(
     build: Build, serve: Callable[[Socket], Awaitable[None]], policy: ExceptionPolicy, check_origin: OriginCheck | None
 ) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
-    websocket_class, options, registry = build.websocket_class, _connection_options(build), build.registry
+    websocket_class, options = build.websocket_class, _connection_options(build)
+    discard = build.registry.discard_shared if build.handler.opens_others else build.registry.discard
     options = replace(options, open_envelope=build.open_envelope)
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
@@ -265,7 +266,7 @@ def _compile_session(
         except asyncio.CancelledError as exc:
             await end_cancelled(socket, exc, policy)
         finally:
-            registry.discard(socket)
+            discard(socket)
             _log_unhandled(socket, build)
             await socket.event_reader.aclose()
 
@@ -306,7 +307,8 @@ def _compile_serve(
 
     Only the values that guards take are resolved before the guards run, so that refusing a client is cheap.
     """
-    graph, announce = build.graph, build.registry.add
+    graph, registry = build.graph, build.registry
+    announce = registry.add_shared if build.handler.opens_others else registry.add
     resolve_for_guards, resolve = graph.connection_resolver(until=guarded), graph.connection_resolver(guarded)
     size = graph.size
     body = _with_streams(run) if build.uses_streams or graph.takes_socket else run

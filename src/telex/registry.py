@@ -19,13 +19,17 @@ CLOSE_WITHIN: Final = 5.0
 class Registry:
     """The accepted connections of one app that have passed the Origin check, the guards and the dependencies.
 
-    A connection is added after both its accept and its dependencies, and removed after its cleanup.
+    A connection is added after both its accept and its dependencies, and removed after its cleanup. Of a shared socket
+    the connections of its routes are here, and not the socket itself, which has no messages.
     """
 
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
+        self._shared: set[Socket] = set()
         self.add: Callable[[Socket], None] = self._sockets.add
         self.discard: Callable[[Socket], None] = self._sockets.discard
+        self.add_shared: Callable[[Socket], None] = self._shared.add
+        self.discard_shared: Callable[[Socket], None] = self._shared.discard
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -46,10 +50,12 @@ class Registry:
     ) -> int:
         """Close all connections, ``batch`` of them every ``interval`` seconds; returns the number of connections.
 
+        A route on a shared socket ends with its socket, which counts as one connection.
+
         Batches prevent all clients from reconnecting at the same time. Handlers end as if the client had left.
         Connections that open during the drain are not closed.
         """
-        sockets = tuple(self._sockets)
+        sockets = (*(socket for socket in self._sockets if not socket.is_route), *self._shared)
         for start in range(0, len(sockets), batch):
             if start:
                 await asyncio.sleep(interval)
