@@ -55,8 +55,9 @@ async def test_an_event_says_of_what_kind_its_value_was(make_hub: MakeHub, name:
     async with there.subscribe(name) as events:
         for value, _ in VALUES:
             await here.publish(name, value)
+        await here.publish(name, b'{"n": 2}', kind="json")
         here.publish_nowait(name, "456")
-        expected = [kind for _, kind in VALUES] + ["text"]
+        expected = [*(kind for _, kind in VALUES), "json", "text"]
         assert [item.kind for item in await take(events, len(expected)) if isinstance(item, Event)] == expected
     if kept:
         async with there.subscribe(name, history=-1) as events:

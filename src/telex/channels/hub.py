@@ -258,32 +258,31 @@ class Channels:
     # -- publishing
 
     async def publish(
-        self, channels: str | Iterable[str], data: object, *, transaction: object = None
+        self,
+        channels: str | Iterable[str],
+        data: object,
+        *,
+        transaction: object = None,
+        kind: DataKind | None = None,
     ) -> Mapping[str, Position]:
         """Publish ``data`` to each of ``channels``; returns when the broker has it.
 
         Bytes are sent unchanged, text as UTF-8, everything else as JSON. ``data`` is encoded once. ``transaction`` is
         an open connection to the database that the backend uses: the event is published when its transaction commits.
+        ``kind`` says what bytes are that were encoded before: ``json`` or ``text``.
         Returns the event's position in each channel with history; nothing of a transaction.
 
         :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         :raises ChannelsException: a channel is not declared.
         """
-        if transaction is None:
-            return await self.publish_encoded(channels, self.encode_data(data), kind_of(data))
-        self._running_here()
-        targets = self._names.targets(channels)
-        await self.backend.publish_in(transaction, targets, self.encode_data(data), kind_of(data))
-        self._published += len(targets)
-        return {}
-
-    async def publish_encoded(
-        self, channels: str | Iterable[str], data: bytes, kind: DataKind
-    ) -> Mapping[str, Position]:
-        """Publish what :meth:`encode_data` or a handler's own writer has made of a value of this ``kind``."""
         reader = self._running_here()
         targets = self._names.targets(channels)
-        positions = await self.backend.publish(targets, data, kind)
+        payload, kind = self.encode_data(data), kind or kind_of(data)
+        if transaction is None:
+            positions = await self.backend.publish(targets, payload, kind)
+        else:
+            await self.backend.publish_in(transaction, targets, payload, kind)
+            positions = {}
         self._published += len(targets)
         if not reader.connected.is_set():
             reader.hurry()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -104,7 +104,7 @@ def _bind_publish(
         def publish(value: Any) -> Awaitable[Mapping[str, Position]]:
             if text_alone and isinstance(value, bytes):
                 value.decode()  # invalid UTF-8 would end the connections of text subscribers
-            return hub.publish_encoded(slots[-1], cast("bytes", encode(value)), kind_of(value))
+            return hub.publish(slots[-1], encode(value), kind=kind_of(value))
 
         return publish
 

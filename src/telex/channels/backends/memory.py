@@ -103,7 +103,7 @@ class MemoryBackend(ChannelsBackend):
         positions: dict[str, Position] = {}
         for channel, keep in targets:
             if keep is None:
-                event = Event(channel, data, kind=kind)
+                event = Event(channel, data, None, None, kind)
             else:
                 event = self._log(channel, keep, data, kind)
                 if event.position is not None:
