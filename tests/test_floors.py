@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed", "protocol.envelope"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
-    ("annotations", "collisions", "pydantic_codecs"),
+    ("annotations", "collisions", "pydantic_codecs", "protocol.refusals"),
     ("annotation_parts",),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
@@ -50,8 +50,9 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("websocket_handlers",),
     ),
     "protocol": (
-        ("envelope", "close_codes", "failures"),
-        ("frames",),
+        ("envelope", "close_codes"),
+        ("refusals",),
+        ("failures", "frames"),
         ("asking", "jobs", "output"),
         ("reading", "runner"),
         ("calls",),
@@ -131,7 +132,9 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
 """The floors inside each package."""
 
 TOWER = "server"
-UNDER_THE_TOWER = frozenset({"status_codes", "defaults", "headers", "types", "exceptions"})
+UNDER_THE_TOWER = frozenset(
+    {"status_codes", "defaults", "headers", "types", "exceptions", "protocol.envelope", "protocol.refusals"}
+)
 TOP = frozenset({"cli"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, Unpack, runtime_checkable
 
@@ -11,15 +11,17 @@ from starlette.datastructures import URLPath
 from starlette.responses import JSONResponse, Response
 
 from telex.calls import Cache
-from telex.connection import WebSocket
+from telex.connection import Socket, WebSocket
 from telex.datastructures import State
 from telex.exception_handling import ExceptionPolicy
-from telex.exceptions import ImproperlyConfiguredException, NotFoundException
-from telex.layers import Layer, LayerOptions
+from telex.exceptions import ImproperlyConfiguredException, NotFoundException, PermissionDeniedException
+from telex.layers import Layer, LayerOptions, nearest
 from telex.middleware import without_fast_path
 from telex.multiplex.scope import before_routing
+from telex.origins import compile_origin_check
 from telex.paths import PathTemplate, RouteTable
 from telex.plans import Build, HandlerPlan, compile_plan
+from telex.protocol.refusals import compile_refusals, offers_frames
 from telex.registry import Registry
 from telex.routing import RouteHandler, RouteNames, Row, flatten
 from telex.signatures import positional_count
@@ -113,6 +115,8 @@ class Telex:
         self.dependencies: Final = self._layer.dependencies
         """The dependencies of the app's layer, including those of plugins."""
         self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
+        self._check_origin = compile_origin_check(nearest(self._layer.allowed_origins, ()), "Telex")
+        self._make_readable = compile_refusals(nearest(self._layer.denials, "auto"))
         self._cache = Cache()
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
@@ -184,7 +188,12 @@ class Telex:
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deny with 404, or close with 4404 if the server does not support denial responses."""
-        socket: WebSocket[Any, Any, State] = WebSocket(scope, receive, send)
+        socket: Socket = WebSocket(scope, receive, send)
+        if self._make_readable is not None and offers_frames(scope):
+            with suppress(PermissionDeniedException):
+                if self._check_origin is not None:
+                    self._check_origin(socket)
+                self._make_readable(socket)
         await self._errors.end(socket, NotFoundException())
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""Headers of the handshake: checks those of responses, and reads cookies.
+"""Headers of the handshake: checks those of responses, and reads cookies and origins.
 
 The checks are for Telex apps, and for every app on Telex's server.
 """
@@ -6,10 +6,21 @@ The checks are for Telex apps, and for every app on Telex's server.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Final, TypeAlias
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final, NamedTuple, TypeAlias
+from urllib.parse import urlsplit
 
-__all__ = ("ACCEPT_HEADERS", "CONTROL", "DENIAL_HEADERS", "TOKEN", "Header", "checked_headers", "read_cookies")
+__all__ = (
+    "ACCEPT_HEADERS",
+    "CONTROL",
+    "DENIAL_HEADERS",
+    "TOKEN",
+    "Header",
+    "Origin",
+    "checked_headers",
+    "read_cookies",
+    "read_origin",
+)
 
 Header: TypeAlias = tuple[bytes, bytes]
 
@@ -69,3 +80,48 @@ def _unquoted(value: str) -> str:
 
 
 _ESCAPED: Final = re.compile(r"\\(?:([0-3][0-7]{2})|(.))")
+
+
+class Origin(NamedTuple):
+    """The parts of an ``Origin`` header, in lower case."""
+
+    text: str
+    scheme: str
+    netloc: str
+    host: str
+    port: int | None
+
+    def is_own(self, hosts: Sequence[str], *, secure: bool) -> bool:
+        """Whether it is that of a request with these ``Host`` headers, which came by TLS if ``secure``."""
+        if len(hosts) != 1:
+            return False
+        try:
+            own = urlsplit(f"//{hosts[0].lower()}")
+            own_port = own.port
+        except ValueError:
+            return False
+        if own.hostname != self.host or own.netloc != hosts[0].lower() or "@" in own.netloc or own.path or own.query:
+            return False
+        if self.scheme not in _DEFAULT_PORTS:
+            return False
+        if own_port is None:
+            own_port = 443 if secure else _DEFAULT_PORTS[self.scheme]
+        elif secure is not (self.scheme == "https"):
+            return False
+        return (_DEFAULT_PORTS[self.scheme] if self.port is None else self.port) == own_port
+
+
+def read_origin(value: str) -> Origin | None:
+    """The origin of a page with a host; ``None`` for any other value."""
+    text = value.lower()
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if host is None or text != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+        return None
+    return Origin(text, parts.scheme, parts.netloc, host, port)
+
+
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -19,8 +19,9 @@ from telex.params import Parameter
 from telex.signatures import AnyCallable
 from telex.types import ExceptionHandler, Middleware, TypeDecoder, TypeEncoder
 
-__all__ = ("Guard", "Layer", "LayerOptions", "OnInvalidMessage")
+__all__ = ("Denials", "Guard", "Layer", "LayerOptions", "OnInvalidMessage")
 
+Denials: TypeAlias = Literal["auto", "http", "socket"]
 OnInvalidMessage: TypeAlias = Literal["reply", "close"]
 Guard: TypeAlias = Callable[..., Any]
 """``guard(socket)`` or ``guard(socket, handler)``, sync or async. It refuses by raising or by returning ``False``.
@@ -54,6 +55,11 @@ class LayerOptions(TypedDict, total=False):
     allowed_origins: Sequence[str] | None
     """Origins that browsers may connect from, in addition to the app's host: ``https://app.example.com``,
     ``*.example.com``, a bare host, or ``*`` for all."""
+    denials: Denials
+    """How a handshake is refused. ``auto`` (default): a client that offers telex.v1 and sends an ``Origin`` is
+    accepted, gets one error frame and is closed with 4000 + status, because browsers do not show the status of a
+    response; others get an HTTP response. ``http``: all get an HTTP response. ``socket``: as ``auto``, also without an
+    ``Origin``. A foreign ``Origin`` always gets an HTTP response."""
     on_invalid_message: OnInvalidMessage
     """``reply`` (default) answers an invalid message with an error frame; ``close`` closes with 1007."""
     max_message_size: int
@@ -101,6 +107,7 @@ class Layer:
     type_decoders: tuple[TypeDecoder, ...] = field(default=(), metadata=_NEAREST_FIRST)
     websocket_class: type[WebSocket[Any, Any, Any]] | EmptyType = field(default=Empty, metadata=_NEAREST)
     allowed_origins: tuple[str, ...] | EmptyType | None = field(default=Empty, metadata=_NEAREST)
+    denials: Denials | EmptyType = field(default=Empty, metadata=_NEAREST)
     on_invalid_message: OnInvalidMessage | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_message_size: int | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_queued_messages: int | EmptyType = field(default=Empty, metadata=_NEAREST)
@@ -192,6 +199,12 @@ def _read_invalid(value: Any, where: str) -> OnInvalidMessage:
     return cast("OnInvalidMessage", value)
 
 
+def _read_denials(value: Any, where: str) -> Denials:
+    if value not in {"auto", "http", "socket"}:
+        raise ImproperlyConfiguredException(f"{where}: denials is 'auto', 'http' or 'socket', not {value!r}")
+    return cast("Denials", value)
+
+
 def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]] | EmptyType:
     if value is None:
         return Empty
@@ -219,6 +232,7 @@ _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "max_streams": _read_size,
     "call_timeout": _read_timeout,
     "errors": _read_errors,
+    "denials": _read_denials,
     "on_invalid_message": _read_invalid,
     "websocket_class": _read_class,
 }

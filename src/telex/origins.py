@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
 
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
+from telex.headers import Origin, read_origin
 
 __all__ = ("OriginCheck", "compile_origin_check")
 
@@ -62,52 +62,26 @@ def _read_entry(entry: str, where: str) -> str:
     return entry
 
 
-def _is_allowed(origin: str, connection: HTTPConnection, entries: Sequence[str]) -> bool:
-    origin = origin.lower()
-    if origin in _WITHOUT_HOST:
-        return origin in entries
-    try:
-        parts = urlsplit(origin)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return False
-    if host is None or origin != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
-        return False
-    if _is_same_host(parts.scheme, host, port, connection):
-        return True
-    return any(_matches(entry, origin, parts.netloc, host) for entry in entries)
-
-
-def _is_same_host(scheme: str, host: str, port: int | None, connection: HTTPConnection) -> bool:
-    hosts = connection.headers.getlist("host")
-    if len(hosts) != 1:
+def _is_allowed(value: str, connection: HTTPConnection, entries: Sequence[str]) -> bool:
+    if value.lower() in _WITHOUT_HOST:
+        return value.lower() in entries
+    origin = read_origin(value)
+    if origin is None:
         return False
     secure = connection.scope.get("scheme") in {"wss", "https"}
-    try:
-        own = urlsplit(f"//{hosts[0].lower()}")
-        own_port = own.port
-    except ValueError:
-        return False
-    if own.hostname != host or own.netloc != hosts[0].lower() or "@" in own.netloc or own.path or own.query:
-        return False
-    if scheme not in _DEFAULT_PORTS:
-        return False
-    if own_port is None:
-        own_port = 443 if secure else _DEFAULT_PORTS[scheme]
-    elif secure is not (scheme == "https"):
-        return False
-    return (_DEFAULT_PORTS[scheme] if port is None else port) == own_port
+    if origin.is_own(connection.headers.getlist("host"), secure=secure):
+        return True
+    return any(_matches(entry, origin) for entry in entries)
 
 
-def _matches(entry: str, origin: str, netloc: str, host: str) -> bool:
+def _matches(entry: str, origin: Origin) -> bool:
     scheme, separator, pattern = entry.rpartition("://")
-    if separator and not origin.startswith(f"{scheme}://"):
+    if separator and not origin.text.startswith(f"{scheme}://"):
         return False
     if pattern.startswith("*."):
-        return host.endswith(pattern[1:])
-    return pattern in ({netloc} if separator else {netloc, host})
+        return origin.host.endswith(pattern[1:])
+    return pattern in ({origin.netloc} if separator else {origin.netloc, origin.host})
 
 
 _WITHOUT_HOST: Final = frozenset({"null", "file://"})
 """The origins of sandboxed pages and of files: only the same entry in ``allowed_origins`` allows them."""
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}

@@ -31,9 +31,10 @@ from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
 from telex.middleware import without_fast_path, wrap_in_middleware
-from telex.origins import OriginCheck, compile_origin_check
+from telex.origins import compile_origin_check
 from telex.params import RequestParameter
 from telex.protocol.envelope import Envelope
+from telex.protocol.refusals import compile_refusals
 from telex.registry import Registry
 from telex.reserved import RESERVED
 from telex.signatures import describe, parameter_names
@@ -52,6 +53,9 @@ Guarding: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
 
 FindRoute: TypeAlias = Callable[[Collection[int], Scope], ASGIApp]
 """Finds the ASGI app of a scope's path among the plans with these ids, and completes the scope."""
+
+Admission: TypeAlias = Callable[[Socket], None]
+"""What the outermost connection of a handshake goes through before any code of the app."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,9 +230,9 @@ def compile_plan(build: Build) -> HandlerPlan:
     run = build.handler.compile_run(build)
     policy = build.exception_policy(build.handler.send_mode)
     serve = _compile_serve(build, run, policy, guards, guarded)
-    check_origin = compile_origin_check(nearest(build.layer.allowed_origins, ()), build.where)
-    session = _compile_session(build, serve, policy, None if build.layer.middleware else check_origin)
-    app = _behind_middleware(build, session, policy, check_origin) if build.layer.middleware else session
+    admit = _compile_admission(build)
+    session = _compile_session(build, serve, policy, None if build.layer.middleware else admit)
+    app = _behind_middleware(build, session, policy, admit) if build.layer.middleware else session
     return HandlerPlan(
         path=build.path,
         name=build.handler.name,
@@ -244,8 +248,23 @@ def compile_plan(build: Build) -> HandlerPlan:
     )
 
 
+def _compile_admission(build: Build) -> Admission | None:
+    """The Origin check; then the denials that follow are made readable, as the option ``denials`` says."""
+    check_origin = compile_origin_check(nearest(build.layer.allowed_origins, ()), build.where)
+    make_readable = compile_refusals(nearest(build.layer.denials, "auto"))
+    if check_origin is None or make_readable is None:
+        return check_origin or make_readable
+    check, make = check_origin, make_readable
+
+    def admit(socket: Socket) -> None:
+        check(socket)
+        make(socket)
+
+    return admit
+
+
 def _compile_session(
-    build: Build, serve: Callable[[Socket], Awaitable[None]], policy: ExceptionPolicy, check_origin: OriginCheck | None
+    build: Build, serve: Callable[[Socket], Awaitable[None]], policy: ExceptionPolicy, admit: Admission | None
 ) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options = build.websocket_class, _connection_options(build)
@@ -257,8 +276,8 @@ def _compile_session(
         socket.configure(options)
         socket.own(asyncio.current_task())
         try:
-            if check_origin is not None:
-                check_origin(socket)
+            if admit is not None:
+                admit(socket)
             await serve(socket)
             await _finish(socket)
         except Exception as exc:
@@ -402,9 +421,7 @@ def _compile_guard(guard: Callable[..., Any], build: Build) -> Guarding:
     return check
 
 
-def _behind_middleware(
-    build: Build, session: ASGIApp, policy: ExceptionPolicy, check_origin: OriginCheck | None
-) -> ASGIApp:
+def _behind_middleware(build: Build, session: ASGIApp, policy: ExceptionPolicy, admit: Admission | None) -> ASGIApp:
     """Wrap ``session`` in the layers' middleware; exceptions of the middleware also end the connection."""
     wrapped = wrap_in_middleware(session, build.layer.middleware, build.where)
     options = _connection_options(build)
@@ -414,8 +431,8 @@ def _behind_middleware(
         outer.configure(options)
         without_fast_path(scope)
         try:
-            if check_origin is not None:
-                check_origin(outer)
+            if admit is not None:
+                admit(outer)
             await wrapped(scope, outer.receive, outer.send)
         except Exception as exc:
             await policy.end(outer, exc)

@@ -58,6 +58,8 @@ class AcceptEvent(TypedDict):
     type: Literal["websocket.accept"]
     subprotocol: str | None
     headers: list[tuple[bytes, bytes]]
+    refused_with: NotRequired[int]
+    """The HTTP status of a refusal in the socket, which Telex's server logs. ASGI has no such key."""
 
 
 class CloseEvent(TypedDict):

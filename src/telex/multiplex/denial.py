@@ -2,68 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
 import msgspec
 
-from telex.defaults import KIB
-from telex.protocol.failures import code_of_status, cut
+from telex.protocol.refusals import MAX_BODY, Denial
 from telex.types import Message
 
-__all__ = ("Denial", "denied_frame")
-
-MAX_BODY: Final = 4 * KIB
-"""Bytes of a response's body that the client gets."""
+__all__ = ("DenialResponse", "denied_frame")
 
 
-class Denial:
-    """A response: its status, its ``retry-after``, and the beginning of its body."""
+class DenialResponse:
+    """A response that comes in events: its status, its headers, and the beginning of its body."""
 
-    __slots__ = ("_body", "_retry_after", "_status")
+    __slots__ = ("_body", "_start")
 
     def __init__(self, start: Message) -> None:
-        self._status: int = start["status"]
-        headers = {name.lower(): value for name, value in start.get("headers") or ()}
-        self._retry_after = _seconds(headers.get(b"retry-after"))
+        self._start = start
         self._body = b""
 
     def add(self, body: bytes) -> None:
         """Add a part of the body; what is over the limit is cut off."""
-        self._body = (self._body + body)[: MAX_BODY + 1]
+        self._body += body[: MAX_BODY - len(self._body)]
 
     def frame(self, c: int) -> str:
-        """The frame for the client. A JSON body is the ``data`` of its error, and its ``detail`` the message."""
-        if len(self._body) > MAX_BODY:
-            return denied_frame(c, self._status, _text(self._body[:MAX_BODY]), retry_after=self._retry_after)
-        try:
-            data: Any = msgspec.json.decode(self._body)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            return denied_frame(c, self._status, _text(self._body), retry_after=self._retry_after)
-        detail = data.get("detail") if isinstance(data, dict) else None
-        message = cut(detail) if isinstance(detail, str) else ""
-        return denied_frame(c, self._status, message, retry_after=self._retry_after, data=msgspec.Raw(self._body))
+        """The frame for the client."""
+        return denied_frame(c, Denial.read(self._start["status"], self._start.get("headers") or (), self._body))
 
 
-def denied_frame(
-    c: int, status: int, message: str, *, retry_after: float | None = None, data: msgspec.Raw | None = None
-) -> str:
-    """The frame that refuses route ``c`` with an HTTP status."""
-    code = code_of_status(status)
-    error: dict[str, object] = {"code": code, "message": message}
-    frame: dict[str, object] = {"type": "denied", "c": c, "status": status, "code": code, "error": error}
-    if data is not None:
-        error["data"] = data
-    if retry_after is not None:
-        frame["retry_after"] = error["retry_after"] = round(retry_after, 3)
+def denied_frame(c: int, denial: Denial) -> str:
+    """The frame that refuses route ``c``."""
+    error = denial.error
+    frame = {"type": "denied", "c": c, "status": denial.status, "code": error["code"], "error": error}
+    if denial.retry_after is not None:
+        frame["retry_after"] = denial.retry_after
     return msgspec.json.encode(frame).decode()
-
-
-def _text(body: bytes) -> str:
-    return body.decode(errors="replace")
-
-
-def _seconds(value: bytes | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:  # a date
-        return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
-from telex.protocol.envelope import SUBPROTOCOL
+from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL
 from telex.types import Scope
 
 __all__ = ("before_routing", "is_target", "route_scope")
@@ -45,5 +45,5 @@ def route_scope(before: Mapping[str, Any], now: Mapping[str, Any], path: str, qu
         "subprotocols": [SUBPROTOCOL],
         "state": dict(before["state"]),
         "path_params": dict(before["path_params"]),
-        "extensions": {**extensions, "websocket.http.response": {}},
+        "extensions": {**extensions, "websocket.http.response": {}, MULTIPLEXED: {}},
     }

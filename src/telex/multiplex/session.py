@@ -28,6 +28,7 @@ from telex.protocol.failures import cut
 from telex.protocol.frames import BadFrame
 from telex.protocol.output import FrameOutput
 from telex.protocol.reading import FrameReading
+from telex.protocol.refusals import Denial
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
 from telex.types import ASGIApp, Scope
 
@@ -204,11 +205,13 @@ class MultiplexSession(FrameReading):
         self._highest = c
         delay = self._opening.delay()
         if not is_target(found.path, found.query):
-            refusal = denied_frame(c, 400, "path and query must be those of a request target, percent-encoded")
+            refusal = denied_frame(
+                c, Denial.of(400, "path and query must be those of a request target, percent-encoded")
+            )
         elif len(self._routes) >= plan.max_routes:
-            refusal = denied_frame(c, 429, f"at most {plan.max_routes} routes at once")
+            refusal = denied_frame(c, Denial.of(429, f"at most {plan.max_routes} routes at once"))
         elif delay:
-            refusal = denied_frame(c, 429, "too many routes were opened", retry_after=delay)
+            refusal = denied_frame(c, Denial.of(429, "too many routes were opened", retry_after=round(delay, 3)))
         else:
             route = self._routes[c] = VirtualConnection(self, found)
             self._opening.add(route)

@@ -21,12 +21,13 @@ import msgspec
 
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect
 from telex.multiplex import frames
-from telex.multiplex.denial import Denial, denied_frame
+from telex.multiplex.denial import DenialResponse, denied_frame
 from telex.multiplex.frames import CREDIT, OpenRoute, Sent
 from telex.multiplex.turns import Turns
 from telex.protocol.envelope import SUBPROTOCOL
 from telex.protocol.frames import BadFrame, CallFrame, Encoded, NotifyFrame, error_frame, frame, read
 from telex.protocol.output import FrameOutput
+from telex.protocol.refusals import Denial
 from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1008_POLICY_VIOLATION, WS_1011_UNEXPECTED_ERROR
 from telex.types import Activity, ASGIApp, Message, Scope
 
@@ -99,7 +100,7 @@ class VirtualConnection:
         self._stage = _Stage.PENDING
         self._end: tuple[int, str] | None = None
         """The code and reason that the route ended with."""
-        self._denial: Denial | None = None
+        self._denial: DenialResponse | None = None
         self._is_connected = False
         self._is_plain = False
         self._awaits_hello = False
@@ -133,7 +134,7 @@ class VirtualConnection:
         """The app has not answered in time."""
         if self._stage is _Stage.PENDING:
             self._stage = _Stage.DENIED
-            self._shared.output.write(denied_frame(self.c, 503, "the route did not answer in time"))
+            self._shared.output.write(denied_frame(self.c, Denial.of(503, "the route did not answer in time")))
             self._shared.answered(self, True)
             if self.task is not None:
                 self.task.cancel()
@@ -159,7 +160,7 @@ class VirtualConnection:
         if stage is _Stage.PENDING:
             self._shared.answered(self, True if self._end is None else None)
         if stage is _Stage.PENDING and self._end is None:
-            await self._send_frame(denied_frame(self.c, 500, "the route ended without an answer"))
+            await self._send_frame(denied_frame(self.c, Denial.of(500, "the route ended without an answer")))
         elif stage is not _Stage.DENIED:
             await self._send_frame(self.closed_frame(code))
 
@@ -272,13 +273,14 @@ class VirtualConnection:
     async def _deny(self, event: Message) -> None:
         kind = event["type"]
         if kind == "websocket.http.response.start" and self._denial is None:
-            self._denial = Denial(event)
+            self._denial = DenialResponse(event)
         elif kind == "websocket.http.response.body" and self._denial is not None:
             self._denial.add(event.get("body", b""))
             if not event.get("more_body", False):
                 await self._send_denial(self._denial.frame(self.c))
         elif kind == "websocket.close":
-            await self._send_denial(denied_frame(self.c, 403, event.get("reason") or "Forbidden"))
+            denial = Denial.of_close(event.get("code", 1000), event.get("reason") or "")
+            await self._send_denial(denied_frame(self.c, denial))
         else:
             raise ConnectionStateError(f"{kind!r} cannot be sent before the route is accepted")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any, Final, Protocol
 
-__all__ = ("SUBPROTOCOL", "Envelope")
+__all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Envelope")
 
 SUBPROTOCOL: Final = "telex.v1"
+
+MULTIPLEXED: Final = "telex.multiplexed"
+"""The ASGI extension of a virtual connection: its denial becomes a ``denied`` frame, not an accepted connection."""
 
 
 class Envelope(Protocol):

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from telex.exceptions import HTTPException, ImproperlyConfiguredException, ValidationException
+from telex.protocol.refusals import CODE_OF_STATUS, code_of_status
 
-__all__ = ("LONGEST_TEXT", "CallFailure", "Failures", "code_of_status", "cut")
+__all__ = ("LONGEST_TEXT", "CallFailure", "Failures", "cut")
 
 LONGEST_TEXT: Final = 500
 """The limit, in characters, of a message or path in an error: both may repeat data of the client."""
 
-_CODE_OF_STATUS: Final[Mapping[int, str]] = {
-    401: "not_authorized",
-    403: "permission_denied",
-    404: "not_found",
-    405: "not_found",
-    409: "conflict",
-    429: "rate_limited",
-    503: "unavailable",
-}
 RESERVED: Final = frozenset(
     {
-        *_CODE_OF_STATUS.values(),
+        *CODE_OF_STATUS.values(),
         "invalid_message",
         "bad_frame",
         "unknown_type",
@@ -76,11 +68,6 @@ class Failures:
             text = exc.detail if self._debug else exc.public_detail
             return CallFailure(code_of_status(exc.status_code), cut(text))
         return CallFailure("internal", cut(f"{type(exc).__name__}: {exc}") if self._debug else "internal error")
-
-
-def code_of_status(status: int) -> str:
-    """The code of an HTTP status."""
-    return _CODE_OF_STATUS.get(status, "invalid_message" if 400 <= status < 500 else "internal")
 
 
 def _code_of(kind: type[Exception]) -> str:

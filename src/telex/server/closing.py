@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from enum import IntEnum
 from typing import Final
 
@@ -77,6 +78,10 @@ class ClosingHandshake(ReceiveQueue):
             self._forget_queue()
             self._release(Hold.WRITE)
             self._abort_after(self._limits.close_timeout)
+
+    def hasten(self, seconds: float) -> None:
+        """Wait at most ``seconds`` for the client at the end."""
+        self._limits = replace(self._limits, close_timeout=min(seconds, self._limits.close_timeout))
 
     def expire(self, close: CloseReason) -> None:
         """End the connection without waiting for the peer, which may be gone."""

@@ -16,11 +16,13 @@ from urllib.parse import quote
 from telex import status_codes
 from telex.defaults import KIB
 from telex.exceptions import ConnectionStateError
-from telex.headers import ACCEPT_HEADERS, checked_headers
+from telex.headers import ACCEPT_HEADERS, checked_headers, read_origin
+from telex.protocol.envelope import SUBPROTOCOL
+from telex.protocol.refusals import CLOSE_WITHIN, Denial, offers_frames
 from telex.server.closing import Stage
 from telex.server.connection import Connection
 from telex.server.deflate import negotiate
-from telex.server.frames import CloseReason, ConnectionClosed
+from telex.server.frames import TEXT, CloseReason, ConnectionClosed, close_frame, frame_header
 from telex.server.handshake import Refusal, Request, denial, read_request, switching_protocols
 from telex.server.limits import Limits
 from telex.types import Message, Scope
@@ -35,6 +37,8 @@ _logger: Final = logging.getLogger("uvicorn.error")
 
 MAX_EARLY: Final = 64 * KIB
 """Bytes that a client may send before the handshake is answered; above this the server stops reading."""
+
+_FULL: Final = "The server has reached its limit of connections."
 
 _MAX_LOGGED: Final = 500
 """The maximum characters of a path in a log line."""
@@ -108,11 +112,16 @@ class WebSocketProtocol(asyncio.Protocol):
                 self.transport.pause_reading()
             return
         try:
-            self._admit()
+            is_full = self._is_full()
+            if is_full and SUBPROTOCOL.encode() not in data:
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, _FULL)
             self._check_http()
             self._request = read_request(data)
             self._scope = self._make_scope(self._request)
-            self._start_app()
+            if is_full:
+                self._refuse_for_now(_FULL)
+            else:
+                self._start_app()
         except Refusal as refusal:
             self._refuse(refusal)
         except Exception:
@@ -127,7 +136,7 @@ class WebSocketProtocol(asyncio.Protocol):
     def shutdown(self) -> None:
         """Refuse the handshake with 503, or close the accepted connection with 1012: the server stops."""
         if self._connection.stage == Stage.OPENING:
-            self._refuse(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server is shutting down."))
+            self._refuse_for_now("The server is shutting down.")
         else:
             self._connection.close(CloseReason(status_codes.WS_1012_SERVICE_RESTART))
 
@@ -156,10 +165,9 @@ class WebSocketProtocol(asyncio.Protocol):
 
     # The handshake
 
-    def _admit(self) -> None:
+    def _is_full(self) -> bool:
         most = self._limits.max_connections
-        if most is not None and len(self._state.connections) > most:
-            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The server has reached its limit of connections.")
+        return most is not None and len(self._state.connections) > most
 
     def _check_http(self) -> None:
         """Make the checks that need uvicorn's HTTP protocol: the pending response and the HTTP version."""
@@ -222,13 +230,37 @@ class WebSocketProtocol(asyncio.Protocol):
             self._connection.close(CloseReason(code))
 
     def _on_timeout(self) -> None:
-        self._log_access(HTTPStatus.SERVICE_UNAVAILABLE)
-        self._refuse(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "The application did not answer in time."))
+        self._refuse_for_now("The application did not answer in time.")
 
     def _refuse(self, refusal: Refusal) -> None:
         body = refusal.text.encode()
         headers = [*refusal.headers, (b"content-type", b"text/plain; charset=utf-8"), _length(body)]
         self._respond([denial(refusal.status, [*self._state.default_headers, *headers]), body])
+
+    def _refuse_for_now(self, text: str) -> None:
+        """Refuse with 503: in the socket, if the client is a page of this host that reads frames of telex.v1."""
+        request, refusal = self._request, Refusal(HTTPStatus.SERVICE_UNAVAILABLE, text)
+        if request is not None and not self._refused:
+            self._log_access(refusal.status)
+        if request is None or not offers_frames(self._scope) or not self._is_of_own_page(request):
+            self._refuse(refusal)
+            return
+        denial = Denial.of(refusal.status, text)
+        frame = denial.frame.encode()
+        self._respond(
+            [
+                switching_protocols(request, SUBPROTOCOL, None, self._state.default_headers),
+                frame_header(TEXT, len(frame)),
+                frame,
+                close_frame(CloseReason(*denial.close)),
+            ]
+        )
+
+    def _is_of_own_page(self, request: Request) -> bool:
+        origins = [value for name, value in request.headers if name == b"origin"]
+        origin = read_origin(origins[0].decode("latin-1")) if len(origins) == 1 else None
+        hosts = [value.decode("latin-1") for name, value in request.headers if name == b"host"]
+        return origin is not None and origin.is_own(hosts, secure=self._scope["scheme"] == "wss")
 
     def _respond(self, parts: list[bytes]) -> None:
         """Write a whole response, or the rest of one, and close."""
@@ -307,7 +339,9 @@ class WebSocketProtocol(asyncio.Protocol):
             [*self._state.default_headers, *checked_headers(event.get("headers") or (), ACCEPT_HEADERS)],
         )
         self._stop_timer()
-        self._log_access("[accepted]")
+        self._log_access(event.get("refused_with", "[accepted]"))
+        if "refused_with" in event:
+            self._connection.hasten(CLOSE_WITHIN)
         self.transport.write(response)
         early, self._early = self._early, b""
         self._request = None

@@ -12,6 +12,7 @@ from tests.contract.subjects.handshakes import guarded, guarded_below, handshake
 from tests.contract.subjects.journal import journal, probe, watched
 from tests.contract.subjects.lifetimes import lifetimes
 from tests.contract.subjects.messages import messages
+from tests.contract.subjects.refusals import refusals
 from tests.contract.subjects.sending import sending
 from tests.contract.subjects.strangers import strangers
 
@@ -24,7 +25,7 @@ def control(data: str) -> str:
     return data
 
 
-open_to_all = Telex([control, probe, messages, handshakes, errors, lifetimes, sending, strangers, ends])
+open_to_all = Telex([control, probe, messages, handshakes, errors, lifetimes, sending, strangers, ends, refusals])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
 
