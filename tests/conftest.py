@@ -6,6 +6,7 @@ import gc
 import signal
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.demands import (
     browser_is_demanded,
     chromium_path,
     everything_is_demanded,
+    is_left_out,
     note_running,
     programs_need_a_mark,
 )
@@ -57,6 +59,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.broker)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if is_left_out(collection_path, config.getoption("markexpr")) else None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Collects no garbage while tests are imported and collected, which are kept: that takes a fifth of the time."""
@@ -64,13 +70,14 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
+        gc.freeze()
         gc.enable()
-        _collect()
 
 
 def pytest_sessionfinish() -> None:
+    """Finds what was lost after it had been left out; pytest collects twice after this, which takes no time then."""
     gc.unfreeze()
-    gc.collect()
+    _collect()
 
 
 def _collect() -> None:

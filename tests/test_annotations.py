@@ -254,6 +254,7 @@ WRAPPERS: list[Callable[[Node], Node]] = [
 ]
 
 
+@pytest.mark.long
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_exactly_the_values_that_fit_are_accepted_or_the_app_does_not_build(data: st.DataObject) -> None:

@@ -101,6 +101,7 @@ class Wire:
         await until(lambda: self.carried == len(self.sent))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", ["deaf", "stalled"])
 async def test_a_node_that_hears_nothing_calls_nobody_gone(trouble: str) -> None:
     wire = Wire()
@@ -163,6 +164,7 @@ async def test_a_crashed_node_expires_and_lost_changes_are_asked_for() -> None:
         await asyncio.wait(tasks.values())
 
 
+@pytest.mark.long
 async def test_a_node_that_hears_nothing_calls_nobody_silent() -> None:
     wire = Wire()
     one, two = wire.view("one"), wire.view("two")

@@ -147,9 +147,7 @@ class Site:
 
     async def begin(self) -> None:
         """Count what is there."""
-        self.held = await self.ask("held", False)
-        self.first_note = len(await self.ask("notes", 0))
-        self.first_record = len(await self.ask("records", 0))
+        self.held, self.first_note, self.first_record = await self.ask("begin")
         self.log_start = len(self.running.log())
 
     async def check_postcondition(self) -> None:

@@ -175,6 +175,7 @@ VANISHING = [
 """The path, the messages, and the number of frames that are read before the client vanishes."""
 
 
+@pytest.mark.long
 async def test_a_thousand_clients_that_vanish_leave_nothing(site: Site) -> None:
     gate = asyncio.Semaphore(20)
 

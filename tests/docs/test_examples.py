@@ -123,6 +123,7 @@ async def test_clock() -> None:
         assert (await session.receive_text()).startswith('"20')
 
 
+@pytest.mark.long
 async def test_live() -> None:
     """The readiness route and the farewell, on the server whose status they read."""
     server = Server(live.app, Settings(port=0, log_format="none", drain_delay=1.0, drain_timeout=5.0))

@@ -287,6 +287,7 @@ async def test_what_clients_publish_may_be_stamped_or_left_out(kind: ServerKind)
         channel_listener("/", channel="c", on_publish=stamp)
 
 
+@pytest.mark.long
 async def test_sockets_leave_no_task(kind: ServerKind) -> None:
     hub = Channels(MemoryBackend(), **HUB)
     room = channel_listener("/rooms/{room:str}", channel="room:{room}")

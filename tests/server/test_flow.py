@@ -193,6 +193,7 @@ async def test_a_client_that_floods_does_not_delay_others(echo_app: App) -> None
         await asyncio.wait({making})
 
 
+@pytest.mark.long
 async def test_a_client_that_does_not_read_is_not_read_from() -> None:
     async with attacked(attackable) as server, connected(server.port, "/frame", receive_buffer=4096) as client:
         client.timeout = 1

@@ -184,6 +184,7 @@ async def test_frames_with_the_handshake_wait_in_the_same_queue() -> None:
     assert [int(message[:5]) for message in app.received] == list(range(40))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["reset", "close", "half-close", "close frame"])
 @pytest.mark.parametrize("settings", [{}, {"ping_interval": None}, {"deflate": False, "idle_timeout": 60.0}], ids=str)
 async def test_the_end_of_a_client_whose_queue_is_full_is_noticed(
@@ -217,6 +218,7 @@ async def emptied(server: Server) -> None:
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [{"ping_interval": 0.3, "ping_timeout": 0.3}, {"idle_timeout": 0.6}], ids=str)
 @pytest.mark.parametrize("path", ["/frame", "/"])
 async def test_a_client_that_floods_an_echo_and_never_reads_is_let_go(path: str, settings: dict[str, object]) -> None:
@@ -239,6 +241,7 @@ async def test_a_client_that_floods_an_echo_and_never_reads_is_let_go(path: str,
         await emptied(server)
 
 
+@pytest.mark.long
 async def test_a_slow_reader_that_takes_a_little_is_kept() -> None:
     async with (
         running(echo, ping_interval=1.0, ping_timeout=1.0) as server,
@@ -255,6 +258,7 @@ async def test_a_slow_reader_that_takes_a_little_is_kept() -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 async def test_bytes_of_an_unfinished_frame_are_a_sign_of_life() -> None:
     async with running(echo, ping_interval=0.2, ping_timeout=0.2) as server, connected(server.port) as client:
         slow = frame(TEXT, b"u" * 2000)

@@ -109,6 +109,7 @@ async def test_a_client_that_leaves_while_its_upgrade_waits(http: str) -> None:
         app.release.set()
 
 
+@pytest.mark.long
 @PARSERS
 async def test_frames_that_are_sent_while_an_upgrade_waits_are_bounded(http: str) -> None:
     app = Slow()

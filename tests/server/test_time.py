@@ -47,6 +47,7 @@ async def test_a_client_that_neither_reads_nor_pongs_is_closed() -> None:
         await asyncio.wait_for(gone.wait(), 5)
 
 
+@pytest.mark.long
 async def test_pongs_keep_a_quiet_client() -> None:
     async with running(echo, ping_interval=0.1, ping_timeout=0.2) as server, connected(server.port) as client:
         for _ in range(5):
@@ -87,6 +88,7 @@ async def test_a_client_whose_pongs_are_not_read_stays_connected() -> None:
     assert got == [b"x"] * 4 + [b"y"] * 4
 
 
+@pytest.mark.long
 async def test_a_client_that_goes_quiet_is_closed() -> None:
     app = Recorder()
     async with running(app, idle_timeout=0.8, ping_interval=None) as server, connected(server.port) as client:

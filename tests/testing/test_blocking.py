@@ -249,6 +249,7 @@ def test_the_error_for_a_blocked_loop_names_the_blocking_function() -> None:
         freed.set()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short_grace")
 def test_a_thread_that_cannot_be_joined_is_an_error() -> None:
     freed = threading.Event()

@@ -87,13 +87,15 @@ def live_objects() -> dict[str, Any]:
 
 @websocket("/probe")
 async def probe(socket: WebSocket[Any, Any, Any]) -> None:
-    """Answers ``held``, ``live``, ``notes``, ``records`` and ``until`` (which waits)."""
+    """Answers ``begin``, ``held``, ``live``, ``notes``, ``records`` and ``until`` (which waits)."""
     async for command in socket.iter_json():
         match command:
+            case ["begin"]:
+                answer: object = [held(), len(journal.notes), len(journal.records)]
             case ["held", bool(after_collecting)]:
                 if after_collecting:
                     gc.collect()
-                answer: object = held()
+                answer = held()
             case ["live"]:
                 answer = live_objects()
             case ["notes", int(start)]:

@@ -254,6 +254,7 @@ def to_many(*texts: str) -> bytes:
     return OPENING.replace(b"GET / ", b"GET /many ") + frames
 
 
+@pytest.mark.long
 @FEW
 @example(history=("/many", [to_many("slow", "raise", "echo", "echo")]))
 @example(history=("/many", [to_many("echo", "cancel")]))
