@@ -23,7 +23,7 @@ from telex.datastructures import State
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.event_reader import EventReader
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
-from telex.protocol.envelope import SUBPROTOCOL, Envelope
+from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
 from telex.types import Message, Mode, Receive, RouteConnection, Scope, Send, Transport, TypeEncoder
@@ -183,7 +183,7 @@ class StatefulConnection(HTTPConnection[StateT]):
     @property
     def is_route(self) -> bool:
         """Whether this is a route on a shared socket (:class:`telex.Multiplex`)."""
-        return "telex.multiplex" in (self.scope.get("extensions") or {})
+        return MULTIPLEXED in (self.scope.get("extensions") or {})
 
     @property
     def was_accepted(self) -> bool:
@@ -214,7 +214,7 @@ class StatefulConnection(HTTPConnection[StateT]):
             if self.transport is not None:
                 self.transport.set_activity(self.event_reader)
                 self.event_reader.server_reports_end = True
-            carrier: RouteConnection | None = (self.scope.get("extensions") or {}).get("telex.multiplex")
+            carrier: RouteConnection | None = (self.scope.get("extensions") or {}).get(MULTIPLEXED)
             if carrier is not None:
                 # The socket reads for all its routes, so that this one need not read ahead to notice the end.
                 carrier.set_activity(self.event_reader)

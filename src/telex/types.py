@@ -98,7 +98,15 @@ class Activity(Protocol):
 
 
 class RouteConnection(Protocol):
-    """The connection of a route on a shared socket, as ``scope["extensions"]["telex.multiplex"]``."""
+    """The connection of a route on a shared socket, as ``scope["extensions"]["telex.multiplexed"]``."""
+
+    @property
+    def path(self) -> str:
+        """The path that the client has opened, percent-encoded."""
+
+    @property
+    def query(self) -> str:
+        """The query string that the client has opened it with."""
 
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`Transport.set_activity`."""

@@ -399,10 +399,14 @@ async def test_what_middleware_sends_counts(kind: ServerKind) -> None:
         return data
 
     async with sharing(make_app(behind), kind) as shared:
-        expected = {"close": (403, ""), "raise": (500, ""), "parts": (402, "pay first"), "nothing": (500, None)}
-        for how, (status, _) in expected.items():
+        for how, status, text in (
+            ("close", 403, "no"),
+            ("raise", 500, "Internal Server Error"),
+            ("parts", 402, "pay first"),
+            ("nothing", 500, "the route ended without an answer"),
+        ):
             found = await shared.refused(f"/mw/{how}")
-            assert found["status"] == status, how
+            assert (found["status"], found["error"]["message"]) == (status, text)
         route = await shared.ask_open("/mw/spaced")
         assert (await route.receive())["type"] == "opened"
         assert (await route.receive())["type"] == "hello"

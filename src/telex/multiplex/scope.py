@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL
-from telex.types import Scope
+from telex.types import RouteConnection, Scope
 
 __all__ = ("before_routing", "is_target", "route_scope")
 
@@ -28,8 +28,8 @@ def before_routing(scope: Scope) -> Scope:
     return {**scope, "path_params": dict(scope.get("path_params") or {}), "state": dict(scope.get("state") or {})}
 
 
-def route_scope(before: Mapping[str, Any], now: Mapping[str, Any], path: str, query: str) -> Scope:
-    """The scope of a route. ``before`` is that of the socket before routing, ``now`` as its handler has it.
+def route_scope(before: Mapping[str, Any], now: Mapping[str, Any], route: RouteConnection) -> Scope:
+    """The scope of ``route``. ``before`` is that of the socket before routing, ``now`` as its handler has it.
 
     The user, auth and session of the handler's middleware apply, and the headers, the client and the cookies of the
     handshake. The server's fast path does not: it would write to the socket itself.
@@ -39,11 +39,11 @@ def route_scope(before: Mapping[str, Any], now: Mapping[str, Any], path: str, qu
     return {
         **before,
         **{key: now[key] for key in _FROM_MIDDLEWARE if key in now},
-        "path": root + unquote(path),
-        "raw_path": (quote(root) + path).encode("ascii"),
-        "query_string": query.encode("ascii"),
+        "path": root + unquote(route.path),
+        "raw_path": (quote(root) + route.path).encode("ascii"),
+        "query_string": route.query.encode("ascii"),
         "subprotocols": [SUBPROTOCOL],
         "state": dict(before["state"]),
         "path_params": dict(before["path_params"]),
-        "extensions": {**extensions, "websocket.http.response": {}, MULTIPLEXED: {}},
+        "extensions": {**extensions, "websocket.http.response": {}, MULTIPLEXED: route},
     }

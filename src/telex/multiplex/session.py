@@ -6,6 +6,7 @@ It reads each frame, passes it to the route that its ``c`` names, and owns the t
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -199,24 +200,27 @@ class MultiplexSession(FrameReading):
     # -- frames about routes
 
     def _on_open(self, found: OpenRoute) -> None:
-        c, plan = found.c, self._plan
+        c = found.c
         if c <= self._highest:
             raise BadFrame("bad_frame", f"'c' is {c}, which is not higher than the last: take a new one", "$.c")
         self._highest = c
+        refusal = self._why_not(found)
+        if refusal is not None:
+            self._output.write(denied_frame(c, refusal))
+            return
+        route = self._routes[c] = VirtualConnection(self, found)
+        self._opening.add(route)
+
+    def _why_not(self, found: OpenRoute) -> Denial | None:
+        """Why a route is refused before its app is asked."""
         delay = self._opening.delay()
         if not is_target(found.path, found.query):
-            refusal = denied_frame(
-                c, Denial.of(400, "path and query must be those of a request target, percent-encoded")
-            )
-        elif len(self._routes) >= plan.max_routes:
-            refusal = denied_frame(c, Denial.of(429, f"at most {plan.max_routes} routes at once"))
-        elif delay:
-            refusal = denied_frame(c, Denial.of(429, "too many routes were opened", retry_after=round(delay, 3)))
-        else:
-            route = self._routes[c] = VirtualConnection(self, found)
-            self._opening.add(route)
-            return
-        self._output.write(refusal)
+            return Denial.of(400, "path and query must be those of a request target, percent-encoded")
+        if len(self._routes) >= self._plan.max_routes:
+            return Denial.of(429, f"at most {self._plan.max_routes} routes at once")
+        if delay:
+            return Denial.of(429, "too many routes were opened", retry_after=math.ceil(delay * 1000) / 1000)
+        return None
 
     def _on_close(self, found: CloseRoute) -> None:
         route = self._routes.get(found.c)
@@ -243,8 +247,7 @@ class MultiplexSession(FrameReading):
 
     def start(self, route: VirtualConnection) -> None:
         """Run ``route`` in a task of the socket."""
-        scope = route_scope(self._before, self._socket.scope, route.path, route.query)
-        scope["extensions"]["telex.multiplex"] = route
+        scope = route_scope(self._before, self._socket.scope, route)
         route.task = self._output.spawn(self._run(route, scope))
 
     async def _run(self, route: VirtualConnection, scope: Scope) -> None:
