@@ -22,7 +22,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("annotation_parts",),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
-    ("streams",),
+    ("streams", "plain_incoming"),
     ("connection_state",),
     ("connection",),
     ("reserved",),
@@ -42,11 +42,11 @@ LEVELS: Mapping[str, int] = {unit: level for level, units in enumerate(FLOORS) f
 INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "handlers": (
         ("base", "invalid_messages"),
-        ("message_loop", "raw", "stream"),
+        ("message_loop",),
         ("receivers",),
         ("frame_calls", "channel_publishing"),
-        ("listener", "channel_frames"),
-        ("channel", "multiplex"),
+        ("raw", "stream", "channel_frames"),
+        ("listener", "channel", "multiplex"),
         ("websocket_handlers",),
     ),
     "protocol": (
@@ -55,7 +55,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("failures", "frames"),
         ("asking", "jobs", "output"),
         ("reading", "runner"),
-        ("calls",),
+        ("session",),
+        ("calls", "incoming"),
     ),
     "multiplex": (
         ("frames", "turns", "opening", "scope", "denial"),

@@ -20,6 +20,7 @@ EXPECTED: tuple[str, ...] = (
     "FromPath",
     "FromQuery",
     "ImproperlyConfiguredException",
+    "Incoming",
     "Multiplex",
     "NamedDependency",
     "NotAuthorizedException",

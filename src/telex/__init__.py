@@ -36,6 +36,7 @@ from telex.handlers import (
 )
 from telex.middleware import DefineMiddleware
 from telex.params import FromCookie, FromHeader, FromPath, FromQuery, Parameter
+from telex.protocol.envelope import Incoming
 from telex.renamed import litestars_names
 from telex.routing import Controller, Router
 
@@ -54,6 +55,7 @@ __all__ = (
     "FromPath",
     "FromQuery",
     "ImproperlyConfiguredException",
+    "Incoming",
     "Multiplex",
     "NamedDependency",
     "NotAuthorizedException",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Final, Generic, Protocol, TypeAlias, cast, overload
 
 import msgspec
@@ -15,6 +15,7 @@ from starlette.datastructures import URL, URLPath
 from telex import codecs
 from telex.connection_state import ConnectionOptions, ConnectionState, StatefulConnection
 from telex.datastructures import State
+from telex.defaults import MAX_INVALID_MESSAGES
 from telex.exceptions import (
     ConnectionStateError,
     ImproperlyConfiguredException,
@@ -22,7 +23,8 @@ from telex.exceptions import (
     WebSocketException,
 )
 from telex.headers import read_cookies
-from telex.protocol.envelope import SUBPROTOCOL
+from telex.plain_incoming import PlainMessages
+from telex.protocol.envelope import SUBPROTOCOL, Incoming
 from telex.sessions import ReadOnlySession
 from telex.streams import SendHandler, send_stream
 from telex.types import Mode, Transport
@@ -38,6 +40,7 @@ MessageData: TypeAlias = str | bytes | bytearray | memoryview
 """The types that are sent without being serialized."""
 
 AnswerT = TypeVar("AnswerT")
+DataT = TypeVar("DataT")
 UserT = TypeVar("UserT", default=Any)
 AuthT = TypeVar("AuthT", default=Any)
 StateT = TypeVar("StateT", bound=State, default=State)
@@ -138,11 +141,16 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
     async def receive_data(self, mode: Mode) -> str | bytes:
         """Return the payload of the next message. Accepts the connection first if necessary.
 
+        In telex.v1 the message is the data of a call or notify; a call is answered with an empty reply as soon as it is
+        received. Use :meth:`incoming` to answer calls.
+
         :raises WebSocketDisconnect: the client left.
         :raises WebSocketException: 1003 when the message has the other mode, 1009 when it is too long.
         """
         if self._step != "open":
             await self.ensure_accepted("receive")
+        if self.envelope is not None:
+            return cast("str | bytes", await self._receive_framed(str if mode == "text" else bytes))
         event = await self.receive()
         if event["type"] == "websocket.disconnect":
             raise self.lost()
@@ -164,6 +172,10 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
 
         :raises ValidationException: the message is not valid JSON.
         """
+        if self._step != "open":
+            await self.ensure_accepted("receive")
+        if self.envelope is not None:
+            return await self._receive_framed(Any)
         return _decoded(_decode_json, await self.receive_data(mode))
 
     async def receive_msgpack(self) -> Any:
@@ -193,13 +205,47 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     async def iter_json(self, mode: Mode = "text") -> AsyncGenerator[Any, None]:
         """Every message, decoded from JSON, until the client leaves."""
-        async for data in self.iter_data(mode):
-            yield _decoded(_decode_json, data)
+        try:
+            while True:
+                yield await self.receive_json(mode)
+        except WebSocketDisconnect:
+            return
 
     async def iter_msgpack(self) -> AsyncGenerator[Any, None]:
         """Every binary message, decoded from MessagePack, until the client leaves."""
         async for data in self.iter_data("binary"):
             yield _decoded(_decode_msgpack, data)
+
+    @overload
+    def incoming(self, kind: type[DataT]) -> AsyncGenerator[Incoming[DataT], None]: ...
+
+    @overload
+    def incoming(self, kind: Any = ...) -> AsyncGenerator[Incoming[Any], None]: ...
+
+    async def incoming(self, kind: Any = Any) -> AsyncGenerator[Incoming[Any], None]:
+        """Every call and notify of a client that speaks telex.v1, until it leaves, with ``data`` of type ``kind``.
+
+        In plain mode every message, and answers are messages. Data of another type is answered with an error.
+        """
+        if self._step != "open":
+            await self.ensure_accepted("receive")
+        take: Callable[[], Awaitable[Incoming[Any]]]
+        if self.envelope is not None:
+            take = partial(self.envelope.next, kind)
+        else:
+            take = PlainMessages(self, kind, self.options.type_decoders, MAX_INVALID_MESSAGES).next
+        try:
+            while True:
+                yield await take()
+        except WebSocketDisconnect:
+            return
+
+    async def _receive_framed(self, kind: Any) -> Any:
+        if self.envelope is None:
+            raise ConnectionStateError("this connection is in plain mode")
+        message = await self.envelope.next(kind)
+        await message.reply()
+        return message.data
 
     # -- messages out
 

@@ -26,7 +26,7 @@ from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocke
 from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
-from telex.types import Message, Mode, Receive, RouteConnection, Scope, Send, Transport, TypeEncoder
+from telex.types import Message, Mode, Receive, RouteConnection, Scope, Send, Transport, TypeDecoder, TypeEncoder
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -90,8 +90,11 @@ class ConnectionOptions:
     max_queued_messages: int = MAX_QUEUED_MESSAGES
     """Messages that are read ahead while a handler is busy; then reading stops and TCP slows the client down."""
     type_encoders: Mapping[type, TypeEncoder] = field(default_factory=dict)
+    type_decoders: Sequence[TypeDecoder] = ()
     open_envelope: Callable[[Any], Envelope] | None = None
     """Makes the frames of a connection whose client offers telex.v1; ``None`` where the handler does not speak it."""
+    prefers_envelope: bool = False
+    """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
     encode_json: Callable[[object], bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -203,6 +206,8 @@ class StatefulConnection(HTTPConnection[StateT]):
         open_envelope = self.options.open_envelope
         if subprotocols is None and open_envelope is not None:
             subprotocols = (SUBPROTOCOL,)
+        elif self.options.prefers_envelope and SUBPROTOCOL in (self.scope.get("subprotocols") or ()):
+            subprotocols = SUBPROTOCOL
         event = events.accept_event(self.scope, subprotocols, headers)
         accepting = self._accepting = asyncio.get_running_loop().create_future()
         try:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ("KIB", "MAX_CALLS", "MAX_INVALID_MESSAGES", "MAX_MESSAGE_SIZE", "MAX_QUEUED_MESSAGES", "MAX_STREAMS", "MIB")
+__all__ = (
+    "KIB",
+    "MAX_CALLS",
+    "MAX_INVALID_MESSAGES",
+    "MAX_MESSAGE_SIZE",
+    "MAX_QUEUED_MESSAGES",
+    "MAX_STREAMS",
+    "MIB",
+    "PING_AFTER",
+)
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -20,6 +29,8 @@ MAX_CALLS: Final = 32
 """Calls and notifies of one telex.v1 connection that are in work or wait."""
 MAX_STREAMS: Final = 8
 """Answers in parts that are open at once on one telex.v1 connection."""
+PING_AFTER: Final = 20.0
+"""Seconds after which a server that sends nothing else sends a ``ping`` of telex.v1."""
 
 MAX_THREADS: Final = 40
 """Threads that run the sync functions of one event loop (``sync_to_thread=True``); further calls wait for a thread."""

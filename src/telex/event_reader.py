@@ -61,6 +61,7 @@ class EventReader:
         "_reading_task",
         "_stop_timer",
         "_supervises",
+        "_take_event",
         "_waiter",
         "calls",
         "closing",
@@ -96,6 +97,7 @@ class EventReader:
         self._stop_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
+        self._take_event: Callable[[Message], Awaitable[None] | None] | None = None
         self.calls: int = 0
         """Calls and notifies of telex.v1 that are in work or wait, while a session reads."""
         self.closing: bool = False
@@ -118,6 +120,10 @@ class EventReader:
 
         :raises ConcurrencyError: another task is already waiting for an event.
         """
+        if self._take_event is not None:
+            raise ConcurrencyError(
+                "receive() on a connection that speaks telex.v1: its handler gets calls and notifies instead"
+            )
         if self.state == READING or self._waiter is not None:
             raise ConcurrencyError(
                 "receive() called while another task waits in receive(): receive in one task and pass messages on"
@@ -193,6 +199,36 @@ class EventReader:
             self._watch_again()
         return event
 
+    # -- reading for a session of telex.v1
+
+    async def feed(self, take: Callable[[Message], Awaitable[None] | None], *, by_server: bool = False) -> None:
+        """Pass every message to ``take`` from now on, and await its result; nobody else can read.
+
+        When the client leaves, the handler is interrupted, also while it waits. With ``by_server`` the server calls
+        ``take`` for later messages, and :meth:`on_end`.
+        """
+        self._take_event, self.state = take, _AHEAD
+        read_before, self._queue, self._bytes = self._queue, [], 0
+        for event in read_before:
+            await self._pass_on(event)
+        if self._pump is None and self.disconnect is None and not by_server:
+            self._pump = asyncio.get_running_loop().create_task(self._pump_events())
+
+    def end_with(self, failure: Exception) -> None:
+        """What was read ends the connection: interrupt the handler, or the work that it begins next."""
+        if self._supervises:
+            self._interrupt_owner(failure)
+        else:
+            self._interrupt = failure
+
+    async def _pass_on(self, event: Message) -> None:
+        if event["type"] == "websocket.disconnect":
+            self._note_end(event)
+        elif self._take_event is not None:
+            taken = self._take_event(event)
+            if taken is not None:
+                await taken
+
     # -- watching
 
     def begin(self, owner: asyncio.Task[object]) -> _Supervision:
@@ -200,6 +236,10 @@ class EventReader:
         before = self.owner, self.work, self._supervises
         self.owner, self._supervises = owner, True
         self.mark_busy()
+        if self._take_event is not None:
+            missed, self._interrupt = self._interrupt or self.disconnect, None
+            if missed is not None:
+                self._interrupt_owner(missed)
         return before
 
     def go_back(self, before: _Supervision) -> None:
@@ -249,7 +289,7 @@ class EventReader:
 
     def read_ahead(self) -> None:
         """Start to read ahead now, without waiting for the busy monitor."""
-        may_read = self.on_unread is not None or self._has_room()
+        may_read = self._take_event is None and (self.on_unread is not None or self._has_room())
         if self._pump is None and self.state != READING and self.disconnect is None and may_read:
             self.state = _AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._pump_events())
@@ -287,8 +327,17 @@ class EventReader:
 
     def fail(self, interrupt: Exception) -> None:
         """Interrupt the running work with ``interrupt`` as soon as nothing is held."""
-        if self.work != DONE:
+        if self.work != DONE or (self._take_event is not None and self._supervises):
             self._interrupt_owner(interrupt)
+
+    def take_interrupt(self) -> Exception | None:
+        """The owner waited for the client, and was cancelled: undo the interrupt, if it was one, and return it."""
+        owner, interrupt = asyncio.current_task(), self._interrupt
+        if interrupt is None or owner is None or owner is not self.owner or owner.cancelling() > 1 or self._is_put_off:
+            return None
+        owner.uncancel()
+        self._interrupt = None
+        return interrupt
 
     @property
     def interrupts(self) -> bool:
@@ -377,7 +426,7 @@ class EventReader:
 
     async def _pump_events(self, at_least: int = 0) -> None:
         try:
-            while self.on_unread is not None or self._has_room() or at_least:
+            while self._take_event is not None or self.on_unread is not None or self._has_room() or at_least:
                 at_least = 0
                 event = await self.receive()
                 waiter = self._waiter
@@ -386,7 +435,10 @@ class EventReader:
                         self._note_end(event)
                     waiter.set_result(event)
                     return
-                self._keep(event)
+                if self._take_event is None:
+                    self._keep(event)
+                else:
+                    await self._pass_on(event)
                 if self.disconnect is not None:
                     self.fail(self.disconnect)
                     return
@@ -395,7 +447,7 @@ class EventReader:
             self._pump_failed(exc)
         finally:
             self._pump = None
-            self.state = _AHEAD if self._queue else _IDLE
+            self.state = _AHEAD if self._queue or self._take_event is not None else _IDLE
 
     def _pump_failed(self, exc: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -135,6 +135,8 @@ class Build:
     """Whether the handler starts streams, even if no function takes the socket."""
     open_envelope: Callable[[Socket], Envelope] | None = None
     """Makes the frames of connections that speak telex.v1, if the handler does."""
+    prefers_envelope: bool = False
+    """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
     on_end: OnEnd | None = None
     """The function to call at the end of an accepted connection."""
 
@@ -269,7 +271,7 @@ def _compile_session(
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options = build.websocket_class, _connection_options(build)
     discard = build.registry.discard_shared if build.handler.opens_others else build.registry.discard
-    options = replace(options, open_envelope=build.open_envelope)
+    options = replace(options, open_envelope=build.open_envelope, prefers_envelope=build.prefers_envelope)
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
@@ -287,6 +289,8 @@ def _compile_session(
         finally:
             discard(socket)
             _log_unhandled(socket, build)
+            if socket.envelope is not None:
+                await socket.envelope.aclose()
             await socket.event_reader.aclose()
 
     return session
@@ -390,6 +394,7 @@ def _connection_options(build: Build) -> ConnectionOptions:
         max_message_size=build.max_message_size,
         max_queued_messages=nearest(build.layer.max_queued_messages, MAX_QUEUED_MESSAGES),
         type_encoders=build.layer.type_encoders,
+        type_decoders=build.layer.type_decoders,
     )
 
 

@@ -5,18 +5,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self, TypeAlias, cast
+from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 
 from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
 from telex.layers import Layer, LayerOptions
 from telex.plans import Build, Run
+from telex.protocol.envelope import SUBPROTOCOL
 from telex.signatures import AnyCallable, Signature, describe
 from telex.types import Mode
 
-__all__ = ("Handler", "Paths", "read_paths")
+__all__ = ("FrameProtocol", "Handler", "Paths", "read_paths")
 
 Paths: TypeAlias = str | Sequence[str] | None
+FrameProtocol: TypeAlias = Literal["telex.v1"]
+"""The subprotocol that a handler can be told to speak."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +96,14 @@ def check_mode(mode: object, option: str, where: str) -> None:
     """Raise unless ``mode`` is ``text`` or ``binary``."""
     if mode not in {"text", "binary"}:
         raise ImproperlyConfiguredException(f"{where}: {option} is 'text' or 'binary', not {mode!r}")
+
+
+def check_protocol(protocol: object, where: str) -> None:
+    """Raise unless ``protocol`` is ``None`` or the subprotocol of Telex."""
+    if protocol not in {None, SUBPROTOCOL}:
+        raise ImproperlyConfiguredException(
+            f"{where}: protocol= is {SUBPROTOCOL!r}, not {protocol!r}: pass other subprotocols to socket.accept(...)"
+        )
 
 
 def check_count(value: object, option: str, where: str) -> None:

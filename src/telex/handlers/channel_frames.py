@@ -23,9 +23,8 @@ from telex.codecs import Reader
 from telex.connection import Socket
 from telex.exceptions import ChannelsException, NotFoundException, ValidationException
 from telex.handlers.channel_publishing import Publishing, only_text
-from telex.handlers.frame_calls import compile_calls
+from telex.handlers.frame_calls import speak_calls
 from telex.plans import Build
-from telex.protocol.calls import CallSession
 from telex.protocol.jobs import CallTarget
 
 __all__ = ("compile_channel_frames", "introduce")
@@ -70,14 +69,13 @@ def compile_channel_frames(
         if any(_is_tagged_history(each) for each in union_members(publish) or (publish,)):
             raise build.wrong("publish= has a type with the tag 'history', which is a call of telex.v1: rename the tag")
         read_json = _or_history(read_json or _refuse)
-    plan = compile_calls(
+    speak_calls(
         build,
         (read_json, read_bytes),
         _bind_targets(hub, publishing),
         max_concurrency=1,
         max_invalid_messages=max_invalid_messages,
     )
-    build.open_envelope = partial(CallSession, plan)
 
 
 def _bind_targets(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 from operator import or_
 from typing import Any, ClassVar, TypeAlias, Unpack, cast
 
@@ -14,8 +14,18 @@ from telex.connection import Socket
 from telex.defaults import MAX_INVALID_MESSAGES
 from telex.ends import OnEnd
 from telex.event_reader import supervised
-from telex.handlers.base import Handler, Paths, check_count, check_function, check_mode, own_options, read_paths
-from telex.handlers.frame_calls import compile_calls
+from telex.handlers.base import (
+    FrameProtocol,
+    Handler,
+    Paths,
+    check_count,
+    check_function,
+    check_mode,
+    check_protocol,
+    own_options,
+    read_paths,
+)
+from telex.handlers.frame_calls import speak_calls
 from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
 from telex.handlers.receivers import compile_receivers, declared_receivers
 from telex.layers import LayerOptions
@@ -50,6 +60,8 @@ class ListenerOptions(LayerOptions, total=False):
     completion."""
     max_invalid_messages: int
     """The number of consecutive invalid messages that closes the connection with 1007 (default 10)."""
+    protocol: FrameProtocol | None
+    """``telex.v1``: speak it with clients that offer it, also if the handler names other subprotocols in ``accept``."""
     sync_to_thread: bool
     """Run sync callbacks and hooks in a thread. By default they run inline, which is faster; they must then not
     block."""
@@ -69,6 +81,7 @@ class ListenerHandler(Handler):
     on_disconnect: AnyCallable | None = None
     max_concurrency: int = 1
     max_invalid_messages: int = MAX_INVALID_MESSAGES
+    protocol: FrameProtocol | None = None
     sync_to_thread: bool = False
 
     def bound_to(self, owner: object) -> ListenerHandler:
@@ -94,14 +107,14 @@ class ListenerHandler(Handler):
             max_concurrency=self.max_concurrency,
         )
         if not overrides_messages(build.websocket_class):
-            plan = compile_calls(
+            speak_calls(
                 build,
                 build.frame_reader(reduce(or_, receivers.receives)),
                 receivers.bind_calls,
                 max_concurrency=self.max_concurrency,
                 max_invalid_messages=self.max_invalid_messages,
             )
-            build.open_envelope = partial(CallSession, plan)
+            build.prefers_envelope = self.protocol is not None
             serve = _by_protocol(serve)
         if self.connection_lifespan is not None:
             return _run_in_lifespan(build, self.connection_lifespan, serve)
@@ -227,6 +240,7 @@ def _describe_listener(
     own, layer = own_options(options, ListenerOptions, where)
     for mode in ("receive_mode", "send_mode"):
         check_mode(own.get(mode, "text"), mode, where)
+    check_protocol(own.get("protocol"), where)
     for limit in ("max_concurrency", "max_invalid_messages"):
         check_count(own.get(limit, 1), limit, where)
     return ListenerHandler(fn=fn, receivers=receivers, paths=read_paths(path), name=name, layer=layer, **own)

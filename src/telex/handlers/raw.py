@@ -4,18 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, Unpack
+from typing import Any, ClassVar, Final, TypeAlias, Unpack
 
 from telex.connection import WebSocket
 from telex.event_reader import supervised
-from telex.handlers.base import Handler, Paths, check_function, read_paths, refuse_parameters
-from telex.layers import Layer, LayerOptions
+from telex.handlers.base import (
+    FrameProtocol,
+    Handler,
+    Paths,
+    check_function,
+    check_protocol,
+    own_options,
+    read_paths,
+    refuse_parameters,
+)
+from telex.handlers.frame_calls import speak_incoming
+from telex.layers import LayerOptions
 from telex.plans import Build, Run
 from telex.signatures import Kind, describe, read_signature
 
-__all__ = ("WebsocketHandler", "websocket")
+__all__ = ("WebsocketHandler", "WebsocketOptions", "websocket")
 
 RawFunction: TypeAlias = Callable[..., Awaitable[None]]
+
+
+class WebsocketOptions(LayerOptions, total=False):
+    """The options of ``websocket`` in addition to ``path`` and ``name``."""
+
+    protocol: FrameProtocol | None
+    """``telex.v1``: speak it with clients that offer it; take their calls and notifies from ``socket.incoming()``."""
+
+
+_ABOUT_FRAMES: Final = ("call_timeout", "max_calls", "max_streams", "errors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +44,19 @@ class WebsocketHandler(Handler):
 
     kind: ClassVar[str] = "websocket"
 
+    protocol: FrameProtocol | None = None
+
     def compile_run(self, build: Build) -> Run:
         """Check that the function takes ``socket``, is asynchronous and returns ``None``; the run calls it."""
         signature = read_signature(self.fn, build.layer.signature_namespace)
         refuse_parameters(build, signature, ("data", "request", "body"), "a websocket handler: read from 'socket'")
-        self.refuse_idle(
-            build, ("dto", "return_dto", "on_invalid_message"), "a websocket handler reads and sends itself"
-        )
+        self.refuse_idle(build, ("dto", "return_dto"), "a websocket handler reads and sends itself")
+        if self.protocol is None:
+            self.refuse_idle(build, ("on_invalid_message",), "a websocket handler reads and sends itself")
+            self.refuse_idle(build, _ABOUT_FRAMES, "this handler speaks no frames: add protocol='telex.v1'")
+        else:
+            speak_incoming(build)
+            build.prefers_envelope = True
         if "socket" not in signature:
             raise build.wrong("a websocket handler takes 'socket': add the parameter socket: WebSocket")
         if signature.kind not in {Kind.ASYNC, Kind.MAYBE_ASYNC}:
@@ -46,7 +72,7 @@ class WebsocketHandler(Handler):
 
 
 def websocket(
-    path: Paths = None, *, name: str | None = None, **options: Unpack[LayerOptions]
+    path: Paths = None, *, name: str | None = None, **options: Unpack[WebsocketOptions]
 ) -> Callable[[RawFunction], WebsocketHandler]:
     """Create a low-level handler from an async function that takes ``socket``.
 
@@ -55,12 +81,14 @@ def websocket(
 
     :param path: one path or several; default ``/``.
     :param name: the handler's name for ``route_reverse`` and ``url_for``.
-    :param options: any layered option.
+    :param options: the options of :class:`WebsocketOptions`, which include all layered options.
     """
 
     def decorate(fn: RawFunction) -> WebsocketHandler:
         check_function(fn, "websocket")
-        layer = Layer.read(options, describe(fn))
-        return WebsocketHandler(fn=fn, paths=read_paths(path), name=name, layer=layer)
+        where = describe(fn)
+        own, layer = own_options(options, WebsocketOptions, where)
+        check_protocol(own.get("protocol"), where)
+        return WebsocketHandler(fn=fn, paths=read_paths(path), name=name, layer=layer, **own)
 
     return decorate

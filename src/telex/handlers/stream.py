@@ -13,17 +13,21 @@ from telex.connection import Socket
 from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.base import (
+    FrameProtocol,
     Handler,
     Paths,
     check_function,
     check_mode,
+    check_protocol,
     discard,
     own_options,
     read_paths,
     refuse_parameters,
 )
+from telex.handlers.frame_calls import speak_incoming
 from telex.layers import LayerOptions
 from telex.plans import Build, MessageShape, Run
+from telex.protocol.envelope import Envelope
 from telex.signatures import describe, read_signature
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA
 from telex.streams import SendHandler, send_stream
@@ -45,7 +49,10 @@ class StreamOptions(LayerOptions, total=False):
     listen_for_disconnect: bool
     """Read from the socket to stop the generator when the client leaves (default true)."""
     allow_data_discard: bool
-    """Ignore messages of the client. Otherwise a message that the generator cannot read closes with 1003."""
+    """Ignore messages of the client. Otherwise a message that the generator cannot read closes with 1003. Calls of
+    telex.v1 that it cannot read are answered with an error."""
+    protocol: FrameProtocol | None
+    """``telex.v1``: speak it with clients that offer it, also if the handler names other subprotocols in ``accept``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +63,7 @@ class StreamHandler(Handler):
 
     listen_for_disconnect: bool = True
     allow_data_discard: bool = False
+    protocol: FrameProtocol | None = None
 
     def compile_run(self, build: Build) -> Run:
         """Accept, then send the generator's values until it ends or the client leaves."""
@@ -65,12 +73,19 @@ class StreamHandler(Handler):
         yields = _yielded_type(build, signature.returns)
         build.sends = (MessageShape(yields, self.send_mode),)
         call = build.graph.call(self.fn)
+        write_frame = build.frame_writer(yields)
         write, mode = build.writer(yields, self.send_mode, by_value=True), self.send_mode
         on_unread = discard if self.allow_data_discard else _refuse_data(build.where, keeps="socket" in signature)
         listen = self.listen_for_disconnect
+        speak_incoming(build, None if "socket" in signature else on_unread)
+        build.prefers_envelope = self.protocol is not None
 
         async def run(socket: Socket, slots: list[Any]) -> None:
             await socket.accept()
+            if socket.envelope is not None:
+                sending = _notify_all(socket.envelope, call.bind(slots)(), write_frame)
+                await supervised(sending, socket.event_reader)
+                return
             if not listen:
                 await _send_all(socket, call.bind(slots)(), write, mode)
                 return
@@ -99,6 +114,7 @@ def websocket_stream(
         own, layer = own_options(options, StreamOptions, where)
         send_mode: Mode = own.pop("mode", "text")
         check_mode(send_mode, "mode", where)
+        check_protocol(own.get("protocol"), where)
         return StreamHandler(fn=fn, paths=read_paths(path), name=name, layer=layer, send_mode=send_mode, **own)
 
     return decorate
@@ -127,6 +143,8 @@ async def send_websocket_stream(
     """
     if socket.connection_state in {"init", "connect"}:
         await socket.ensure_accepted()
+    if send_handler is None and socket.envelope is not None:
+        send_handler = type(socket).notify
     sending = send_stream(socket, stream, socket.options.value_writer(mode), mode, send_handler)
     try:
         if listen_for_disconnect:
@@ -142,6 +160,9 @@ async def send_websocket_stream(
 
 async def _listen_while(socket: Socket, sending: collections.abc.Coroutine[Any, Any, None], allow: bool) -> None:
     reader = socket.event_reader
+    if socket.envelope is not None:  # its messages wait for ``incoming``, within the client's credit
+        await supervised(sending, reader)
+        return
     before, reader.on_unread = reader.on_unread, discard if allow else _refuse_data("send_websocket_stream")
     reader.read_ahead()
     try:
@@ -154,6 +175,14 @@ async def _send_all(socket: Socket, stream: AsyncGenerator[Any, None], write: Wr
     try:
         async for value in stream:
             await socket.send_data(write(value), mode)
+    finally:
+        await stream.aclose()
+
+
+async def _notify_all(envelope: Envelope, stream: AsyncGenerator[Any, None], write: Writer) -> None:
+    try:
+        async for value in stream:
+            await envelope.notify_encoded(write(value))
     finally:
         await stream.aclose()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -20,9 +20,10 @@ __all__ = ("Asking",)
 class Asking:
     """The calls of the server on one connection that wait for an answer."""
 
-    __slots__ = ("_end", "_ids", "_waiting", "_write", "ignored")
+    __slots__ = ("_end", "_ids", "_send", "_waiting", "_write", "ignored")
 
-    def __init__(self, write: Callable[[Encoded], None]) -> None:
+    def __init__(self, send: Callable[[Encoded], Awaitable[None]], write: Callable[[Encoded], None]) -> None:
+        self._send = send
         self._write = write
         self._ids = 0
         self._waiting: dict[int, asyncio.Future[tuple[Any, bytes | None]]] = {}
@@ -44,8 +45,8 @@ class Asking:
         call_id = self._ids
         waiting = self._waiting[call_id] = asyncio.get_running_loop().create_future()
         try:
-            self._write(frames.frame(f'{{"type":"call","id":{call_id}', data))
             async with asyncio.timeout(within):
+                await self._send(frames.frame(f'{{"type":"call","id":{call_id}', data))
                 found, payload = await waiting
         except TimeoutError:
             raise CallTimeout(f"the client did not answer within {within:g} s") from None

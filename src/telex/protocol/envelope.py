@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Any, Final, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-__all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Envelope")
+__all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Envelope", "Incoming")
 
 SUBPROTOCOL: Final = "telex.v1"
 
 MULTIPLEXED: Final = "telex.multiplexed"
 """The ASGI extension of a virtual connection: its denial becomes a ``denied`` frame, not an accepted connection."""
 
+T = TypeVar("T")
+
+
+class Incoming(ABC, Generic[T]):
+    """A call or notify of the client, as :meth:`telex.WebSocket.incoming` gives it; in plain mode a message.
+
+    The first answer counts; an answer after a cancel, a timeout or another answer has no effect. A notify needs none.
+    In plain mode answers are messages.
+    """
+
+    __slots__ = ("data", "wants_answer")
+
+    def __init__(self, data: T, *, wants_answer: bool) -> None:
+        self.data: T = data
+        self.wants_answer: bool = wants_answer
+        """Whether this is a call."""
+
+    @property
+    @abstractmethod
+    def is_answered(self) -> bool:
+        """Whether a call has its answer, or has been cancelled; in plain mode always false."""
+
+    @abstractmethod
+    async def reply(self, data: object = None) -> None:
+        """Answer with ``data``; ``None`` says only that the call was handled."""
+
+    @abstractmethod
+    async def error(self, code: str, message: str = "", data: object = None) -> None:
+        """Answer with an error."""
+
+    @abstractmethod
+    async def stream(self, parts: AsyncIterator[object]) -> None:
+        """Answer with the items of ``parts``; returns when the client has all of them, or has cancelled the call."""
+
 
 class Envelope(Protocol):
     """The frames of one connection that speaks ``telex.v1``."""
 
     def begin(self) -> Awaitable[None]:
-        """Send the first frame; called once, as soon as the connection is accepted."""
+        """Send the first frame and begin to read; called once, as soon as the connection is accepted."""
 
     def notify(self, data: object) -> Awaitable[None]:
         """Send a value that wants no answer: text as a JSON string, bytes as a binary frame, other values as JSON."""
 
+    def notify_encoded(self, data: str | bytes) -> Awaitable[None]:
+        """The same for data that is JSON already (``str``), or bytes."""
+
     def call(self, data: object, answer: Any, within: float) -> Awaitable[Any]:
         """Ask the client, and return its answer as the type ``answer``."""
+
+    def next(self, kind: Any) -> Awaitable[Incoming[Any]]:
+        """The next call or notify, its data as the type ``kind``."""
+
+    def aclose(self) -> Awaitable[None]:
+        """Stop everything that belongs to the connection; called once, after its handler has ended."""

@@ -130,7 +130,7 @@ class PongFrame(msgspec.Struct, tag_field="type", tag="pong", frozen=True):
     """The answer to ``ping``."""
 
 
-Incoming: TypeAlias = (
+ClientFrame: TypeAlias = (
     CallFrame
     | NotifyFrame
     | ReplyFrame
@@ -144,7 +144,7 @@ Incoming: TypeAlias = (
 )
 _TYPES: Final = frozenset({"call", "notify", "reply", "item", "end", "more", "error", "cancel", "ping", "pong"})
 
-_decode: Final[Callable[[str | bytes], Incoming]] = msgspec.json.Decoder(Incoming).decode
+_decode: Final[Callable[[str | bytes], ClientFrame]] = msgspec.json.Decoder(ClientFrame).decode
 
 
 class _Head(msgspec.Struct):
@@ -166,7 +166,7 @@ class BadFrame(Exception):
         self.id = call_id
 
 
-def read(raw: str | bytes) -> tuple[Incoming, bytes | None]:
+def read(raw: str | bytes) -> tuple[ClientFrame, bytes | None]:
     """The frame of a message, and the bytes that a binary message carries.
 
     :raises BadFrame: the message is no frame, or one that the server does not know.
@@ -194,7 +194,7 @@ def split(raw: Any) -> tuple[bytes, bytes]:
     return raw[_LENGTH.size : end], raw[end:]
 
 
-def _read_json(raw: str | bytes) -> Incoming:
+def _read_json(raw: str | bytes) -> ClientFrame:
     try:
         found = _decode(raw)
     except Exception as exc:
@@ -223,7 +223,7 @@ def _is_id(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ID
 
 
-def _id_of_call(found: Incoming) -> int | None:
+def _id_of_call(found: ClientFrame) -> int | None:
     return found.id if isinstance(found, CallFrame) else None
 
 

@@ -10,13 +10,17 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from telex.calls import Slots
 from telex.codecs import Reader, Writer
 from telex.connection import Socket
+from telex.defaults import PING_AFTER
 from telex.exception_handling import ExceptionPolicy
 from telex.protocol.failures import Failures
 
-__all__ = ("BindTarget", "CallPlan", "CallTarget", "Job")
+__all__ = ("NO_TARGET", "BindTarget", "CallPlan", "CallTarget", "FramePlan", "Job")
 
 PARTS_AHEAD: Final = 16
 """Parts of an answer that are sent before the client gives credit for more."""
+
+MAX_CREDIT: Final = 1 << 20
+"""The most credit for parts that a client can save up."""
 
 
 class CallTarget(NamedTuple):
@@ -36,23 +40,34 @@ BindTarget: TypeAlias = Callable[[Socket, Slots], Callable[[Any], CallTarget]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CallPlan:
-    """How one handler's calls and notifies are read, handled and answered."""
+class FramePlan:
+    """What every kind of handler says of its frames."""
 
     where: str
-    read_json: Reader | None
-    read_bytes: Reader | None
-    bind: BindTarget
+    read_as: Callable[[Any], tuple[Reader | None, Reader | None]]
+    """The readers of JSON and of bytes for a type."""
     write_value: Writer
     errors: ExceptionPolicy
     failures: Failures
     close_at_first_invalid: bool
     max_invalid_messages: int
     max_message_size: int
-    max_concurrency: int
     max_calls: int
     max_streams: int
     timeout: float | None
+    ping: float = PING_AFTER
+    max_concurrency: int = 1
+    on_unread: Callable[[bool], Exception | bool] | None = None
+    """For a handler that receives nothing: what happens to a notify. Its calls are answered with an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallPlan(FramePlan):
+    """How a listener's calls and notifies are read, handled and answered."""
+
+    read_json: Reader | None
+    read_bytes: Reader | None
+    bind: BindTarget
 
 
 class Job:
@@ -64,6 +79,7 @@ class Job:
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
     started = False
+    """Whether the handler runs, and can be interrupted."""
     counted = True
     """Whether it uses credit of the client."""
     has_place = False
@@ -79,3 +95,13 @@ class Job:
         self.data = data
         self.size = size
         self.target = target
+
+    def add_credit(self, parts: int) -> None:
+        """The client takes so many parts more."""
+        self.credit = min(self.credit + parts, MAX_CREDIT)
+        if self.more is not None and not self.more.done():
+            self.more.set_result(None)
+
+
+NO_TARGET: Final = CallTarget(handle=len, write=None, awaits=False)
+"""The target of a call that its handler takes itself, and of one that comes before the handler is ready."""

@@ -1,4 +1,4 @@
-"""Sends the frames of one connection, and owns the tasks that do."""
+"""Sends the frames of one connection, and ``ping`` where it sends nothing else."""
 
 from __future__ import annotations
 
@@ -13,19 +13,36 @@ from telex.types import Transport
 
 __all__ = ("FrameOutput",)
 
+PING: str = '{"type":"ping"}'
+
 
 class FrameOutput:
-    """The frames to one client. ``group`` owns the tasks of the connection while frames are exchanged."""
+    """The frames to one client."""
 
-    __slots__ = ("_socket", "_transport", "group", "is_collecting", "waiting")
+    __slots__ = (
+        "_is_flushing",
+        "_sent",
+        "_sent_before",
+        "_socket",
+        "_task",
+        "_timer",
+        "_transport",
+        "group",
+        "is_collecting",
+        "waiting",
+    )
 
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._transport: Transport | None = socket.transport
+        self._is_flushing = False
+        self._task: asyncio.Task[None] | None = None
         self.group: asyncio.TaskGroup | None = None
-        self.is_collecting = False
-        """Whether the task that reads sends what :meth:`write` collects; otherwise a task does."""
+        """Owns the tasks of the connection while its handler runs."""
         self.waiting: list[Encoded] = []
+        self.is_collecting = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._sent = self._sent_before = 0
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Run ``work`` in a task of the connection, unless the connection has ended."""
@@ -39,6 +56,7 @@ class FrameOutput:
         socket, transport = self._socket, self._transport
         if not socket.is_open:
             return
+        self._sent += 1
         if transport is None:
             await socket.send({"type": "websocket.send", "text" if isinstance(payload, str) else "bytes": payload})
             return
@@ -49,17 +67,57 @@ class FrameOutput:
             raise socket.lost() from exc
 
     def write(self, payload: Encoded) -> None:
-        """Send one message from code that cannot wait. The windows bound what is written so."""
+        """Send one message from code that cannot wait. The windows bound what is written so.
+
+        With ``is_collecting`` the code that has set it calls :meth:`flush`; otherwise a task does.
+        """
         if self._transport is not None:
+            self._sent += 1
             if self._socket.is_open:
-                with contextlib.suppress(OSError):  # the end is noticed by the task that reads
+                with contextlib.suppress(OSError):  # the end is noticed by who reads
                     self._transport.send(payload)
             return
         self.waiting.append(payload)
-        if not self.is_collecting:
-            self.spawn(self.flush())
+        if not (self.is_collecting or self._is_flushing):
+            self._is_flushing = True
+            self._task = asyncio.get_running_loop().create_task(self._flush_alone())
 
     async def flush(self) -> None:
         """Send what :meth:`write` has collected, in order."""
-        while self.waiting:
-            await self.send(self.waiting.pop(0))
+        if self._is_flushing:
+            if self._task is not None:
+                await asyncio.wait((self._task,))
+            return
+        self._is_flushing = True
+        await self._send_waiting()
+
+    async def _flush_alone(self) -> None:
+        with contextlib.suppress(Exception):  # a lost connection is noticed by who reads
+            await self._send_waiting()
+
+    async def _send_waiting(self) -> None:
+        try:
+            while self.waiting:
+                await self.send(self.waiting.pop(0))
+        finally:
+            self._is_flushing = False
+
+    # -- keeping alive
+
+    def ping_every(self, seconds: float) -> None:
+        """Send ``ping`` where nothing else was sent for ``seconds``: one timer looks twice in that time."""
+        self._timer = asyncio.get_running_loop().call_later(seconds / 2, self._look, seconds)
+
+    def _look(self, seconds: float) -> None:
+        if self._sent == self._sent_before:
+            self.write(PING)
+        self._sent_before = self._sent
+        self.ping_every(seconds)
+
+    async def aclose(self) -> None:
+        """Stop the timer, and drop what was not sent."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait((self._task,))

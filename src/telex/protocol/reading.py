@@ -1,16 +1,17 @@
-"""Reads the frames of one connection, always: so no frame waits behind a busy handler, and every end is noticed."""
+"""Reads the frames of one connection beside its handler: so no frame waits behind it, and every end is noticed."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from typing import Any
 
 from telex.connection import Socket
-from telex.event_reader import as_disconnect
 from telex.events import is_too_long
-from telex.exceptions import WebSocketException
-from telex.protocol.frames import MAX_FRAME_OVERHEAD
+from telex.exceptions import ConcurrencyError, WebSocketException
+from telex.protocol.envelope import Incoming
+from telex.protocol.frames import MAX_FRAME_OVERHEAD, Encoded, frame
 from telex.protocol.output import FrameOutput
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Transport
@@ -19,9 +20,12 @@ __all__ = ("FrameReading",)
 
 
 class FrameReading(ABC):
-    """The reading half of a connection that speaks frames. On Telex's server it runs inside the frame callback."""
+    """The reading half of a connection that speaks frames.
 
-    __slots__ = ("_failure", "_max_message_size", "_output", "_quick_limit", "_socket", "_transport")
+    On Telex's server it runs inside the frame callback, elsewhere in the task of the event reader.
+    """
+
+    __slots__ = ("_failure", "_is_over", "_max_message_size", "_output", "_quick_limit", "_socket", "_transport")
 
     def __init__(self, socket: Socket, max_message_size: int) -> None:
         self._socket = socket
@@ -30,64 +34,89 @@ class FrameReading(ABC):
         self._max_message_size = max_message_size
         self._quick_limit = max_message_size // 4
         self._failure: Exception | None = None
-        """Ends the connection; set by code that runs in the frame callback."""
+        """What ended the connection while it was read: it interrupts the handler."""
+        self._is_over = False
+        """Whether messages are ignored, because the connection ends."""
+
+    # -- the interface of the connection
+
+    async def notify_encoded(self, data: Encoded) -> None:
+        """Send data that wants no answer."""
+        await self._output.send(frame('{"type":"notify"', data))
+
+    async def next(self, kind: Any) -> Incoming[Any]:
+        """The next call or notify."""
+        raise ConcurrencyError("this handler gets its messages itself: receive none from 'socket'")
+
+    async def aclose(self) -> None:
+        """The handler has ended."""
+        self._is_over = True
+        await self._output.aclose()
+
+    # -- reading
 
     @abstractmethod
     def _feed(self, raw: str | bytes) -> None:
-        """Handle one message. Does nothing after a failure; an error is kept as ``_failure``."""
+        """Handle one message; an exception ends the connection."""
 
-    def _read(self) -> Awaitable[None]:
-        """Read until the connection ends.
+    async def _start_reading(self) -> None:
+        """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
+        transport = self._transport
+        await self._socket.event_reader.feed(self._take_event, by_server=transport is not None)
+        if transport is not None:
+            transport.set_message_handler(self._on_message)
+
+    async def _read(self) -> None:
+        """Read until the connection ends; the caller is supervised.
 
         :raises WebSocketDisconnect: the client has left.
         """
-        return self._read_events() if self._transport is None else self._read_transport(self._transport)
+        await self._start_reading()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            interrupt = self._socket.event_reader.take_interrupt()
+            if interrupt is None:
+                raise
+            raise interrupt from None
 
-    async def _read_events(self) -> None:
-        reader, receive = self._socket.event_reader, self._socket.event_reader.receive
-        while True:
-            self._feed_event(await reader.next(receive))
-            if self._output.waiting:
-                await self._output.flush()
-            if self._failure is not None:
-                raise self._failure
-
-    async def _read_transport(self, transport: Transport) -> None:
-        """Handle frames inside the frame callback; this task waits for the end, and for what was read ahead before."""
-        reader = self._socket.event_reader
-        while True:
-            if not reader.has_read_ahead:
-                transport.set_message_handler(self._on_message)
-            raw: Any = await reader.next(transport.receive)
-            if self._failure is not None:
-                raise self._failure
-            if raw is None:
-                raw = await reader.next(reader.receive)
-            self._feed_event({"type": "websocket.receive", "text": raw} if raw.__class__ is str else raw)
-            if self._failure is not None:
-                raise self._failure
-
-    def _feed_event(self, event: Message | bytes) -> None:
-        if isinstance(event, bytes):
-            event = {"type": "websocket.receive", "bytes": event}
-        if event["type"] == "websocket.disconnect":
-            end = as_disconnect(event)
-            raise self._socket.lost(end.code, end.reason)
+    def _take_event(self, event: Message) -> Awaitable[None] | None:
+        """Takes the events of servers without a fast path. What it returns is awaited before the next."""
         text = event.get("text")
         self._output.is_collecting = True
         try:
-            self._feed(event["bytes"] if text is None else text)
+            self._feed_message(event["bytes"] if text is None else text)
         finally:
             self._output.is_collecting = False
+        return self._settle() if self._output.waiting or self._failure is not None else None
+
+    async def _settle(self) -> None:
+        await self._output.flush()
+        if self._failure is not None:
+            self._end_with(self._failure)
 
     def _on_message(self, raw: str | bytes) -> None:
         """The frame callback of Telex's server."""
-        self._feed(raw)
-        if self._failure is not None and self._transport is not None:
-            self._transport.hand_over(raw)
+        self._feed_message(raw)
+        if self._failure is not None:
+            self._end_with(self._failure)
+
+    def _end_with(self, failure: Exception) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._socket.event_reader.end_with(failure)
+
+    def _feed_message(self, raw: str | bytes) -> None:
+        if self._is_over or self._failure is not None:
+            return
+        try:
+            if len(raw) > self._quick_limit:
+                self._check_size(raw)
+            self._feed(raw)
+        except Exception as exc:
+            self._failure = exc
 
     def _check_size(self, raw: str | bytes) -> None:
-        """Raise if a message of more than a quarter of the limit's characters is longer than the limit."""
         limit = self._max_message_size + MAX_FRAME_OVERHEAD
         if is_too_long({"text" if isinstance(raw, str) else "bytes": raw}, limit):
             raise WebSocketException(WS_1009_MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
@@ -16,7 +15,7 @@ from telex.exception_handling import familiar
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol import frames
 from telex.protocol.frames import Encoded
-from telex.protocol.jobs import CallPlan, CallTarget, Job
+from telex.protocol.jobs import NO_TARGET, CallTarget, FramePlan, Job
 from telex.protocol.output import FrameOutput
 
 __all__ = ("CallRunner",)
@@ -27,7 +26,10 @@ _TEXTS: Final = {"cancelled": "the call was cancelled", "timeout": "the call too
 
 
 class CallRunner:
-    """The work of one connection: at most ``max_concurrency`` at once, in order; the others wait in a queue."""
+    """The work of one connection: at most ``max_concurrency`` at once, in order; the others wait in a queue.
+
+    One at a time runs in the task that serves the connection; answers in parts, and several at a time, in tasks.
+    """
 
     __slots__ = (
         "_output",
@@ -38,17 +40,19 @@ class CallRunner:
         "_socket",
         "_streams",
         "_taken",
+        "_waiter",
         "bytes",
         "calls",
         "used",
     )
 
-    def __init__(self, plan: CallPlan, socket: Socket, output: FrameOutput) -> None:
+    def __init__(self, plan: FramePlan, socket: Socket, output: FrameOutput) -> None:
         self._plan = plan
         self._socket = socket
         self._output = output
         self._run_in_context: Callable[..., Any] = _directly
         self._queue: deque[Job] = deque()
+        self._waiter: asyncio.Future[None] | None = None
         self._running = 0
         self._streams = 0
         self._taken = 0
@@ -59,9 +63,47 @@ class CallRunner:
         """The client's credit in use: calls without a final frame, and notifies that no handler has taken."""
         self.bytes = 0
 
-    def run_here(self) -> None:
-        """Run sync functions in the context of the caller, that of the handler."""
-        self._run_in_context = copy_context().run
+    # -- taking
+
+    def start(self, job: Job, timeout: float | None) -> None:
+        """``job`` was read: run it when its turn comes; it ends after ``timeout`` seconds."""
+        self.used += 1
+        self.bytes += job.size
+        self._socket.event_reader.calls += 1
+        if job.id:
+            self.calls[job.id] = job
+            if timeout is not None:
+                job.timer = asyncio.get_running_loop().call_later(timeout, self.interrupt, job, "timeout")
+        self._queue.append(job)
+        if self._waiter is not None:
+            self._wake()
+        else:
+            self._start_tasks()
+
+    async def next(self) -> Job:
+        """The next call or notify; a notify's credit is free again."""
+        while not self._queue:
+            await self._wait()
+        job = self._queue.popleft()
+        if not job.id:
+            self._free_credit(job)
+        return job
+
+    async def _wait(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a sync function may run at once."""
+        return not (self._running or self._queue)
 
     def stop(self) -> None:
         """The connection has ended: begin nothing more."""
@@ -71,24 +113,29 @@ class CallRunner:
             if job.timer is not None:
                 job.timer.cancel()
 
-    def start(self, job: Job, timeout: float | None) -> None:
-        """Run ``job`` now, or when its turn comes; it ends after ``timeout`` seconds."""
-        self.used += 1
-        self.bytes += job.size
-        self._socket.event_reader.calls += 1
-        if job.id:
-            self.calls[job.id] = job
-            if timeout is not None:
-                job.timer = asyncio.get_running_loop().call_later(timeout, self.interrupt, job, "timeout")
-        if self._running < self._plan.max_concurrency:
-            self._start_task(job)
-        else:
-            self._queue.append(job)
+    # -- running
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether a sync function may run at once."""
-        return not (self._running or self._queue)
+    async def serve(self, group: asyncio.TaskGroup, target_of: Callable[[Any], CallTarget]) -> None:
+        """Run what was read, and what will be, until this task is interrupted or the connection has ended."""
+        self._output.group = group
+        self._run_in_context = copy_context().run
+        for job in self._queue:
+            job.target = target_of(job.data)
+        if self._plan.max_concurrency > 1:
+            self._start_tasks()
+            await asyncio.get_running_loop().create_future()
+        task = asyncio.current_task()
+        while True:
+            job = await self.next()
+            self._running, job.has_place = 1, True
+            if job.target.parts:
+                self._start_task(job)
+                while job.has_place:
+                    await self._wait()
+            else:
+                job.task = task
+                await self._run(job)
+                _uncancel(job, task)
 
     def run_inline(self, call_id: int, data: Any, target: CallTarget) -> None:
         """Run a sync function here, in the context of the handler; nothing of it needs to be kept."""
@@ -97,16 +144,40 @@ class CallRunner:
             if call_id:
                 self._output.write(_reply(call_id, target, reply))
             else:
-                self._count_notify()
+                self.count_notify()
         except BaseException as exc:
-            self._output.spawn(self._fail_job(Job(call_id, data, 0, target), exc))
+            self._spawn_failure(Job(call_id, data, 0, target), exc)
+
+    def answer_failure(self, call_id: int, exc: Exception) -> bool:
+        """Let the exception handlers answer a call whose data is invalid; false if no task can run them."""
+        if self._output.group is not None:
+            self._spawn_failure(Job(call_id, None, 0, NO_TARGET), exc)
+        return self._output.group is not None
+
+    def _spawn_failure(self, job: Job, exc: BaseException) -> None:
+        if self._output.group is not None:
+            self._output.spawn(self._beside(self._fail_job(job, exc)))
+
+    def _start_tasks(self) -> None:
+        """With ``max_concurrency`` above 1: run what waits in tasks, as many as may run at once."""
+        limit = self._plan.max_concurrency
+        while limit > 1 and self._running < limit and self._queue and self._output.group is not None:
+            job = self._queue.popleft()
+            self._running += 1
+            job.has_place = True
+            if not job.id:
+                self._free_credit(job)
+            self._start_task(job)
 
     def _start_task(self, job: Job) -> None:
-        self._running += 1
-        job.has_place = True
-        if not job.id:
-            self._free_credit(job)
-        job.task = self._output.spawn(self._run(job))
+        job.task = self._output.spawn(self._beside(self._run(job)))
+
+    async def _beside(self, work: Any) -> None:
+        """Run ``work`` in a task. Its failure interrupts the handler as soon as no answered message is finished."""
+        try:
+            await work
+        except Exception as exc:
+            self._socket.event_reader.end_with(exc)
 
     async def _run(self, job: Job) -> None:
         target = job.target
@@ -116,17 +187,16 @@ class CallRunner:
             job.started = True
             if target.answers:
                 await target.handle(job.data, partial(self._answer, job))
+            elif target.parts:
+                await self._send_parts(job, target.handle(job.data))
             else:
                 reply = target.handle(job.data)
-                if target.parts:
-                    await self._send_parts(job, reply)
-                else:
-                    if target.awaits:
-                        reply = await reply
-                    if job.id:
-                        payload = _reply(job.id, target, reply)
-                        if self._finish(job):
-                            await self._output.send(payload)
+                if target.awaits:
+                    reply = await reply
+                if job.id:
+                    payload = _reply(job.id, target, reply)
+                    if self._finish(job):
+                        await self._output.send(payload)
         except BaseException as exc:
             await self._fail_job(job, exc)
         else:
@@ -138,23 +208,24 @@ class CallRunner:
 
     async def _fail_job(self, job: Job, exc: BaseException) -> None:
         """The work of ``job`` has raised ``exc``: send the error, unless the connection has ended."""
+        was_started, job.started = job.started, False
         try:
             if isinstance(exc, asyncio.CancelledError):
                 task = asyncio.current_task()
-                if job.reason is not None and task is not None and (not job.started or not task.uncancel()):
+                if job.reason is not None and task is not None and (not was_started or not task.uncancel()):
                     await self._send_final(job, frames.error_frame(job.id, job.reason, _TEXTS[job.reason]))
                     return
                 exc = as_unexpected(exc)
             if not isinstance(exc, Exception):
                 raise exc
-            await self.fail(job, exc)
+            await self._fail(job, exc)
         except BaseException:
             self.stop()
             raise
         finally:
             self._leave(job)
 
-    async def fail(self, job: Job, exc: Exception) -> None:
+    async def _fail(self, job: Job, exc: Exception) -> None:
         """Send the error for an exception of the handler.
 
         :raises Exception: ``exc``, if it closes the connection.
@@ -173,11 +244,14 @@ class CallRunner:
         failure = plan.failures.of(error)
         if failure.data is not None and data is None:
             data = plan.write_value(failure.data)
+        await self._send_error(job, failure.code, failure.message, failure.path, data)
+
+    async def _send_error(self, job: Job, code: str, message: str, path: str, data: Encoded | None) -> None:
         about = "connection" if job.id else "notify"
-        text = frames.error_frame(
-            job.id or None, failure.code, failure.message, path=failure.path, data=data, about=about
-        )
+        text = frames.error_frame(job.id or None, code, message, path=path, data=data, about=about)
         await self._send_final(job, text)
+
+    # -- answering
 
     async def _answer(self, job: Job, reply: Any) -> None:
         if job.target.parts:
@@ -187,30 +261,36 @@ class CallRunner:
         else:
             self._finish(job)
 
-    async def _send_parts(self, job: Job, parts: AsyncGenerator[Any, None]) -> None:
-        write, head = job.target.write or self._plan.write_value, f'{{"type":"item","id":{job.id}'
+    async def _send_parts(self, job: Job, parts: AsyncIterator[Any]) -> None:
         self._give_place(job)
-        if self._streams >= self._plan.max_streams:
-            await parts.aclose()
-            text = f"at most {self._plan.max_streams} answers in parts at once"
-            await self._send_final(job, frames.error_frame(job.id or None, "too_many_calls", text))
-            return
-        self._streams += 1
         try:
-            async with contextlib.aclosing(parts):
-                async for part in parts:
-                    if job.timer is not None:
-                        job.timer.cancel()
-                    if not job.id:
-                        continue  # nobody waits for the answer to a notify
-                    while not job.credit:
-                        await self._until_more(job)
-                    job.credit -= 1
-                    await self._output.send(frames.frame(head, write(part)))
+            if self._streams >= self._plan.max_streams:
+                text = f"at most {self._plan.max_streams} answers in parts at once"
+                await self._send_error(job, "too_many_calls", text, "", None)
+                return
+            self._streams += 1
+            try:
+                await self._send_each(job, parts)
+            finally:
+                self._streams -= 1
         finally:
-            self._streams -= 1
+            aclose = getattr(parts, "aclose", None)
+            if aclose is not None:
+                await aclose()
         if job.id:
             await self._send_final(job, f'{{"type":"end","id":{job.id}}}')
+
+    async def _send_each(self, job: Job, parts: AsyncIterator[Any]) -> None:
+        write, head = job.target.write or self._plan.write_value, f'{{"type":"item","id":{job.id}'
+        async for part in parts:
+            if job.timer is not None:
+                job.timer.cancel()
+            if not job.id:
+                continue  # nobody waits for the answer to a notify
+            while not job.credit:
+                await self._until_more(job)
+            job.credit -= 1
+            await self._output.send(frames.frame(head, write(part)))
 
     async def _until_more(self, job: Job) -> None:
         job.more = asyncio.get_running_loop().create_future()
@@ -221,18 +301,62 @@ class CallRunner:
             timer.cancel()
             job.more = None
 
+    # -- for handlers that take calls themselves
+
+    async def reply(self, job: Job, data: object) -> None:
+        """Answer a call with ``data``."""
+        if job.id and not job.final:
+            payload = self._plan.write_value(data) if data is not None else None
+            await self._send_final(job, frames.frame(f'{{"type":"reply","id":{job.id}', payload))
+        self._leave(job)
+
+    async def refuse(self, job: Job, code: str, message: str, data: object) -> None:
+        """Answer a call with an error, also a notify."""
+        if not job.final:
+            await self._send_error(job, code, message, "", None if data is None else self._plan.write_value(data))
+        self._leave(job)
+
+    async def stream(self, job: Job, parts: AsyncIterator[object]) -> None:
+        """Answer a call with ``parts``, in the caller's task."""
+        task = job.task = asyncio.current_task()
+        job.started = not job.final
+        try:
+            if job.started:
+                await self._send_parts(job, parts)
+        except asyncio.CancelledError as exc:
+            if job.reason is None and task is not None and task.cancelling():
+                self._write_reason(job, "cancelled")
+                raise
+            await self._fail_job(job, exc)
+        except Exception as exc:
+            await self._fail_job(job, exc)
+        else:
+            self._leave(job)
+            _uncancel(job, task)
+
+    def drop(self, job: Job) -> None:
+        """A handler has taken ``job``, which gets no answer from here."""
+        self._finish(job)
+        self._leave(job)
+
+    # -- ends
+
     def interrupt(self, job: Job, reason: str) -> None:
-        """Stop a call that waits or runs. It is answered after its cleanup."""
+        """Stop a call that waits or runs. One that runs is answered after its cleanup."""
         if job.final or job.reason is not None:
             return
         job.reason = reason
-        if job.task is None:
-            self._queue.remove(job)
-            self._finish(job)
-            self._leave(job)
-            self._output.write(frames.error_frame(job.id, reason, _TEXTS[reason]))
-        elif job.started:
+        if job.started and job.task is not None:
             job.task.cancel()
+        elif job.task is None:
+            if job in self._queue:
+                self._queue.remove(job)
+            self._write_reason(job, reason)
+
+    def _write_reason(self, job: Job, reason: str) -> None:
+        if self._finish(job):
+            self._output.write(frames.error_frame(job.id, reason, _TEXTS[reason]))
+        self._leave(job)
 
     def _finish(self, job: Job) -> bool:
         """Whether the caller may send the final frame of ``job``: only the first may. The credit is free again."""
@@ -260,12 +384,11 @@ class CallRunner:
 
     def _give_place(self, job: Job) -> None:
         """Let the next call run."""
-        if not job.has_place:
-            return
-        job.has_place = False
-        self._running -= 1
-        while self._queue and self._running < self._plan.max_concurrency and self._output.group is not None:
-            self._start_task(self._queue.popleft())
+        if job.has_place:
+            job.has_place = False
+            self._running -= 1
+            self._wake()
+            self._start_tasks()
 
     def _free_credit(self, job: Job) -> None:
         """A call has its final frame, or a handler takes a notify: the client may send another."""
@@ -274,9 +397,9 @@ class CallRunner:
         job.counted = False
         self.used -= 1
         if not job.id:
-            self._count_notify()
+            self.count_notify()
 
-    def _count_notify(self) -> None:
+    def count_notify(self) -> None:
         """Return the credit of notifies in batches of half the window."""
         self._taken += 1
         if 2 * self._taken >= self._plan.max_calls:
@@ -287,6 +410,12 @@ class CallRunner:
 def _reply(call_id: int, target: CallTarget, reply: Any) -> Encoded:
     write = target.write
     return frames.frame(f'{{"type":"reply","id":{call_id}', None if write is None else write(reply))
+
+
+def _uncancel(job: Job, task: asyncio.Task[Any] | None) -> None:
+    """After work that has ignored its cancellation."""
+    if job.reason is not None and job.started and task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _directly(fn: Callable[[Any], Any], data: Any) -> Any:

@@ -1,0 +1,219 @@
+"""``FrameSession``: the frames of one connection that speaks ``telex.v1``, whatever handles its calls.
+
+Reading begins with ``hello`` and never waits for the handler; what the client may have in work is bounded by its
+credit.
+"""
+
+from __future__ import annotations
+
+import secrets
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from telex.codecs import as_validation_error
+from telex.connection import Socket
+from telex.defaults import MIB
+from telex.exceptions import WebSocketDisconnect, WebSocketException
+from telex.protocol import frames
+from telex.protocol.asking import Asking
+from telex.protocol.failures import cut
+from telex.protocol.frames import BadFrame
+from telex.protocol.jobs import FramePlan
+from telex.protocol.reading import FrameReading
+from telex.protocol.runner import CallRunner
+from telex.status_codes import (
+    WS_1007_INVALID_FRAME_PAYLOAD_DATA,
+    WS_1008_POLICY_VIOLATION,
+)
+
+__all__ = ("FrameSession",)
+
+MAX_QUEUED_BYTES: Final = 4 * MIB
+"""Bytes of the calls and notifies of one connection that are in work or wait."""
+
+
+class FrameSession(FrameReading):
+    """The frames of one connection, in both directions."""
+
+    __slots__ = ("_asking", "_invalid_in_a_row", "_last_id", "_plan", "_runner")
+
+    def __init__(self, plan: FramePlan, socket: Socket) -> None:
+        super().__init__(socket, plan.max_message_size)
+        self._plan = plan
+        self._runner = CallRunner(plan, socket, self._output)
+        self._asking = Asking(self._output.send, self._output.write)
+        self._last_id = 0
+        self._invalid_in_a_row = 0
+
+    # -- the interface of the connection
+
+    async def begin(self) -> None:
+        """Send ``hello``, then read."""
+        plan = self._plan
+        hello = {
+            "type": "hello",
+            "session": secrets.token_urlsafe(12),
+            "ping": plan.ping,
+            "max": plan.max_message_size,
+            "credit": plan.max_calls,
+            "bytes": MAX_QUEUED_BYTES,
+            "features": (),
+        }
+        await self._output.send(msgspec.json.encode(hello).decode())
+        if not self._socket.is_route:  # its socket sends pings
+            self._output.ping_every(plan.ping)
+        await self._start_reading()
+
+    async def notify(self, data: object) -> None:
+        """Send a value that wants no answer."""
+        await self.notify_encoded(self._plan.write_value(data))
+
+    async def call(self, data: object, answer: Any, within: float) -> Any:
+        """Ask the client; see :meth:`telex.WebSocket.call`."""
+        return await self._asking.ask(self._plan.write_value(data), answer, within)
+
+    async def aclose(self) -> None:
+        """The handler has ended: stop the timers, and wake those who wait for the client's answers."""
+        self._stop()
+        self._runner.calls.clear()
+        self._socket.event_reader.calls = 0
+        await super().aclose()
+
+    def _stop(self) -> None:
+        """Begin nothing more, and ignore what the client still sends."""
+        self._is_over = True
+        self._runner.stop()
+        self._asking.end(WebSocketDisconnect(self._socket.close_code or 1006, self._socket.close_reason))
+
+    # -- reading
+
+    def _feed(self, raw: str | bytes) -> None:
+        try:
+            found, payload = frames.read(raw)
+        except BadFrame as bad:
+            self._refuse_frame(bad)
+            return
+        kind = found.__class__
+        if kind is frames.CallFrame:
+            if self._admits(found, len(raw)):  # type: ignore[arg-type]  # its class was compared
+                self._take_in(found.id, found, payload, len(raw))  # type: ignore[union-attr,arg-type]
+        elif kind is frames.NotifyFrame:
+            if self._has_room(0, len(raw)):
+                self._take_in(0, found, payload, len(raw))  # type: ignore[arg-type]
+        else:
+            self._invalid_in_a_row = 0
+            _ROUTES[kind](self, found, payload)
+
+    def _refuse_frame(self, bad: BadFrame) -> None:
+        """Answer what is no frame. A call whose id can be read gets its final frame; the id is used up."""
+        call_id = bad.id if bad.id is not None and bad.id > self._last_id else None
+        if call_id is not None:
+            self._last_id = call_id
+        self._count_invalid(bad.message)
+        self._output.write(frames.error_frame(call_id, bad.code, cut(bad.message), path=cut(bad.path)))
+
+    def _count_invalid(self, detail: str) -> None:
+        self._invalid_in_a_row += 1
+        if self._invalid_in_a_row >= self._plan.max_invalid_messages or self._plan.close_at_first_invalid:
+            self._failure = WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, cut(detail))
+
+    # -- calls and notifies of the client
+
+    @abstractmethod
+    def _take_in(
+        self, call_id: int, found: frames.CallFrame | frames.NotifyFrame, payload: bytes | None, size: int
+    ) -> None:
+        """Handle a call or notify that has credit, or keep it for the handler; ``call_id`` is 0 for a notify."""
+
+    def _admits(self, found: frames.CallFrame, size: int) -> bool:
+        """Whether a call may be handled; one that may not has been answered."""
+        call_id = found.id
+        if call_id <= self._last_id:
+            self._refuse_frame(BadFrame("bad_frame", f"the id {call_id} is not higher than the last"))
+            return False
+        self._last_id = call_id
+        if found.key is not None:
+            text = "this handler takes no 'key'"
+            self._output.write(frames.error_frame(call_id, "bad_frame", text, path="$.key"))
+            return False
+        return self._has_room(call_id, size)
+
+    def _has_room(self, call_id: int, size: int) -> bool:
+        """Whether the client has credit. A call without is refused; notifies may take it twice."""
+        plan, used, kept = self._plan, self._runner.used, self._runner.bytes
+        if used < plan.max_calls and (kept + size <= MAX_QUEUED_BYTES or not kept):
+            return True
+        if call_id:
+            text = f"at most {plan.max_calls} calls and notifies, and {MAX_QUEUED_BYTES} bytes, at once"
+            self._output.write(frames.error_frame(call_id, "too_many_calls", text))
+            return False
+        if used >= 2 * plan.max_calls or kept + size > 2 * MAX_QUEUED_BYTES:
+            raise WebSocketException(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
+        return True
+
+    def _timeout_of(self, found: frames.CallFrame | frames.NotifyFrame) -> float | None:
+        """The limit of a call: the shorter of the handler's and the client's."""
+        timeout = self._plan.timeout
+        if isinstance(found, frames.CallFrame) and found.timeout is not None:
+            return found.timeout if timeout is None else min(timeout, found.timeout)
+        return timeout
+
+    def _refuse_data(self, call_id: int, exc: Exception) -> None:
+        """Answer data that is not of the handler's type.
+
+        :raises Exception: ``exc``, if it was raised for another reason.
+        """
+        invalid = as_validation_error(exc)
+        if invalid is None:
+            raise exc
+        self._count_invalid(invalid.detail)
+        if self._failure is not None and self._plan.close_at_first_invalid:
+            return
+        if self._plan.errors.find(invalid) is not None and self._runner.answer_failure(call_id, invalid):
+            return
+        about = "connection" if call_id else "notify"
+        text, path = cut(invalid.detail), cut(invalid.path)
+        self._output.write(frames.error_frame(call_id or None, "invalid_message", text, path=path, about=about))
+
+    # -- the other frames of the client
+
+    def _on_cancel(self, found: frames.CancelFrame, _: bytes | None) -> None:
+        job = self._runner.calls.get(found.id)
+        if job is not None:
+            self._runner.interrupt(job, "cancelled")
+        elif found.id > self._last_id:
+            self._refuse_frame(BadFrame("bad_frame", f"there was no call {found.id}"))
+
+    def _on_more(self, found: frames.MoreFrame, _: bytes | None) -> None:
+        job = self._runner.calls.get(found.id)
+        if job is not None:
+            job.add_credit(found.n)
+        elif found.id > self._last_id:
+            self._refuse_frame(BadFrame("bad_frame", f"there was no call {found.id}"))
+
+    def _on_answer(self, found: frames.ReplyFrame | frames.ErrorFrame, payload: bytes | None) -> None:
+        if found.id is None:
+            self._socket.logger.info("%s: the client reports an error: %s", self._plan.where, cut(found.error.code))
+        elif not self._asking.answered(found, payload):
+            self._refuse_frame(BadFrame("bad_frame", f"the server made no call {found.id}"))
+
+    def _on_ping(self, _: frames.PingFrame, __: bytes | None) -> None:
+        self._output.write('{"type":"pong"}')
+
+    def _on_part(self, found: frames.ItemFrame | frames.EndFrame, _: bytes | None) -> None:
+        self._refuse_frame(BadFrame("bad_frame", "clients answer with one reply"))
+
+
+_ROUTES: Final[dict[type, Callable[[FrameSession, Any, bytes | None], None]]] = {
+    frames.ReplyFrame: FrameSession._on_answer,
+    frames.ErrorFrame: FrameSession._on_answer,
+    frames.CancelFrame: FrameSession._on_cancel,
+    frames.MoreFrame: FrameSession._on_more,
+    frames.PingFrame: FrameSession._on_ping,
+    frames.PongFrame: lambda _, __, ___: None,  # any frame shows that the client lives
+    frames.ItemFrame: FrameSession._on_part,
+    frames.EndFrame: FrameSession._on_part,
+}
