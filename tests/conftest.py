@@ -22,6 +22,9 @@ from tests.support.demands import (
     programs_need_a_mark,
 )
 
+# They assert for tests: a failure there shows the compared values too.
+pytest.register_assert_rewrite("tests.channels.cluster_load", "tests.channels.load")
+
 # A busy machine is no fault of what is tested: tests have limits of their own.
 settings.register_profile("telex", deadline=None)
 settings.load_profile("telex")

@@ -47,6 +47,23 @@ async def read_until(subscriber: Subscriber, last: str) -> list[Item]:
             return items
 
 
+def disordered(items: list[Item]) -> list[str]:
+    """Each event that came again or after a later one, with the three items on either side of it."""
+    found: list[str] = []
+    newest = 0
+    for index, item in enumerate(items):
+        if not isinstance(item, Event):
+            continue
+        if int(item.text) <= newest:
+            around = [
+                f"{each.text}@{each.position}" if isinstance(each, Event) else str(each)
+                for each in items[max(index - 3, 0) : index + 4]
+            ]
+            found.append(f"{item.text} after {newest} in {', '.join(around)}")
+        newest = max(newest, int(item.text))
+    return found
+
+
 def undeclared(items: list[Item], taken: list[int]) -> list[int]:
     """What the broker took and no reader got, where no gap stands in its place."""
     delivered = {int(item.text) for item in items if isinstance(item, Event)}

@@ -96,6 +96,27 @@ def test_offsets_of_a_shared_stream_may_jump(topic: Topic, taker: Taker) -> None
     assert taker.seen == [40]
 
 
+def test_a_second_loss_leaves_nothing_before_its_own_hole(topic: Topic, taker: Taker) -> None:
+    topic.confirm()
+    topic.suspend()
+    assert topic.deliver(Event("c", b"between the losses"))
+    topic.suspend()
+    assert topic.deliver(Event("c", b"after both"))
+    assert topic.resume(None)
+    gap, after = taker.items
+    assert isinstance(gap, Gap)
+    assert isinstance(after, Event)
+    assert after.text == "after both"
+
+
+def test_what_was_held_before_a_second_loss_is_read_again(topic: Topic, taker: Taker) -> None:
+    assert not topic.deliver(event(5))
+    topic.suspend()
+    assert topic.deliver(event(9))
+    assert topic.resume(past(4, 5, 6, 7, 8, 9, head=9))
+    assert taker.seen == [4, 5, 6, 7, 8, 9]
+
+
 def test_more_than_can_be_held_is_declared_lost(topic: Topic, taker: Taker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HELD_LIMIT", 3)
     topic.confirm()

@@ -367,6 +367,9 @@ class Topic:
 
     def suspend(self) -> None:
         """Hold events until the recovery, because the connection to the broker was lost."""
+        # Events held since an earlier loss count as missed: others may be missing after them, and without history the
+        # one gap of the recovery stands before all held events.
+        self._held.clear()
         if self._state is TopicState.LIVE:
             self._enter(TopicState.RECOVERING)
 
