@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
@@ -24,19 +24,7 @@ class Type(Struct, tag="type", frozen=True):
     """The member is writing."""
 
 
-class Rename(Struct, tag="rename", frozen=True):
-    """Take another name."""
-
-    name: Name
-
-
-class Recall(Struct, tag="recall", frozen=True):
-    """Request the messages before the one of this number."""
-
-    before: int
-
-
-# -- from the chat
+# -- in the channel of a room
 
 
 class Said(Struct, tag="said", frozen=True):
@@ -48,45 +36,20 @@ class Said(Struct, tag="said", frozen=True):
     at: datetime
 
 
-class Welcome(Struct, tag="welcome", frozen=True):
-    """The first message to a new member: its name, the members, and the last messages."""
-
-    you: str
-    room: str
-    members: list[str]
-    history: list[Said]
-
-
-class Recalled(Struct, tag="recalled", frozen=True):
-    """Older messages; ``complete`` when there are none before them."""
-
-    history: list[Said]
-    complete: bool
-
-
 class Typing(Struct, tag="typing", frozen=True):
     """A member is writing."""
 
     name: str
 
 
-class Presence(Struct, tag="presence", frozen=True):
-    """A member joined, left or changed its name (``was`` is the old one); ``members`` are the present ones."""
-
-    what: Literal["came", "left", "renamed"]
-    name: str
-    members: list[str]
-    was: str | None = None
+# -- over HTTP
 
 
-class Refused(Struct, tag="refused", frozen=True):
-    """A valid message could not be executed."""
+class Messages(Struct, frozen=True):
+    """Stored messages of a room, oldest first; ``complete`` when there are none before them."""
 
-    reason: str
-
-
-News: TypeAlias = Said | Typing | Presence
-"""An event that a room sends to all its members."""
+    messages: list[Said]
+    complete: bool
 
 
 # -- statistics

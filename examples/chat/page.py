@@ -1,19 +1,25 @@
-"""The chat's page, as an ordinary ASGI app: Telex passes it every HTTP request."""
+"""The chat's page and stored messages, as an ordinary ASGI app: Telex passes it every HTTP request."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
-from starlette.responses import FileResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from examples.chat.messages import Messages
+from examples.chat.store import History
 from telex.types import ASGIApp, Message, Receive, Scope, Send
 
 STATIC = Path(__file__).parent / "static"
+RECENT = 50
+"""Messages in one answer."""
 
 
 class Hardened:
@@ -34,11 +40,25 @@ class Hardened:
         await self.app(scope, receive, send_hardened)
 
 
-async def index(_: object) -> FileResponse:
-    return FileResponse(STATIC / "index.html")
+def create_page(history: History) -> ASGIApp:
+    """The page, its files, and the stored messages of a room, which it loads before it follows the room."""
 
+    async def index(_: object) -> FileResponse:
+        return FileResponse(STATIC / "index.html")
 
-page = Starlette(
-    routes=[Route("/", index), Mount("/static", StaticFiles(directory=STATIC))],
-    middleware=[Middleware(Hardened)],
-)
+    async def messages(request: Request) -> Response:
+        before = request.query_params.get("before", "")
+        if before and not before.isdecimal():
+            return Response("before is the number of a message", 400)
+        found = await history.last(request.path_params["room"], RECENT, int(before) if before else None)
+        answer = Messages(found, complete=len(found) < RECENT)
+        return Response(msgspec.json.encode(answer), media_type="application/json")
+
+    return Starlette(
+        routes=[
+            Route("/", index),
+            Route("/rooms/{room}/messages", messages),
+            Mount("/static", StaticFiles(directory=STATIC)),
+        ],
+        middleware=[Middleware(Hardened)],
+    )

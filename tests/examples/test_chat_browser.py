@@ -129,6 +129,20 @@ def test_rooms_and_names_can_be_changed(browser: BrowserContext, tmp_path: Path)
     assert problems == []
 
 
+def test_a_message_that_is_refused_comes_back_with_its_error(browser: BrowserContext, tmp_path: Path) -> None:
+    problems: list[str] = []
+    with chat(tmp_path) as server:
+        ada = open_page(browser, server, problems)
+        join(ada, "Ada")
+        ada.evaluate("document.querySelector('#say textarea').removeAttribute('maxlength')")
+        say(ada, "x" * 2001)
+        expect(ada.locator("#messages .news")).to_have_text("Not sent: Expected `str` of length <= 2000")
+        expect(ada.locator("#say textarea")).to_have_value("x" * 2001)
+        say(ada, "shorter")
+        expect(ada.locator(".message .text")).to_have_text(["shorter"])
+    assert problems == []
+
+
 def test_a_page_comes_back_when_the_server_does(browser: BrowserContext, tmp_path: Path) -> None:
     with chat(tmp_path) as server:
         port = server.port

@@ -1,30 +1,67 @@
 // The chat's page. What members write is only ever set as text, never as markup.
 
+import { Channel } from "./channel.js";
 import { LastingSocket, address } from "./socket.js";
 import { Talk } from "./talk.js";
 
 const find = (selector) => document.querySelector(selector);
 const talk = new Talk(find("#messages"), find("#typing"));
+const tab = Math.random().toString(36).slice(2);
 
 let me = localStorage.getItem("name") ?? "";
 let room = "";
 let connection = null;
+let leaving = null;
+let members = new Map();
+const renamed = new Set();
 
 function enter(where) {
   room = where;
   connection?.end();
   talk.clear();
-  show("#members", []);
+  members.clear();
+  showMembers();
   history.replaceState(null, "", `#${room}`);
   localStorage.setItem("name", me);
   find("#room").textContent = room;
   document.title = `${room} – Telex chat`;
   find("#door").hidden = true;
   find("#chat").hidden = false;
-  const url = () => address(`/rooms/${encodeURIComponent(room)}?name=${encodeURIComponent(me)}`);
-  connection = new LastingSocket(url, { message: receive, state: showState });
+  connection = connect();
   find("#say").text.focus();
 }
+
+function connect({ was = "", since = "" } = {}) {
+  const path = `/rooms/${encodeURIComponent(room)}`;
+  const url = (position) => {
+    const query = new URLSearchParams({ name: me, tab, was });
+    if (position) query.set("since", position);
+    was = "";
+    return address(`${path}?${query}`);
+  };
+  return new Channel(url, { ...on, load: async () => talk.load(await stored(path)) }, since);
+}
+
+async function stored(path, before = "") {
+  const answer = await fetch(`${path}/messages?before=${before}`);
+  if (!answer.ok) throw new Error(`the messages could not be loaded: ${answer.status}`);
+  return answer.json();
+}
+
+// With another name the page comes as another member, and goes on where it is.
+function rename(name) {
+  if (named(name)) {
+    talk.note(`${name} is taken`);
+    return;
+  }
+  const was = me;
+  me = name;
+  leaving = connection;
+  leaving.leave();
+  connection = connect({ was, since: leaving.position });
+}
+
+const named = (name) => [...members.values()].some((member) => member.key === name);
 
 function leave() {
   connection?.end();
@@ -35,33 +72,40 @@ function leave() {
 
 // -- from the server
 
-const on = {
-  welcome(message) {
-    me = message.you;
-    talk.me = me;
-    talk.welcome(message.history);
-    showMembers(message.members);
-  },
+const events = {
   said: (message) => talk.add(message),
-  recalled: (message) => talk.prepend(message.history, message.complete),
-  typing: (message) => talk.showTyping(message.name),
-  presence(message) {
-    if (message.what === "renamed" && message.was === me) {
-      me = talk.me = message.name;
-      localStorage.setItem("name", me);
-    }
-    const deed = { came: "came in", left: "left", renamed: `is what ${message.was} is called now` }[message.what];
-    talk.note(`${message.name} ${deed}`);
-    talk.showTyping("");
-    showMembers(message.members);
-  },
-  refused: (message) => talk.note(message.reason),
-  error: (message) => talk.note(`Not understood: ${message.error.message}`),
+  typing: ({ name }) => name !== me && talk.showTyping(name),
 };
 
-function receive(message) {
-  on[message.type]?.(message);
-}
+const on = {
+  event: (data) => events[data.type]?.(data),
+  present(those) {
+    members = new Map(those.map((member) => [member.ref, member]));
+    showMembers();
+  },
+  joined(member) {
+    const { was } = member.meta;
+    if (named(was)) renamed.add(was);
+    members.set(member.ref, member);
+    if (member.meta.tab === tab) {
+      me = talk.me = member.key;
+      localStorage.setItem("name", me);
+      leaving?.end();
+      leaving = null;
+    }
+    if (was) talk.note(`${member.key} is what ${was} is called now`);
+    else if (member.meta.tab !== tab) talk.note(`${member.key} came in`);
+    showMembers();
+  },
+  left(member) {
+    members.delete(member.ref);
+    if (!renamed.delete(member.key)) talk.note(`${member.key} left`);
+    talk.showTyping("");
+    showMembers();
+  },
+  error: (error) => talk.note(error.message),
+  state: showState,
+};
 
 // -- to the server
 
@@ -78,10 +122,17 @@ find("#open").onsubmit = (event) => {
 };
 
 const saying = find("#say");
-saying.onsubmit = (event) => {
+saying.onsubmit = async (event) => {
   event.preventDefault();
   const text = saying.text.value.trim();
-  if (text && connection.send({ type: "say", text })) saying.text.value = "";
+  if (!text || !connection.connected) return;
+  saying.text.value = "";
+  try {
+    await connection.call({ type: "say", text });
+  } catch (error) {
+    saying.text.value ||= text;
+    talk.note(`Not sent: ${error.message}`);
+  }
 };
 
 let lastTyped = 0;
@@ -91,11 +142,12 @@ saying.text.onkeydown = (event) => {
     saying.requestSubmit();
   } else if (event.key.length === 1 && Date.now() - lastTyped > 2000) {
     lastTyped = Date.now();
-    connection.send({ type: "type" });
+    connection.notify({ type: "type" });
   }
 };
 
-talk.onearlier = (before) => connection.send({ type: "recall", before });
+talk.onearlier = (before) =>
+  stored(`/rooms/${encodeURIComponent(room)}`, before).then((found) => talk.prepend(found), on.error);
 find("#leave").onclick = leave;
 find("#rename").onclick = () => {
   find("#renaming input").value = me;
@@ -104,7 +156,7 @@ find("#rename").onclick = () => {
 find("#renaming [type=button]").onclick = () => find("#renaming").close();
 find("#renaming").onclose = (event) => {
   const name = find("#renaming input").value;
-  if (event.target.returnValue === "rename" && name !== me) connection.send({ type: "rename", name });
+  if (event.target.returnValue === "rename" && name !== me) rename(name);
   event.target.returnValue = "";
 };
 
@@ -129,7 +181,8 @@ function element(tag, className, ...content) {
   return made;
 }
 
-function showMembers(names) {
+function showMembers() {
+  const names = [...members.values()].map((member) => member.key);
   find("#count").textContent = names.length;
   show("#members", names.map((name) => {
     return element("li", name === me ? "me" : "", talk.avatar(name), element("span", "name", name));

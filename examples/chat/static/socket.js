@@ -11,19 +11,25 @@ export class LastingSocket {
   #losses = 0;
   #timer = 0;
   #ended = false;
+  #protocols;
 
   // `on` has message(data), state("connecting" | "connected" | "waiting" | "closed", seconds or reason).
-  constructor(url, on) {
+  constructor(url, on, protocols = []) {
     this.#url = url;
+    this.#protocols = protocols;
     this.on = on;
     this.#connect();
     this.wake = () => this.#timer && this.#connect();
     addEventListener("online", this.wake);
   }
 
+  get connected() {
+    return this.#socket?.readyState === WebSocket.OPEN;
+  }
+
   // Sends if there is a connection; says whether there was.
   send(message) {
-    if (this.#socket?.readyState !== WebSocket.OPEN) return false;
+    if (!this.connected) return false;
     this.#socket.send(JSON.stringify(message));
     return true;
   }
@@ -39,7 +45,7 @@ export class LastingSocket {
     clearTimeout(this.#timer);
     this.#timer = 0;
     this.on.state("connecting");
-    const socket = new WebSocket(this.#url());
+    const socket = new WebSocket(this.#url(), this.#protocols);
     this.#socket = socket;
     socket.onopen = () => {
       this.#losses = 0;

@@ -1,7 +1,6 @@
 // The list of messages: each number once, in order, those of one author together.
 
 const TOGETHER = 5 * 60_000;
-const FULL = 50;
 
 export class Talk {
   me = "";
@@ -24,12 +23,12 @@ export class Talk {
     this.#typing.textContent = "";
   }
 
-  // After a reconnect the history repeats what is here; a gap that is wider than it starts the list anew.
-  welcome(history) {
-    if (this.#newest && history.length === FULL && history[0].number > this.#newest) this.clear();
+  // After a loss the messages repeat what is here; a gap that is wider than they are starts the list anew.
+  load({ messages, complete }) {
+    if (this.#newest && !complete && messages[0].number > this.#newest) this.clear();
     const first = this.#newest === 0;
-    for (const message of history) this.add(message);
-    if (first && history.length === FULL) this.#offerEarlier();
+    for (const message of messages) this.add(message);
+    if (first && !complete) this.#offerEarlier();
     this.#toEnd();
   }
 
@@ -43,16 +42,16 @@ export class Talk {
     if (atEnd || message.author === this.me) this.#toEnd();
   }
 
-  prepend(history, complete) {
+  prepend({ messages, complete }) {
     this.#list.querySelector(".earlier")?.remove();
     const before = this.#list.scrollHeight;
     const first = this.#list.firstElementChild;
     let previous = null;
-    for (const message of history) {
+    for (const message of messages) {
       previous = this.#shown(message, previous);
       this.#list.insertBefore(previous, first);
     }
-    if (history.length) this.#oldest = history[0].number;
+    if (messages.length) this.#oldest = messages[0].number;
     if (!complete) this.#offerEarlier();
     this.#list.scrollTop += this.#list.scrollHeight - before;
   }
