@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed", "protocol.envelope"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
+    ("limits.rates",),
     ("annotations", "collisions", "pydantic_codecs", "protocol.refusals"),
     ("annotation_parts",),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
@@ -27,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("connection",),
     ("reserved",),
     ("di", "dto", "exception_handling"),
-    ("layers", "middleware", "origins", "registry", "ends", "protocol"),
+    ("layers", "middleware", "origins", "registry", "ends", "protocol", "limits"),
     ("multiplex",),
     ("plans",),
     ("channels",),

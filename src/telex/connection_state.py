@@ -26,7 +26,18 @@ from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocke
 from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
-from telex.types import Message, Mode, Receive, RouteConnection, Scope, Send, Transport, TypeDecoder, TypeEncoder
+from telex.types import (
+    CloseEvent,
+    Message,
+    Mode,
+    Receive,
+    RouteConnection,
+    Scope,
+    Send,
+    Transport,
+    TypeDecoder,
+    TypeEncoder,
+)
 
 if sys.version_info >= (3, 13):
     from typing import TypeVar
@@ -95,6 +106,8 @@ class ConnectionOptions:
     """Makes the frames of a connection whose client offers telex.v1; ``None`` where the handler does not speak it."""
     prefers_envelope: bool = False
     """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
+    limit_messages: Callable[[Any], None] | None = None
+    """Limits the messages of an accepted connection; ``None`` where no limit is given."""
     encode_json: Callable[[object], bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -225,6 +238,8 @@ class StatefulConnection(HTTPConnection[StateT]):
                 carrier.set_activity(self.event_reader)
                 self.event_reader.server_reports_end = True
                 self.event_reader.max_messages = 0
+            if self.options.limit_messages is not None:
+                self.options.limit_messages(self)
             if open_envelope is not None and event["subprotocol"] == SUBPROTOCOL:
                 self.envelope = open_envelope(self)
                 await self.envelope.begin()
@@ -314,8 +329,15 @@ class StatefulConnection(HTTPConnection[StateT]):
             return
         await self._await_connect()
         await self.event_reader.stop_reading()
-        if self._step in {"closed", "disconnect"}:
-            return
+        if self._step not in {"closed", "disconnect"}:
+            await self._send_close(event)
+
+    async def close_while_reading(self, code: int, reason: str) -> None:
+        """Close an open connection from the code that reads its events: reading need not be stopped."""
+        if self.is_open:
+            await self._send_close(events.close_event(code, reason))
+
+    async def _send_close(self, event: CloseEvent) -> None:
         self._step = "closed"
         self.is_open = False
         self.close_code, self.close_reason = event["code"], event["reason"]

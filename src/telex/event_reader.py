@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
@@ -45,6 +45,20 @@ _LEAST_PROBED: Final = 256 * KIB
 _OVERHEAD: Final = 512
 
 
+class Limiter(Protocol):
+    """Reads for an event reader, not faster than limits allow."""
+
+    @property
+    def unread(self) -> int:
+        """Messages that were received and that nobody has got."""
+
+    async def stop_reading(self) -> None:
+        """Stop reading ahead, before a close."""
+
+    async def aclose(self) -> None:
+        """The connection has ended."""
+
+
 class EventReader:
     """Events of one connection, in order; at most ``max_messages`` and ``max_bytes`` are read ahead."""
 
@@ -66,6 +80,7 @@ class EventReader:
         "calls",
         "closing",
         "disconnect",
+        "limiter",
         "listed",
         "max_bytes",
         "max_messages",
@@ -98,6 +113,8 @@ class EventReader:
         self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
         self._take_event: Callable[[Message], Awaitable[None] | None] | None = None
+        self.limiter: Limiter | None = None
+        """What reads for this reader, where messages are limited."""
         self.calls: int = 0
         """Calls and notifies of telex.v1 that are in work or wait, while a session reads."""
         self.closing: bool = False
@@ -297,7 +314,13 @@ class EventReader:
     @property
     def unread(self) -> int:
         """The number of messages that were read ahead and that no task has received."""
-        return sum(event["type"] == "websocket.receive" for event in self._queue)
+        unread: int = sum(event["type"] == "websocket.receive" for event in self._queue)
+        return unread if self.limiter is None else unread + self.limiter.unread
+
+    @property
+    def waits(self) -> bool:
+        """See :class:`telex.types.Activity`."""
+        return False
 
     async def stop_reading(self) -> None:
         """Stop reading ahead, unless a task waits for the next event.
@@ -306,6 +329,8 @@ class EventReader:
         """
         if self._waiter is None:
             await self._cancel_pump()
+            if self.limiter is not None:
+                await self.limiter.stop_reading()
 
     async def _cancel_pump(self) -> None:
         pump = self._pump
@@ -324,6 +349,9 @@ class EventReader:
         if self.disconnect is not None:
             self.disconnect.__traceback__ = None  # its frames reference the connection: a reference cycle
         await self._cancel_pump()
+        if self.limiter is not None:
+            await self.limiter.aclose()
+            self.limiter = None  # it references this reader: a reference cycle
 
     def fail(self, interrupt: Exception) -> None:
         """Interrupt the running work with ``interrupt`` as soon as nothing is held."""

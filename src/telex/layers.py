@@ -15,6 +15,7 @@ from telex.datastructures import Empty, EmptyType
 from telex.di import Provide
 from telex.dto.base import AbstractDTO
 from telex.exceptions import ImproperlyConfiguredException
+from telex.limits.rates import Limit
 from telex.params import Parameter
 from telex.signatures import AnyCallable
 from telex.types import ExceptionHandler, Middleware, TypeDecoder, TypeEncoder
@@ -66,6 +67,11 @@ class LayerOptions(TypedDict, total=False):
     """Bytes of one message (default 1 MiB); a larger one closes with 1009."""
     max_queued_messages: int
     """Messages read ahead while a handler is busy (default 16); then TCP slows the client down."""
+    message_limit: Limit | None
+    """How many messages a client may send: ``Limit(50, per=1, burst=100)``. Counted for each connection; ``None`` lifts
+    the limit of an outer layer."""
+    byte_limit: Limit | None
+    """How many bytes of messages a client may send: ``Limit(1 << 20, per=1)``. Counted for each connection."""
     call_timeout: float | None
     """Seconds that a call of telex.v1 may take, waiting included; for an answer in parts, until its first part. Then
     the handler is cancelled and the caller gets the error ``timeout``. By default there is no limit."""
@@ -111,6 +117,8 @@ class Layer:
     on_invalid_message: OnInvalidMessage | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_message_size: int | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_queued_messages: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    message_limit: Limit | EmptyType | None = field(default=Empty, metadata=_NEAREST)
+    byte_limit: Limit | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     call_timeout: float | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     max_calls: int | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_streams: int | EmptyType = field(default=Empty, metadata=_NEAREST)
@@ -180,6 +188,17 @@ def _read_size(value: Any, where: str) -> int:
     return value
 
 
+def _read_message_limit(value: Any, where: str) -> Limit | None:
+    if value is not None and not isinstance(value, Limit):
+        raise ImproperlyConfiguredException(f"{where}: a limit of messages is Limit(50, per=1), or None, not {value!r}")
+    if value is not None and (value.key is not None or value.store is not None):
+        raise ImproperlyConfiguredException(
+            f"{where}: message_limit and byte_limit count each connection by itself, so key= and store= have no effect:"
+            " remove them, or limit the handshakes with connect_limit=[...]"
+        )
+    return value
+
+
 def _read_timeout(value: Any, where: str) -> float | None:
     if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0):
         raise ImproperlyConfiguredException(f"{where}: call_timeout must be seconds above 0, or None, not {value!r}")
@@ -230,6 +249,8 @@ _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "max_queued_messages": _read_size,
     "max_calls": _read_size,
     "max_streams": _read_size,
+    "message_limit": _read_message_limit,
+    "byte_limit": _read_message_limit,
     "call_timeout": _read_timeout,
     "errors": _read_errors,
     "denials": _read_denials,

@@ -30,6 +30,7 @@ from telex.event_reader import as_unexpected
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
+from telex.limits.messages import MessageLimits
 from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import compile_origin_check
 from telex.params import RequestParameter
@@ -98,6 +99,10 @@ class Compilable(Protocol):
     @property
     def name(self) -> str | None:
         """The handler's name for ``route_reverse``."""
+
+    @property
+    def layer(self) -> Layer:
+        """The options that are given on the handler itself."""
 
     @property
     def opens_others(self) -> bool:
@@ -271,7 +276,12 @@ def _compile_session(
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options = build.websocket_class, _connection_options(build)
     discard = build.registry.discard_shared if build.handler.opens_others else build.registry.discard
-    options = replace(options, open_envelope=build.open_envelope, prefers_envelope=build.prefers_envelope)
+    options = replace(
+        options,
+        open_envelope=build.open_envelope,
+        prefers_envelope=build.prefers_envelope,
+        limit_messages=_message_limits(build),
+    )
 
     async def session(scope: Scope, receive: Receive, send: Send) -> None:
         socket = websocket_class(scope, receive, send)
@@ -396,6 +406,15 @@ def _connection_options(build: Build) -> ConnectionOptions:
         type_encoders=build.layer.type_encoders,
         type_decoders=build.layer.type_decoders,
     )
+
+
+def _message_limits(build: Build) -> Callable[[Socket], None] | None:
+    """The function that limits a connection's messages. A shared socket has only its own: routes have theirs."""
+    layer = build.handler.layer if build.handler.opens_others else build.layer
+    messages, size = nearest(layer.message_limit, None), nearest(layer.byte_limit, None)
+    if messages is None and size is None:
+        return None
+    return MessageLimits(where=build.where, messages=messages, size=size, mode=build.handler.send_mode).apply
 
 
 def _compile_guards(build: Build) -> Sequence[Guarding]:

@@ -93,6 +93,10 @@ class Activity(Protocol):
     def busy(self) -> bool:
         """Whether a handler or a stream is running that does not wait for the client."""
 
+    @property
+    def waits(self) -> bool:
+        """Whether the application lets the client's messages wait, so that closing now interrupts no work."""
+
     def on_end(self, code: int, reason: str) -> None:
         """Called when the connection ends. ``receive`` returns the disconnect only after all earlier messages."""
 

@@ -50,6 +50,8 @@ def test_limits_of_the_framework() -> None:
         "max_concurrency": str(ListenerHandler.max_concurrency),
         "max_invalid_messages": str(ListenerHandler.max_invalid_messages),
         "on_invalid_message": "reply",
+        "message_limit": "none",
+        "byte_limit": "none",
         "max_calls": str(MAX_CALLS),
         "max_streams": str(MAX_STREAMS),
     }

@@ -59,6 +59,10 @@ class Deaf:
     def busy(self) -> bool:
         return not self.release.is_set()
 
+    @property
+    def waits(self) -> bool:
+        return False
+
     def on_end(self, code: int, reason: str) -> None:
         self.ended.set()
 

@@ -110,6 +110,13 @@ class Multiplex(Handler):
     def compile_run(self, build: Build) -> Run:
         """Accept clients that offer telex.v1, and carry the routes that they open."""
         self.refuse_idle(build, _NO_EFFECT, "give it to the routes: the socket itself has no messages")
+        for option in ("message_limit", "byte_limit"):
+            limit = nearest(getattr(self.layer, option), None)
+            if limit is not None and limit.on_exceed == "reply":
+                raise build.wrong(
+                    f"{option}= cannot reply on a shared socket, whose frames belong to routes:"
+                    " give it on the routes, or write on_exceed='wait' or 'close'"
+                )
         if build.find_route is None:
             raise build.wrong("a Multiplex is compiled by an app")
         served = self._served(build)

@@ -70,6 +70,10 @@ class StreamHandler(Handler):
         signature = read_signature(self.fn, build.layer.signature_namespace)
         refuse_parameters(build, signature, ("data", "request", "body"), "a stream: receive from 'socket'")
         self.refuse_idle(build, ("on_invalid_message",), "a stream takes no messages")
+        if not self.listen_for_disconnect and "socket" not in signature:
+            self.refuse_idle(
+                build, ("message_limit", "byte_limit"), "a stream with listen_for_disconnect=False reads nothing"
+            )
         yields = _yielded_type(build, signature.returns)
         build.sends = (MessageShape(yields, self.send_mode),)
         call = build.graph.call(self.fn)

@@ -107,6 +107,15 @@ class MultiplexSession(FrameReading):
         """Whether a drain must wait: a route works, or opens."""
         return self._opening.is_busy or any(route.busy for route in self._routes.values())
 
+    @property
+    def waits(self) -> bool:
+        """See :class:`telex.types.Activity`."""
+        return False
+
+    def refuse(self, raw: str | bytes, message: str, retry_after: float) -> bool:
+        """Not called: a limit of a shared socket waits or closes."""
+        return False
+
     def on_end(self, code: int, reason: str) -> None:
         """See :class:`telex.types.Activity`."""
         self._socket.event_reader.on_end(code, reason)

@@ -60,6 +60,9 @@ class Envelope(Protocol):
     def notify_encoded(self, data: str | bytes) -> Awaitable[None]:
         """The same for data that is JSON already (``str``), or bytes."""
 
+    def refuse(self, raw: str | bytes, message: str, retry_after: float) -> bool:
+        """Answer a message that a limit refuses; false if it must be handled all the same."""
+
     def call(self, data: object, answer: Any, within: float) -> Awaitable[Any]:
         """Ask the client, and return its answer as the type ``answer``."""
 

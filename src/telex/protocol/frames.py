@@ -248,11 +248,14 @@ def error_frame(
     path: str = "",
     data: Encoded | None = None,
     about: str = "connection",
+    retry_after: float | None = None,
 ) -> str:
     """An error frame; ``about`` says what an error without an id concerns."""
     error: dict[str, object] = {"code": code, "message": message}
     if path:
         error["path"] = path
+    if retry_after is not None:
+        error["retry_after"] = retry_after
     if isinstance(data, str):
         error["data"] = msgspec.Raw(data.encode())
     head: dict[str, object] = {"type": "error"}

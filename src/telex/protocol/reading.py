@@ -61,9 +61,11 @@ class FrameReading(ABC):
 
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
-        transport = self._transport
-        await self._socket.event_reader.feed(self._take_event, by_server=transport is not None)
-        if transport is not None:
+        transport, reader = self._transport, self._socket.event_reader
+        if transport is None or reader.limiter is not None:  # a frame that a limit lets wait needs a task
+            await reader.feed(self._take_event)
+        else:
+            await reader.feed(self._take_event, by_server=True)
             transport.set_message_handler(self._on_message)
 
     async def _read(self) -> None:

@@ -90,6 +90,24 @@ class FrameSession(FrameReading):
 
     # -- reading
 
+    def refuse(self, raw: str | bytes, message: str, retry_after: float) -> bool:
+        """Answer a call or notify that a limit refuses; false for other frames, and for what is no valid frame."""
+        try:
+            self._check_size(raw)
+            found, _ = frames.read(raw)
+        except (BadFrame, WebSocketException):
+            return False
+        if isinstance(found, frames.CallFrame) and found.id > self._last_id:
+            self._last_id = found.id
+            self._output.write(frames.error_frame(found.id, "rate_limited", message, retry_after=retry_after))
+            return True
+        if isinstance(found, frames.NotifyFrame):
+            text = frames.error_frame(None, "rate_limited", message, about="notify", retry_after=retry_after)
+            self._output.write(text)
+            self._runner.count_notify()
+            return True
+        return False
+
     def _feed(self, raw: str | bytes) -> None:
         try:
             found, payload = frames.read(raw)

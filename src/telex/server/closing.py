@@ -92,7 +92,11 @@ class ClosingHandshake(ReceiveQueue):
     @property
     def idle(self) -> bool:
         """Whether the application is waiting for the next message, so that closing now interrupts no work."""
-        return not self._queues or (self._receiver is not None and not self._receiver.done())
+        return (
+            not self._queues
+            or (self._receiver is not None and not self._receiver.done())
+            or (self._activity is not None and self._activity.waits)
+        )
 
     def set_activity(self, activity: Activity) -> None:
         """Set the object that reports whether the application is busy. See :class:`telex.types.Transport`."""

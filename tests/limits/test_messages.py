@@ -1,0 +1,578 @@
+"""Limits of messages over real sockets: each kind of handler, on a server with a fast path and on one without."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from websockets.asyncio.client import ClientConnection
+
+from telex import (
+    Channels,
+    ImproperlyConfiguredException,
+    Multiplex,
+    NamedDependency,
+    Router,
+    Telex,
+    WebSocket,
+    WebSocketDisconnect,
+    WebsocketListener,
+    channel_listener,
+    websocket,
+    websocket_listener,
+    websocket_stream,
+)
+from telex.channels import MemoryBackend
+from telex.limits import Limit
+from telex.types import ASGIApp, Receive, Scope, Send
+from tests.contract.servers import ServerKind
+from tests.multiplex.conftest import sharing
+from tests.protocol.conftest import calling
+from tests.support.leaks import no_leaks
+from tests.support.live import asked, connected, ending, heard, serving, soon
+
+THREE: Any = {"message_limit": Limit(1, per=3600, burst=3)}
+"""Three messages; the fourth would wait for an hour."""
+
+
+class Word(msgspec.Struct):
+    text: str
+
+
+class Journal:
+    """What handlers have got, and how their connections ended."""
+
+    def __init__(self) -> None:
+        self.got: list[object] = []
+        self.ends: list[int] = []
+        self.changed = asyncio.Event()
+
+    def note(self, value: object) -> None:
+        self.got.append(value)
+        self.changed.set()
+
+    def note_end(self, code: int) -> None:
+        self.ends.append(code)
+        self.changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self.changed.clear()
+            await soon(self.changed.wait())
+
+
+def all_kinds(journal: Journal) -> dict[str, Any]:
+    """A handler of each kind; each notes what it takes, and the end of its connection."""
+    return listeners(journal) | others(journal)
+
+
+def listeners(journal: Journal) -> dict[str, Any]:
+    """Listeners of both forms, through each of the message loops."""
+
+    def on_disconnect(close_code: int) -> None:
+        journal.note_end(close_code)
+
+    def sync(data: str) -> str:
+        journal.note(data)
+        return data
+
+    async def listen(data: str) -> str:
+        return sync(data)
+
+    def typed(data: Word) -> Word:
+        return Word(sync(data.text))
+
+    class Listening(WebsocketListener):
+        path = "/class"
+
+        async def on_receive(self, data: str) -> str:
+            return sync(data)
+
+        def on_disconnect(self, close_code: int) -> None:
+            journal.note_end(close_code)
+
+    class Own(WebSocket):
+        async def receive_data(self, mode: Any) -> Any:
+            return await super().receive_data(mode)
+
+    ends: Any = {"on_disconnect": on_disconnect}
+    return {
+        "/sync": websocket_listener("/sync", **ends)(sync),
+        "/async": websocket_listener("/async", **ends)(listen),
+        "/typed": websocket_listener("/typed", **ends)(typed),
+        "/beside": websocket_listener("/beside", max_concurrency=4, **ends)(listen),
+        "/own-class": websocket_listener("/own-class", websocket_class=Own, **ends)(listen),
+        "/wrapped": websocket_listener("/wrapped", middleware=[_passes_on], **ends)(listen),
+        "/class": Listening,
+    }
+
+
+def others(journal: Journal) -> dict[str, Any]:
+    """Handlers that read themselves, and one that publishes."""
+
+    @websocket("/raw")
+    async def raw(socket: WebSocket) -> None:
+        await socket.accept()
+        try:
+            while True:
+                data = await socket.receive_text()
+                journal.note(data)
+                await socket.send_text(data)
+        except WebSocketDisconnect as left:
+            journal.note_end(left.code)
+
+    @websocket_stream("/stream")
+    async def stream(socket: WebSocket) -> AsyncGenerator[str, None]:
+        try:
+            while True:
+                data = await socket.receive_text()
+                journal.note(data)
+                yield data
+        except WebSocketDisconnect as left:
+            journal.note_end(left.code)
+
+    def on_publish(data: str) -> str:
+        journal.note(data)
+        return data
+
+    def noting(socket: WebSocket) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            journal.note_end(socket.close_code or 0)
+
+    def channel_name(noting: NamedDependency[None]) -> str:
+        return "channel"
+
+    channel = channel_listener(
+        "/channel", channel=channel_name, publish=str, on_publish=on_publish, dependencies={"noting": noting}
+    )
+    return {"/raw": raw, "/stream": stream, "/channel": channel}
+
+
+def _passes_on(app: ASGIApp) -> ASGIApp:
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return middleware
+
+
+PATHS = (
+    "/sync",
+    "/async",
+    "/typed",
+    "/beside",
+    "/own-class",
+    "/wrapped",
+    "/class",
+    "/raw",
+    "/stream",
+    "/channel",
+)
+
+
+def message(path: str, text: str) -> str:
+    return json.dumps({"text": text}) if path == "/typed" else text
+
+
+async def visiting(
+    kind: ServerKind,
+    path: str,
+    options: Any,
+    visit: Callable[[ClientConnection, Journal], Awaitable[None]],
+) -> Journal:
+    """Serve all kinds of handler with ``options`` on the app's layer, and visit one of them."""
+    journal, hub = Journal(), Channels(MemoryBackend(), arbitrary_channels_allowed=True)
+    app = Telex([all_kinds(journal)[path]], plugins=[hub], **options)
+    async with app.lifespan(), serving(app, kind) as running, connected(running, path) as client:
+        await visit(client, journal)
+    return journal
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_messages_wait_and_none_is_lost(kind: ServerKind, path: str) -> None:
+    async def visit(client: ClientConnection, journal: Journal) -> None:
+        start = asyncio.get_running_loop().time()
+        for number in range(40):
+            await client.send(message(path, str(number)))
+        answers = [str(await heard(client)).replace('":"', '": "') for _ in range(40)]
+        assert answers == [message(path, str(number)) for number in range(40)]
+        assert asyncio.get_running_loop().time() - start >= 30 / 100 - 0.01
+        assert journal.got == [str(number) for number in range(40)]
+
+    await visiting(kind, path, {"message_limit": Limit(100, burst=10)}, visit)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_client_that_leaves_is_noticed_while_a_message_waits(kind: ServerKind, path: str, how: str) -> None:
+    async def visit(client: ClientConnection, journal: Journal) -> None:
+        for number in range(6):
+            await client.send(message(path, str(number)))
+        await journal.until(lambda: len(journal.got) == 3)
+        if how == "close":
+            await soon(client.close(4001))
+        else:
+            client.transport.abort()
+        await journal.until(lambda: bool(journal.ends))
+
+    async with no_leaks():
+        journal = await visiting(kind, path, THREE, visit)
+    assert journal.got == ["0", "1", "2"]
+    assert journal.ends in ([[4001]] if how == "close" else [[1005], [1006]])  # servers differ on a reset
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_app_closes_while_a_message_waits(kind: ServerKind, path: str) -> None:
+    journal, hub = Journal(), Channels(MemoryBackend(), arbitrary_channels_allowed=True)
+    app = Telex([all_kinds(journal)[path]], plugins=[hub], **THREE)
+    async with app.lifespan(), serving(app, kind) as running, no_leaks(), connected(running, path) as client:
+        for number in range(6):
+            await client.send(message(path, str(number)))
+        await journal.until(lambda: len(journal.got) == 3)
+        await soon(app.connections.drain())
+        for _ in range(3):
+            await heard(client)
+        assert (await ending(client))[0] == 1012
+        await journal.until(lambda: bool(journal.ends))
+    assert journal.got == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_close_closes_with_4429(kind: ServerKind, path: str) -> None:
+    async def visit(client: ClientConnection, journal: Journal) -> None:
+        for number in range(3):
+            await asked(client, message(path, str(number)))
+        for number in range(3, 6):
+            await client.send(message(path, str(number)))
+        code, reason = await ending(client)
+        assert code == 4429
+        assert 3590 < float(reason.removeprefix("retry-after=")) <= 3600.1
+        await journal.until(lambda: bool(journal.ends))
+
+    limit = Limit(1, per=3600, burst=3, on_exceed="close")
+    async with no_leaks():
+        journal = await visiting(kind, path, {"message_limit": limit}, visit)
+    assert journal.got == ["0", "1", "2"]
+    assert journal.ends == [4429]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_reply_answers_and_drops(kind: ServerKind, path: str) -> None:
+    async def visit(client: ClientConnection, journal: Journal) -> None:
+        for number in range(5):
+            await client.send(message(path, str(number)))
+        answers = [json.loads(await heard(client)) for _ in range(5)]
+        refusals = [each for each in answers if isinstance(each, dict) and "error" in each]
+        assert len(refusals) == 2
+        for refusal in refusals:
+            assert 3590 < refusal["error"].pop("retry_after") <= 3600.1
+            assert refusal == {
+                "type": "error",
+                "error": {"code": "rate_limited", "message": "at most 1 in 3600 s (at once 3)"},
+            }
+        assert journal.got == ["0", "1", "2"]
+
+    await visiting(kind, path, {"message_limit": Limit(1, per=3600, burst=3, on_exceed="reply")}, visit)
+
+
+async def test_bytes_are_counted_as_they_are_on_the_wire(kind: ServerKind) -> None:
+    @websocket_listener("/", byte_limit=Limit(1, per=3600, burst=10, on_exceed="reply"))
+    def echo(data: str) -> str:
+        return data
+
+    async with serving(Telex([echo]), kind) as running, connected(running) as client:
+        assert await asked(client, "→→→") == "→→→"  # nine bytes
+        assert json.loads(await asked(client, "é"))["error"]["code"] == "rate_limited"
+        assert await asked(client, "e") == "e"
+    async with serving(Telex([echo]), kind) as running, connected(running) as client:
+        long = "a" * 1_000  # longer than the burst: it delays what follows
+        assert await asked(client, long) == long
+        refused = json.loads(await asked(client, "a"))
+        assert refused["error"]["retry_after"] > 3600 * 980
+
+
+async def test_both_limits_hold_and_a_refused_message_costs_nothing(kind: ServerKind) -> None:
+    @websocket_listener(
+        "/",
+        message_limit=Limit(1, per=3600, burst=2),
+        byte_limit=Limit(1, per=3600, burst=10, on_exceed="reply"),
+    )
+    async def echo(data: str) -> str:
+        return data
+
+    async with serving(Telex([echo]), kind) as running, connected(running) as client:
+        assert await asked(client, "12345") == "12345"
+        for _ in range(5):
+            assert json.loads(await asked(client, "123456"))["error"]["code"] == "rate_limited"
+        assert await asked(client, "12345") == "12345"
+
+
+async def test_the_nearest_layer_counts_and_none_lifts_it(kind: ServerKind) -> None:
+    def echo(data: str) -> str:
+        return data
+
+    refusing = Limit(1, per=3600, burst=1, on_exceed="reply")
+    app = Telex(
+        [
+            websocket_listener("/app")(echo),
+            websocket_listener("/free", message_limit=None)(echo),
+            Router("/router", route_handlers=[websocket_listener("/")(echo)], message_limit=Limit(1_000)),
+        ],
+        message_limit=refusing,
+    )
+    async with serving(app, kind) as running:
+        for path, free in (("/app", False), ("/free", True), ("/router", True)):
+            async with connected(running, path) as client:
+                answers = [await asked(client, "hi") for _ in range(3)]
+                assert (answers == ["hi"] * 3) is free
+
+
+async def test_each_connection_is_counted_by_itself(kind: ServerKind) -> None:
+    @websocket_listener("/", message_limit=Limit(1, per=3600, burst=1, on_exceed="reply"))
+    def echo(data: str) -> str:
+        return data
+
+    async with serving(Telex([echo]), kind) as running:
+        for _ in range(3):
+            async with connected(running) as client:
+                assert await asked(client, "hi") == "hi"
+
+
+async def test_a_stream_that_discards_is_limited_too(kind: ServerKind) -> None:
+    ended = asyncio.Event()
+
+    @websocket_stream("/", allow_data_discard=True, message_limit=Limit(1, per=3600, burst=3, on_exceed="close"))
+    async def stream() -> AsyncGenerator[str, None]:
+        try:
+            yield "first"
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with serving(Telex([stream]), kind) as running, connected(running) as client:
+        assert await heard(client) == "first"
+        for _ in range(4):
+            await client.send("x")
+        assert (await ending(client))[0] == 4429
+        await soon(ended.wait())
+
+
+async def test_a_busy_handler_learns_of_the_close_that_a_flood_causes(kind: ServerKind) -> None:
+    interrupted = asyncio.Event()
+
+    @websocket_listener("/", message_limit=Limit(1, per=3600, burst=3, on_exceed="close"))
+    async def work(data: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            interrupted.set()
+
+    async with serving(Telex([work]), kind) as running, connected(running) as client:
+        for _ in range(5):
+            await client.send("x")
+        assert (await ending(client))[0] == 4429
+        await soon(interrupted.wait())
+
+
+async def test_waiting_pushes_back_through_tcp(kind: ServerKind) -> None:
+    """A client that floods stops being read: memory on the server stays bounded, and its own sends block."""
+    journal = Journal()
+
+    @websocket_listener("/", message_limit=Limit(2, burst=3))
+    async def take(data: str) -> None:
+        journal.note(len(data))
+
+    async with serving(Telex([take]), kind) as running, connected(running, compression=None) as client:
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while sent < 400:
+                    await client.send("x" * 500_000)
+                    sent += 1
+        assert 3 <= len(journal.got) < sent < 100
+        client.transport.abort()
+
+
+async def test_telex_v1_calls_are_refused_with_their_ids(kind: ServerKind) -> None:
+    @websocket_listener("/", message_limit=Limit(1, per=3600, burst=2, on_exceed="reply"))
+    async def echo(data: str) -> str:
+        return data
+
+    async with calling(Telex([echo]), "/", kind) as caller:
+        assert await caller.call("a") == {"type": "reply", "id": 1, "data": "a"}
+        assert await caller.call("b") == {"type": "reply", "id": 2, "data": "b"}
+        refused = await caller.call("c")
+        assert (refused["type"], refused["id"], refused["error"]["code"]) == ("error", 3, "rate_limited")
+        assert 3590 < refused["error"]["retry_after"] <= 3600.1
+        await caller.send({"type": "notify", "data": "d"})
+        refused = await caller.receive()
+        assert (refused["about"], refused["error"]["code"]) == ("notify", "rate_limited")
+        await caller.quiet()  # what is neither a call nor a notify passes
+        await caller.send({"type": "call", "id": 3, "data": "again"})
+        assert (await caller.receive())["error"]["code"] == "bad_frame"
+
+
+async def test_refused_notifies_give_their_credit_back(kind: ServerKind) -> None:
+    @websocket_listener("/", max_calls=4, message_limit=Limit(1, per=3600, burst=1, on_exceed="reply"))
+    async def take(data: str) -> None: ...
+
+    async with calling(Telex([take]), "/", kind) as caller:
+        for _ in range(9):
+            await caller.send({"type": "notify", "data": "x"})
+        frames = [await caller.receive() for _ in range(8 + 4)]
+    assert sum(frame.get("n", 0) for frame in frames if frame["type"] == "credit") == 8
+    assert sum(frame["type"] == "error" for frame in frames) == 8
+
+
+@pytest.mark.parametrize("is_sync", [True, False])
+async def test_telex_v1_frames_wait(kind: ServerKind, is_sync: bool) -> None:
+    def plain(data: int) -> int:
+        return data
+
+    async def listen(data: int) -> int:
+        return data
+
+    handler = websocket_listener("/", message_limit=Limit(100, burst=10))(plain if is_sync else listen)
+    async with calling(Telex([handler]), "/", kind) as caller:
+        start = asyncio.get_running_loop().time()
+        for number in range(30):
+            await caller.begin(number)
+        assert [(await caller.receive())["data"] for _ in range(30)] == list(range(30))
+        assert asyncio.get_running_loop().time() - start >= 20 / 100 - 0.01
+
+
+@pytest.mark.parametrize("is_sync", [True, False])
+async def test_telex_v1_closes_and_notices_ends(kind: ServerKind, is_sync: bool) -> None:
+    journal = Journal()
+
+    def plain(data: str) -> None:
+        journal.note(data)
+
+    async def listen(data: str) -> None:
+        journal.note(data)
+
+    def on_disconnect(close_code: int) -> None:
+        journal.note_end(close_code)
+
+    def handler(path: str, **options: Any) -> Any:
+        return websocket_listener(path, on_disconnect=on_disconnect, **options)(plain if is_sync else listen)
+
+    closing = handler("/close", message_limit=Limit(1, per=3600, burst=3, on_exceed="close"))
+    app = Telex([closing, handler("/wait", **THREE)])
+    async with calling(app, "/close", kind) as caller:
+        for _ in range(5):
+            await caller.send({"type": "notify", "data": "x"})
+        assert (await ending(caller.client))[0] == 4429
+        await journal.until(lambda: journal.ends == [4429])
+    journal.got.clear()
+    async with no_leaks(), calling(app, "/wait", kind) as caller:
+        for _ in range(5):
+            await caller.send({"type": "notify", "data": "x"})
+        await journal.until(lambda: len(journal.got) == 3)
+        await soon(caller.client.close(4001))
+        await journal.until(lambda: journal.ends == [4429, 4001])
+
+
+async def test_each_route_of_a_shared_socket_has_its_limits_and_the_socket_its_own(kind: ServerKind) -> None:
+    journal = Journal()
+
+    @websocket_listener("/refusing", message_limit=Limit(1, per=3600, burst=2, on_exceed="reply"))
+    async def refusing(data: str) -> str:
+        return data
+
+    @websocket_listener("/waiting", **THREE)
+    async def waiting(data: str) -> None:
+        journal.note(data)
+
+    @websocket_listener("/free")
+    def free(data: str) -> str:
+        return data
+
+    routes = [refusing, waiting, free]
+    app = Telex(
+        [*routes, Multiplex("/socket", routes=routes, message_limit=Limit(1, per=3600, burst=40, on_exceed="close"))]
+    )
+    async with sharing(app, kind) as shared:
+        one = await shared.open("/refusing")
+        answers = [await one.call("x") for _ in range(3)]
+        assert [answer["type"] for answer in answers] == ["reply", "reply", "error"]
+        assert answers[2]["error"]["code"] == "rate_limited"
+        two = await shared.open("/waiting")
+        for number in range(5):
+            await two.send({"type": "notify", "data": str(number)})
+        await journal.until(lambda: len(journal.got) == 3)
+        three = await shared.open("/free")
+        for _ in range(20):  # a route that waits does not delay the others
+            assert (await three.call("x"))["data"] == "x"
+        assert (await two.close(4001))["type"] == "closed"
+        for _ in range(40):
+            await three.send({"type": "notify", "data": "x"})
+        assert (await ending(shared.client))[0] == 4429
+
+
+def test_a_shared_socket_cannot_reply() -> None:
+    limit = Limit(5, on_exceed="reply")
+    with pytest.raises(ImproperlyConfiguredException, match="message_limit= cannot reply on a shared socket"):
+        Telex([Multiplex("/socket", routes=Multiplex.ALL, message_limit=limit)])
+
+
+async def test_an_excess_is_logged_once(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
+    @websocket_listener("/", message_limit=Limit(1, per=3600, burst=1, on_exceed="reply"))
+    async def echo(data: str) -> str:
+        return data
+
+    with caplog.at_level(logging.INFO, "telex"):
+        async with serving(Telex([echo]), kind) as running, connected(running) as client:
+            for _ in range(4):
+                await asked(client, "x")
+    lines = [each.getMessage() for each in caplog.records if "exceeds" in each.getMessage()]
+    assert len(lines) == 1
+    assert "echo" in lines[0]
+    assert "test_messages.py" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"message_limit": 50}, r"is Limit\(50, per=1\), or None, not 50"),
+        ({"message_limit": Limit(5, key=id)}, "key= and store= have no effect: remove them, or limit the handshakes"),
+        ({"byte_limit": Limit(5, store="redis://localhost")}, "key= and store= have no effect"),
+    ],
+)
+def test_a_limit_that_cannot_apply_is_an_error(options: Any, says: str) -> None:
+    def listen(data: str) -> None: ...
+
+    with pytest.raises(ImproperlyConfiguredException, match=rf"listen.*test_messages\.py.*{says}"):
+        websocket_listener("/", **options)(listen)
+    with pytest.raises(ImproperlyConfiguredException, match=rf"Telex\(\.\.\.\): .*{says}"):
+        Telex([], **options)
+
+
+def test_a_stream_that_reads_nothing_takes_no_limit() -> None:
+    @websocket_stream("/", listen_for_disconnect=False, message_limit=Limit(5))
+    async def stream() -> AsyncGenerator[str, None]:
+        yield "x"
+
+    with pytest.raises(ImproperlyConfiguredException, match=r"stream.*message_limit= has no effect: .* reads nothing"):
+        Telex([stream])
+
+
+async def test_without_limits_nothing_stands_between_reader_and_server() -> None:
+    seen: list[WebSocket] = []
+
+    @websocket_listener("/")
+    async def plain(data: str) -> None: ...
+
+    app = Telex([plain])
+    async with serving(app, ServerKind("telex")) as running, connected(running) as client:
+        await asyncio.wait_for(client.ping(), 5)
+        seen.extend(app.connections)
+        assert seen[0].event_reader.limiter is None
+        assert type(seen[0].transport).__module__.startswith("telex.server")
