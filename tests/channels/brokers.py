@@ -22,7 +22,7 @@ import psycopg
 from tests.support.demands import require_mark
 from tests.support.ports import free_port
 
-READY_SECONDS = 20.0
+READY_SECONDS = 40.0
 
 
 BROKERS = Path(sys.prefix) / "brokers"

@@ -14,7 +14,8 @@ from telex.channels import Channels, ChannelsBackend, Event, Item, Keep, MemoryB
 from tests.channels.brokers import Broker, Nats, Postgres, Redis6, Valkey
 from tests.channels.cluster import Cluster
 
-WAIT = 10.0
+WAIT = 30.0
+"""The limit of a wait that must succeed; long, because the machine may be busy."""
 KEEP = Keep(size=50, seconds=60)
 
 _names = itertools.count()

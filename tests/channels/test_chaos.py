@@ -22,7 +22,7 @@ from telex.channels.backends.redis import RedisBackend, RedisClusterBackend
 from telex.exceptions import BackendUnavailable
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
 from tests.channels.cluster import Cluster
-from tests.channels.conftest import take, take_data, until, within
+from tests.channels.conftest import WAIT, take, take_data, until, within
 from tests.support.proxy import TcpProxy
 
 pytestmark = pytest.mark.broker
@@ -35,7 +35,7 @@ BACKENDS: dict[str, Callable[..., ChannelsBackend]] = {
 }
 BROKERS: dict[str, type[Broker]] = {"valkey": Valkey, "nats": Nats, "postgres": Postgres}
 KEEP = Keep(size=10_000, seconds=3600)
-TIMEOUT = 1.0
+TIMEOUT = 2.0
 
 
 WITH_CLUSTER = pytest.mark.parametrize("kind", [*KINDS, "valkey-cluster"], indirect=True)
@@ -256,7 +256,7 @@ async def test_a_silent_connection_of_publishers_is_left_whatever_they_do(
         # The first connection publishes.
         proxy.hold(0)
         outcomes: list[str] = []
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(WAIT):
             while outcomes[-1:] != ["ok"]:
                 try:
                     async with asyncio.timeout(TIMEOUT / 5):
@@ -333,7 +333,7 @@ async def test_a_past_that_takes_longer_than_the_time_out_is_caught_up_without_h
             await far.publish(channels, f"{number:03}" + "x" * 50_000)
         proxy.heal()
         proxy.slow(0.0, 1_000_000)
-        await until(lambda: near.is_ready, 20)
+        await until(lambda: near.is_ready)
         reconnects, gaps = near.statistics().reconnects, near.statistics().gaps
         heard: dict[str, list[int]] = {}
         for item in await take(events, 40):

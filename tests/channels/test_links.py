@@ -82,7 +82,7 @@ async def test_options_of_redis_that_are_ours_change_nothing(
             await hub.publish(name, "x")
             assert await take_data(events, 1) == ["x"]
         assert hub.statistics().reconnects == 0
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 # -- Redis
@@ -123,7 +123,7 @@ async def test_a_demoted_redis_is_left_for_its_successor(name: str) -> None:
                     at_old.replicaof("127.0.0.1", str(new.port))
                     proxy.target = new.port
                     await until(lambda: not hub.is_ready)
-                    await until(lambda: hub.is_ready, 20)
+                    await until(lambda: hub.is_ready)
                     async with (
                         Channels(new.url, **options) as other,  # type: ignore[arg-type]
                         other.subscribe(["kept:a", "live"]) as others,

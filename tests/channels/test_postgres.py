@@ -224,7 +224,7 @@ async def test_an_app_starts_while_a_transaction_holds_what_is_to_be_swept(
     await user.commit()
     await hub.publish([f"kept:{name}", name], LARGE, transaction=user)
     await user.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    async with asyncio.timeout(4), hub_on(PostgresBackend(url)) as another:
+    async with asyncio.timeout(WAIT), hub_on(PostgresBackend(url, timeout=50)) as another:
         assert another.is_ready
 
 
@@ -255,7 +255,7 @@ async def test_transactions_that_publish_in_different_orders_both_commit(
         await AsyncConnection.connect(url) as another,
         await AsyncConnection.connect(url, autocommit=True) as observer,
         hub.subscribe(names) as events,
-        asyncio.timeout(5),
+        asyncio.timeout(WAIT),
     ):
         for connection, order in ((user, names), (another, names[::-1])):
             await hub.publish(order[0], "x", transaction=connection)
@@ -277,8 +277,8 @@ async def test_reading_does_not_wait_for_a_publish(
     async with gate(admin) as open_gate:
         publishing = asyncio.create_task(hub.publish(f"kept:{name}", "x"))
         await until_true(user, WAITING, 1)
-        start = await within(hub.position(f"kept:{name}"), 2)
-        async with asyncio.timeout(2), hub.subscribe(f"kept:{name}", since=start, history=-1) as events:
+        start = await within(hub.position(f"kept:{name}"))
+        async with asyncio.timeout(WAIT), hub.subscribe(f"kept:{name}", since=start, history=-1) as events:
             assert events.recovered is True
             assert not publishing.done()
             await open_gate()

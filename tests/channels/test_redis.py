@@ -13,7 +13,7 @@ from telex.channels import Channels, Event, Keep
 from telex.channels.backends.redis import RedisBackend
 from telex.exceptions import BackendUnavailable
 from tests.channels.brokers import Valkey
-from tests.channels.conftest import take, take_data, until, within
+from tests.channels.conftest import WAIT, take, take_data, until, within
 
 MUCH = b"x" * (32 << 20)
 
@@ -80,7 +80,7 @@ async def test_a_broker_that_takes_no_more_data_is_away_within_the_time_out(brok
             for value in (MUCH, b"small"):
                 # Whether it arrives later is not known: not where we look.
                 with pytest.raises(BackendUnavailable):
-                    await within(hub.publish("elsewhere", value), 5)
+                    await within(hub.publish("elsewhere", value))
         finally:
             broker.thaw()
         await until(lambda: hub.is_ready)
@@ -110,6 +110,6 @@ async def test_the_past_ages_on_the_broker(broker: Valkey) -> None:
             async with hub.subscribe("kept:1", since=start) as again:
                 return again.recovered is False
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT):
             while not await has_aged():  # noqa: ASYNC110 - the broker tells by no event
                 await asyncio.sleep(0.1)

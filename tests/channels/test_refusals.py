@@ -16,13 +16,13 @@ from telex.exceptions import BackendUnavailable, ChannelsException
 from tests.channels.brokers import Broker, Nats, Valkey
 from tests.channels.conftest import KEEP, take_data, until, within
 
-PROMPT = 3.0
-"""Seconds: far below every time-out."""
+PROMPT = 20.0
+"""Seconds: far below the time-out of subscriptions here."""
 
 
 @asynccontextmanager
 async def hub_on(url: str) -> AsyncIterator[Channels]:
-    async with Channels(url, arbitrary_channels_allowed=True, history={"kept:*": KEEP}) as hub:
+    async with Channels(url, arbitrary_channels_allowed=True, history={"kept:*": KEEP}, subscribe_timeout=60) as hub:
         yield hub
 
 

@@ -186,7 +186,7 @@ def traced(told: list[str]) -> Callable[[ASGIApp], ASGIApp]:
             async def traced_send(event: Message) -> None:
                 span = request_id.set(f"{request_id.get()} {event['type']}")
                 try:
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(30):
                         await send(event)
                 finally:
                     told.append(request_id.get())

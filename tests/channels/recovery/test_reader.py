@@ -14,7 +14,7 @@ from telex.channels.events import Past
 from telex.channels.names import TopicName
 from telex.channels.recovery import reader
 from telex.exceptions import BackendUnavailable
-from tests.channels.conftest import take, take_data, until, within
+from tests.channels.conftest import WAIT, take, take_data, until, within
 
 
 class Counting(MemoryBackend):
@@ -63,7 +63,7 @@ async def test_a_broker_is_asked_for_a_sign_of_life_also_while_many_come_and_go(
 ) -> None:
     monkeypatch.setattr(reader, "HEARTBEAT_SECONDS", 0.02)
     backend = Counting()
-    async with Channels(backend, arbitrary_channels_allowed=True) as hub, asyncio.timeout(5):
+    async with Channels(backend, arbitrary_channels_allowed=True) as hub, asyncio.timeout(WAIT):
         number = 0
         while backend.pings < 3:
             number += 1
