@@ -83,6 +83,8 @@ class HandlerPlan:
     parameters: tuple[RequestParameter, ...]
     sources: tuple[object, ...] = ()
     """What the handler was registered with, from outside to inside: routers, controllers, and its identity."""
+    opens: tuple[str, ...] = ()
+    """The paths of the routes that a Multiplex opens."""
 
 
 class Compilable(Protocol):
@@ -132,6 +134,7 @@ class Build:
     compiled: Sequence[HandlerPlan] = ()
     """The other plans of the app, for a handler that opens them."""
     find_route: FindRoute | None = None
+    opens: tuple[str, ...] = ()
     graph: Graph = field(init=False)
     where: str = field(init=False)
     receives: tuple[MessageShape, ...] = ()
@@ -252,6 +255,7 @@ def compile_plan(build: Build) -> HandlerPlan:
         sends=build.sends,
         parameters=build.graph.request_parameters,
         sources=build.sources,
+        opens=build.opens,
     )
 
 

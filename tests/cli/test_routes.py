@@ -18,7 +18,7 @@ APP = """
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 import msgspec
-from telex import Provide, Router, Telex, WebSocket, WebsocketListener, receives, websocket, websocket_listener
+from telex import Multiplex, Provide, Router, Telex, WebSocket, WebsocketListener, receives, websocket, websocket_listener
 from telex import websocket_stream
 
 class Move(msgspec.Struct, tag="move"):
@@ -54,9 +54,9 @@ async def ticks() -> AsyncGenerator[dict[str, float], None]:
 @websocket("/raw")
 async def raw(socket: WebSocket) -> None: ...
 
-app = Telex(
-    [Router("/v1", route_handlers=[moves], dependencies={"db": Provide(session, scope="message")}), Table, ticks, raw]
-)
+both = Multiplex("/both", routes=[Table, raw])
+v1 = Router("/v1", route_handlers=[moves], dependencies={"db": Provide(session, scope="message")})
+app = Telex([v1, Table, ticks, raw, both])
 """
 
 
@@ -96,6 +96,7 @@ def test_the_table_says_what_is_served(folder: Path) -> None:
         ["/board", "listener", "", f"Table.move {where % 28}", "Move | Say", "Event (binary)", "", ""],
         ["/[ticks]", "stream", "", f"ticks {where % 34}", "", "dict[str, float]", "", ""],
         ["/raw", "websocket", "", f"raw {where % 38}", "", "", "", ""],
+        ["/both", "multiplex", "", f"Multiplex('/both') {where % 41}", "opens /table, /board, /raw", "", "", ""],
     ]
 
 

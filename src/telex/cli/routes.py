@@ -32,7 +32,7 @@ def _cells(plan: HandlerPlan) -> tuple[str, ...]:
         plan.kind,
         plan.name or "",
         plan.where,
-        _shapes(plan.receives),
+        _shapes(plan.receives) or ("opens " + ", ".join(plan.opens) if plan.opens else ""),
         _shapes(plan.sends),
         ", ".join(_name(guard) for guard in plan.layer.guards),
         ", ".join(_provided(name, each.scope) for name, each in plan.layer.dependencies.items()),

@@ -119,7 +119,11 @@ class Multiplex(Handler):
                 )
         if build.find_route is None:
             raise build.wrong("a Multiplex is compiled by an app")
+        unused = self.layer.dependencies.keys() - build.graph.provided
+        if unused:
+            raise build.wrong(f"no guard has a parameter {min(unused)!r} for this dependency: give it to the routes")
         served = self._served(build)
+        build.opens = tuple(plan.path for plan in served)
         plan = MultiplexPlan(
             where=build.where,
             find_route=partial(build.find_route, frozenset(map(id, served))),

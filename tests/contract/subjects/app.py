@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
-from telex import Telex, websocket_listener
+from telex import Multiplex, Telex, websocket_listener
 from telex.types import Receive, Scope, Send
 from tests.contract.subjects.ends import ends
 from tests.contract.subjects.errors import errors
@@ -25,7 +25,8 @@ def control(data: str) -> str:
     return data
 
 
-open_to_all = Telex([control, probe, messages, handshakes, errors, lifetimes, sending, strangers, ends, refusals])
+subjects: Final[list[Any]] = [control, messages, handshakes, errors, lifetimes, sending, strangers, ends, refusals]
+open_to_all = Telex([probe, *subjects, Multiplex("/multiplex", routes=subjects)])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
 
