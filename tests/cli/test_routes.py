@@ -18,8 +18,8 @@ APP = """
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 import msgspec
-from telex import Multiplex, Provide, Router, Telex, WebSocket, WebsocketListener, receives, websocket, websocket_listener
-from telex import websocket_stream
+from telex import Multiplex, Provide, Router, Telex, WebSocket, WebsocketListener
+from telex import receives, websocket, websocket_listener, websocket_stream
 
 class Move(msgspec.Struct, tag="move"):
     x: int
