@@ -387,11 +387,13 @@ class Channels:
 
         To go on, pass the position of the page's first event as ``before``.
 
-        :raises ChannelsException: the channel has no history, or ``before`` is not a position.
+        :raises ChannelsException: the channel has no history, ``before`` is not a position, or ``limit`` is below 1.
         :raises NotFoundException: ``before`` is a position of a history that the broker has lost.
         """
         self._running_here()
         keep, end = self._names.kept(channel), _checked_position(before)
+        if limit < 1:
+            raise ChannelsException(f"a page has 1 event at least, not {limit}")
         offset = None if end is None else end.offset
         past = await self.backend.history(channel, keep, before=offset, limit=limit + 1)
         if end is not None and end.epoch != past.head.epoch:
