@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from telex import ImproperlyConfiguredException, Telex, WebSocket, websocket_listener
+from telex import ImproperlyConfiguredException, Telex, ValidationException, WebSocket, websocket_listener
 from telex.types import ASGIApp, Receive, Scope, Send
 from tests.contract.servers import ServerKind
-from tests.protocol.apps import Journal, make_app
+from tests.protocol.apps import Journal, NoSuchRoom, make_app
 from tests.protocol.conftest import calling
 from tests.support.leaks import no_leaks
 from tests.support.live import asked, connected, ending, heard, serving
@@ -75,6 +75,64 @@ async def test_an_exception_answers_its_call_and_the_connection_stays(
     async with calling(make_app(Journal()), "/fails", kind) as caller:
         assert await caller.call(data) == {"type": "error", "id": 1, "error": error}
         assert await caller.call("fine") == {"type": "reply", "id": 2, "data": "fine"}
+
+
+async def test_a_sync_function_that_fails_is_answered_before_the_next_call(kind: ServerKind) -> None:
+    @websocket_listener("/", errors=[NoSuchRoom])
+    def fails(data: str) -> str:
+        if data == "declared":
+            raise NoSuchRoom(data)
+        return data
+
+    async with calling(Telex([fails]), "/", kind) as caller:
+        for data in ("declared", "fine", "declared", "declared", "fine"):
+            await caller.begin(data)
+        assert [(await caller.receive())["id"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("data", ["declared", "fine", 5])
+async def test_notifies_that_fail_give_their_credit_back(kind: ServerKind, data: object) -> None:
+    @websocket_listener("/", errors=[NoSuchRoom], max_calls=4, max_invalid_messages=100)
+    def fails(data: str) -> None:
+        if data == "declared":
+            raise NoSuchRoom(data)
+
+    async with calling(Telex([fails]), "/", kind) as caller:
+        granted = caller.hello["credit"]
+        for _ in range(20):
+            while not granted:
+                found = await caller.receive()
+                granted += found.get("n", 0)
+            await caller.send({"type": "notify", "data": data})
+            granted -= 1
+
+
+async def test_exception_handlers_for_invalid_data_run_one_at_a_time(kind: ServerKind) -> None:
+    running, most, release = 0, 0, asyncio.Event()
+
+    async def explain(socket: WebSocket, exc: Exception) -> str:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await release.wait()
+        running -= 1
+        return "explained"
+
+    @websocket_listener("/", exception_handlers={ValidationException: explain}, max_calls=4)
+    async def numbers(data: int) -> int:
+        return data
+
+    async with calling(Telex([numbers]), "/", kind) as caller:
+        for number in range(100):
+            await caller.begin("no number" if number % 2 else number)
+        answers = [await caller.receive() for _ in range(90)]
+        release.set()
+        answers += [await caller.receive() for _ in range(10)]
+        await caller.quiet()
+    assert most == 1
+    assert sorted(each["id"] for each in answers) == list(range(1, 101))
+    explained = [each for each in answers if each.get("error", {}).get("data") == "explained"]
+    assert {each["error"]["code"] for each in explained} == {"invalid_message"}
 
 
 async def test_data_that_does_not_fit_is_answered_with_its_path(kind: ServerKind) -> None:

@@ -59,12 +59,12 @@ class CallSession(FrameSession):
         try:
             data = read_data(found.data, payload, self._read_json, self._read_bytes)
         except Exception as exc:
-            self._refuse_data(call_id, exc)
+            self._refuse_data(call_id, size, exc)
             return
         self._invalid_in_a_row = 0
         runner = self._runner
         target = NO_TARGET if self._target_of is None else self._target_of(data)
         if not target.awaits and target is not NO_TARGET and runner.is_idle:
-            runner.run_inline(call_id, data, target)
+            runner.run_inline(call_id, data, size, target)
         else:
             runner.start(Job(call_id, data, size, target), self._timeout_of(found))

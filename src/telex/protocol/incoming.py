@@ -42,7 +42,7 @@ class IncomingSession(FrameSession):
                 data = read_data(found.data, payload, read_json, read_bytes)
             except Exception as exc:
                 self._runner.drop(job)
-                self._refuse_data(job.id, exc)
+                self._refuse_data(job.id, 0, exc)
                 if self._failure is not None:
                     raise self._failure from None
                 continue

@@ -137,7 +137,7 @@ class CallRunner:
                 await self._run(job)
                 _uncancel(job, task)
 
-    def run_inline(self, call_id: int, data: Any, target: CallTarget) -> None:
+    def run_inline(self, call_id: int, data: Any, size: int, target: CallTarget) -> None:
         """Run a sync function here, in the context of the handler; nothing of it needs to be kept."""
         try:
             reply = self._run_in_context(target.handle, data)
@@ -146,17 +146,18 @@ class CallRunner:
             else:
                 self.count_notify()
         except BaseException as exc:
-            self._spawn_failure(Job(call_id, data, 0, target), exc)
+            self.answer_failure(call_id, size, exc)
 
-    def answer_failure(self, call_id: int, exc: Exception) -> bool:
-        """Let the exception handlers answer a call whose data is invalid; false if no task can run them."""
-        if self._output.group is not None:
-            self._spawn_failure(Job(call_id, None, 0, NO_TARGET), exc)
-        return self._output.group is not None
+    def answer_failure(self, call_id: int, size: int, exc: BaseException) -> bool:
+        """Answer a call or notify that has failed when its turn comes; false before anything can run.
 
-    def _spawn_failure(self, job: Job, exc: BaseException) -> None:
-        if self._output.group is not None:
-            self._output.spawn(self._beside(self._fail_job(job, exc)))
+        It uses credit and a place as one that runs: exception handlers may take long, and the answers keep their order.
+        """
+        if self._output.group is None:
+            return False
+        self.start(Job(call_id, None, size, NO_TARGET._replace(handle=partial(_raise, exc))), None)
+        self.calls.pop(call_id, None)  # it has run: a cancel is too late
+        return True
 
     def _start_tasks(self) -> None:
         """With ``max_concurrency`` above 1: run what waits in tasks, as many as may run at once."""
@@ -416,6 +417,10 @@ def _uncancel(job: Job, task: asyncio.Task[Any] | None) -> None:
     """After work that has ignored its cancellation."""
     if job.reason is not None and job.started and task is not None and task.cancelling():
         task.uncancel()
+
+
+def _raise(exc: BaseException, _: Any) -> None:
+    raise exc
 
 
 def _directly(fn: Callable[[Any], Any], data: Any) -> Any:

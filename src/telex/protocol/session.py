@@ -179,8 +179,8 @@ class FrameSession(FrameReading):
             return found.timeout if timeout is None else min(timeout, found.timeout)
         return timeout
 
-    def _refuse_data(self, call_id: int, exc: Exception) -> None:
-        """Answer data that is not of the handler's type.
+    def _refuse_data(self, call_id: int, size: int, exc: Exception) -> None:
+        """Answer data that is not of the handler's type; ``size`` is 0 for a message that the handler has taken.
 
         :raises Exception: ``exc``, if it was raised for another reason.
         """
@@ -190,11 +190,13 @@ class FrameSession(FrameReading):
         self._count_invalid(invalid.detail)
         if self._failure is not None and self._plan.close_at_first_invalid:
             return
-        if self._plan.errors.find(invalid) is not None and self._runner.answer_failure(call_id, invalid):
+        if size and self._plan.errors.find(invalid) is not None and self._runner.answer_failure(call_id, size, invalid):
             return
         about = "connection" if call_id else "notify"
         text, path = cut(invalid.detail), cut(invalid.path)
         self._output.write(frames.error_frame(call_id or None, "invalid_message", text, path=path, about=about))
+        if size and not call_id:
+            self._runner.count_notify()
 
     # -- the other frames of the client
 

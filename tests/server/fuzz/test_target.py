@@ -16,7 +16,7 @@ from tests.server.process import ROOT
 @pytest.mark.slow
 @pytest.mark.timeout(200)
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
-@pytest.mark.parametrize("target", ["frames", "handshakes"])
+@pytest.mark.parametrize("target", ["frames", "handshakes", "telex.v1"])
 def test_a_minute_of_guided_fuzzing_finds_nothing(target: str, tmp_path: Path) -> None:
     # One seed, so that a failure can be seen again; by hand, run it without.
     options = ["-seed=1", "-max_total_time=60", "-len_control=0"]
