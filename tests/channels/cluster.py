@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from redis import Redis
@@ -57,6 +58,16 @@ class Node(Valkey):
     def hearers(self, channel: str) -> int:
         """How many connections hear a channel here."""
         return int(self.ask("PUBSUB", "SHARDNUMSUB", b"telex:" + name_of(channel))[1])
+
+    @contextmanager
+    def overheard(self, channels: Iterable[str]) -> Iterator[Iterator[tuple[bytes, bytes]]]:
+        """What is published here meanwhile: the names of shard channels, and the messages."""
+        with Redis(port=self.port, socket_timeout=READY_SECONDS) as client, client.pubsub() as subscriber:
+            messages = subscriber.listen()
+            for channel in channels:
+                subscriber.ssubscribe(b"telex:" + name_of(channel))
+                next(messages)
+            yield ((message["channel"], message["data"]) for message in messages)
 
     def isolate(self) -> None:
         """Let it hear nothing more of the other nodes; clients, and its replicas, still reach it."""

@@ -136,6 +136,33 @@ async def test_a_replica_is_not_taken_for_a_primary_though_it_answers_like_one(
             assert await take_data(events, 1) == ["after"]
 
 
+async def test_what_the_old_primary_forwards_late_is_not_delivered_again(
+    replicated: ReplicatedCluster, pair: Pair, name: str
+) -> None:
+    old, new = pair.primary, pair.replica
+    both = channels_on(replicated, replicated.nodes[0], name)
+    async with (
+        hub_on(replicated, SOME_KEPT) as hub,
+        hub.subscribe(both[0]) as of_live,
+        hub.subscribe(both[1]) as of_kept,
+    ):
+        with old.overheard(both) as overheard:
+            await hub.publish(both, "1")
+            forwarded = await asyncio.to_thread(lambda: [next(overheard) for _ in both])
+        await asyncio.to_thread(pair.swap)
+        await until(lambda: hub.statistics().reconnects > 0 and hub.is_ready)
+        await hub.publish(both, "2")
+        with new.overheard(both) as overheard:
+            for message in forwarded:
+                old.ask("SPUBLISH", *message)
+                assert await asyncio.to_thread(next, overheard) == message
+        await hub.publish(both, "3")
+        for events in (of_live, of_kept):
+            items = await read_until(events, "3")
+            assert [item.text if isinstance(item, Event) else "gap" for item in items] == ["1", "gap", "2", "3"]
+        assert hub.statistics().gaps == 2
+
+
 async def test_a_replica_that_was_behind_gives_no_position_again(
     replicated: ReplicatedCluster, pair: Pair, channel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -33,7 +34,7 @@ from redis.exceptions import NoScriptError
 from telex.channels.backends.base import BrokerRefusal, Listener, OnDemand, Sink
 from telex.channels.backends.redis.connection import REDIRECTED, Command, RedisConnection
 from telex.channels.backends.redis.followed_logs import FollowedLogs
-from telex.channels.backends.redis.scripts import HISTORY, PUBLISH, PUBLISH_LIVE, evaluated
+from telex.channels.backends.redis.scripts import HISTORY, PUBLISH_LIVE, PUBLISH_SHARDED, evaluated
 from telex.channels.backends.redis.single import RedisBackend, positions_of, read_event, tagged
 from telex.channels.backends.redis.slots import Address, Node, SlotMap
 from telex.channels.events import DataKind, Position
@@ -54,6 +55,9 @@ MAP_SECONDS: Final = 5.0
 
 A partitioned node does not detect that it was replaced: it keeps its subscribers and may still accept publishes.
 """
+
+
+_NODE_ID: Final = re.compile(rb"[0-9a-f]{40}")
 
 
 class _ClusterListener(Listener):
@@ -179,8 +183,9 @@ class _ClusterListener(Listener):
     def _hear(self, address: Address, reply: list[bytes]) -> bool:
         if reply[0] == b"smessage":
             # Ignores events of a replaced node, which may still have publishers.
-            if self._is_heard_at(address, reply[1]):
-                self._sink.deliver(read_event(self._backend.channel_name(reply[1]), reply[2]))
+            home = self._homes.get(reply[1])
+            if home is not None and home.address == address:
+                self._take(home, self._backend.channel_name(reply[1]), reply[2])
             return True
         if reply[0] != b"sunsubscribe":
             return False
@@ -193,6 +198,14 @@ class _ClusterListener(Listener):
             self._backend.slots.forget()
             self._drop([reply[1]])
         return True
+
+    def _take(self, home: Node, channel: str, message: bytes) -> None:
+        node, _, rest = message.partition(b" ")
+        if node == home.name:
+            self._sink.deliver(read_event(channel, rest))
+        elif not _NODE_ID.fullmatch(node):
+            # Published by another program. Otherwise it was forwarded by a node that is, or was, in the same shard.
+            self._sink.deliver(read_event(channel, message))
 
     def _lose(self, address: Address, _: BackendUnavailable) -> None:
         self._backend.slots.forget()
@@ -221,7 +234,7 @@ class RedisClusterBackend(RedisBackend):
 
     supports_patterns = False
     is_sharded = True
-    publish_script = PUBLISH.replace("'PUBLISH'", "'SPUBLISH'")
+    publish_script = PUBLISH_SHARDED
     scripts: ClassVar[tuple[str, ...]] = (publish_script, PUBLISH_LIVE, HISTORY)
 
     def __init__(self, url: str, *, prefix: str = "telex:", timeout: float = 5.0) -> None:

@@ -28,7 +28,7 @@ from typing import Final
 
 from telex.channels.backends.redis.connection import Command
 
-__all__ = ("HISTORY", "META_SECONDS", "PUBLISH", "PUBLISH_LIVE", "evaluated")
+__all__ = ("HISTORY", "META_SECONDS", "PUBLISH", "PUBLISH_LIVE", "PUBLISH_SHARDED", "evaluated")
 
 META_SECONDS: Final = 86_400
 """A channel's epoch and offset are kept one day longer than its events, so that late positions are recognised."""
@@ -61,6 +61,15 @@ return position
 """
 )
 
+PUBLISH_SHARDED: Final = PUBLISH.replace(
+    "redis.call('PUBLISH', ARGV[6], ", "redis.call('SPUBLISH', ARGV[6], redis.call('CLUSTER', 'MYID') .. ' ' .. "
+)
+"""The same in a cluster. Messages begin with the id of the node on which they were published.
+
+A node forwards them to its primary or replicas without confirmation. After a failover one that the old primary has
+delivered may arrive late at the new one, so subscribers ignore all but those of the node to which they subscribed.
+"""
+
 HISTORY: Final = (
     _OPEN_LOG
     + """
@@ -90,7 +99,7 @@ PUBLISH_LIVE: Final = """
 if not string.find(redis.call('INFO', 'replication'), 'role:master', 1, true) then
   return redis.error_reply('TRYAGAIN elsewhere: this is a replica')
 end
-local heard = redis.pcall('SPUBLISH', ARGV[1], ARGV[2])
+local heard = redis.pcall('SPUBLISH', ARGV[1], redis.call('CLUSTER', 'MYID') .. ' ' .. ARGV[2])
 if type(heard) == 'table' and string.find(heard.err, 'cluster', 1, true) then
   return redis.error_reply('TRYAGAIN elsewhere: ' .. heard.err)
 end
