@@ -16,11 +16,11 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("status_codes", "defaults", "renamed", "protocol.envelope"),
+    ("status_codes", "defaults", "renamed"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
     ("limits.rates",),
-    ("annotations", "collisions", "pydantic_codecs", "protocol.refusals"),
-    ("annotation_parts",),
+    ("annotations", "collisions", "pydantic_codecs", "protocol.envelope"),
+    ("annotation_parts", "protocol.refusals"),
     ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls"),
     ("streams", "plain_incoming"),

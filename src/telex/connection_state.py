@@ -28,6 +28,7 @@ from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
 from telex.types import (
     CloseEvent,
+    DrainableConnection,
     Message,
     Mode,
     Receive,
@@ -228,26 +229,32 @@ class StatefulConnection(HTTPConnection[StateT]):
             await self._wire(cast("Message", event))
             self._step = "open"
             self.is_open = self._was_accepted = True
-            self.transport = (self.scope.get("extensions") or {}).get("telex.transport")
-            if self.transport is not None:
-                self.transport.set_activity(self.event_reader)
-                self.event_reader.server_reports_end = True
-            carrier: RouteConnection | None = (self.scope.get("extensions") or {}).get(MULTIPLEXED)
-            if carrier is not None:
-                # The socket reads for all its routes, so that this one need not read ahead to notice the end.
-                carrier.set_activity(self.event_reader)
-                self.event_reader.server_reports_end = True
-                self.event_reader.max_messages = 0
-            if self.options.limit_messages is not None:
-                self.options.limit_messages(self)
-            if open_envelope is not None and event["subprotocol"] == SUBPROTOCOL:
-                self.envelope = open_envelope(self)
-                await self.envelope.begin()
+            await self._begin(open_envelope if event["subprotocol"] == SUBPROTOCOL else None)
             if self._announce is not None:
                 self._announce(self)
         finally:
             accepting.set_result(None)
             self._accepting = None
+
+    async def _begin(self, open_envelope: Callable[[Any], Envelope] | None) -> None:
+        """Make the server and the application's side of the connection known to each other, and begin with frames."""
+        reader, extensions = self.event_reader, self.scope.get("extensions") or {}
+        self.transport = extensions.get("telex.transport")
+        carrier: RouteConnection | None = extensions.get(MULTIPLEXED)
+        reader.server_reports_end = self.transport is not None or carrier is not None
+        if carrier is not None:
+            # The socket reads for all its routes, so that this one need not read ahead to notice the end.
+            reader.max_messages = 0
+        watched: DrainableConnection | None = extensions.get("telex.activity") if carrier is None else carrier
+        if watched is not None:
+            watched.set_activity(reader)
+        if self.options.limit_messages is not None:
+            self.options.limit_messages(self)
+        if open_envelope is not None:
+            self.envelope = open_envelope(self)
+            await self.envelope.begin()
+            if (asks := reader.limiter or watched) is not None:
+                asks.set_activity(self.envelope)
 
     async def deny(
         self,

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
-from telex.types import Message, Receive
+from telex.types import DrainableConnection, Message, Receive
 
 __all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "as_unexpected", "supervised", "unexpected")
 
@@ -45,7 +45,7 @@ _LEAST_PROBED: Final = 256 * KIB
 _OVERHEAD: Final = 512
 
 
-class Limiter(Protocol):
+class Limiter(DrainableConnection, Protocol):
     """Reads for an event reader, not faster than limits allow."""
 
     @property
@@ -120,7 +120,7 @@ class EventReader:
         self.closing: bool = False
         """Whether this side is closing the connection."""
         self.server_reports_end: bool = False
-        """Whether the server calls :meth:`on_end`."""
+        """Whether :meth:`on_end` tells of the end: behind middleware the disconnect comes through it alone."""
         self.work: int = DONE
         """The state of the work to interrupt when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
@@ -407,9 +407,15 @@ class EventReader:
 
     def on_end(self, code: int, reason: str) -> None:
         """Called by the server when the connection has ended. See :class:`telex.types.Activity`."""
-        if not self.closing and self.disconnect is None and self._pump is None and self.state != READING:
+        if not self.server_reports_end or self.closing or self.disconnect is not None:
+            return
+        if self._pump is None and self.state != READING:
             self.disconnect = WebSocketDisconnect(code, reason)
             self.fail(self.disconnect)
+
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """Plain mode has no message for it. See :class:`telex.types.Activity`."""
+        return False
 
     def _end_event(self) -> Message:
         end = self.disconnect or WebSocketDisconnect(1006)

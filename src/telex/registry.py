@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -45,23 +46,41 @@ class Registry:
         *,
         batch: int = 100,
         interval: float = 0.1,
+        within: float = 10.0,
         code: int = WS_1012_SERVICE_RESTART,
         reason: str = "service restart",
     ) -> int:
         """Close all connections, ``batch`` of them every ``interval`` seconds; returns the number of connections.
 
-        A route on a shared socket ends with its socket, which counts as one connection.
-
         Batches prevent all clients from reconnecting at the same time. Handlers end as if the client had left.
-        Connections that open during the drain are not closed.
+        Connections that open during the drain are not closed. A route on a shared socket ends with its socket, which
+        counts as one connection.
+
+        A client of telex.v1 is told first, by a ``goaway`` frame: it has ``within`` seconds to open another connection
+        and to leave this one; with 0 it is closed as all others are.
         """
-        sockets = (*(socket for socket in self._sockets if not socket.is_route), *self._shared)
-        for start in range(0, len(sockets), batch):
-            if start:
+        loop = asyncio.get_running_loop()
+        sockets = left = [*(socket for socket in self._sockets if not socket.is_route), *self._shared]
+        longest_wait = min(within / 4, len(sockets) / batch * interval)
+        leave_by: dict[Socket, float] = {}
+        while left:
+            now = loop.time()
+            turn = [socket for socket in left if leave_by.get(socket, now) <= now][:batch]
+            told = [socket for socket in turn if socket not in leave_by and _tell(socket, within, longest_wait)]
+            leave_by |= dict.fromkeys(turn, now + within)
+            closing = [socket for socket in turn if socket not in told]
+            await asyncio.gather(*(_close(socket, code, reason) for socket in closing))
+            left = [socket for socket in left if socket.is_open and socket not in closing]
+            if left:
                 await asyncio.sleep(interval)
-            closing = (_close(socket, code, reason) for socket in sockets[start : start + batch])
-            await asyncio.gather(*closing)
         return len(sockets)
+
+
+def _tell(socket: Socket, within: float, longest_wait: float) -> bool:
+    """Tell the client that it must leave, if it can be told."""
+    if not within or socket.envelope is None:
+        return False
+    return socket.envelope.go_away(within, random.uniform(0.0, longest_wait))  # noqa: S311 - a spread, not a secret
 
 
 async def _close(socket: Socket, code: int, reason: str) -> None:

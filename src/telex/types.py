@@ -30,6 +30,7 @@ __all__ = (
     "Transport",
     "TypeDecoder",
     "TypeEncoder",
+    "DrainableConnection",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -100,6 +101,23 @@ class Activity(Protocol):
     def on_end(self, code: int, reason: str) -> None:
         """Called when the connection ends. ``receive`` returns the disconnect only after all earlier messages."""
 
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """Tell the client to open another connection, after ``retry_after`` seconds, and to leave this one in time.
+
+        Called when a drain begins. Returns false if the client cannot be told: it does not speak telex.v1.
+        """
+
+
+class DrainableConnection(Protocol):
+    """The server's side of a connection, as ``scope["extensions"]["telex.activity"]``, behind middleware too."""
+
+    def set_activity(self, activity: Activity) -> None:
+        """Set the object that says whether the application is busy, and that is called by the server.
+
+        The server cannot detect this itself: an application can wait in ``receive`` only to detect a disconnect while
+        it is busy. A drain lets busy connections finish their work.
+        """
+
 
 class RouteConnection(Protocol):
     """The connection of a route on a shared socket, as ``scope["extensions"]["telex.multiplexed"]``."""
@@ -113,7 +131,7 @@ class RouteConnection(Protocol):
         """The query string that the client has opened it with."""
 
     def set_activity(self, activity: Activity) -> None:
-        """See :meth:`Transport.set_activity`."""
+        """See :meth:`DrainableConnection.set_activity`."""
 
 
 class DirectSend(NamedTuple):
@@ -170,13 +188,6 @@ class Transport(Protocol):
         """Wait until the write buffer is below its low-water mark.
 
         :raises OSError: the connection was lost.
-        """
-
-    def set_activity(self, activity: Activity) -> None:
-        """Set the object that says whether the application is busy and that is called when the connection ends.
-
-        The server cannot detect this itself: an application can wait in ``receive`` only to detect a disconnect while
-        it is busy. A drain lets busy connections finish their work.
         """
 
     async def receive(self) -> str | bytes | None:

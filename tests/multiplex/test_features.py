@@ -415,7 +415,7 @@ async def test_the_registry_has_the_routes_and_closes_each_once(kind: ServerKind
             await shared.open(f"/room/{number}")
         assert len(app.connections) == 3
         assert all(socket.is_route for socket in app.connections)
-        assert await app.connections.drain(code=1001) == 1
+        assert await app.connections.drain(within=0, code=1001) == 1
         await journal.until("2 1001")
         assert sorted(journal.entries) == ["0 1001", "1 1001", "2 1001"]
         async with asyncio.timeout(5):

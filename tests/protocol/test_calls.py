@@ -380,7 +380,7 @@ async def test_closing_the_app_ends_calls_that_run(kind: ServerKind) -> None:
     async with calling(app, "/slow", kind) as caller:
         await caller.begin("wait")
         await journal.until("begin wait")
-        draining = asyncio.create_task(app.connections.drain())
+        draining = asyncio.create_task(app.connections.drain(within=0))
         assert (await ending(caller.client))[0] == 1012
         await draining
         await journal.until("end wait")

@@ -63,6 +63,9 @@ class Deaf:
     def waits(self) -> bool:
         return False
 
+    def go_away(self, within: float, retry_after: float) -> bool:
+        return False
+
     def on_end(self, code: int, reason: str) -> None:
         self.ended.set()
 

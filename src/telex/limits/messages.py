@@ -25,7 +25,7 @@ from telex.event_reader import EventReader
 from telex.limits.rates import Bucket, Limit
 from telex.protocol.envelope import MULTIPLEXED
 from telex.status_codes import CLOSE_CODE_OF_STATUS
-from telex.types import Activity, DirectSend, Message, Mode, Receive, RouteConnection, Transport
+from telex.types import Activity, DirectSend, DrainableConnection, Message, Mode, Receive, Transport
 
 __all__ = ("MessageLimits", "retry_after")
 
@@ -47,11 +47,11 @@ class MessageLimits:
     def apply(self, socket: Socket) -> None:
         """Limit an accepted connection, before anything of it is read."""
         limiter, transport = MessageLimiter(socket, self), socket.transport
-        carrier: RouteConnection | None = (socket.scope.get("extensions") or {}).get(MULTIPLEXED)
-        if carrier is not None:
-            carrier.set_activity(limiter)
+        extensions = socket.scope.get("extensions") or {}
+        watched: DrainableConnection | None = extensions.get(MULTIPLEXED) or extensions.get("telex.activity")
+        if watched is not None:
+            watched.set_activity(limiter)
         if transport is not None:
-            transport.set_activity(limiter)
             socket.transport = LimitedTransport(transport, limiter)
 
 
@@ -156,9 +156,15 @@ class MessageLimiter:
 
     def on_end(self, code: int, reason: str) -> None:
         """Called by Telex's server when the connection has ended."""
+        if self._ahead is not None:
+            return  # behind middleware, through which the disconnect comes
         self._end = {"type": "websocket.disconnect", "code": code, "reason": reason}
         self._wake()
         self._activity.on_end(code, reason)
+
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """See :class:`telex.types.Activity`."""
+        return self._activity.go_away(within, retry_after)
 
     def set_activity(self, activity: Activity) -> None:
         """Set the object that is asked and called behind this one."""
@@ -296,7 +302,7 @@ class _ReadAhead(EventReader):
 class LimitedTransport:
     """The transport of a connection whose messages are limited; sending is the server's own."""
 
-    __slots__ = ("_limiter", "_transport", "close_direct", "drain", "open_direct", "send", "set_activity")
+    __slots__ = ("_limiter", "_transport", "close_direct", "drain", "open_direct", "send")
 
     def __init__(self, transport: Transport, limiter: MessageLimiter) -> None:
         self._transport = transport
@@ -305,7 +311,6 @@ class LimitedTransport:
         self.drain = transport.drain
         self.open_direct: Callable[[Callable[[], None]], DirectSend | None] = transport.open_direct
         self.close_direct = transport.close_direct
-        self.set_activity = limiter.set_activity
 
     @property
     def unread(self) -> int:

@@ -57,6 +57,7 @@ class MultiplexSession(FrameReading):
 
     __slots__ = (
         "_before",
+        "_goes_away",
         "_highest",
         "_invalid_in_a_row",
         "_opening",
@@ -73,6 +74,7 @@ class MultiplexSession(FrameReading):
         self._before: Scope = socket.scope["telex.before_routing"]
         self._routes: dict[int, VirtualConnection] = {}
         self._opening = Opening()
+        self._goes_away = False
         self._highest = 0
         self._invalid_in_a_row = 0
         self.output: FrameOutput = self._output
@@ -107,23 +109,17 @@ class MultiplexSession(FrameReading):
         """Whether a drain must wait: a route works, or opens."""
         return self._opening.is_busy or any(route.busy for route in self._routes.values())
 
-    @property
-    def waits(self) -> bool:
-        """See :class:`telex.types.Activity`."""
-        return False
-
     def refuse(self, raw: str | bytes, message: str, retry_after: float) -> bool:
         """Not called: a limit of a shared socket waits or closes."""
         return False
 
-    def on_end(self, code: int, reason: str) -> None:
-        """See :class:`telex.types.Activity`."""
-        self._socket.event_reader.on_end(code, reason)
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """Tell the client, once for all its routes; from now on no route is opened."""
+        self._goes_away = True
+        return super().go_away(within, retry_after)
 
     async def serve(self, slots: Slots) -> None:
         """Carry routes until the connection ends, and wait until each of them has ended."""
-        if self._transport is not None:
-            self._transport.set_activity(self)
         end: BaseException = WebSocketDisconnect(1006)
         try:
             async with asyncio.TaskGroup() as self._output.group:
@@ -225,6 +221,8 @@ class MultiplexSession(FrameReading):
         delay = self._opening.delay()
         if not is_target(found.path, found.query):
             return Denial.of(400, "path and query must be those of a request target, percent-encoded")
+        if self._goes_away:
+            return Denial.of(503, "the server stops: open the route on another connection")
         if len(self._routes) >= self._plan.max_routes:
             return Denial.of(429, f"at most {self._plan.max_routes} routes at once")
         if delay:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from telex.types import Activity
+
 __all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Envelope", "Incoming")
 
 SUBPROTOCOL: Final = "telex.v1"
@@ -48,7 +50,7 @@ class Incoming(ABC, Generic[T]):
         """Answer with the items of ``parts``; returns when the client has all of them, or has cancelled the call."""
 
 
-class Envelope(Protocol):
+class Envelope(Activity, Protocol):
     """The frames of one connection that speaks ``telex.v1``."""
 
     def begin(self) -> Awaitable[None]:

@@ -37,6 +37,7 @@ __all__ = (
     "ReplyFrame",
     "error_frame",
     "frame",
+    "goaway_frame",
     "read",
     "split",
 )
@@ -261,3 +262,8 @@ def error_frame(
     head: dict[str, object] = {"type": "error"}
     head |= {"about": about} if call_id is None else {"id": call_id}
     return msgspec.json.encode(head | {"error": error}).decode()
+
+
+def goaway_frame(within: float, retry_after: float) -> str:
+    """A drain has begun: the client opens another connection after ``retry_after`` seconds, and leaves this one."""
+    return f'{{"type":"goaway","within":{within:.2f},"retry_after":{retry_after:.2f}}}'

@@ -11,7 +11,7 @@ from telex.connection import Socket
 from telex.events import is_too_long
 from telex.exceptions import ConcurrencyError, WebSocketException
 from telex.protocol.envelope import Incoming
-from telex.protocol.frames import MAX_FRAME_OVERHEAD, Encoded, frame
+from telex.protocol.frames import MAX_FRAME_OVERHEAD, Encoded, frame, goaway_frame
 from telex.protocol.output import FrameOutput
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
 from telex.types import Message, Transport
@@ -52,6 +52,27 @@ class FrameReading(ABC):
         """The handler has ended."""
         self._is_over = True
         await self._output.aclose()
+
+    # -- the interface for the server
+
+    @property
+    def busy(self) -> bool:
+        """Whether a drain must wait for this connection."""
+        return self._socket.event_reader.busy
+
+    @property
+    def waits(self) -> bool:
+        """See :class:`telex.types.Activity`."""
+        return self._socket.event_reader.waits
+
+    def on_end(self, code: int, reason: str) -> None:
+        """See :class:`telex.types.Activity`."""
+        self._socket.event_reader.on_end(code, reason)
+
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """See :class:`telex.types.Activity`."""
+        self._output.write(goaway_frame(within, retry_after))
+        return True
 
     # -- reading
 

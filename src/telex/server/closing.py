@@ -99,13 +99,17 @@ class ClosingHandshake(ReceiveQueue):
         )
 
     def set_activity(self, activity: Activity) -> None:
-        """Set the object that reports whether the application is busy. See :class:`telex.types.Transport`."""
+        """Set the object that reports whether the application is busy. See :class:`telex.types.DrainableConnection`."""
         self._activity = activity
 
     @property
     def busy(self) -> bool:
         """Whether a drain must wait: a message is being handled, or the application reports that it is busy."""
         return not self.idle or (self._activity is not None and self._activity.busy)
+
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """See :class:`telex.types.Activity`."""
+        return self._activity is not None and self._activity.go_away(within, retry_after)
 
     def _on_end_of_stream(self) -> None:
         """The client ended its stream without a closing handshake. The transport closes after its buffer is written."""

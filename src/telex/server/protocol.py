@@ -155,6 +155,10 @@ class WebSocketProtocol(asyncio.Protocol):
         """Whether the application is waiting for the client, so that closing now interrupts no work."""
         return not self._connection.busy
 
+    def go_away(self, within: float, retry_after: float) -> bool:
+        """Tell the client that it must leave; false if it cannot be told. See :class:`telex.types.Activity`."""
+        return self._connection.go_away(within, retry_after)
+
     def close(self, close: CloseReason) -> None:
         """Start the closing handshake of an accepted connection."""
         self._connection.close(close)
@@ -197,7 +201,11 @@ class WebSocketProtocol(asyncio.Protocol):
             "headers": request.headers,
             "subprotocols": request.subprotocols,
             "state": self._app_state.copy(),
-            "extensions": {"websocket.http.response": {}, "telex.transport": self._connection},
+            "extensions": {
+                "websocket.http.response": {},
+                "telex.transport": self._connection,
+                "telex.activity": self._connection,
+            },
         }
 
     def _start_app(self) -> None:

@@ -7,7 +7,8 @@ The stages of the drain:
 2. The server stops accepting connections, refuses pending handshakes with 503 and closes idle HTTP connections.
 3. Every ``drain_interval`` the server closes a batch of idle WebSockets, whose application is waiting for messages. The
    code is 1012 (Service Restart); the reason is ``retry-after=SECONDS``, a random time up to the expected duration of
-   the drain. Busy connections stay open.
+   the drain. Busy connections stay open. A client of telex.v1 is told first, by a ``goaway`` frame: it has
+   ``drain_within`` seconds to open another connection and to leave this one, then it is closed as the others are.
 4. At ``drain_timeout`` the remaining connections are closed, which their applications are told; what still runs after
    that is cancelled.
 
@@ -198,14 +199,25 @@ class Server(uvicorn.Server):
         return [one for one in self.server_state.connections if isinstance(one, WebSocketProtocol) and one.open]
 
     async def _close_in_batches(self, deadline: float) -> None:
-        loop = asyncio.get_running_loop()
+        loop, settings = asyncio.get_running_loop(), self.settings
         total = len(self._websockets())
-        spread = total / max(1, self.settings.drain_batch) * self.settings.drain_interval
-        _logger.info("Draining: %d WebSockets, %d at a time", total, self.settings.drain_batch)
-        while not self.force_exit and loop.time() < deadline and (left := self._websockets()):
-            for connection in [one for one in left if one.idle][: self.settings.drain_batch]:
-                connection.close(_restart(spread))
-            await self._wait(min(deadline, loop.time() + self.settings.drain_interval))
+        spread = total / max(1, settings.drain_batch) * settings.drain_interval
+        _logger.info("Draining: %d WebSockets, %d at a time", total, settings.drain_batch)
+        leave_by: dict[WebSocketProtocol, float] = {}
+        while not self.force_exit and (now := loop.time()) < deadline and (left := self._websockets()):
+            within = min(settings.drain_within, deadline - now)
+            room = settings.drain_batch
+            for connection in left:
+                if not room:
+                    break
+                if connection not in leave_by:
+                    is_told = connection.go_away(within, random.uniform(0.0, min(spread, within / 4)))  # noqa: S311
+                    leave_by[connection] = now + within if is_told else now
+                    room -= is_told
+                if leave_by[connection] <= now and connection.idle:
+                    connection.close(_restart(spread))
+                    room -= 1
+            await self._wait(min(deadline, loop.time() + settings.drain_interval))
 
     async def _wait(self, until: float, *, until_empty: bool = False) -> None:
         loop = asyncio.get_running_loop()

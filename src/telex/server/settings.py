@@ -75,6 +75,8 @@ class Settings(Limits):
     """WebSockets per batch in the drain; batches keep the clients from reconnecting all at once."""
     drain_interval: float = 0.1
     """The time between two batches."""
+    drain_within: float = 10.0
+    """The time that clients of telex.v1 have to leave after ``goaway``, before they are closed as others are."""
     drain_timeout: float = 30.0
     """The time from the start of the drain until busy connections are closed."""
 
