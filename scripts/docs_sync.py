@@ -3,8 +3,9 @@
 A page shows a file in the code block below ``<!-- file: examples/docs/hello.py -->``, and the reference of a name
 between ``<!-- reference: telex.Telex -->`` and ``<!-- end of reference -->``. ``only: a, b`` and ``without: a, b``
 after the name choose its members; ``only: none`` shows none. ``<!-- tree -->`` and ``<!-- floors -->`` stand before
-the map of the code in the same way, and ``<!-- close codes -->`` before the table of close codes. Scripts of the
-examples have that table between ``// <close-codes>`` and ``// </close-codes>``.
+the map of the code in the same way, ``<!-- close codes -->`` before the table of close codes, and ``<!-- frames: client
+-->`` and the like before the tables of frames. Scripts of the examples have the table of close codes between
+``// <close-codes>`` and ``// </close-codes>``.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from scripts import docs_close_codes
+from scripts import docs_close_codes, docs_frames
 from scripts.docs_map import floors, tree
 from scripts.docs_reference import reference
 
@@ -29,11 +30,21 @@ REFERENCE = re.compile(
     re.DOTALL,
 )
 MAP = re.compile(
-    r"(?P<head><!-- (?P<name>tree|floors|close codes) -->\n).*?(?P<end><!-- end of (?P=name) -->)", re.DOTALL
+    r"(?P<head><!-- (?P<name>tree|floors|close codes|frames: \w+) -->\n).*?(?P<end><!-- end of (?P=name) -->)",
+    re.DOTALL,
 )
 SCRIPT = re.compile(r"(?P<head>// <close-codes>[^\n]*\n).*?(?P<end>// </close-codes>)", re.DOTALL)
 OWN_PACKAGE = re.compile(r"(?<=from )examples\.docs\.|(?<=from )examples\.docs(?= import)")
-MAPS = {"tree": tree, "floors": floors, "close codes": docs_close_codes.as_markdown}
+MAPS = {
+    "tree": tree,
+    "floors": floors,
+    "close codes": docs_close_codes.as_markdown,
+    "frames: client": docs_frames.client_frames,
+    "frames: routes": docs_frames.route_frames,
+    "frames: server": docs_frames.server_frames,
+    "frames: codes": docs_frames.codes,
+    "frames: limits": docs_frames.limits,
+}
 
 
 def pages() -> list[Path]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from playwright.async_api import Page, async_playwright
@@ -14,8 +16,9 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from websockets.asyncio.client import connect
 
-from examples.docs import echo, hello, reconnect
-from telex import Provide, Telex, WebSocket, websocket
+from examples.docs import asking, calls, echo, hello, many_rooms, reconnect, tokens
+from telex import Multiplex, Provide, Telex, WebSocket, websocket
+from telex.testing import AsyncTestClient
 from tests.contract.servers import Running
 from tests.docs.pages import EXAMPLES
 from tests.support.live import serving
@@ -108,6 +111,95 @@ async def test_a_client_that_comes_back_where_the_code_allows_it(chromium: str, 
                 await page.evaluate(begin, running.url("/events"))
         assert await page.evaluate("window.tokens") == (code == 4401)
     assert accepted == attempts
+
+
+async def add(page: Page, running: Running, *scripts: str) -> None:
+    """Run scripts of the pages, with the address of the server that runs."""
+    for script in scripts:
+        source = (EXAMPLES / script).read_text().replace("ws://127.0.0.1:8000/", running.url("/"))
+        await page.add_script_tag(content=source)
+
+
+def with_page(*handlers: Any, **options: Any) -> Telex:
+    return Telex([*handlers], http=Starlette(routes=[Route("/", blank)]), **options)
+
+
+async def test_calls_of_a_page(chromium: str) -> None:
+    async with serving(with_page(calls.Shop)) as running, opened(chromium, running) as page:
+        await add(page, running, "calls.js", "calls_use.js")
+        assert await page.evaluate("order('tea', 2)") == "order 1, 1 left"
+        assert await page.evaluate("order('tea', 2)") == "only 1 left"
+        refused = "order('tea', 100).catch((error) => [error.code, error.path])"
+        assert await page.evaluate(refused) == ["invalid_message", "$.count"]
+        assert await page.evaluate("shop.notify({type: 'restock', article: 'cake', count: 5})") is None
+        assert await page.evaluate("order('cake', 1)") == "order 2, 4 left"
+        lost = "shop.ready.then(() => { shop.socket.close(); return shop.call(1); }).catch((error) => error.code)"
+        assert await page.evaluate(lost) == "connection_lost"
+        assert await page.evaluate("shop.call(1).catch((error) => error.code)") == "connection_lost"
+
+
+async def test_a_page_is_asked(chromium: str) -> None:
+    async with serving(with_page(asking.files)) as running, opened(chromium, running) as page:
+        await add(page, running, "calls.js", "asking_use.js")
+        call = "files.call({type: 'delete', names: ['a', 'b']})"
+        page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.accept()))
+        assert await page.evaluate(call) == 2
+        page.once("dialog", lambda dialog: asyncio.ensure_future(dialog.dismiss()))
+        assert await page.evaluate(call) == 0
+        await page.evaluate("files.onquestion = async () => { throw new Error('not now'); }; null")
+        assert await page.evaluate(call) == 0
+
+
+async def test_a_page_shows_tokens_and_cancels(chromium: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    three = asyncio.Event()
+
+    async def model(prompt: str) -> AsyncIterator[str]:
+        try:
+            for number in itertools.count() if prompt == "endless" else range(100):
+                yield f"{number} "
+                await asyncio.sleep(0)
+        finally:
+            ended.append(prompt)
+            if len(ended) == 3:
+                three.set()
+
+    monkeypatch.setattr(tokens, "model", model)
+    async with serving(with_page(tokens.ask)) as running, opened(chromium, running) as page:
+        await add(page, running, "calls.js", "tokens_use.js")
+        await page.evaluate("window.shown = ''; window.first = ask('endless', () => {}); null")
+        await page.evaluate("ask('short', (token) => { window.shown += token; })")
+        assert (await page.evaluate("window.shown")).split() == [str(number) for number in range(100)]
+        assert await page.evaluate("window.first") is None
+        left = "(async () => { for await (const token of assistant.stream({text: 'endless'})) return token; })()"
+        assert await page.evaluate(left) == "0 "
+        called = await page.evaluate("assistant.call({text: 'short'}).catch((error) => error.message)")
+        assert called == "the answer has parts: use stream()"
+        await asyncio.wait_for(three.wait(), PATIENCE / 1000)
+        assert ended == ["endless", "short", "endless"]  # the last one waits for credit
+
+
+async def test_a_page_is_in_many_rooms(chromium: str) -> None:
+    telex = with_page(
+        many_rooms.room, many_rooms.search, Multiplex("/socket", routes=Multiplex.ALL), plugins=[many_rooms.channels]
+    )
+    async with AsyncTestClient(telex), serving(telex) as running, opened(chromium, running) as page:
+        await add(page, running, "many_rooms.js", "many_rooms_use.js")
+        await page.evaluate(
+            "window.shown = []; window.show = (room, text) => window.shown.push(room + ': ' + text); null"
+        )
+        await page.evaluate("join('lobby', show).then((say) => { window.say = say; })")
+        await page.evaluate("join('library', show).then((say) => { window.read = say; })")
+        refused = "join('staff', show).catch((error) => [error.status, error.code, error.message])"
+        assert await page.evaluate(refused) == [403, "permission_denied", "this room is not yours"]
+        for number in range(100):  # more than the credit of a route
+            await many_rooms.channels.publish("room:lobby", many_rooms.Say(str(number)))
+        await page.wait_for_function("window.shown.length === 100")
+        await page.evaluate("say('hi'); read('quiet')")
+        await page.wait_for_function("window.shown.length === 102")
+        shown = await page.evaluate("window.shown")
+        assert shown[:100] == [f"lobby: {number}" for number in range(100)]
+        assert sorted(shown[100:]) == ["library: quiet", "lobby: hi"]
 
 
 async def write(running: Running, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -11,6 +12,7 @@ import click
 import msgspec
 import pytest
 
+from scripts import docs_frames
 from telex import Telex, exceptions, paths, slow_callbacks, status_codes
 from telex.channels import Channels, Heartbeat, Keep, Statistics, names, presence, publish_queue
 from telex.channels import events as channel_events
@@ -33,9 +35,10 @@ from telex.exceptions import HTTPException
 from telex.handlers import channel_frames
 from telex.handlers.listener import ListenerHandler
 from telex.layers import Layer
+from telex.protocol.failures import RESERVED
 from telex.server import Limits, Settings
 from telex.testing import AsyncTestClient
-from tests.docs.pages import table
+from tests.docs.pages import ROOT, table
 
 
 def test_layered_options() -> None:
@@ -159,3 +162,17 @@ def worded(name: str, value: object) -> str:
 
 def size(value: int) -> str:
     return f"{value // MIB} MiB" if value % MIB == 0 else f"{value // KIB} KiB"
+
+
+def test_frames_of_the_server() -> None:
+    source = ROOT / "src" / "telex"
+    files = [
+        path for name in ("protocol", "multiplex", "handlers", "channels") for path in (source / name).rglob("*.py")
+    ]
+    sent = {kind for path in files for kind in re.findall(r'"type": ?"(\w+)"', path.read_text())}
+    changes = {"joined", "left"}  # their type is a variable
+    assert (sent | changes) - {"history"} == set(docs_frames.SERVER_FRAMES)
+
+
+def test_codes_of_errors() -> None:
+    assert set(docs_frames.CODES) == RESERVED

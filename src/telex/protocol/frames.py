@@ -81,7 +81,7 @@ class ReplyFrame(msgspec.Struct, tag_field="type", tag="reply", frozen=True):
 
 
 class ItemFrame(msgspec.Struct, tag_field="type", tag="item", frozen=True):
-    """One part of an answer; reserved for clients."""
+    """One part of an answer. Clients answer with one reply."""
 
     id: Id
     data: msgspec.Raw = NOTHING
