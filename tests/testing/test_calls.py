@@ -33,7 +33,7 @@ class Client(AsyncTestClient):
 @pytest.fixture
 def client() -> Client:
     journal = Journal()
-    return Client(make_app(journal), journal, timeout=2)
+    return Client(make_app(journal), journal)
 
 
 # -- calls
@@ -464,7 +464,7 @@ async def test_an_app_in_plain_mode_is_seen_as_it_is() -> None:
 
 def test_the_synchronous_session_does_the_same() -> None:
     journal = Journal()
-    with TestClient(make_app(journal), timeout=2) as client:
+    with TestClient(make_app(journal)) as client:
         with client.websocket_connect("/typed", V1) as session:
             assert session.hello["credit"] == 32
             assert session.call(Say("hi"), Said) == Said("HI", 2)

@@ -109,7 +109,7 @@ async def test_an_app_that_does_not_end_is_cancelled_and_named() -> None:
         with pytest.raises(TimeoutError, match=r"websocket_app.* did not end .* within 0\.05 s; it waits in _stubborn"):
             async with client.websocket_connect("/", timeout=0.05):
                 pass
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 async def test_the_error_names_an_app_that_receives_after_the_disconnect() -> None:

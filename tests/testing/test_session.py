@@ -131,7 +131,7 @@ async def test_a_receive_without_a_message_times_out_and_names_the_line_where_th
             await session.receive(timeout=0.01)
         with pytest.raises(TimeoutError, match="within 0 s"):
             await session.receive_json(block=False)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 5
 
 
 async def test_without_blocking_a_waiting_message_is_received() -> None:
