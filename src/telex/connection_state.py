@@ -27,8 +27,8 @@ from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
 from telex.types import (
+    ActivityWatcher,
     CloseEvent,
-    DrainableConnection,
     Message,
     Mode,
     Receive,
@@ -245,7 +245,7 @@ class StatefulConnection(HTTPConnection[StateT]):
         if carrier is not None:
             # The socket reads for all its routes, so that this one need not read ahead to notice the end.
             reader.max_messages = 0
-        watched: DrainableConnection | None = extensions.get("telex.activity") if carrier is None else carrier
+        watched: ActivityWatcher | None = extensions.get("telex.activity") if carrier is None else carrier
         if watched is not None:
             watched.set_activity(reader)
         if self.options.limit_messages is not None:

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
-from telex.types import DrainableConnection, Message, Receive
+from telex.types import ActivityWatcher, Message, Receive
 
 __all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "as_unexpected", "supervised", "unexpected")
 
@@ -45,7 +45,7 @@ _LEAST_PROBED: Final = 256 * KIB
 _OVERHEAD: Final = 512
 
 
-class Limiter(DrainableConnection, Protocol):
+class Limiter(ActivityWatcher, Protocol):
     """Reads for an event reader, not faster than limits allow."""
 
     @property

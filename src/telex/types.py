@@ -30,7 +30,7 @@ __all__ = (
     "Transport",
     "TypeDecoder",
     "TypeEncoder",
-    "DrainableConnection",
+    "ActivityWatcher",
 )
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -108,7 +108,7 @@ class Activity(Protocol):
         """
 
 
-class DrainableConnection(Protocol):
+class ActivityWatcher(Protocol):
     """The server's side of a connection, as ``scope["extensions"]["telex.activity"]``, behind middleware too."""
 
     def set_activity(self, activity: Activity) -> None:
@@ -131,7 +131,7 @@ class RouteConnection(Protocol):
         """The query string that the client has opened it with."""
 
     def set_activity(self, activity: Activity) -> None:
-        """See :meth:`DrainableConnection.set_activity`."""
+        """See :meth:`ActivityWatcher.set_activity`."""
 
 
 class DirectSend(NamedTuple):

@@ -25,7 +25,7 @@ from telex.event_reader import EventReader
 from telex.limits.rates import Bucket, Limit
 from telex.protocol.envelope import MULTIPLEXED
 from telex.status_codes import CLOSE_CODE_OF_STATUS
-from telex.types import Activity, DirectSend, DrainableConnection, Message, Mode, Receive, Transport
+from telex.types import Activity, ActivityWatcher, DirectSend, Message, Mode, Receive, Transport
 
 __all__ = ("MessageLimits", "retry_after")
 
@@ -48,7 +48,7 @@ class MessageLimits:
         """Limit an accepted connection, before anything of it is read."""
         limiter, transport = MessageLimiter(socket, self), socket.transport
         extensions = socket.scope.get("extensions") or {}
-        watched: DrainableConnection | None = extensions.get(MULTIPLEXED) or extensions.get("telex.activity")
+        watched: ActivityWatcher | None = extensions.get(MULTIPLEXED) or extensions.get("telex.activity")
         if watched is not None:
             watched.set_activity(limiter)
         if transport is not None:

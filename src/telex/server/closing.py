@@ -99,7 +99,7 @@ class ClosingHandshake(ReceiveQueue):
         )
 
     def set_activity(self, activity: Activity) -> None:
-        """Set the object that reports whether the application is busy. See :class:`telex.types.DrainableConnection`."""
+        """Set the object that reports whether the application is busy. See :class:`telex.types.ActivityWatcher`."""
         self._activity = activity
 
     @property
