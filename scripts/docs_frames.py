@@ -37,6 +37,10 @@ SERVER_FRAMES: Final = {
     "credit": ("`n`", "The client may send `n` more notifies"),
     "ping": ("", "Nothing else was sent for a time; the client answers `pong`"),
     "pong": ("", "The answer to `ping`"),
+    "goaway": (
+        "`within`, `retry_after`",
+        "The server stops: open another connection after `retry_after` seconds, and leave this one `within` seconds",
+    ),
     "subscribed": ("[`position`], [`recovered`]", "A channel: where the stream begins"),
     "event": ("[`data`], [`position`]", "A channel: one event"),
     "gap": ("`reason`, [`position`]", "A channel: events are missing here"),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.demands import is_left_out
+
 ROOT = Path(__file__).parent.parent
 
 pytestmark = pytest.mark.program
@@ -49,6 +51,26 @@ def outcome(test: str, folder: Path) -> str:
     command = [sys.executable, "-m", "pytest", *options, str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
     return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("marks", "lane", "is_left"),
+    [
+        ("pytest.mark.slow", "not slow and not broker", True),
+        ("[pytest.mark.asyncio(loop_scope='module'), pytest.mark.broker]", "not slow and not broker", True),
+        ("pytest.mark.browser", "not slow and not broker", False),
+        ("pytest.mark.slower", "not slow", False),
+        ("pytest.mark.slow", "not (slow and broker)", False),
+        ("pytest.mark.slow", "broker or not slow", False),
+        ("pytest.mark.slow", "", False),
+    ],
+)
+def test_a_module_whose_marks_leave_it_out_is_not_imported(
+    marks: str, lane: str, is_left: bool, tmp_path: Path
+) -> None:
+    module = tmp_path / "test_given.py"
+    module.write_text(f"import pytest\n\npytestmark = {marks}\n")
+    assert is_left_out(module, lane) == is_left
 
 
 def test_an_unclosed_transport_fails_the_test_that_made_it(tmp_path: Path) -> None:

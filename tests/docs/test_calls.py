@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 
 from examples.docs import asking, calls, hello, many_rooms, tokens
+from scripts.docs_frames import SERVER_FRAMES
 from telex import Telex
 from telex.testing import AsyncTestClient
 from tests.contract.servers import KINDS, ServerKind
@@ -40,6 +42,12 @@ async def calling(app: Telex, path: str, kind: ServerKind) -> AsyncIterator[Clie
     ):
         assert json.loads(await heard(client))["type"] == "hello"
         yield client
+
+
+async def test_the_reference_has_every_field_of_hello() -> None:
+    async with serving(hello.app) as running, connected(running, "/hello", subprotocols=["telex.v1"]) as client:
+        received = json.loads(await heard(client))
+    assert set(received) - {"type"} == set(re.findall(r"\w+", SERVER_FRAMES["hello"][0]))
 
 
 def fits(shown: Any, received: Any) -> bool:
