@@ -16,6 +16,7 @@ from telex.datastructures import State
 from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException, PermissionDeniedException
 from telex.layers import Layer, LayerOptions, nearest
+from telex.limits.handshakes import ConnectLimits
 from telex.middleware import without_fast_path
 from telex.multiplex.scope import before_routing
 from telex.origins import compile_origin_check
@@ -118,6 +119,7 @@ class Telex:
         self._check_origin = compile_origin_check(nearest(self._layer.allowed_origins, ()), "Telex")
         self._make_readable = compile_refusals(nearest(self._layer.denials, "auto"))
         self._cache = Cache()
+        self._connect_limits = ConnectLimits()
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = self._compile(config.route_handlers)
@@ -139,6 +141,7 @@ class Telex:
             path_names=template.names,
             registry=self.connections,
             cache=self._cache,
+            connect_limits=self._connect_limits,
             debug=self.debug,
             sources=row.sources,
             compiled=compiled,
@@ -230,6 +233,7 @@ class Telex:
         """
         self._cache.forget()
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._connect_limits.aclose)
             for manager in self._lifespans:
                 # contextlib's managers are also callable, as decorators.
                 entered = manager if isinstance(manager, AbstractAsyncContextManager) else manager(self)

@@ -156,6 +156,7 @@ class StatefulConnection(HTTPConnection[StateT]):
         self._announce: Callable[[Any], None] | None = None
         self._family: object | None = None
         self._closer = 0
+        self._at_end: list[Callable[[], None]] | None = None
         self._ended_by = 0  # the exception's id: a reference would be a cycle
 
     def configure(self, options: ConnectionOptions) -> None:
@@ -168,6 +169,17 @@ class StatefulConnection(HTTPConnection[StateT]):
         """Make ``task`` the only task that accepts by sending: it serves this connection."""
         self._owner = task
         self.event_reader.owner = task
+
+    def when_gone(self, call: Callable[[], None]) -> None:
+        """Call ``call`` when this connection or its handshake is over."""
+        if self._at_end is None:
+            self._at_end = []
+        self._at_end.append(call)
+
+    def gone(self) -> None:
+        """The connection or its handshake is over."""
+        for call in self._at_end or ():
+            call()
 
     def own_tasks(self) -> None:
         """Allow tasks that this context starts from now on to accept by sending: they belong to the handler."""

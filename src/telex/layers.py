@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cast
 
 from telex.connection import WebSocket
@@ -17,7 +18,7 @@ from telex.dto.base import AbstractDTO
 from telex.exceptions import ImproperlyConfiguredException
 from telex.limits.rates import Limit
 from telex.params import Parameter
-from telex.signatures import AnyCallable
+from telex.signatures import AnyCallable, positional_count
 from telex.types import ExceptionHandler, Middleware, TypeDecoder, TypeEncoder
 
 __all__ = ("Denials", "Guard", "Layer", "LayerOptions", "OnInvalidMessage")
@@ -67,6 +68,13 @@ class LayerOptions(TypedDict, total=False):
     """Bytes of one message (default 1 MiB); a larger one closes with 1009."""
     max_queued_messages: int
     """Messages read ahead while a handler is busy (default 16); then TCP slows the client down."""
+    connect_limit: Sequence[Limit] | Limit | None
+    """How many handshakes one client may make: ``[Limit(20, per=60, key=client_ip)]``; more are refused with 429.
+    Without one that counts by ``client_ip``, an address of the internet has 50 a second, 2,000 at once; ``None`` lifts
+    that. Stacked."""
+    max_connections_per: tuple[Callable[[Any], object], int] | None
+    """Who may have how many connections of this process open: ``(client_ip, 50)``. By default an address of the
+    internet has 2,000; ``None`` lifts that."""
     message_limit: Limit | None
     """How many messages a client may send: ``Limit(50, per=1, burst=100)``. Counted for each connection; ``None`` lifts
     the limit of an outer layer."""
@@ -117,6 +125,10 @@ class Layer:
     on_invalid_message: OnInvalidMessage | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_message_size: int | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_queued_messages: int | EmptyType = field(default=Empty, metadata=_NEAREST)
+    connect_limit: tuple[Limit | None, ...] = field(default=(), metadata=_STACKED)
+    max_connections_per: tuple[Callable[[Any], object], int] | EmptyType | None = field(
+        default=Empty, metadata=_NEAREST
+    )
     message_limit: Limit | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     byte_limit: Limit | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     call_timeout: float | EmptyType | None = field(default=Empty, metadata=_NEAREST)
@@ -188,6 +200,53 @@ def _read_size(value: Any, where: str) -> int:
     return value
 
 
+def _read_connect_limit(value: Any, where: str) -> tuple[Limit | None, ...]:
+    limits = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    for limit in limits:
+        if limit is None:
+            continue
+        if not isinstance(limit, Limit):
+            raise ImproperlyConfiguredException(
+                f"{where}: connect_limit takes [Limit(20, per=60, key=client_ip)], or None, not {limit!r}"
+            )
+        if limit.key is None:
+            raise ImproperlyConfiguredException(
+                f"{where}: {limit!r} has no key=, so that one client could use it up for all: write key=client_ip,"
+                " key=user, or key=lambda socket: 'all'"
+            )
+        _check_key(limit.key, f"{where}: the key of connect_limit")
+        if limit.on_exceed != "wait":
+            raise ImproperlyConfiguredException(
+                f"{where}: on_exceed={limit.on_exceed!r} has no effect on handshakes, which are refused with 429:"
+                " remove it"
+            )
+    return limits
+
+
+def _read_max_connections(value: Any, where: str) -> tuple[Callable[[Any], object], int] | None:
+    if value is None:
+        return None
+    if not (isinstance(value, (tuple, list)) and len(value) == 2):
+        raise ImproperlyConfiguredException(
+            f"{where}: max_connections_per is who is counted and how many, (client_ip, 50), or None, not {value!r}"
+        )
+    key, most = value
+    _check_key(key, f"{where}: the key of max_connections_per")
+    if not isinstance(most, int) or isinstance(most, bool) or most < 1:
+        raise ImproperlyConfiguredException(
+            f"{where}: max_connections_per=(…, {most!r}) lets nobody in: give a whole number from 1, or None"
+        )
+    return key, most
+
+
+def _check_key(key: Any, what: str) -> None:
+    if not callable(key) or iscoroutinefunction(key) or positional_count(key) != 1:
+        raise ImproperlyConfiguredException(
+            f"{what} is a sync function of the socket, such as telex.limits.client_ip, not {key!r}:"
+            " write def key(socket)"
+        )
+
+
 def _read_message_limit(value: Any, where: str) -> Limit | None:
     if value is not None and not isinstance(value, Limit):
         raise ImproperlyConfiguredException(f"{where}: a limit of messages is Limit(50, per=1), or None, not {value!r}")
@@ -249,6 +308,8 @@ _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "max_queued_messages": _read_size,
     "max_calls": _read_size,
     "max_streams": _read_size,
+    "connect_limit": _read_connect_limit,
+    "max_connections_per": _read_max_connections,
     "message_limit": _read_message_limit,
     "byte_limit": _read_message_limit,
     "call_timeout": _read_timeout,

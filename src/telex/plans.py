@@ -30,6 +30,7 @@ from telex.event_reader import as_unexpected
 from telex.exception_handling import ExceptionPolicy, leaf
 from telex.exceptions import ImproperlyConfiguredException, PermissionDeniedException
 from telex.layers import Layer, nearest
+from telex.limits.handshakes import ConnectLimits, HandshakeChecks
 from telex.limits.messages import MessageLimits
 from telex.middleware import without_fast_path, wrap_in_middleware
 from telex.origins import compile_origin_check
@@ -128,6 +129,7 @@ class Build:
     path_names: frozenset[str]
     registry: Registry
     cache: Cache
+    connect_limits: ConnectLimits
     debug: bool = False
     sources: tuple[object, ...] = ()
     """See :class:`HandlerPlan`."""
@@ -239,8 +241,9 @@ def compile_plan(build: Build) -> HandlerPlan:
     guards, guarded = _compile_guards(build), build.graph.built
     run = build.handler.compile_run(build)
     policy = build.exception_policy(build.handler.send_mode)
-    serve = _compile_serve(build, run, policy, guards, guarded)
-    admit = _compile_admission(build)
+    checks = _handshake_checks(build)
+    serve = _compile_serve(build, run, policy, checks, guards, guarded)
+    admit = _compile_admission(build, checks.first)
     session = _compile_session(build, serve, policy, None if build.layer.middleware else admit)
     app = _behind_middleware(build, session, policy, admit) if build.layer.middleware else session
     return HandlerPlan(
@@ -259,17 +262,23 @@ def compile_plan(build: Build) -> HandlerPlan:
     )
 
 
-def _compile_admission(build: Build) -> Admission | None:
-    """The Origin check; then the denials that follow are made readable, as the option ``denials`` says."""
+def _handshake_checks(build: Build) -> HandshakeChecks:
+    layer = build.layer
+    return build.connect_limits.compile(layer.connect_limit, nearest(layer.max_connections_per, True), build.where)
+
+
+def _compile_admission(build: Build, limits: Sequence[Admission]) -> Admission | None:
+    """The Origin check; then the denials that follow are made readable, as ``denials`` says; then the limits."""
     check_origin = compile_origin_check(nearest(build.layer.allowed_origins, ()), build.where)
     make_readable = compile_refusals(nearest(build.layer.denials, "auto"))
-    if check_origin is None or make_readable is None:
-        return check_origin or make_readable
-    check, make = check_origin, make_readable
+    checks: tuple[Admission, ...] = tuple(each for each in (check_origin, make_readable) if each is not None)
+    checks = (*checks, *limits)
+    if len(checks) < 2:
+        return checks[0] if checks else None
 
     def admit(socket: Socket) -> None:
-        check(socket)
-        make(socket)
+        for check in checks:
+            check(socket)
 
     return admit
 
@@ -302,6 +311,7 @@ def _compile_session(
             await end_cancelled(socket, exc, policy)
         finally:
             discard(socket)
+            socket.gone()
             _log_unhandled(socket, build)
             if socket.envelope is not None:
                 await socket.envelope.aclose()
@@ -338,7 +348,12 @@ async def _finish(socket: Socket) -> None:
 
 
 def _compile_serve(
-    build: Build, run: Run, policy: ExceptionPolicy, guards: Sequence[Guarding], guarded: Built
+    build: Build,
+    run: Run,
+    policy: ExceptionPolicy,
+    checks: HandshakeChecks,
+    guards: Sequence[Guarding],
+    guarded: Built,
 ) -> Callable[[Socket], Awaitable[None]]:
     """``run`` after guards and dependencies, in a task group for streams if a function can start streams.
 
@@ -360,14 +375,19 @@ def _compile_serve(
     async def serve(socket: Socket) -> None:
         async with AsyncExitStack() as exits:
             slots = [None] * size
+            for check in checks.before_guards:
+                await check(socket)
             await resolve_for_guards(socket, exits, slots)
             for guard in guards:
                 await guard(socket, slots)
+            for check in checks.after_guards:
+                await check(socket)
             await resolve(socket, exits, slots)
             socket.admit(announce)
             await body(socket, slots)
 
-    return serve if guards or graph.needs_resolving else serve_plainly
+    checked = guards or checks.before_guards or checks.after_guards
+    return serve if checked or graph.needs_resolving else serve_plainly
 
 
 def _with_streams(run: Run) -> Run:
@@ -467,6 +487,7 @@ def _behind_middleware(build: Build, session: ASGIApp, policy: ExceptionPolicy, 
         except asyncio.CancelledError as exc:
             await policy.end(outer, as_unexpected(exc))
         finally:
+            outer.gone()
             await outer.event_reader.aclose()
 
     return app

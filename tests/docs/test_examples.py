@@ -24,6 +24,8 @@ from examples.docs import (
     from_fastapi_low_level,
     hello,
     layers,
+    limit_clients,
+    limit_users,
     live,
     low_level,
     mount_fastapi,
@@ -247,6 +249,35 @@ async def test_own_middleware(caplog: pytest.LogCaptureFixture) -> None:
             await session.send_text("hello")
             await session.expect("hello")
     assert "chat: 1 messages in" in caplog.text
+
+
+async def test_limit_clients() -> None:
+    async with AsyncTestClient(limit_clients.app) as client:
+        async with client.websocket_connect("/chat") as session:
+            for _ in range(12):
+                await session.send_text("hello")
+                await session.expect("hello")
+        async with client.websocket_connect("/search") as session:
+            for _ in range(4):
+                await session.send_text("cats")
+                await session.expect("results for cats")
+            await session.send_text("cats")
+            error = (await session.receive_json())["error"]
+            assert (error["code"], error["message"]) == ("rate_limited", "at most 2 in 1 s (at once 4)")
+            assert 0 < error["retry_after"] <= 0.52
+        async with client.websocket_connect("/upload") as session:
+            await session.send_bytes(bytes(1_000_000))
+            assert await session.receive_json() == 1_000_000
+            await session.send_bytes(bytes(1_000_000))
+            with pytest.raises(WebSocketDisconnect) as closed:
+                await session.receive_json()
+            assert closed.value.code == 4429
+
+
+async def test_limit_users() -> None:
+    async with AsyncTestClient(limit_users.app) as client, client.websocket_connect("/chat") as session:
+        await session.send_text("hello")  # nobody: not counted, so no Redis is asked
+        await session.expect("hello")
 
 
 async def test_reconnect_with_the_last_number() -> None:

@@ -35,6 +35,7 @@ from telex.exceptions import HTTPException
 from telex.handlers import channel_frames
 from telex.handlers.listener import ListenerHandler
 from telex.layers import Layer
+from telex.limits.handshakes import CONNECTIONS_PER_ADDRESS, HANDSHAKES_PER_ADDRESS
 from telex.protocol.failures import RESERVED
 from telex.server import Limits, Settings
 from telex.testing import AsyncTestClient
@@ -53,6 +54,8 @@ def test_limits_of_the_framework() -> None:
         "max_concurrency": str(ListenerHandler.max_concurrency),
         "max_invalid_messages": str(ListenerHandler.max_invalid_messages),
         "on_invalid_message": "reply",
+        "connect_limit": str(HANDSHAKES_PER_ADDRESS),
+        "max_connections_per": str(CONNECTIONS_PER_ADDRESS),
         "message_limit": "none",
         "byte_limit": "none",
         "max_calls": str(MAX_CALLS),

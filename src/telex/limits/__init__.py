@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from telex.limits.rates import Limit, OnExceed
+from telex.limits.keys import client_ip, user
+from telex.limits.rates import Limit, OnExceed, OnStoreFailure
 
-__all__ = ("Limit", "OnExceed")
+__all__ = ("Limit", "OnExceed", "OnStoreFailure", "client_ip", "user")

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from telex.exceptions import ImproperlyConfiguredException
 
-__all__ = ("Bucket", "Clock", "Limit", "OnExceed")
+__all__ = ("Bucket", "Clock", "Limit", "OnExceed", "OnStoreFailure", "spend")
 
 OnExceed: TypeAlias = Literal["wait", "reply", "close"]
+OnStoreFailure: TypeAlias = Literal["open", "closed"]
 Clock: TypeAlias = Callable[[], float]
 """Returns seconds that never go back."""
 
+_REDIS: Final = ("redis://", "rediss://", "unix://")
 _ROUNDING: Final = 1e-6
 """Seconds below which a wait is an error of floating-point numbers."""
 
@@ -37,77 +39,94 @@ class Limit:
     """For messages: ``wait`` stops reading, so that TCP slows the client down; ``reply`` answers with the error
     ``rate_limited`` and drops the message; ``close`` closes with 4429."""
     key: Callable[..., Any] | None = None
-    """For handshakes: who is counted. Takes the socket, and dependencies by name; ``None`` as its result does not
-    count."""
+    """For handshakes: who is counted, as a function of the socket: ``client_ip``, ``user``, or your own. Whoever it
+    returns ``None`` for is not counted."""
     store: str | None = None
     """For handshakes: the URL of a Redis server where all processes count, ``redis://…``. By default each process
     counts by itself."""
+    on_store_failure: OnStoreFailure | None = None
+    """Required with ``store``: while it does not answer, ``open`` admits all handshakes, ``closed`` refuses them with
+    503."""
+    name: str = ""
+    """Equal limits count together. A name keeps them apart."""
+    most: float = field(init=False, repr=False, compare=False)
+    """How much may come at once."""
+    interval: float = field(init=False, repr=False, compare=False)
+    """Seconds that one takes."""
 
     def __post_init__(self) -> None:
-        for name in ("rate", "per", "burst"):
+        for name in ("rate", "per") if self.burst is None else ("rate", "per", "burst"):
             value = getattr(self, name)
-            if value is None and name == "burst":
-                continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ImproperlyConfiguredException(f"Limit: {name} is a number, not {value!r}")
             if value <= 0:
                 raise ImproperlyConfiguredException(
                     f"Limit: {name}={value!r} lets nothing through: give a number above 0, or leave the limit out"
                 )
+        object.__setattr__(self, "most", self.rate if self.burst is None else self.burst)
+        object.__setattr__(self, "interval", self.per / self.rate)
         if self.most < 1:
             raise ImproperlyConfiguredException(
                 f"Limit: burst={self.most!r} lets nothing through: give burst=1 or more"
                 f" (by default it is the rate, {self.rate!r})"
             )
+        self._check_store()
         if self.on_exceed not in get_args(OnExceed):
             raise ImproperlyConfiguredException(
                 f"Limit: on_exceed is 'wait', 'reply' or 'close', not {self.on_exceed!r}"
             )
 
-    @property
-    def most(self) -> float:
-        """How much may come at once."""
-        return self.rate if self.burst is None else self.burst
+    def _check_store(self) -> None:
+        if self.store is not None and not (isinstance(self.store, str) and self.store.startswith(_REDIS)):
+            raise ImproperlyConfiguredException(
+                f"Limit: store is the URL of a Redis server (redis://…, rediss://…, unix://…), not {self.store!r}"
+            )
+        if self.store is not None and self.on_store_failure not in get_args(OnStoreFailure):
+            raise ImproperlyConfiguredException(
+                "Limit: say what happens while the store does not answer: on_store_failure='open' admits all,"
+                " 'closed' refuses them"
+            )
+        if self.store is None and self.on_store_failure is not None:
+            raise ImproperlyConfiguredException("Limit: on_store_failure= has no effect without store=: remove it")
 
     @property
-    def interval(self) -> float:
-        """Seconds that one takes."""
-        return self.per / self.rate
+    def counts(self) -> str:
+        """The name of what ``key`` counts."""
+        return str(getattr(self.key, "__qualname__", type(self.key).__qualname__))
 
     def __str__(self) -> str:
         text = f"{self.rate:g} in {self.per:g} s"
         return text if self.burst is None else f"{text} (at once {self.burst:g})"
 
 
-class Bucket:
-    """What one limit has counted, by GCRA."""
+def spend(limit: Limit, empty_at: float, now: float, cost: float) -> tuple[float, float]:
+    """Put ``cost`` into the bucket of ``limit``, which is empty at ``empty_at``.
 
-    __slots__ = ("_clock", "_interval", "_most", "_reserves", "empty_at", "limit")
+    Returns when it is empty then, and the seconds until there is room for the cost: 0 if there is now. Who does not
+    wait keeps the old state. A cost above ``most`` goes in as soon as the bucket is empty, and delays what comes later.
+    """
+    start = max(empty_at, now)
+    wait = start - now
+    if cost < limit.most:
+        wait -= (limit.most - cost) * limit.interval
+    return start + cost * limit.interval, wait if wait > _ROUNDING else 0.0
+
+
+class Bucket:
+    """What one limit has counted."""
+
+    __slots__ = ("_clock", "_reserves", "empty_at", "limit")
 
     def __init__(self, limit: Limit, clock: Clock, *, reserves: bool = False) -> None:
         self.limit = limit
         self._clock = clock
-        self._interval = limit.interval
-        self._most = limit.most
         self._reserves = reserves
         """Whether what has to wait is counted: the caller waits, and does not ask again."""
         self.empty_at = -math.inf
 
     def take(self, cost: float = 1.0) -> float:
-        """Count ``cost``. Returns 0, or the seconds after which there is room for it; then nothing was counted.
-
-        A cost above ``burst`` is admitted when nothing else is left: it delays what comes later instead.
-        """
-        now = self._clock()
-        start = self.empty_at
-        if start < now:
-            start = now
-        wait = start - now
-        if cost < self._most:
-            wait -= (self._most - cost) * self._interval
-        if wait <= _ROUNDING:
-            wait = 0.0
-        elif not self._reserves:
-            return wait
-        self.empty_at = start + cost * self._interval
+        """Count ``cost``. Returns 0, or the seconds until there is room for it; then nothing was counted."""
+        empty_at, wait = spend(self.limit, self.empty_at, self._clock(), cost)
+        if not wait or self._reserves:
+            self.empty_at = empty_at
         return wait
