@@ -173,7 +173,9 @@ def serve(descriptor: int, core: str) -> None:
 
     if core != "None":
         os.sched_setaffinity(0, {int(core)})
-    config = uvicorn.Config(app, ws="telex.server:WebSocketProtocol", loop="uvloop", http="httptools", log_level="error")
+    config = uvicorn.Config(
+        app, ws="telex.server:WebSocketProtocol", loop="uvloop", http="httptools", log_level="error"
+    )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
 
 

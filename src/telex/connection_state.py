@@ -210,9 +210,14 @@ class StatefulConnection(HTTPConnection[StateT]):
         return self._step == "disconnect"
 
     @property
+    def route(self) -> RouteConnection | None:
+        """The connection of a route on a shared socket (:class:`telex.Multiplex`)."""
+        return cast("RouteConnection | None", (self.scope.get("extensions") or {}).get(MULTIPLEXED))
+
+    @property
     def is_route(self) -> bool:
-        """Whether this is a route on a shared socket (:class:`telex.Multiplex`)."""
-        return MULTIPLEXED in (self.scope.get("extensions") or {})
+        """Whether this is a route on a shared socket."""
+        return self.route is not None
 
     @property
     def was_accepted(self) -> bool:

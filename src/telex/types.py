@@ -133,6 +133,12 @@ class RouteConnection(Protocol):
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`ActivityWatcher.set_activity`."""
 
+    def has_room(self, size: int, times: int = 1) -> bool:
+        """Whether the window of the socket has room for ``size`` more bytes; with ``times``, one that is larger."""
+
+    def count_bytes(self, size: int) -> None:
+        """Take ``size`` bytes of the window of the socket, or give them back if negative."""
+
 
 class DirectSend(NamedTuple):
     """A function that writes directly to a client; see :meth:`Transport.open_direct`."""

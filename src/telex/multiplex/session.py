@@ -16,7 +16,7 @@ import msgspec
 
 from telex.calls import Slots
 from telex.connection import Socket
-from telex.defaults import MAX_INVALID_MESSAGES, MIB
+from telex.defaults import MAX_INVALID_MESSAGES
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
 from telex.multiplex import frames
 from telex.multiplex.denial import denied_frame
@@ -30,13 +30,11 @@ from telex.protocol.frames import BadFrame
 from telex.protocol.output import FrameOutput
 from telex.protocol.reading import FrameReading
 from telex.protocol.refusals import Denial
+from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
 from telex.types import ASGIApp, Scope
 
 __all__ = ("MultiplexPlan", "MultiplexSession")
-
-MAX_BYTES: Final = 4 * MIB
-"""Bytes of the messages of all routes of one socket that are in work or wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +61,7 @@ class MultiplexSession(FrameReading):
         "_opening",
         "_plan",
         "_routes",
+        "bytes",
         "dropped",
         "output",
         "turns",
@@ -79,6 +78,8 @@ class MultiplexSession(FrameReading):
         self._invalid_in_a_row = 0
         self.output: FrameOutput = self._output
         self.turns: Turns = Turns()
+        self.bytes: int = 0
+        """Bytes of the messages of all routes that are in work or wait."""
         self.dropped: int = 0
         """Frames for routes that had ended."""
 
@@ -91,7 +92,7 @@ class MultiplexSession(FrameReading):
             "type": "hello",
             "session": secrets.token_urlsafe(12),
             "max": plan.max_message_size,
-            "bytes": MAX_BYTES,
+            "bytes": MAX_QUEUED_BYTES,
             "routes": plan.max_routes,
         }
         await self._output.send(msgspec.json.encode(hello).decode())

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from telex.defaults import KIB
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect
 from telex.multiplex import frames
 from telex.multiplex.denial import DenialResponse, denied_frame
@@ -28,6 +29,7 @@ from telex.protocol.envelope import SUBPROTOCOL
 from telex.protocol.frames import BadFrame, CallFrame, Encoded, NotifyFrame, error_frame, frame, read
 from telex.protocol.output import FrameOutput
 from telex.protocol.refusals import Denial
+from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1008_POLICY_VIOLATION, WS_1011_UNEXPECTED_ERROR
 from telex.types import Activity, ASGIApp, Message, Scope
 
@@ -35,6 +37,8 @@ __all__ = ("SharedSocket", "VirtualConnection")
 
 logger: Final = logging.getLogger("telex")
 
+RESERVED: Final = 32 * KIB
+"""Bytes that each route may keep, whatever the others do; above, a route may use half of the socket's window."""
 MAX_UNREAD: Final = 256
 """Frames of one route that wait to be read. A route reads at once, unless its client does not take what it sends."""
 _MAX_CREDIT: Final = 1 << 20
@@ -52,6 +56,7 @@ class SharedSocket(Protocol):
 
     output: FrameOutput
     turns: Turns
+    bytes: int
 
     def answered(self, route: VirtualConnection, denied: bool | None) -> None:
         """``route`` has accepted or refused; ``None``: the client has closed it before."""
@@ -76,8 +81,10 @@ class VirtualConnection:
         "_credit_waiters",
         "_denial",
         "_end",
+        "_in_hand",
         "_is_connected",
         "_is_plain",
+        "_kept",
         "_owed",
         "_shared",
         "_stage",
@@ -112,12 +119,29 @@ class VirtualConnection:
         """Plain mode: messages of the client that the app has not received."""
         self._taken = 0
         """Plain mode: messages that the app has received since the last ``credit``."""
+        self._in_hand = 0
+        """Plain mode: bytes of the message that the app has received last."""
+        self._kept = 0
+        """Bytes of the socket's window that the route uses."""
 
     # -- the interface of the server, for the connection's Telex app
 
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`telex.types.Transport.set_activity`."""
         self._activity = activity
+
+    def has_room(self, size: int, times: int = 1) -> bool:
+        """See :meth:`telex.types.RouteConnection.has_room`."""
+        if self._kept + size <= RESERVED:
+            return True
+        limit = times * MAX_QUEUED_BYTES
+        fits_share = self._kept + size <= limit // 2 or not self._kept
+        return fits_share and self._shared.bytes + size <= limit
+
+    def count_bytes(self, size: int) -> None:
+        """See :meth:`telex.types.RouteConnection.count_bytes`."""
+        self._kept += size
+        self._shared.bytes += size
 
     @property
     def busy(self) -> bool:
@@ -153,6 +177,7 @@ class VirtualConnection:
             raise
         finally:
             stage, self._stage = self._stage, _Stage.ENDED
+            self.count_bytes(-self._kept)
             with contextlib.suppress(OSError):
                 await self._finish(stage, code)
 
@@ -175,13 +200,17 @@ class VirtualConnection:
         """A frame of the client."""
         if self._end is not None or self._stage is _Stage.DENIED:
             return
-        if self._is_plain:
+        if len(self._unread) >= MAX_UNREAD or not self.has_room(len(raw), 2):
+            self.end(WS_1008_POLICY_VIOLATION, "more frames or bytes than there is credit for")
+        elif self._is_plain:
             self._put_plain(raw)
-        elif len(self._unread) >= MAX_UNREAD:
-            self.end(WS_1008_POLICY_VIOLATION, "more frames than there is credit for")
         else:
-            self._unread.append(raw)
-            self._wake()
+            self._keep(raw)
+
+    def _keep(self, raw: str | bytes) -> None:
+        self.count_bytes(len(raw))
+        self._unread.append(raw)
+        self._wake()
 
     def _put_plain(self, raw: str | bytes) -> None:
         try:
@@ -194,8 +223,7 @@ class VirtualConnection:
             self.end(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
             return
         self._owed += 1
-        self._unread.append(message)
-        self._wake()
+        self._keep(message)
 
     def grant(self, n: int) -> None:
         """The client takes ``n`` more messages."""
@@ -224,6 +252,8 @@ class VirtualConnection:
         if not self._is_connected:
             self._is_connected = True
             return {"type": "websocket.connect"}
+        self.count_bytes(-self._in_hand)
+        self._in_hand = 0
         while not self._unread and self._end is None:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
@@ -235,7 +265,10 @@ class VirtualConnection:
             return {"type": "websocket.disconnect", "code": code, "reason": reason}
         raw = self._unread.pop(0)
         if self._is_plain:
+            self._in_hand = len(raw)
             self._count_taken()
+        else:
+            self.count_bytes(-len(raw))
         return {"type": "websocket.receive", "text" if isinstance(raw, str) else "bytes": raw}
 
     async def send(self, event: Message) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
 
 from telex.connection import Socket
+from telex.defaults import MIB
 from telex.event_reader import as_unexpected
 from telex.exception_handling import familiar
 from telex.exceptions import WebSocketDisconnect, WebSocketException
@@ -18,8 +18,10 @@ from telex.protocol.frames import Encoded
 from telex.protocol.jobs import NO_TARGET, CallTarget, FramePlan, Job
 from telex.protocol.output import FrameOutput
 
-__all__ = ("CallRunner",)
+__all__ = ("MAX_QUEUED_BYTES", "CallRunner")
 
+MAX_QUEUED_BYTES: Final = 4 * MIB
+"""Bytes of the calls and notifies of one socket that are in work or wait."""
 MORE_WITHIN: Final = 60.0
 """Seconds that an answer in parts waits for credit."""
 _TEXTS: Final = {"cancelled": "the call was cancelled", "timeout": "the call took too long"}
@@ -35,6 +37,7 @@ class CallRunner:
         "_output",
         "_plan",
         "_queue",
+        "_route",
         "_run_in_context",
         "_running",
         "_socket",
@@ -51,7 +54,8 @@ class CallRunner:
         self._socket = socket
         self._output = output
         self._run_in_context: Callable[..., Any] = _directly
-        self._queue: deque[Job] = deque()
+        self._route = socket.route
+        self._queue: list[Job] = []  # an empty deque takes more memory than a connection has jobs
         self._waiter: asyncio.Future[None] | None = None
         self._running = 0
         self._streams = 0
@@ -68,7 +72,7 @@ class CallRunner:
     def start(self, job: Job, timeout: float | None) -> None:
         """``job`` was read: run it when its turn comes; it ends after ``timeout`` seconds."""
         self.used += 1
-        self.bytes += job.size
+        self._count_bytes(job.size)
         self._socket.event_reader.calls += 1
         if job.id:
             self.calls[job.id] = job
@@ -80,11 +84,22 @@ class CallRunner:
         else:
             self._start_tasks()
 
+    def _count_bytes(self, size: int) -> None:
+        self.bytes += size
+        if self._route is not None:
+            self._route.count_bytes(size)
+
+    def has_room(self, size: int, times: int = 1) -> bool:
+        """Whether the window has room for a message of ``size`` bytes; with ``times``, one that is larger."""
+        if self._route is not None:
+            return self._route.has_room(size, times)
+        return self.bytes + size <= times * MAX_QUEUED_BYTES or not self.bytes
+
     async def next(self) -> Job:
         """The next call or notify; a notify's credit is free again."""
         while not self._queue:
             await self._wait()
-        job = self._queue.popleft()
+        job = self._queue.pop(0)
         if not job.id:
             self._free_credit(job)
         return job
@@ -163,7 +178,7 @@ class CallRunner:
         """With ``max_concurrency`` above 1: run what waits in tasks, as many as may run at once."""
         limit = self._plan.max_concurrency
         while limit > 1 and self._running < limit and self._queue and self._output.group is not None:
-            job = self._queue.popleft()
+            job = self._queue.pop(0)
             self._running += 1
             job.has_place = True
             if not job.id:
@@ -378,7 +393,7 @@ class CallRunner:
     def _leave(self, job: Job) -> None:
         """``job`` needs nothing more: give back its bytes and its place."""
         if job.size:
-            self.bytes -= job.size
+            self._count_bytes(-job.size)
             job.size = 0
             self._socket.event_reader.calls -= 1
         self._give_place(job)

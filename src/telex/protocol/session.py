@@ -15,7 +15,6 @@ import msgspec
 
 from telex.codecs import as_validation_error
 from telex.connection import Socket
-from telex.defaults import MIB
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol import frames
 from telex.protocol.asking import Asking
@@ -23,16 +22,13 @@ from telex.protocol.failures import cut
 from telex.protocol.frames import BadFrame
 from telex.protocol.jobs import FramePlan
 from telex.protocol.reading import FrameReading
-from telex.protocol.runner import CallRunner
+from telex.protocol.runner import MAX_QUEUED_BYTES, CallRunner
 from telex.status_codes import (
     WS_1007_INVALID_FRAME_PAYLOAD_DATA,
     WS_1008_POLICY_VIOLATION,
 )
 
 __all__ = ("FrameSession",)
-
-MAX_QUEUED_BYTES: Final = 4 * MIB
-"""Bytes of the calls and notifies of one connection that are in work or wait."""
 
 
 class FrameSession(FrameReading):
@@ -161,14 +157,14 @@ class FrameSession(FrameReading):
 
     def _has_room(self, call_id: int, size: int) -> bool:
         """Whether the client has credit. A call without is refused; notifies may take it twice."""
-        plan, used, kept = self._plan, self._runner.used, self._runner.bytes
-        if used < plan.max_calls and (kept + size <= MAX_QUEUED_BYTES or not kept):
+        plan, runner = self._plan, self._runner
+        if runner.used < plan.max_calls and runner.has_room(size):
             return True
         if call_id:
             text = f"at most {plan.max_calls} calls and notifies, and {MAX_QUEUED_BYTES} bytes, at once"
             self._output.write(frames.error_frame(call_id, "too_many_calls", text))
             return False
-        if used >= 2 * plan.max_calls or kept + size > 2 * MAX_QUEUED_BYTES:
+        if runner.used >= 2 * plan.max_calls or not runner.has_room(size, 2):
             raise WebSocketException(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
         return True
 
