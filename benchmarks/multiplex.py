@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks.processes import Server, cores, listening, raise_descriptor_limit, running, wait_for
@@ -180,4 +179,4 @@ def serve(descriptor: int, core: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -16,8 +16,7 @@ from telex.multiplex.virtual import MAX_UNREAD
 from telex.protocol import frames
 from telex.protocol.jobs import PARTS_AHEAD
 from telex.protocol.refusals import MAX_BODY
-from telex.protocol.runner import MORE_WITHIN
-from telex.protocol.session import MAX_QUEUED_BYTES
+from telex.protocol.runner import MAX_QUEUED_BYTES, MORE_WITHIN
 
 __all__ = ("CODES", "SERVER_FRAMES", "client_frames", "codes", "limits", "route_frames", "server_frames")
 
