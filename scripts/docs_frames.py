@@ -11,8 +11,7 @@ from telex.defaults import KIB, MAX_CALLS, MAX_STREAMS, MIB, PING_AFTER
 from telex.handlers.multiplex import MAX_ROUTES
 from telex.multiplex import frames as routes
 from telex.multiplex import opening
-from telex.multiplex.session import MAX_BYTES
-from telex.multiplex.virtual import MAX_UNREAD
+from telex.multiplex.virtual import MAX_UNREAD, RESERVED
 from telex.protocol import frames
 from telex.protocol.jobs import PARTS_AHEAD
 from telex.protocol.refusals import MAX_BODY
@@ -118,7 +117,11 @@ def limits() -> str:
                 f"{opening.MAX_DENIALS}; then routes open one at a time, {opening.DENIAL_PAUSE:g} s after a denial",
             ),
             ("messages that the server sends on a route", f"`credit` of `open`, {routes.CREDIT} without it"),
-            ("bytes of all routes of a socket in work or waiting", f"{_size(MAX_BYTES)}; `bytes` in `hello`"),
+            ("bytes of all routes of a socket in work or waiting", f"{_size(MAX_QUEUED_BYTES)}; `bytes` in `hello`"),
+            (
+                "of these, bytes of one route",
+                f"half; {_size(RESERVED)} are its own, whatever the others use",
+            ),
             ("unread frames of a route", f"{MAX_UNREAD}; one more closes the route with 1008"),
             ("the body in `denied`", _size(MAX_BODY)),
         ),
