@@ -142,7 +142,7 @@ async def test_a_generator_behind_a_plain_function_is_cleaned_up() -> None:
     async with talking(app) as client:
         assert await asked(client, "x") == "sync async"
         assert ended.empty()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         assert [await ended.get(), await ended.get()] == ["async", "sync"]
 
 

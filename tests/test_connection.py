@@ -644,4 +644,4 @@ async def test_a_close_does_not_end_the_reader_of_a_waiting_task() -> None:
         with pytest.raises(WebSocketDisconnect):
             await session.receive()
         await session.close()
-        assert (await asyncio.wait_for(got, 5))["type"] == "websocket.disconnect"
+        assert (await asyncio.wait_for(got, 9))["type"] == "websocket.disconnect"

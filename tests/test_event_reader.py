@@ -21,7 +21,7 @@ LONG = 0.06
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until ``condition`` holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 as it is about turns of the loop
             await asyncio.sleep(0)
 

@@ -195,7 +195,7 @@ async def test_a_protocol_of_uvicorn_has_its_state_and_its_cycle(kind: type[Any]
     assert callable(protocol.flow.resume_reading)
     assert isinstance(state.default_headers, list)
     connected.pipe.feed(HEAD)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         await connected.started.wait()
     assert protocol.headers == [(b"host", b"a"), (b"x-name", b"Value")]
     assert protocol.scope["http_version"] == "1.1"
@@ -204,7 +204,7 @@ async def test_a_protocol_of_uvicorn_has_its_state_and_its_cycle(kind: type[Any]
     assert (cycle.response_complete, cycle.disconnected, cycle.more_body) == (False, False, False)
     assert len(state.tasks) == 1
     connected.answer.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         await asyncio.gather(*state.tasks)
     assert cycle.response_complete is True
     connected.pipe.abort()
@@ -252,7 +252,7 @@ async def test_the_protocols_have_their_parsers() -> None:
     assert over_httptools.protocol.url == b"/path"
     assert over_httptools.protocol.parser.get_method() == b"GET"
     over_httptools.answer.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         await asyncio.gather(*over_httptools.state.tasks)
 
 

@@ -35,7 +35,7 @@ from tests.support.ports import free_port
 
 ROOT = Path(__file__).parent.parent.parent
 HOST = "127.0.0.1"
-PATIENCE = 15.0
+PATIENCE = 30.0
 """Seconds that a server may take to start or to stop."""
 
 

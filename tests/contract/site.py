@@ -21,7 +21,7 @@ from websockets.typing import Origin, Subprotocol
 from tests.contract.servers import KINDS, Running, ServerKind
 from tests.support.raw import Close, RawClient, Response
 
-PATIENCE: Final = 10.0
+PATIENCE: Final = 20.0
 """Seconds that any one thing may take."""
 
 COLLECT_AFTER: Final = 0.3

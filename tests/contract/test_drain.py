@@ -49,24 +49,24 @@ async def test_a_drain_closes_idle_connections_and_lets_busy_ones_finish() -> No
         waiting = [await websockets.connect(f"{url}{path}") for path in ("/echo", "/sync", "/raw")]
         for each in waiting:
             await each.send("x")
-            assert await asyncio.wait_for(each.recv(), 5) == "x"
+            assert await asyncio.wait_for(each.recv(), 9) == "x"
         async with websockets.connect(f"{url}/work") as at_work, websockets.connect(f"{url}/stream") as streaming:
             await at_work.send("done")
-            assert await asyncio.wait_for(streaming.recv(), 5) == "1"
+            assert await asyncio.wait_for(streaming.recv(), 9) == "1"
             for _ in range(2):
-                await asyncio.wait_for(working.acquire(), 5)
+                await asyncio.wait_for(working.acquire(), 9)
             await watched(app, busy=2)
             server.stop()
             for each in waiting:
                 with pytest.raises(websockets.ConnectionClosed):
-                    await asyncio.wait_for(each.recv(), 5)
+                    await asyncio.wait_for(each.recv(), 9)
                 assert each.close_code == 1012
             assert len(app.connections) == 2
             finish.set()
-            assert await asyncio.wait_for(at_work.recv(), 5) == "done"
-            assert await asyncio.wait_for(streaming.recv(), 5) == "2"
+            assert await asyncio.wait_for(at_work.recv(), 9) == "done"
+            assert await asyncio.wait_for(streaming.recv(), 9) == "2"
             with pytest.raises(websockets.ConnectionClosed):
-                await asyncio.wait_for(at_work.recv(), 5)
+                await asyncio.wait_for(at_work.recv(), 9)
             assert at_work.close_code == 1012
 
 

@@ -19,7 +19,7 @@ from tests.contract.servers import HOST, ServerKind
 from tests.support.raw import CLOSE, TEXT, close_frame, frame
 
 HYPERCORN = ServerKind("hypercorn")
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 
 class Say(msgspec.Struct):

@@ -41,7 +41,7 @@ async def test_only_one_task_may_wait_for_messages(site: Site) -> None:
 async def test_a_handler_may_close_what_is_read_ahead_on(site: Site) -> None:
     async with site.connect("/sending/closes-after-work") as client:
         await client.send("enough")
-        await asyncio.wait_for(client.wait_closed(), 5)
+        await asyncio.wait_for(client.wait_closed(), 9)
         assert (client.close_code, client.close_reason) == (4001, "enough")
 
 

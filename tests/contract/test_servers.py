@@ -27,12 +27,12 @@ async def test_a_process_serves_and_stops(server: ServerKind) -> None:
         async with connect(running.url("/echo")) as client:
             for message in ("text", b"bytes", "grüße 🙂", "x" * 200_000):
                 await client.send(message)
-                assert await asyncio.wait_for(client.recv(), 5) == message
+                assert await asyncio.wait_for(client.recv(), 9) == message
         async with connect(running.url("/offer"), subprotocols=[Subprotocol("two"), Subprotocol("one")]) as client:
             assert client.subprotocol == "two"
         async with connect(running.url("/close/4001/enough")) as client:
             with pytest.raises(ConnectionClosed) as caught:
-                await asyncio.wait_for(client.recv(), 5)
+                await asyncio.wait_for(client.recv(), 9)
         assert caught.value.rcvd is not None
         assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (4001, "enough")
         with pytest.raises(InvalidStatus) as refused:
@@ -44,7 +44,7 @@ async def test_a_process_serves_and_stops(server: ServerKind) -> None:
 async def test_an_app_object_is_served_in_the_loop(loop_server: ServerKind) -> None:
     async with loop_server.loop(plain) as running, connect(running.url("/echo")) as client:
         await client.send("here")
-        assert await asyncio.wait_for(client.recv(), 5) == "here"
+        assert await asyncio.wait_for(client.recv(), 9) == "here"
 
 
 async def test_the_app_learns_that_a_client_vanished(loop_server: ServerKind) -> None:
@@ -63,7 +63,7 @@ async def test_the_app_learns_that_a_client_vanished(loop_server: ServerKind) ->
         client = await RawClient.open(running.port)
         assert (await client.handshake()).status == 101
         client.reset()
-        await asyncio.wait_for(vanished.wait(), 5)
+        await asyncio.wait_for(vanished.wait(), 9)
 
 
 async def test_the_raw_client_speaks_the_protocol(loop_server: ServerKind) -> None:

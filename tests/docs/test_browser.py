@@ -25,7 +25,7 @@ from tests.support.live import serving
 
 pytestmark = pytest.mark.browser
 
-PATIENCE = 10_000
+PATIENCE = 20_000
 """Milliseconds that the page may take for anything."""
 
 

@@ -101,7 +101,7 @@ async def test_a_model_stops_when_nobody_wants_its_tokens(leaves: bool, monkeypa
         else:
             await client.send('{"type":"cancel","id":1}')
             assert json.loads(await heard(client))["error"]["code"] == "cancelled"
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), 9)
 
 
 async def test_a_plain_client_gets_the_tokens_as_messages() -> None:

@@ -20,7 +20,7 @@ from tests.channels.brokers import Broker, Nats, Valkey
 from tests.support.programs import TELEX, Program, program
 
 T = TypeVar("T")
-PATIENCE = 15.0
+PATIENCE = 30.0
 FRAMES = Subprotocol("telex.v1")
 NODE = (TELEX, "run", "examples.channels.app:app", "--port", "0", "--drain-timeout", "2")
 

@@ -25,7 +25,7 @@ from tests.support.programs import ROOT, TELEX, Program, output_of, program
 from tests.support.raw import RawClient
 
 T = TypeVar("T")
-PATIENCE = 10.0
+PATIENCE = 20.0
 """Seconds for any message; a node that crashed is noticed after 5."""
 SVG = "http://www.w3.org/2000/svg"
 CHAT = (TELEX, "run", "examples.chat.app:app", "--port", "0", "--drain-timeout", "2")

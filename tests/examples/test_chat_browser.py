@@ -22,7 +22,7 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-PATIENCE = 10_000.0
+PATIENCE = 20_000.0
 """Milliseconds that the page may take for anything."""
 
 

@@ -328,7 +328,7 @@ async def test_a_client_that_leaves(kind: ServerKind, busy: bool, how: str, opti
             await client.close(4567)
         else:
             client.transport.abort()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             while len(app.connections):  # noqa: ASYNC110 as there is no event of it
                 await asyncio.sleep(0.001)
         ended.set()
@@ -390,7 +390,7 @@ async def test_an_accept_handler_may_be_sync_async_idle_or_refuse(kind: ServerKi
             assert client.response.headers["x-a"] == "b"
         async with connected(running, "/idle") as client:
             assert await asked(client, "x") == "x"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             while log.count("hook") < 4:  # noqa: ASYNC110
                 await asyncio.sleep(0.001)
         log.clear()

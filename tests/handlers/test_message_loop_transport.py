@@ -91,7 +91,7 @@ class Transport:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 as it is about turns of the loop
             await asyncio.sleep(0)
 

@@ -575,7 +575,7 @@ async def test_without_limits_nothing_stands_between_reader_and_server() -> None
 
     app = Telex([plain])
     async with serving(app, ServerKind("telex")) as running, connected(running) as client:
-        await asyncio.wait_for(client.ping(), 5)
+        await asyncio.wait_for(client.ping(), 9)
         seen.extend(app.connections)
         assert seen[0].event_reader.limiter is None
         assert type(seen[0].transport).__module__.startswith("telex.server")

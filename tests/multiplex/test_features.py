@@ -418,6 +418,6 @@ async def test_the_registry_has_the_routes_and_closes_each_once(kind: ServerKind
         assert await app.connections.drain(within=0, code=1001) == 1
         await journal.until("2 1001")
         assert sorted(journal.entries) == ["0 1001", "1 1001", "2 1001"]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await shared.client.wait_closed()
         assert shared.client.close_code == 1001

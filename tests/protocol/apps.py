@@ -55,7 +55,7 @@ class Journal:
 
     async def until(self, entry: str, count: int = 1) -> None:
         """Wait until ``entry`` was noted ``count`` times."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while self.entries.count(entry) < count:
                 self._changed.clear()
                 await self._changed.wait()

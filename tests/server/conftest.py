@@ -16,7 +16,7 @@ from tests.server.apps import ECHOES
 from tests.support.leaks import Holdings, settled
 from tests.support.raw import PING, TEXT, RawClient, frame
 
-PATIENCE = 10.0
+PATIENCE = 20.0
 
 Serving = Callable[..., contextlib.AbstractAsyncContextManager[Server]]
 

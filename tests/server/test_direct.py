@@ -36,7 +36,7 @@ class Accepted:
                 await transport.drain()
 
     async def transport(self) -> Transport:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             return await self.transports.get()
 
 
@@ -116,7 +116,7 @@ async def test_a_client_that_does_not_read_ends_it() -> None:
         assert transport.open_direct(ends) is None
         for number in range(sent):
             assert (await client.read_frame()).payload.startswith(b"%08d" % number)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             await transport.drain()
         opened(transport, ends).send(BINARY, b"again")
         assert (await client.read_frame()).payload == b"again"
@@ -134,7 +134,7 @@ async def test_the_end_of_the_connection_ends_it() -> None:
             transport.close_direct(forgotten)
             await client.send(close_frame(1000))
             assert (await client.read_close()).code == 1000
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(9):
             await ended.wait()
         assert transport.open_direct(forgotten) is None
         assert forgotten.count == 0
@@ -146,7 +146,7 @@ async def test_a_client_that_vanishes_ends_it() -> None:
         async with connected(server.port) as client:
             direct = opened(await app.transport(), ended.set)
             client.reset()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(9):
                 while not ended.is_set():
                     direct.send(TEXT, b"anybody?")
                     await asyncio.sleep(0)

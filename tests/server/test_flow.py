@@ -57,7 +57,7 @@ async def test_a_send_waits_for_a_client_that_does_not_read() -> None:
                 before = sum(sent)
                 await asyncio.sleep(0.1)
             assert 0 < before < 8 * MIB  # the kernel's buffers and the high-water mark
-        await asyncio.wait_for(over.wait(), 5)
+        await asyncio.wait_for(over.wait(), 9)
 
 
 async def test_a_broadcast_delays_only_the_slow_client() -> None:
@@ -90,7 +90,7 @@ async def test_a_broadcast_delays_only_the_slow_client() -> None:
             for client in clients:
                 assert (await client.read_frame()).payload == payload
         # The client itself sees it only after it has read what the kernel holds for it, 4 KiB at a time.
-        assert await asyncio.wait_for(left.get(), 5) == (members[0], 1006)
+        assert await asyncio.wait_for(left.get(), 9) == (members[0], 1006)
         assert left.empty()
 
 
@@ -203,7 +203,7 @@ async def test_a_client_that_does_not_read_is_not_read_from() -> None:
                 await client.send(block)
                 sent += len(block)
         assert sent < 30 * MIB
-        client.timeout = 5
+        client.timeout = 20
         for _ in range(sent // len(block)):
             assert len((await client.read_frame()).payload) == 60_000
 
@@ -222,7 +222,7 @@ async def test_a_flood_of_tiny_frames_does_not_delay_others(opcode: int) -> None
 
         making = asyncio.create_task(make_noise())
         # The most may be as much as the kernel holds of the flood while this process, which sends it, does not run.
-        assert (await work_during_echoes(other, 100, server.process.pid))[50] < 0.1
+        assert (await work_during_echoes(other, 40, server.process.pid))[20] < 0.1
         making.cancel()
         await asyncio.wait({making})
         client.reset()

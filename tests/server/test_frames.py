@@ -56,7 +56,7 @@ async def test_a_broken_frame_ends_the_connection(sent: bytes, code: int) -> Non
         assert (await client.read_frame()).payload == b"before"
         assert (await client.read_close()).code == code
         assert await client.read_to_end() == b""
-        await asyncio.wait_for(app.disconnected.wait(), 5)
+        await asyncio.wait_for(app.disconnected.wait(), 9)
     assert app.end[0] == code
     assert [event.get("text") for event in app.events[1:-1]] == ["before"]
 
@@ -188,7 +188,7 @@ async def test_a_session_is_the_same_however_it_is_cut(session: Session, data: s
             await client.send(wire[start:end])
             await asyncio.sleep(0)
         echoed = [each async for each in messages_until_close(client)]
-        await asyncio.wait_for(app.disconnected.wait(), 5)
+        await asyncio.wait_for(app.disconnected.wait(), 9)
     received = [event.get("text", event.get("bytes")) for event in app.events[1:-1]]
     assert received == messages
     assert echoed == messages

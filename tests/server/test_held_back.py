@@ -102,7 +102,7 @@ async def test_the_queue_is_bounded_by_inflated_bytes_after_each_message(kind: i
         app.release.set()
         await client.send(close_frame(1000))
         assert (await client.read_close()).code == 1000
-        await asyncio.wait_for(app.ended.wait(), 5)
+        await asyncio.wait_for(app.ended.wait(), 9)
     assert [int(message[:7]) for message in app.received] == list(range(count))
 
 
@@ -187,7 +187,7 @@ async def test_frames_with_the_handshake_wait_in_the_same_queue() -> None:
         assert app.kept < 100_000
         app.release.set()
         assert (await client.read_close()).code == 1000
-        await asyncio.wait_for(app.ended.wait(), 5)
+        await asyncio.wait_for(app.ended.wait(), 9)
     assert [int(message[:5]) for message in app.received] == list(range(40))
 
 
@@ -212,7 +212,7 @@ async def test_the_end_of_a_client_whose_queue_is_full_is_noticed(
             client.close_sending()
         else:
             client.socket.close()
-        await asyncio.wait_for(app.ended.wait(), 5)
+        await asyncio.wait_for(app.ended.wait(), 9)
         closed = app.connection.closed_with
         assert closed is not None
         assert closed.code in ({4001, 1006} if how == "close frame" else {1006})
@@ -220,7 +220,7 @@ async def test_the_end_of_a_client_whose_queue_is_full_is_noticed(
 
 async def emptied(server: Server) -> None:
     """Waits until there is no connection."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         while server.status.connections:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 

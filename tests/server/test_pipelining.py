@@ -145,7 +145,7 @@ async def test_a_trailer_or_chunk_header_without_end_is_refused(http: str, endle
                 await client.send(endless)
                 sent += len(endless)
         assert sent < 4_000_000
-        await asyncio.wait_for(release.wait(), 5)
+        await asyncio.wait_for(release.wait(), 9)
 
 
 @PARSERS

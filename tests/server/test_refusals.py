@@ -75,7 +75,7 @@ async def test_a_drain_while_the_handshake_waits() -> None:
     ):
         answers = asyncio.gather(page.handshake("/", headers(server)), program.handshake("/", OTHERS[1]))
         for _ in range(2):
-            await asyncio.wait_for(arrived.acquire(), 5)
+            await asyncio.wait_for(arrived.acquire(), 9)
         server.stop()
         response, refused = await answers
         assert refused.status == 503

@@ -59,7 +59,7 @@ async def test_the_drain_goes_in_batches_and_lets_busy_handlers_finish() -> None
         idle = [await stack.enter_async_context(connected(server.port)) for _ in range(15)]
         busy = await stack.enter_async_context(connected(server.port))
         await busy.send(frame(TEXT, b"work"))
-        await asyncio.wait_for(app.working.wait(), 5)
+        await asyncio.wait_for(app.working.wait(), 9)
         (status,) = set(app.statuses)
         assert (status.ready, status.draining.is_set(), status.connections) == (True, False, 16)
         server.stop()
@@ -109,7 +109,7 @@ async def test_handlers_that_are_busy_at_the_deadline_are_cancelled() -> None:
         await opening.send(b"GET / HTTP/1.1\r\n")
         await stuck.send(frame(TEXT, b"work"))
         await sending.send(frame(TEXT, b"x" * 1000))
-        await asyncio.wait_for(app.working.wait(), 5)
+        await asyncio.wait_for(app.working.wait(), 9)
         server.stop()
         assert [(await client.read_close()).code for client in (stuck, sending)] == [1012, 1012]
         for client in (stuck, sending, opening):
@@ -121,7 +121,7 @@ async def test_while_draining_no_connection_is_accepted() -> None:
     async with running(app, drain_delay=0.3) as server, connected(server.port) as client:
         server.stop()
         (status,) = set(app.statuses)
-        await asyncio.wait_for(status.draining.wait(), 5)
+        await asyncio.wait_for(status.draining.wait(), 9)
         async with connected(server.port) as late:  # load balancers have not noticed yet
             await echoes(late)
             assert not status.ready

@@ -22,7 +22,7 @@ async def test_a_client_that_does_not_pong_is_closed() -> None:
         async with connected(server.port) as client:
             assert (await client.read_frame()).opcode == PING
             assert (await client.read_close()).code == 1011
-            await asyncio.wait_for(app.disconnected.wait(), 5)
+            await asyncio.wait_for(app.disconnected.wait(), 9)
             assert time.monotonic() - began > 0.35
             assert await client.read_to_end() == b""
     assert app.end == (1011, "keepalive ping timeout")
@@ -44,7 +44,7 @@ async def test_a_client_that_neither_reads_nor_pongs_is_closed() -> None:
 
     settings = {"ping_interval": 0.2, "ping_timeout": 0.2, "close_timeout": 0.2}
     async with running(app, **settings) as server, connected(server.port, receive_buffer=4096):
-        await asyncio.wait_for(gone.wait(), 5)
+        await asyncio.wait_for(gone.wait(), 9)
 
 
 @pytest.mark.long
@@ -137,7 +137,7 @@ async def test_a_client_that_talks_on_after_a_failure() -> None:
         await client.send(frame(3))
         assert (await client.read_close()).code == 1002
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(talk_on(), 5)
+            await asyncio.wait_for(talk_on(), 9)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ async def test_clients_that_vanish(before: bytes, how: str) -> None:
         else:
             client.close_sending()
             assert await client.read_to_end() == b""
-        await asyncio.wait_for(app.disconnected.wait(), 5)
+        await asyncio.wait_for(app.disconnected.wait(), 9)
     assert app.end == (1006, "")
 
 
@@ -220,7 +220,7 @@ async def test_a_send_that_waits_learns_that_the_client_is_gone() -> None:
         async with connected(server.port, "/pump", receive_buffer=4096) as client:
             await asyncio.sleep(0.1)
             client.reset()
-        assert isinstance(await asyncio.wait_for(outcome, 5), OSError)
+        assert isinstance(await asyncio.wait_for(outcome, 9), OSError)
 
 
 async def test_the_close_frame_is_sent_once() -> None:

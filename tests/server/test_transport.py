@@ -187,7 +187,7 @@ async def test_sends_after_the_end_raise_oserror() -> None:
         async with connected(server.port) as client:
             await client.send(close_frame(1000))
             await client.read_close()
-        await asyncio.wait_for(finished.wait(), 5)
+        await asyncio.wait_for(finished.wait(), 9)
     assert len(raised) == 3
 
 

@@ -38,7 +38,7 @@ class Holdings:
 
 
 @contextlib.asynccontextmanager
-async def no_leaks(*, within: float = 5) -> AsyncIterator[Holdings]:
+async def no_leaks(*, within: float = 9) -> AsyncIterator[Holdings]:
     """Fails unless all that was opened inside is gone at the end, or at most ``within`` seconds later.
 
     Warm up what is opened once and kept (a resolver's thread, a server) before. Threads of asyncio's pool do not count.
@@ -48,7 +48,7 @@ async def no_leaks(*, within: float = 5) -> AsyncIterator[Holdings]:
     await settled(baseline, within=within)
 
 
-async def settled(baseline: Holdings, *, within: float = 5) -> None:
+async def settled(baseline: Holdings, *, within: float = 9) -> None:
     """Waits until this process holds no more than at the baseline; fails with the list of what is left."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within

@@ -21,7 +21,7 @@ from tests.contract.servers import HOST, Running, ServerKind
 
 T = TypeVar("T")
 
-PATIENCE = 5.0
+PATIENCE = 9.0
 """Seconds that any single wait may take."""
 
 UVICORN = ServerKind("uvicorn-websockets")

@@ -130,7 +130,7 @@ async def exchange(
         while not answers.is_complete or answers.unanswered:
             answers.add(await receive())
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(40):
         reading = asyncio.create_task(read())
         try:
             for step in (*steps, Sent(LAST)):
@@ -159,10 +159,10 @@ async def on_a_socket(kind: ServerKind, path: str, steps: list[Sent], **options:
             sending = asyncio.create_task(exchange(steps, client.send, client.recv))
             for number in (1, 2, 3):
                 await neighbour.send(text(type="call", id=number, data="x"))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     assert json.loads(await neighbour.recv()) == {"type": "reply", "id": number, "data": "x"}
             await sending
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while tuple(app.connections):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 

@@ -224,7 +224,7 @@ async def settled(pipe: Pipe, chunks: Sequence[bytes] = (), *, turns: int = 12) 
 async def gone(pipe: Pipe, state: ServerState) -> None:
     """Cuts the connection; nothing of it may be left."""
     pipe.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(9):
         while state.connections or state.tasks:  # noqa: ASYNC110
             await asyncio.sleep(0)
 

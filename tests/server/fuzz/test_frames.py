@@ -62,7 +62,7 @@ async def _serve(expected: Outcome, limit: int, offer: str | None, chunks: list[
         await settled(pipe, [opening])
         await settled(pipe, chunks)
     if expected.codes and expected.complete:
-        await asyncio.wait_for(app.ended.wait(), 5)
+        await asyncio.wait_for(app.ended.wait(), 9)
     head, _, body = bytes(pipe.sent).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 ")
     assert b"HTTP/1.1" not in body
