@@ -11,6 +11,7 @@ from tests.contract.subjects.errors import errors
 from tests.contract.subjects.handshakes import guarded, guarded_below, handshakes
 from tests.contract.subjects.journal import journal, probe, watched
 from tests.contract.subjects.lifetimes import lifetimes
+from tests.contract.subjects.limits import limits
 from tests.contract.subjects.messages import messages
 from tests.contract.subjects.refusals import refusals
 from tests.contract.subjects.sending import sending
@@ -25,7 +26,18 @@ def control(data: str) -> str:
     return data
 
 
-subjects: Final[list[Any]] = [control, messages, handshakes, errors, lifetimes, sending, strangers, ends, refusals]
+subjects: Final[list[Any]] = [
+    control,
+    messages,
+    handshakes,
+    errors,
+    lifetimes,
+    sending,
+    strangers,
+    ends,
+    refusals,
+    limits,
+]
 open_to_all = Telex([probe, *subjects, Multiplex("/multiplex", routes=subjects)])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
