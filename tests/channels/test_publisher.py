@@ -81,10 +81,15 @@ async def test_a_synchronous_transaction_of_another_program(postgres: tuple[Chan
         with psycopg.connect(url) as connection, publisher(url, history={"kept:*": KEEP}) as news:
             news.publish("kept:2", "python", transaction=connection)
             connection.execute("SELECT telex_publish('kept:2', 'any language', 50, 60)")
+            connection.execute("SELECT telex_publish('kept:2', %s::jsonb, 50, 60)", ('{"n": 1}',))
+            connection.execute("SELECT telex_publish('kept:2', %s, 50, 60)", (b"bytes",))
+            news.publish("kept:2", b"[1]", transaction=connection, kind="json")
 
     async with hub.subscribe("kept:2") as events:
         await asyncio.to_thread(work)
-        first, second = await take(events, 2)
+        found = await take(events, 5)
+        assert [each.kind for each in found if isinstance(each, Event)] == ["text", "text", "json", "bytes", "json"]
+        first, second = found[:2]
         assert isinstance(first, Event)
         assert isinstance(second, Event)
         assert (first.text, second.text) == ("python", "any language")

@@ -43,14 +43,18 @@ async def test_what_others_publish_by_hand_is_an_event(broker: Valkey) -> None:
         hub.subscribe("*", pattern=True) as all_events,
         Redis.from_url(broker.url) as redis,
     ):
-        foreign = [b"hello", b"hello world", b"\xff\xfe not text", b'{"a": 1}', b""]
+        foreign = [b"hello", b"hello world", b"\xff\xfe not text", b'{"a": 1}', b"", b" ", b" World", b"all text"]
         for message in foreign:
             await redis.publish("telex:c", message)
         await redis.publish(b"telex:\xff", "no name of ours")
         await hub.publish("c", "ours")
-        got = await take(events, 6)
+        got = await take(events, len(foreign) + 1)
         assert [item.data for item in got if isinstance(item, Event)] == [*foreign, b"ours"]
-        assert [item.data for item in await take(all_events, 7) if isinstance(item, Event)][-1] == b"ours"
+        assert [item.data for item in await take(all_events, len(foreign) + 2) if isinstance(item, Event)][
+            -1
+        ] == b"ours"
+        kinds = [item.kind for item in got if isinstance(item, Event)]
+        assert kinds == ["json"] * len(foreign) + ["text"]
         assert hub.statistics().gaps == 0
 
 

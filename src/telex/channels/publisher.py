@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from telex.channels.backends import backend_from_url
 from telex.channels.backends.base import ChannelsBackend
-from telex.channels.events import Keep, Position, kind_of
+from telex.channels.events import DataKind, Keep, Position, kind_of
 from telex.channels.names import ChannelNames, encoder
 from telex.exceptions import ChannelsException, ImproperlyConfiguredException
 from telex.types import TypeEncoders
@@ -33,13 +33,18 @@ class AsyncPublisher:
         self._encode = encoder(type_encoders)
 
     async def publish(
-        self, channels: str | Iterable[str], data: object, *, transaction: object = None
+        self,
+        channels: str | Iterable[str],
+        data: object,
+        *,
+        transaction: object = None,
+        kind: DataKind | None = None,
     ) -> Mapping[str, Position]:
         """Publish as :meth:`telex.channels.Channels.publish` does.
 
         :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         """
-        targets, payload, kind = self._names.targets(channels), self._encode(data), kind_of(data)
+        targets, payload, kind = self._names.targets(channels), self._encode(data), kind or kind_of(data)
         if transaction is None:
             return await self._backend.publish(targets, payload, kind)
         await self._backend.publish_in(transaction, targets, payload, kind)
@@ -57,13 +62,18 @@ class SyncPublisher:
         self._thread = threading.Thread(target=self._loop.run_forever, name="telex-publisher", daemon=True)
 
     def publish(
-        self, channels: str | Iterable[str], data: object, *, transaction: object = None
+        self,
+        channels: str | Iterable[str],
+        data: object,
+        *,
+        transaction: object = None,
+        kind: DataKind | None = None,
     ) -> Mapping[str, Position]:
         """Publish as :meth:`telex.channels.Channels.publish` does, and block until the broker has the data.
 
         :raises BackendUnavailable: the connection to the broker failed; the data may or may not have arrived.
         """
-        return self._run(self._publisher.publish(channels, data, transaction=transaction))
+        return self._run(self._publisher.publish(channels, data, transaction=transaction, kind=kind))
 
     def open(self) -> None:
         """Start the thread and connect."""

@@ -333,15 +333,17 @@ def _pattern(glob: bytes) -> bytes:
 def read_event(channel: str, message: bytes) -> Event:
     """The event in a message: ``epoch:offset data`` on a channel with history, a space and the data without.
 
-    The data begins with the letter of its kind.
-
-    Any other message was published by another program, and becomes an event without history.
+    The data begins with the letter of its kind. Any other message was published by another program, and becomes an
+    event without history.
     """
     stands, _, marked = message.partition(b" ")
-    if not stands and marked:
-        return Event(channel, marked[1:], kind=_kind_in(marked))
+    kind = _KINDS.get(marked[:1])
+    if kind is None:
+        return Event(channel, message)
+    if not stands:
+        return Event(channel, marked[1:], None, None, kind)
     try:
         position = Position.parse(stands.decode())
     except (ChannelsException, UnicodeDecodeError):
         return Event(channel, message)
-    return Event(channel, marked[1:], position, position.offset - 1, _kind_in(marked))
+    return Event(channel, marked[1:], position, position.offset - 1, kind)
