@@ -27,6 +27,7 @@ __all__ = (
     "RouteConnection",
     "Scope",
     "Send",
+    "ServerConnection",
     "Transport",
     "TypeDecoder",
     "TypeEncoder",
@@ -116,6 +117,16 @@ class ActivityWatcher(Protocol):
 
         The server cannot detect this itself: an application can wait in ``receive`` only to detect a disconnect while
         it is busy. A drain lets busy connections finish their work.
+        """
+
+
+class ServerConnection(ActivityWatcher, Protocol):
+    """What Telex's server puts into ``scope["extensions"]["telex.activity"]``."""
+
+    def compress_alone(self) -> None:
+        """Compress each message by itself; called before the connection is accepted.
+
+        A window that is kept between messages tells how similar they are, so messages of different trust need this.
         """
 
 

@@ -7,15 +7,18 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import ClientConnection
 
 from telex import Multiplex, Telex, WebSocket, websocket, websocket_listener, websocket_stream
 from telex.multiplex import opening
 from telex.types import ASGIApp, Receive, Scope, Send
-from tests.contract.servers import ServerKind
+from tests.contract.servers import KINDS, ServerKind
 from tests.multiplex.conftest import joined, sharing
 from tests.protocol.apps import Journal
 from tests.support.leaks import no_leaks
-from tests.support.live import Denial, denied, ending, serving
+from tests.support.live import Denial, connected, denied, ending, serving
+
+TELEX = next(each for each in KINDS if each.name == "telex")
 
 
 @websocket_listener("/echo")
@@ -140,6 +143,25 @@ async def test_a_client_that_does_not_offer_the_subprotocol_is_refused(kind: Ser
         refused: Denial = await denied(running, "/socket")
         assert refused.status == 400
         assert "telex.v1" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize("middleware", [False, True])
+async def test_telexs_server_compresses_each_message_by_itself(middleware: bool) -> None:
+    """Stock servers have no option for one connection: there, the context is kept as they are configured."""
+    wrapped: Any = {"middleware": [lambda app: app]} if middleware else {}
+    app = Telex([echo, Multiplex("/socket", routes=[echo], **wrapped)])
+    async with serving(app, TELEX) as running:
+        async with connected(running, "/echo") as direct:
+            assert "server_no_context_takeover" not in extensions_of(direct)
+        async with joined(running) as shared:
+            assert "server_no_context_takeover" in extensions_of(shared.client)
+            route = await shared.open("/echo")
+            assert (await route.call("x" * 5000))["data"] == "x" * 5000
+
+
+def extensions_of(client: ClientConnection) -> str:
+    assert client.response is not None
+    return client.response.headers["sec-websocket-extensions"]
 
 
 # -- credit and turns

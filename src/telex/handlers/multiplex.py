@@ -17,6 +17,7 @@ from telex.multiplex.session import MultiplexPlan, MultiplexSession
 from telex.plans import Build, HandlerPlan, Run
 from telex.protocol.envelope import SUBPROTOCOL
 from telex.signatures import call_site, describe
+from telex.types import ServerConnection
 
 __all__ = ("Multiplex",)
 
@@ -135,6 +136,9 @@ class Multiplex(Handler):
         async def run(socket: Socket, slots: list[Any]) -> None:
             if SUBPROTOCOL not in socket.scope.get("subprotocols", ()):
                 raise ClientException(f"this path carries routes: offer the subprotocol {SUBPROTOCOL!r}")
+            server: ServerConnection | None = (socket.scope.get("extensions") or {}).get("telex.activity")
+            if server is not None:
+                server.compress_alone()  # routes of different trust share the socket
             await socket.accept()
             if isinstance(socket.envelope, MultiplexSession):
                 await supervised(socket.envelope.serve(slots), socket.event_reader)

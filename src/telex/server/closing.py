@@ -89,6 +89,15 @@ class ClosingHandshake(ReceiveQueue):
             self._enter_stage(Stage.CLOSED, close, close_frame(close))
             self._loop.call_soon(self._linger)
 
+    def compress_alone(self) -> None:
+        """See :class:`telex.types.ServerConnection`."""
+        self._limits = replace(self._limits, deflate_context_takeover=False)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of this connection."""
+        return self._limits
+
     @property
     def idle(self) -> bool:
         """Whether the application is waiting for the next message, so that closing now interrupts no work."""

@@ -339,7 +339,7 @@ class WebSocketProtocol(asyncio.Protocol):
         request = self._request
         if request is None or self._refused or self.transport.is_closing():
             raise ConnectionClosed("The client left before it was accepted.")
-        agreement = negotiate(request.extensions, self._limits)
+        agreement = negotiate(request.extensions, self._connection.limits)
         response = switching_protocols(
             request,
             event.get("subprotocol"),
