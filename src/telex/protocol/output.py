@@ -52,7 +52,15 @@ class FrameOutput:
         return self.group.create_task(work)
 
     async def send(self, payload: Encoded) -> None:
-        """Send one message, and wait while the transport is full. Does nothing after the end."""
+        """Send one message after those of :meth:`write`, and wait while the transport is full.
+
+        Does nothing after the end.
+        """
+        while self.waiting:
+            await self._send(self.waiting.pop(0))
+        await self._send(payload)
+
+    async def _send(self, payload: Encoded) -> None:
         socket, transport = self._socket, self._transport
         if not socket.is_open:
             return
@@ -98,7 +106,7 @@ class FrameOutput:
     async def _send_waiting(self) -> None:
         try:
             while self.waiting:
-                await self.send(self.waiting.pop(0))
+                await self._send(self.waiting.pop(0))
         finally:
             self._is_flushing = False
 
