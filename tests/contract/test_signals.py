@@ -84,7 +84,7 @@ async def stopped(name: str) -> AsyncIterator[tuple[dict[str, Close], list[str]]
             pid = running.process.pid if isinstance(running, Running) else running.pid or 0
             os.kill(pid, signal.SIGTERM)
             closes = {row: await closing_of(client) for row, client in clients.items() if row not in AWAITED}
-            with contextlib.suppress(ProcessLookupError):  # granian has ended
+            if name != "granian":  # its main process would die of this signal
                 os.kill(pid, signal.SIGUSR1)
             closes |= {row: await closing_of(clients[row]) for row in AWAITED}
             if isinstance(running, Running):

@@ -85,7 +85,7 @@ async def test_on_granian_nobody_misses_an_event_or_waits_for_another() -> None:
 @pytest.mark.parametrize("kind", ["uvicorn-websockets", "uvicorn-wsproto"])
 async def test_thousands_that_do_not_read_take_bounded_memory_and_delay_nobody(kind: str) -> None:
     async with (
-        ServerKind(kind).process(APP, mebibytes=LIMIT) as running,
+        ServerKind(kind).process(APP, mebibytes=LIMIT, ws_ping_interval=None) as running,
         connected(running, "/publish") as publisher,
         connected(running, "/figures") as inside,
         await follow(running) as reader,
