@@ -107,6 +107,12 @@ def test_every_peer_on_uvicorn_does_the_work_of_the_microbenchmark() -> None:
     assert table.count("\n| ") == 2 * (1 + len(ON_UVICORN))
 
 
+def test_limits_are_measured() -> None:
+    printed = run("benchmarks.limits", "--rounds", "1", "--count", "1000").stdout
+    assert "a frame callback, message_limit, ns" in printed
+    assert "an address, of 100,000, bytes" in printed
+
+
 def test_imports_are_timed() -> None:
     assert "| telex |" in run("benchmarks.imports", "--rounds", "1", "telex").stdout
 

@@ -33,6 +33,12 @@ def test_a_key_is_forgotten_once_it_has_paid_off() -> None:
     assert not store.forgotten
 
 
+def test_keys_that_pay_off_at_once_leave_nothing() -> None:
+    store = MemoryStore(Limit(1e9, per=1e-9, key=client_ip), FakeClock())
+    assert not any(store.take(key) for key in range(100))
+    assert not len(store)
+
+
 def test_what_is_kept_is_bounded_and_the_quietest_goes_first() -> None:
     clock = FakeClock()
     store = MemoryStore(Limit(1, per=3600, burst=1, key=client_ip), clock)

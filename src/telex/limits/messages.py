@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ import msgspec
 
 from telex.connection import Socket
 from telex.event_reader import EventReader
-from telex.limits.rates import Bucket, Limit
+from telex.limits.rates import Limit, counter
 from telex.protocol.envelope import MULTIPLEXED
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.types import Activity, ActivityWatcher, DirectSend, Message, Mode, Receive, Transport
@@ -43,6 +43,15 @@ class MessageLimits:
     size: Limit | None
     mode: Mode
     """The mode in which refusals are sent in plain mode."""
+
+    @property
+    def given(self) -> Sequence[tuple[Limit, Callable[[Raw], int] | None]]:
+        """Each limit, and what measures messages for it.
+
+        What refuses comes first: a message that is refused takes nothing from the limits that wait.
+        """
+        found = [(limit, size) for limit, size in ((self.messages, None), (self.size, _size)) if limit is not None]
+        return sorted(found, key=lambda each: each[0].on_exceed == "wait")
 
     def apply(self, socket: Socket) -> None:
         """Limit an accepted connection, before anything of it is read."""
@@ -66,7 +75,7 @@ class MessageLimiter:
     __slots__ = (
         "_activity",
         "_ahead",
-        "_buckets",
+        "_counters",
         "_delay",
         "_due",
         "_end",
@@ -81,6 +90,7 @@ class MessageLimiter:
         "_waiter",
         "_was_logged",
         "_where",
+        "charge",
     )
 
     def __init__(self, socket: Socket, limits: MessageLimits) -> None:
@@ -88,15 +98,14 @@ class MessageLimiter:
         self._socket = socket
         self._where = limits.where
         self._mode: Mode = limits.mode
-        # What refuses is asked first: a message that is refused takes nothing from the limits that wait.
-        kinds = sorted(
-            ((limit, by_size) for limit, by_size in ((limits.messages, False), (limits.size, True)) if limit),
-            key=lambda kind: kind[0].on_exceed == "wait",
+        self._exceeded: Limit = limits.given[0][0]
+        """The limit that :meth:`charge` has found exceeded."""
+        self._counters = tuple(
+            (limit, counter(limit, loop.time, size=size, reserves=limit.on_exceed == "wait"))
+            for limit, size in limits.given
         )
-        self._buckets = tuple(
-            (Bucket(limit, loop.time, reserves=limit.on_exceed == "wait"), by_size) for limit, by_size in kinds
-        )
-        self._exceeded: Limit | None = None
+        self.charge: Callable[[Raw], float] = self._counters[0][1] if len(self._counters) == 1 else self._charge_all
+        """Takes a message from the limits. Returns 0, or the seconds after which it would have been in time."""
         self._delay = 0.0
         self._is_charged = False
         """Whether the next message was charged already: the frame callback has handed it over."""
@@ -113,7 +122,6 @@ class MessageLimiter:
         self._ahead: _ReadAhead | None = None
         if not reader.server_reports_end:
             self._ahead = _ReadAhead(reader.receive, reader.max_messages, reader.max_bytes, self._wake)
-            self._receive = self._ahead.get
         reader.limiter, reader.receive = self, self.receive
 
     # -- what the event reader, the server and the transport use
@@ -123,7 +131,7 @@ class MessageLimiter:
         while self._last is None:
             event = self._held
             if event is None:
-                event = await self._receive()
+                event = await (self._receive() if self._ahead is None else self._ahead.next(self._receive))
                 raw = _payload_of(event)
                 if raw is None:
                     self._last = event
@@ -190,16 +198,15 @@ class MessageLimiter:
     @property
     def on_exceed(self) -> str:
         """What to do with the message that :meth:`charge` has just refused."""
-        return "wait" if self._exceeded is None else self._exceeded.on_exceed
+        return self._exceeded.on_exceed
 
-    def charge(self, raw: Raw) -> float:
-        """Take ``raw`` from the limits. Returns 0, or the seconds after which it would have been in time."""
+    def _charge_all(self, raw: Raw) -> float:
         delay = 0.0
-        for bucket, by_size in self._buckets:
-            wait = bucket.take(_size(raw) if by_size else 1.0)
+        for limit, take in self._counters:
+            wait = take(raw)
             if wait:
-                self._exceeded = bucket.limit
-                if bucket.limit.on_exceed != "wait":
+                self._exceeded = limit
+                if limit.on_exceed != "wait":
                     return wait
                 delay = max(delay, wait)
         return delay
@@ -257,7 +264,7 @@ class MessageLimiter:
             self._waiter = self._loop.create_future()
             timer = self._loop.call_later(delay, self._wake)
             if ahead is not None:
-                ahead.mark_busy()
+                ahead.begin_work()
                 ahead.read_ahead()
             try:
                 await self._waiter

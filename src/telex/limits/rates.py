@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeAlias, get_args
 
 from telex.exceptions import ImproperlyConfiguredException
 
-__all__ = ("Bucket", "Clock", "Limit", "OnExceed", "OnStoreFailure", "spend")
+__all__ = ("Clock", "Limit", "OnExceed", "OnStoreFailure", "counter", "spend")
 
 OnExceed: TypeAlias = Literal["wait", "reply", "close"]
 OnStoreFailure: TypeAlias = Literal["open", "closed"]
@@ -112,21 +112,31 @@ def spend(limit: Limit, empty_at: float, now: float, cost: float) -> tuple[float
     return start + cost * limit.interval, wait if wait > _ROUNDING else 0.0
 
 
-class Bucket:
-    """What one limit has counted."""
+def counter(
+    limit: Limit, clock: Clock, *, size: Callable[[Any], int] | None = None, reserves: bool = False
+) -> Callable[[Any], float]:
+    """:func:`spend` as a function with a state of its own, for the message path: one call for each message.
 
-    __slots__ = ("_clock", "_reserves", "empty_at", "limit")
+    It takes what ``size`` measures, or anything where each counts as one, and returns the seconds to wait. With
+    ``reserves`` what has to wait is counted: the caller waits, and does not ask again.
+    """
+    interval, most, empty_at = limit.interval, limit.most, -math.inf
+    spare = (most - 1) * interval
 
-    def __init__(self, limit: Limit, clock: Clock, *, reserves: bool = False) -> None:
-        self.limit = limit
-        self._clock = clock
-        self._reserves = reserves
-        """Whether what has to wait is counted: the caller waits, and does not ask again."""
-        self.empty_at = -math.inf
-
-    def take(self, cost: float = 1.0) -> float:
-        """Count ``cost``. Returns 0, or the seconds until there is room for it; then nothing was counted."""
-        empty_at, wait = spend(self.limit, self.empty_at, self._clock(), cost)
-        if not wait or self._reserves:
-            self.empty_at = empty_at
+    def take(what: Any) -> float:
+        nonlocal empty_at
+        now = clock()
+        start = empty_at if empty_at > now else now  # noqa: FURB136 - a call less
+        if size is None:
+            wait, spent = start - now - spare, interval
+        else:
+            cost = size(what)
+            wait, spent = start - now - (most - cost) * interval if cost < most else start - now, cost * interval
+        if wait <= _ROUNDING:
+            wait = 0.0
+        elif not reserves:
+            return wait
+        empty_at = start + spent
         return wait
+
+    return take

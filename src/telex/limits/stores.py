@@ -54,8 +54,8 @@ class MemoryStore:
         empty_at, wait = spend(self._limit, before, now, 1.0)
         known[key] = before if wait else empty_at
         for _ in range(2):  # two for each that is added: what has paid off does not accumulate
-            oldest = next(iter(known))
-            if known[oldest] > now:
+            oldest = next(iter(known), None)
+            if oldest is None or known[oldest] > now:
                 break
             del known[oldest]
         if len(known) > self._most:
