@@ -169,7 +169,7 @@ async def test_a_crowd_that_comes_back_is_served_and_publishers_do_not_wait(
 
     The limits are processor time of this process, because the machine may be busy with other tests.
     """
-    hub = await make_hub(history={"test:*": Keep(100, 600)}, subscriber_max_backlog=1000)
+    hub = await make_hub(history={"test:*": Keep(100, 600)}, subscriber_max_backlog=1000, subscribe_timeout=150)
     channels = [f"{name}:{number}" for number in range(rooms)]
     events = 50 if rooms == 10 else 2
     positions: dict[str, list[Position]] = {}
