@@ -26,6 +26,14 @@ def typed() -> Telex:
     return Telex([move])
 
 
+def asks() -> Telex:
+    @websocket_listener("/")
+    async def ask(data: Move, socket: WebSocket) -> Moved:
+        return moved(await socket.call(data, Move))
+
+    return Telex([ask])
+
+
 async def greet(socket: WebSocket) -> None:
     await socket.send_text(READY)
 
@@ -59,4 +67,4 @@ def channels() -> Telex:
     return Telex([subscribe, publish], plugins=[Channels(MemoryBackend(), channels=["news"])])
 
 
-APPS = {"text": text, "json": typed, "fanout": fanout, "channels": channels}
+APPS = {"text": text, "json": typed, "fanout": fanout, "channels": channels, "asks": asks}

@@ -218,18 +218,38 @@ class EventReader:
 
     # -- reading for a session of telex.v1
 
-    async def feed(self, take: Callable[[Message], Awaitable[None] | None], *, by_server: bool = False) -> None:
+    async def feed(self, take: Callable[[Message], Awaitable[None] | None]) -> None:
         """Pass every message to ``take`` from now on, and await its result; nobody else can read.
 
-        When the client leaves, the handler is interrupted, also while it waits. With ``by_server`` the server calls
-        ``take`` for later messages, and :meth:`on_end`.
+        When the client leaves, the handler is interrupted, also while it waits. Who calls this begins to read with
+        :meth:`start_pump`, or by :meth:`next_directly`, or lets the server call ``take`` and :meth:`on_end`.
         """
         self._take_event, self.state = take, _AHEAD
         read_before, self._queue, self._bytes = self._queue, [], 0
         for event in read_before:
             await self._pass_on(event)
-        if self._pump is None and self.disconnect is None and not by_server:
+
+    def start_pump(self) -> None:
+        """Read in a task, beside the handler."""
+        if self._pump is None and self.disconnect is None and not self.closing:
             self._pump = asyncio.get_running_loop().create_task(self._pump_events())
+
+    def next_directly(self) -> Awaitable[Message]:
+        """The next event, for the owner, while no task reads; :meth:`pass_on` takes it."""
+        self.state = READING
+        return self.receive()
+
+    def pass_on(self, event: Message) -> Awaitable[None] | None:
+        """Pass on an event that the owner has read; it awaits the result.
+
+        :raises WebSocketDisconnect: the client has left.
+        """
+        self.state = _AHEAD
+        if event["type"] == "websocket.disconnect":
+            self._note_end(event)
+        if self.disconnect is not None:
+            raise self.disconnect
+        return None if self._take_event is None else self._take_event(event)
 
     def end_with(self, failure: Exception) -> None:
         """What was read ends the connection: interrupt the handler, or the work that it begins next."""

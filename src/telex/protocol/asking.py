@@ -44,14 +44,16 @@ class Asking:
         self._ids += 1
         call_id = self._ids
         waiting = self._waiting[call_id] = asyncio.get_running_loop().create_future()
+        is_sent = False
         try:
             async with asyncio.timeout(within):
                 await self._send(frames.frame(f'{{"type":"call","id":{call_id}', data))
+                is_sent = True
                 found, payload = await waiting
         except TimeoutError:
             raise CallTimeout(f"the client did not answer within {within:g} s") from None
         finally:
-            if self._waiting.pop(call_id, None) is not None and self._end is None:
+            if self._waiting.pop(call_id, None) is not None and self._end is None and is_sent:
                 self._write(f'{{"type":"cancel","id":{call_id}}}')
         return read(found, payload)
 

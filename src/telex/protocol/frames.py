@@ -27,6 +27,7 @@ __all__ = (
     "CallFrame",
     "CancelFrame",
     "Encoded",
+    "NOTHING",
     "EndFrame",
     "ErrorFrame",
     "ItemFrame",
@@ -35,6 +36,7 @@ __all__ = (
     "PingFrame",
     "PongFrame",
     "ReplyFrame",
+    "decode",
     "error_frame",
     "frame",
     "goaway_frame",
@@ -145,7 +147,8 @@ ClientFrame: TypeAlias = (
 )
 _TYPES: Final = frozenset({"call", "notify", "reply", "item", "end", "more", "error", "cancel", "ping", "pong"})
 
-_decode: Final[Callable[[str | bytes], ClientFrame]] = msgspec.json.Decoder(ClientFrame).decode
+decode: Final[Callable[[str | bytes], ClientFrame]] = msgspec.json.Decoder(ClientFrame).decode
+"""The frame of a JSON message. :func:`read` checks more, and explains what is wrong."""
 
 
 class _Head(msgspec.Struct):
@@ -197,7 +200,7 @@ def split(raw: Any) -> tuple[bytes, bytes]:
 
 def _read_json(raw: str | bytes) -> ClientFrame:
     try:
-        found = _decode(raw)
+        found = decode(raw)
     except Exception as exc:
         raise _explain(raw, exc) from None
     if found.__class__ is CallFrame and found.meta and len(bytes(found.meta)) > MAX_META:

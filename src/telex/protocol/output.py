@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from telex.connection import Socket
@@ -74,6 +74,31 @@ class FrameOutput:
         except OSError as exc:
             raise socket.lost() from exc
 
+    def answer(self, payload: Encoded) -> Awaitable[None] | None:
+        """Send one message from a task that has waited for the client's; returns what to await, if anything."""
+        socket, transport = self._socket, self._transport
+        if not socket.is_open:
+            return None
+        if self.waiting:
+            return self.send(payload)
+        self._sent += 1
+        if transport is None:
+            return self._send_event(payload)
+        try:
+            return None if transport.send(payload) else transport.drain()
+        except OSError as exc:
+            raise socket.lost() from exc
+
+    async def _send_event(self, payload: Encoded) -> None:
+        """Without a turn for other tasks after some messages, which :meth:`send` gives."""
+        socket = self._socket
+        if socket.event_reader.disconnect is not None:
+            raise socket.lost()
+        try:
+            await socket.asgi_send({"type": "websocket.send", "text" if payload.__class__ is str else "bytes": payload})
+        except OSError as exc:
+            raise socket.lost() from exc
+
     def write(self, payload: Encoded) -> None:
         """Send one message from code that cannot wait. The windows bound what is written so.
 
@@ -82,8 +107,10 @@ class FrameOutput:
         if self._transport is not None:
             self._sent += 1
             if self._socket.is_open:
-                with contextlib.suppress(OSError):  # the end is noticed by who reads
+                try:  # noqa: SIM105  # suppress() would take longer than all the rest
                     self._transport.send(payload)
+                except OSError:
+                    pass  # the end is noticed by who reads
             return
         self.waiting.append(payload)
         if not (self.is_collecting or self._is_flushing):
@@ -93,22 +120,23 @@ class FrameOutput:
     async def flush(self) -> None:
         """Send what :meth:`write` has collected, in order."""
         if self._is_flushing:
-            if self._task is not None:
+            if self._task is not None and not self._task.done():
                 await asyncio.wait((self._task,))
             return
         self._is_flushing = True
-        await self._send_waiting()
+        try:
+            while self.waiting:
+                payload = self.waiting.pop(0)
+                if self._socket.is_open:
+                    self._sent += 1
+                    await self._send_event(payload)
+        finally:
+            self._is_flushing = False
 
     async def _flush_alone(self) -> None:
         with contextlib.suppress(Exception):  # a lost connection is noticed by who reads
-            await self._send_waiting()
-
-    async def _send_waiting(self) -> None:
-        try:
-            while self.waiting:
-                await self._send(self.waiting.pop(0))
-        finally:
             self._is_flushing = False
+            await self.flush()
 
     # -- keeping alive
 

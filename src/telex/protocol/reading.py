@@ -25,7 +25,16 @@ class FrameReading(ABC):
     On Telex's server it runs inside the frame callback, elsewhere in the task of the event reader.
     """
 
-    __slots__ = ("_failure", "_is_over", "_max_message_size", "_output", "_quick_limit", "_socket", "_transport")
+    __slots__ = (
+        "_failure",
+        "_is_over",
+        "_max_message_size",
+        "_output",
+        "_quick_limit",
+        "_socket",
+        "_soon",
+        "_transport",
+    )
 
     def __init__(self, socket: Socket, max_message_size: int) -> None:
         self._socket = socket
@@ -35,6 +44,8 @@ class FrameReading(ABC):
         self._quick_limit = max_message_size // 4
         self._failure: Exception | None = None
         """What ended the connection while it was read: it interrupts the handler."""
+        self._soon: asyncio.Handle | None = None
+        """Begins to read in the next turn of the event loop, unless the handler reads itself until then."""
         self._is_over = False
         """Whether messages are ignored, because the connection ends."""
 
@@ -83,10 +94,10 @@ class FrameReading(ABC):
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
         transport, reader = self._transport, self._socket.event_reader
+        await reader.feed(self._take_event)
         if transport is None or reader.limiter is not None:  # a frame that a limit lets wait needs a task
-            await reader.feed(self._take_event)
+            self._soon = asyncio.get_running_loop().call_soon(reader.start_pump)
         else:
-            await reader.feed(self._take_event, by_server=True)
             transport.set_message_handler(self._on_message)
 
     async def _read(self) -> None:
@@ -111,7 +122,9 @@ class FrameReading(ABC):
             self._feed_message(event["bytes"] if text is None else text)
         finally:
             self._output.is_collecting = False
-        return self._settle() if self._output.waiting or self._failure is not None else None
+        if self._failure is not None:
+            return self._settle()
+        return self._output.flush() if self._output.waiting else None
 
     async def _settle(self) -> None:
         await self._output.flush()
@@ -120,7 +133,14 @@ class FrameReading(ABC):
 
     def _on_message(self, raw: str | bytes) -> None:
         """The frame callback of Telex's server."""
-        self._feed_message(raw)
+        if self._is_over:
+            return
+        try:
+            if len(raw) > self._quick_limit:
+                self._check_size(raw)
+            self._feed(raw)
+        except Exception as exc:
+            self._failure = exc
         if self._failure is not None:
             self._end_with(self._failure)
 

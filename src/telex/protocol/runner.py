@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
 from typing import Any, Final
@@ -36,16 +36,18 @@ class CallRunner:
     __slots__ = (
         "_output",
         "_plan",
-        "_queue",
+        "_reader",
         "_route",
         "_run_in_context",
-        "_running",
         "_socket",
         "_streams",
         "_taken",
         "_waiter",
         "bytes",
         "calls",
+        "max_concurrency",
+        "queue",
+        "running",
         "used",
     )
 
@@ -55,9 +57,13 @@ class CallRunner:
         self._output = output
         self._run_in_context: Callable[..., Any] = _directly
         self._route = socket.route
-        self._queue: list[Job] = []  # an empty deque takes more memory than a connection has jobs
+        self.max_concurrency = plan.max_concurrency
+        self.queue: list[Job] = []  # an empty deque takes more memory than a connection has jobs
+        """What was read and waits."""
         self._waiter: asyncio.Future[None] | None = None
-        self._running = 0
+        self._reader = socket.event_reader
+        self.running = 0
+        """How many calls run, generators apart."""
         self._streams = 0
         self._taken = 0
         """Notifies that were taken since the last ``credit`` frame."""
@@ -73,13 +79,13 @@ class CallRunner:
         """``job`` was read: run it when its turn comes; it ends after ``timeout`` seconds."""
         self.used += 1
         self._count_bytes(job.size)
-        self._socket.event_reader.calls += 1
+        self._reader.calls += 1
         if job.id:
             self.calls[job.id] = job
             if timeout is not None:
                 job.timer = asyncio.get_running_loop().call_later(timeout, self.interrupt, job, "timeout")
-        self._queue.append(job)
-        if self._waiter is not None:
+        self.queue.append(job)
+        if self.max_concurrency == 1:
             self._wake()
         else:
             self._start_tasks()
@@ -97,14 +103,15 @@ class CallRunner:
 
     async def next(self) -> Job:
         """The next call or notify; a notify's credit is free again."""
-        while not self._queue:
-            await self._wait()
-        job = self._queue.pop(0)
+        while not self.queue:
+            await self.wait()
+        job = self.queue.pop(0)
         if not job.id:
             self._free_credit(job)
         return job
 
-    async def _wait(self) -> None:
+    async def wait(self) -> None:
+        """Wait until there is a call, or a place is free."""
         self._waiter = asyncio.get_running_loop().create_future()
         try:
             await self._waiter
@@ -115,49 +122,76 @@ class CallRunner:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether a sync function may run at once."""
-        return not (self._running or self._queue)
-
     def stop(self) -> None:
         """The connection has ended: begin nothing more."""
         self._output.group = None
-        self._queue.clear()
+        self.queue.clear()
         for job in self.calls.values():
             if job.timer is not None:
                 job.timer.cancel()
 
     # -- running
 
-    async def serve(self, group: asyncio.TaskGroup, target_of: Callable[[Any], CallTarget]) -> None:
-        """Run what was read, and what will be, until this task is interrupted or the connection has ended."""
+    def begin(self, group: asyncio.TaskGroup, target_of: Callable[[Any], CallTarget]) -> None:
+        """The handler is ready for what was read, and what will be."""
         self._output.group = group
         self._run_in_context = copy_context().run
-        for job in self._queue:
+        for job in self.queue:
             job.target = target_of(job.data)
-        if self._plan.max_concurrency > 1:
-            self._start_tasks()
-            await asyncio.get_running_loop().create_future()
-        task = asyncio.current_task()
-        while True:
-            job = await self.next()
-            self._running, job.has_place = 1, True
-            if job.target.parts:
-                self._start_task(job)
-                while job.has_place:
-                    await self._wait()
+        self._start_tasks()
+
+    async def run_next(self, task: asyncio.Task[Any] | None, read: Callable[[], None] | None) -> None:
+        """Run the next of :attr:`queue` in ``task``, which calls this; a generator runs in a task of its own.
+
+        ``read`` is called as soon as the handler waits for something.
+        """
+        job = self.queue.pop(0)
+        if not job.id:
+            self._free_credit(job)
+        target = job.target
+        self.running, job.has_place = 1, True
+        if target.parts:
+            await self._run_generator(job)
+            return
+        job.task, job.started = task, True
+        soon = None if read is None else asyncio.get_running_loop().call_soon(read)
+        try:
+            if target.answers:
+                await target.handle(job.data, partial(self._answer, job))
             else:
-                job.task = task
-                await self._run(job)
+                reply = target.handle(job.data)
+                if target.awaits:
+                    reply = await reply
+                if soon is not None:
+                    soon.cancel()
+                answered = self._answer_now(job, reply)
+                if answered is not None:
+                    await answered
+        except BaseException as exc:
+            await self._fail_job(job, exc)
+        else:
+            self._leave(job)
+            if job.reason is not None:
                 _uncancel(job, task)
+        finally:
+            if soon is not None:
+                soon.cancel()
+        if not self._socket.is_open:
+            self._check_open()
+
+    async def _run_generator(self, job: Job) -> None:
+        self._start_task(job)
+        while job.has_place:
+            await self.wait()
 
     def run_inline(self, call_id: int, data: Any, size: int, target: CallTarget) -> None:
         """Run a sync function here, in the context of the handler; nothing of it needs to be kept."""
         try:
             reply = self._run_in_context(target.handle, data)
             if call_id:
-                self._output.write(_reply(call_id, target, reply))
+                write = target.write
+                answer = None if write is None else write(reply)
+                self._output.write(frames.frame(f'{{"type":"reply","id":{call_id}', answer))
             else:
                 self.count_notify()
         except BaseException as exc:
@@ -176,10 +210,10 @@ class CallRunner:
 
     def _start_tasks(self) -> None:
         """With ``max_concurrency`` above 1: run what waits in tasks, as many as may run at once."""
-        limit = self._plan.max_concurrency
-        while limit > 1 and self._running < limit and self._queue and self._output.group is not None:
-            job = self._queue.pop(0)
-            self._running += 1
+        limit = self.max_concurrency
+        while limit > 1 and self.running < limit and self.queue and self._output.group is not None:
+            job = self.queue.pop(0)
+            self.running += 1
             job.has_place = True
             if not job.id:
                 self._free_credit(job)
@@ -193,7 +227,7 @@ class CallRunner:
         try:
             await work
         except Exception as exc:
-            self._socket.event_reader.end_with(exc)
+            self._reader.end_with(exc)
 
     async def _run(self, job: Job) -> None:
         target = job.target
@@ -209,18 +243,30 @@ class CallRunner:
                 reply = target.handle(job.data)
                 if target.awaits:
                     reply = await reply
-                if job.id:
-                    payload = _reply(job.id, target, reply)
-                    if self._finish(job):
-                        await self._output.send(payload)
+                answered = self._answer_now(job, reply)
+                if answered is not None:
+                    await answered
         except BaseException as exc:
             await self._fail_job(job, exc)
         else:
             self._leave(job)
+        self._check_open()
+
+    def _check_open(self) -> None:
+        """Raise if the work has closed the connection: some servers then do not wake a task in ``receive``."""
         if not self._socket.is_open:
-            # Some servers do not wake a task in ``receive`` after the app has closed the connection.
             self.stop()
             raise WebSocketDisconnect(self._socket.close_code, self._socket.close_reason)
+
+    def _answer_now(self, job: Job, reply: Any) -> Awaitable[None] | None:
+        """Send the reply of a call; returns what to await, if anything."""
+        if not job.id:
+            return None
+        write = job.target.write
+        data = None if write is None else write(reply)
+        if not self._finish(job):
+            return None
+        return self._output.answer(frames.frame(f'{{"type":"reply","id":{job.id}', data))
 
     async def _fail_job(self, job: Job, exc: BaseException) -> None:
         """The work of ``job`` has raised ``exc``: send the error, unless the connection has ended."""
@@ -365,8 +411,8 @@ class CallRunner:
         if job.started and job.task is not None:
             job.task.cancel()
         elif job.task is None:
-            if job in self._queue:
-                self._queue.remove(job)
+            if job in self.queue:
+                self.queue.remove(job)
             self._write_reason(job, reason)
 
     def _write_reason(self, job: Job, reason: str) -> None:
@@ -395,16 +441,18 @@ class CallRunner:
         if job.size:
             self._count_bytes(-job.size)
             job.size = 0
-            self._socket.event_reader.calls -= 1
+            self._reader.calls -= 1
         self._give_place(job)
 
     def _give_place(self, job: Job) -> None:
         """Let the next call run."""
         if job.has_place:
             job.has_place = False
-            self._running -= 1
-            self._wake()
-            self._start_tasks()
+            self.running -= 1
+            if self.max_concurrency > 1:
+                self._start_tasks()
+            elif self._waiter is not None:
+                self._wake()
 
     def _free_credit(self, job: Job) -> None:
         """A call has its final frame, or a handler takes a notify: the client may send another."""

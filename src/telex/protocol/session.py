@@ -110,6 +110,10 @@ class FrameSession(FrameReading):
         except BadFrame as bad:
             self._refuse_frame(bad)
             return
+        self._handle(found, payload, raw)
+
+    def _handle(self, found: frames.ClientFrame, payload: bytes | None, raw: str | bytes) -> None:
+        """Handle a frame that was read from ``raw``."""
         kind = found.__class__
         if kind is frames.CallFrame:
             if self._admits(found, len(raw)):  # type: ignore[arg-type]  # its class was compared

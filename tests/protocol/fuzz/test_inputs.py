@@ -109,8 +109,9 @@ class Answers:
 
     @property
     def unanswered(self) -> list[int]:
-        """The calls without a final frame."""
-        return [each.call for each in self.steps if each.call and not self.finals[each.call]]
+        """The calls without a final frame, but for those below an id that junk has used up."""
+        used_up = max(self.finals.keys() - {LAST_ID} - {each.call for each in self.steps}, default=0)
+        return [each.call for each in self.steps if each.call > used_up and not self.finals[each.call]]
 
     def check(self, closed: int | None) -> None:
         assert max(self.finals.values(), default=0) <= 1, self.finals
