@@ -7,12 +7,14 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, Final
 
 import pytest
 
-from telex import Multiplex, Telex, websocket_listener
+from telex import Multiplex, Telex, WebSocket, websocket, websocket_listener, websocket_stream
+from telex.channels import Channels
+from telex.handlers import channel_listener
 from telex.server import Server
 from telex.server.protocol import WebSocketProtocol
 from telex.types import ASGIApp
@@ -213,6 +215,35 @@ async def test_a_drain_ends_as_soon_as_all_have_left() -> None:
         await goaway_of(client)
         await client.client.close()
         assert await soon(draining) == 1
+
+
+async def test_every_kind_of_handler_tells_its_client() -> None:
+    hub = Channels("memory://", channels=["news"])
+
+    @websocket_stream("/stream")
+    async def stream() -> AsyncGenerator[str, None]:
+        yield "first"
+        await asyncio.Event().wait()
+
+    @websocket("/raw", protocol="telex.v1")
+    async def raw(socket: WebSocket[Any, Any, Any]) -> None:
+        await socket.accept()
+        async for each in socket.incoming(str):
+            await each.reply(each.data)
+
+    news = channel_listener("/news", channel="news")
+    async with (
+        running(Telex([stream, raw, news], plugins=[hub]), drain_within=60.0, drain_timeout=60.0) as server,
+        calling(server.port, "/stream") as of_stream,
+        calling(server.port, "/raw") as of_raw,
+        calling(server.port, "/news") as of_news,
+    ):
+        for client in (of_stream, of_news):
+            assert (await client.receive())["type"] in {"notify", "subscribed"}
+        server.stop()
+        for client in (of_stream, of_raw, of_news):
+            await goaway_of(client)
+            await client.client.close()
 
 
 # -- by a signal

@@ -9,13 +9,21 @@ from playwright.async_api import async_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
-from telex import ImproperlyConfiguredException, PermissionDeniedException, Telex, WebSocket, websocket_listener
+from telex import (
+    ImproperlyConfiguredException,
+    PermissionDeniedException,
+    Telex,
+    WebSocket,
+    WebSocketDisconnect,
+    websocket_listener,
+)
 from telex.protocol.envelope import MULTIPLEXED
 from telex.protocol.refusals import Denial
+from telex.testing import AsyncTestClient
 from tests.contract.servers import ServerKind
-from tests.support.live import serving
+from tests.support.live import connected, ending, heard_json, serving
 from tests.support.peer import Peer, scope
 
 
@@ -77,6 +85,26 @@ async def test_a_virtual_connection_is_denied_as_by_http() -> None:
     given["extensions"][MULTIPLEXED] = {}
     await Telex([room])(given, peer.receive, peer.send)
     assert peer.kinds == ["websocket.http.response.start", "websocket.http.response.body"]
+
+
+@pytest.mark.parametrize("path", ["/live/room", "/live/nowhere"])
+async def test_a_mounted_app_tells_its_browsers(path: str) -> None:
+    outer = Starlette(routes=[Mount("/live", Telex([room]))])
+    async with serving(outer) as running:
+        origin = running.url("").replace("ws://", "http://")
+        async with connected(running, path, headers={"origin": origin}, subprotocols=["telex.v1"]) as client:
+            assert (await heard_json(client))["type"] == "error"
+            assert (await ending(client))[0] == (4403 if path == "/live/room" else 4404)
+
+
+async def test_the_test_client_sees_what_a_browser_sees() -> None:
+    async with AsyncTestClient(Telex([room])) as client:
+        headers = {"origin": "http://testserver"}
+        async with await client.websocket_connect("/room", headers=headers, subprotocols=["telex.v1"]) as session:
+            assert (await session.receive_json())["error"]["code"] == "permission_denied"
+            with pytest.raises(WebSocketDisconnect) as closed:
+                await session.receive_text()
+        assert (closed.value.code, closed.value.reason) == (4403, "members only")
 
 
 async def blank(_: Request) -> HTMLResponse:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import Any
@@ -196,7 +196,7 @@ class _Sending:
         self.send = socket.asgi_send
         self.handed_back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_over = False
-        self.set_by_send: list[tuple[ContextVar[Any], Any]] = []
+        self.set_by_send: Sequence[tuple[ContextVar[Any], Any]] = ()
         """The context variables that the last send has set, and their values."""
         self.worker: _SenderTask | None = None
         """The worker whose send for this recipient has suspended."""
