@@ -34,6 +34,7 @@ from telex.event_reader import GRACE
 from telex.exceptions import HTTPException
 from telex.handlers import channel_frames
 from telex.handlers.listener import ListenerHandler
+from telex.handlers.multiplex import MAX_ROUTES
 from telex.layers import Layer
 from telex.limits.handshakes import CONNECTIONS_PER_ADDRESS, HANDSHAKES_PER_ADDRESS
 from telex.protocol.failures import RESERVED
@@ -60,6 +61,7 @@ def test_limits_of_the_framework() -> None:
         "byte_limit": "none",
         "max_calls": str(MAX_CALLS),
         "max_streams": str(MAX_STREAMS),
+        "max_routes": str(MAX_ROUTES),
     }
     assert {row[0]: row[2] for row in table("reference/limits.md", "The framework's limits")} == limits
 
