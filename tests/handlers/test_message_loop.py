@@ -9,7 +9,8 @@ import pytest
 
 from telex import Telex, WebSocket, websocket_listener
 from telex.types import TypeDecoder
-from tests.support.live import soon
+from tests.contract.servers import ServerKind
+from tests.support.live import connected, heard, serving, soon
 from tests.support.peer import Peer, scope
 
 
@@ -95,3 +96,30 @@ async def test_a_server_that_fails_while_a_handler_works() -> None:
     peer.fail(OSError("the server's own"))
     await soon(Telex([listen])(scope(), peer.receive, peer.send))
     assert peer.sent[-1]["code"] == 1011
+
+
+@pytest.mark.parametrize("kind", ["telex", "uvicorn-websockets"])
+@pytest.mark.parametrize("awaits", [False, True])
+async def test_messages_that_arrive_while_a_hook_is_busy_come_first(kind: str, awaits: bool) -> None:
+    """They are read ahead, to notice that the client leaves."""
+    may_go_on = asyncio.Event()
+
+    async def on_accept() -> None:
+        await may_go_on.wait()
+
+    def listen(data: str) -> str:
+        return data
+
+    async def listen_async(data: str) -> str:
+        return data
+
+    app = Telex([websocket_listener("/", on_accept=on_accept)(listen_async if awaits else listen)])
+    async with serving(app, ServerKind(kind)) as running, connected(running) as client:
+        for number in range(30):
+            await client.send(str(number))
+        (socket,) = app.connections
+        async with asyncio.timeout(5):
+            while not socket.event_reader.unread:  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.005)
+        may_go_on.set()
+        assert [await heard(client) for _ in range(30)] == [str(number) for number in range(30)]

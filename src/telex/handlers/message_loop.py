@@ -204,11 +204,15 @@ class MessageLoop:
 
         async def serve_by_callback(socket: Socket, transport: Transport, slots: Slots) -> None:
             """Handle messages inside the frame callback; this task handles those that the callback hands over."""
-            handle, handover = self.bind(socket, slots), _Handover()
+            handle, handover, reader = self.bind(socket, slots), _Handover(), socket.event_reader
             on_message = compile_on_message(handle, transport, handover)
             while socket.is_open:
-                transport.set_message_handler(on_message)
-                raw = await transport.receive()  # returns when the callback hands a message over
+                raw: Any
+                if reader.has_read_ahead:  # by a hook that was busy
+                    raw = await reader.get()
+                else:
+                    transport.set_message_handler(on_message)
+                    raw = await transport.receive()  # returns when the callback hands a message over
                 failure, handover.failure = handover.failure, None
                 handover.invalid_in_a_row = await self._settle(socket, handle, raw, failure, handover.invalid_in_a_row)
 
