@@ -381,6 +381,61 @@ async def test_a_busy_handler_learns_of_the_close_that_a_flood_causes(kind: Serv
         await soon(interrupted.wait())
 
 
+@pytest.mark.parametrize("form", ["listener", "raw", "two at once"])
+async def test_order_is_kept_where_messages_are_read_ahead_and_wait(kind: ServerKind, form: str) -> None:
+    async def work(data: str) -> str:
+        await asyncio.sleep(0.06 if int(data) % 5 == 0 else 0)  # longer than it takes to begin to read ahead
+        return data
+
+    @websocket("/")
+    async def raw(socket: WebSocket) -> None:
+        async for data in socket.iter_text():
+            await socket.send_text(await work(data))
+
+    listener = websocket_listener("/", max_concurrency=2 if form == "two at once" else 1)(work)
+    app = Telex([raw if form == "raw" else listener], message_limit=Limit(100, burst=10))
+    async with serving(app, kind) as running, connected(running) as client:
+        for number in range(30):
+            await client.send(str(number))
+        answers = [int(await heard(client)) for _ in range(30)]
+    assert (sorted(answers) if form == "two at once" else answers) == list(range(30))
+
+
+async def test_a_busy_handler_is_interrupted_while_a_message_waits(kind: ServerKind) -> None:
+    interrupted = asyncio.Event()
+
+    @websocket_listener("/", **THREE)
+    async def work(data: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            interrupted.set()
+
+    async with no_leaks(), serving(Telex([work]), kind) as running, connected(running) as client:
+        for _ in range(6):
+            await client.send("x")
+        await soon(client.close())
+        await soon(interrupted.wait())
+
+
+async def test_a_message_that_waits_survives_a_cancelled_receive(kind: ServerKind) -> None:
+    @websocket("/", message_limit=Limit(20, burst=1))
+    async def impatient(socket: WebSocket) -> None:
+        await socket.accept()
+        while True:
+            try:
+                async with asyncio.timeout(0.01):
+                    data = await socket.receive_text()
+            except TimeoutError:
+                continue
+            await socket.send_text(data)
+
+    async with serving(Telex([impatient]), kind) as running, connected(running) as client:
+        for number in range(5):
+            await client.send(str(number))
+        assert [await heard(client) for _ in range(5)] == ["0", "1", "2", "3", "4"]
+
+
 async def test_waiting_pushes_back_through_tcp(kind: ServerKind) -> None:
     """A client that floods stops being read: memory on the server stays bounded, and its own sends block."""
     journal = Journal()
