@@ -2,7 +2,7 @@
 
 It prints the resident memory of an idle direct connection that speaks telex.v1 and of an idle route, that of one socket
 with 100 routes and of 20 sockets, and the server's CPU time of a call on each, with a sync and an async listener. The
-smallest of the rounds counts; both ways take turns.
+smallest of the rounds counts; both ways take turns. Buffers of the kernel are not in these figures.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
+from benchmarks.certificate import Certificate, made
 from benchmarks.processes import Server, cores, listening, raise_descriptor_limit, running, wait_for
 from benchmarks.wire import Connection, client_frame, frames
 from telex import Multiplex, Telex, websocket_listener
@@ -40,7 +41,7 @@ class Caller:
     """A client of one socket."""
 
     def __init__(self, server: Server, path: str) -> None:
-        self._connection = Connection(server.port, path, more=OFFER)
+        self._connection = Connection(server.port, path, more=OFFER, context=server.context)
         self._connection.shake_hands()
         self.c = 0
         self._id = 0
@@ -79,11 +80,12 @@ class Caller:
 
 
 @contextlib.contextmanager
-def serving(core: int | None) -> Iterator[Server]:
+def serving(core: int | None, certificate: Certificate | None = None) -> Iterator[Server]:
     """The server, in a process of its own."""
+    files = [str(certificate.certificate), str(certificate.key)] if certificate else []
     with listening() as listener:
-        command = ["-m", "benchmarks.multiplex", "--serve", str(listener.fileno()), str(core)]
-        with running(command, listener) as server:
+        command = ["-m", "benchmarks.multiplex", "--serve", str(listener.fileno()), str(core), *files]
+        with running(command, listener, certificate) as server:
             wait_for(server)
             yield server
 
@@ -92,10 +94,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--serve", nargs=2, metavar=("DESCRIPTOR", "CORE"), help=argparse.SUPPRESS)
+    parser.add_argument("--serve", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(int(options.serve[0]), options.serve[1])
+        serve(*options.serve)
         return
     server_core, load_core = cores()
     if load_core is not None:
@@ -105,6 +107,8 @@ def main() -> None:
         print(*costs(server, options.rounds), sep="\n")
     with serving(server_core) as server:
         print(*memory(server), sep="\n")
+    with made() as certificate, serving(server_core, certificate) as server:
+        print("with TLS:", *memory(server), sep="\n")
 
 
 def costs(server: Server, rounds: int) -> Sequence[str]:
@@ -166,16 +170,22 @@ def _shared(server: Server) -> Caller:
     return caller
 
 
-def serve(descriptor: int, core: str) -> None:
+def serve(descriptor: str, core: str, certificate: str | None = None, key: str | None = None) -> None:
     """Run Telex's WebSockets under uvicorn on an inherited socket."""
     import uvicorn
 
     if core != "None":
         os.sched_setaffinity(0, {int(core)})
     config = uvicorn.Config(
-        app, ws="telex.server:WebSocketProtocol", loop="uvloop", http="httptools", log_level="error"
+        app,
+        ws="telex.server:WebSocketProtocol",
+        loop="uvloop",
+        http="httptools",
+        log_level="error",
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=descriptor)])
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=int(descriptor))])
 
 
 if __name__ == "__main__":

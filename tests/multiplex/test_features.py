@@ -241,6 +241,29 @@ async def test_a_channel_listener_sends_events_and_publishes(kind: ServerKind) -
         assert not shared.kept(one.c)
 
 
+@pytest.mark.parametrize("large", [False, True])
+async def test_one_room_that_is_not_read_costs_the_others_no_event(kind: ServerKind, large: bool) -> None:
+    hub = Channels("memory://", arbitrary_channels_allowed=True)
+    rooms = channel_listener("/rooms/{room:str}", channel="room:{room}", max_backlog=300)
+    events, padding = 300, "x" * 20_000 if large else ""
+    async with hub, sharing(app_of(rooms, plugins=[hub]), kind) as shared:
+        routes = [await shared.open(f"/rooms/{room}", credit=events if room else 2) for room in range(5)]
+        for route in routes:
+            assert (await route.receive())["type"] == "subscribed"
+
+        async def publish() -> None:
+            for number in range(events):
+                for room in range(5):
+                    await hub.publish(f"room:{room}", [number, padding])
+
+        publishing = asyncio.create_task(publish())
+        for route in routes[1:]:
+            found = [await route.receive() for _ in range(events)]
+            assert [each["data"][0] for each in found] == list(range(events))
+        await publishing
+        assert len(shared.kept(routes[0].c)) == 2
+
+
 @dataclass
 class Person:
     """A model with a secret."""

@@ -18,11 +18,6 @@ class Turns:
         self._waiting: dict[int, deque[asyncio.Future[None]]] = {}
         self._order: deque[int] = deque()
 
-    @property
-    def is_free(self) -> bool:
-        """Whether a route may send without waiting."""
-        return not self._is_taken
-
     async def take(self, c: int) -> None:
         """Wait until route ``c`` may send one message. The caller must call :meth:`give_back` after it."""
         if not self._is_taken:
