@@ -186,34 +186,39 @@ async def test_clients_are_told_in_batches_after_accepting_has_stopped(monkeypat
     assert accepting == [False] * 6
 
 
-@pytest.mark.parametrize("kind", [ServerKind("telex"), *UVICORN[:2]], ids=lambda kind: kind.name)
-async def test_the_drain_of_an_app_tells_clients_first_on_any_server(kind: ServerKind) -> None:
+ANY_SERVER: Final = pytest.mark.parametrize("kind", [ServerKind("telex"), *UVICORN[:2]], ids=lambda kind: kind.name)
+
+
+@ANY_SERVER
+async def test_the_drain_of_an_app_tells_clients_and_ends_as_soon_as_all_have_left(kind: ServerKind) -> None:
     work = Work()
     async with (
         serving(work.app, kind) as server,
-        calling(server.port, "/room") as leaves,
-        calling(server.port, "/room") as stays,
+        calling(server.port, "/room") as client,
         joined(server) as shared,
         connected(server, "/room") as plain,
     ):
         assert await asked(plain, "x") == "x"
-        draining = asyncio.create_task(work.app.connections.drain(interval=0.02, within=0.5))
-        assert (await ending(plain))[0] == 1012
-        for client in (leaves, stays, shared):
-            assert (await goaway_of(client))[0] == 0.5
-        assert (await stays.call("x"))["data"] == "x"
-        assert (await shared.refused("/room"))["status"] == 503
-        await leaves.client.close()
-        assert await ending(stays.client) == (1012, "service restart")
-        assert await soon(draining) == 4
-
-
-async def test_a_drain_ends_as_soon_as_all_have_left() -> None:
-    work = Work()
-    async with serving(work.app) as server, calling(server.port, "/room") as client:
         draining = asyncio.create_task(work.app.connections.drain(interval=0.02, within=60))
-        await goaway_of(client)
-        await client.client.close()
+        assert (await ending(plain))[0] == 1012
+        for each in (client, shared):
+            assert (await goaway_of(each))[0] == 60
+        assert (await client.call("x"))["data"] == "x"
+        assert (await shared.refused("/room"))["status"] == 503
+        for each in (client, shared):
+            await each.client.close()
+        assert await soon(draining) == 3
+
+
+@ANY_SERVER
+async def test_the_drain_of_an_app_closes_who_does_not_leave(kind: ServerKind) -> None:
+    work = Work()
+    async with serving(work.app, kind) as server, calling(server.port, "/room") as client:
+        await client.begin("work")
+        await work.until_begun(1)
+        draining = asyncio.create_task(work.app.connections.drain(interval=0.02, within=0.2))
+        assert (await goaway_of(client))[0] == 0.2
+        assert await ending(client.client) == (1012, "service restart")
         assert await soon(draining) == 1
 
 
