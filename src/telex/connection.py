@@ -337,7 +337,8 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
         """Ask the client, and return its answer, decoded and validated as the type ``answer``.
 
         Answers do not wait behind messages: a handler can ask its own client. With ``answer=None`` the client's data
-        is ignored.
+        is ignored. In a function that runs in a thread, pass the coroutine to the event loop, which a dependency
+        provides, and wait: ``asyncio.run_coroutine_threadsafe(socket.call(...), loop).result()``.
 
         :raises ImproperlyConfiguredException: the client does not speak telex.v1.
         :raises CallTimeout: no answer came within ``timeout`` seconds.

@@ -219,7 +219,7 @@ class EventReader:
     # -- reading for a session of telex.v1
 
     async def feed(self, take: Callable[[Message], Awaitable[None] | None]) -> None:
-        """Pass every message to ``take`` from now on, and await its result; nobody else can read.
+        """Pass every message, and the end, to ``take`` from now on, and await its result; nobody else can read.
 
         When the client leaves, the handler is interrupted, also while it waits. Who calls this begins to read with
         :meth:`start_pump`, or by :meth:`next_directly`, or lets the server call ``take`` and :meth:`on_end`.
@@ -414,6 +414,7 @@ class EventReader:
         """This side has closed the connection: give a task in ``receive`` a disconnect, and interrupt other work."""
         if self.disconnect is None:
             self.disconnect = end
+            self._tell_end()
         reading = self._reading_task
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(self._end_event())
@@ -431,11 +432,17 @@ class EventReader:
             return
         if self._pump is None and self.state != READING:
             self.disconnect = WebSocketDisconnect(code, reason)
+            self._tell_end()
             self.fail(self.disconnect)
 
     def go_away(self, within: float, retry_after: float) -> bool:
         """Plain mode has no message for it. See :class:`telex.types.Activity`."""
         return False
+
+    def _tell_end(self) -> None:
+        """The session of telex.v1 wakes those who wait for answers: the handler may wait for them."""
+        if self._take_event is not None:
+            self._take_event(self._end_event())
 
     def _end_event(self) -> Message:
         end = self.disconnect or WebSocketDisconnect(1006)
@@ -525,6 +532,7 @@ class EventReader:
     def _note_end(self, event: Message, *, child: bool = False) -> None:
         """The client has left. If a child task received the event, interrupt the handler after ``GRACE`` seconds."""
         self.disconnect = as_disconnect(event)
+        self._tell_end()
         if child and self.work != DONE:
             self._fail_timer = asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
 

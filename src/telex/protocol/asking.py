@@ -55,6 +55,8 @@ class Asking:
         finally:
             if self._waiting.pop(call_id, None) is not None and self._end is None and is_sent:
                 self._write(f'{{"type":"cancel","id":{call_id}}}')
+            if waiting.done() and not waiting.cancelled():
+                waiting.exception()  # the connection may have ended before anybody waited
         return read(found, payload)
 
     def answered(self, found: frames.ReplyFrame | frames.ErrorFrame, payload: bytes | None) -> bool:

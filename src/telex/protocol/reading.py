@@ -91,6 +91,9 @@ class FrameReading(ABC):
     def _feed(self, raw: str | bytes) -> None:
         """Handle one message; an exception ends the connection."""
 
+    def _lost(self) -> None:  # noqa: B027  # most sessions need nothing here
+        """The connection has ended; the handler is interrupted next."""
+
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
         transport, reader = self._transport, self._socket.event_reader
@@ -116,10 +119,15 @@ class FrameReading(ABC):
 
     def _take_event(self, event: Message) -> Awaitable[None] | None:
         """Takes the events of servers without a fast path. What it returns is awaited before the next."""
-        text = event.get("text")
+        raw = event.get("text")
+        if raw is None:
+            raw = event.get("bytes")
+            if raw is None:
+                self._lost()
+                return None
         self._output.is_collecting = True
         try:
-            self._feed_message(event["bytes"] if text is None else text)
+            self._feed_message(raw)
         finally:
             self._output.is_collecting = False
         if self._failure is not None:

@@ -78,6 +78,9 @@ class FrameSession(FrameReading):
         self._socket.event_reader.calls = 0
         await super().aclose()
 
+    def _lost(self) -> None:
+        self._asking.end(self._socket.event_reader.disconnect or WebSocketDisconnect(1006))
+
     def _stop(self) -> None:
         """Begin nothing more, and ignore what the client still sends."""
         self._is_over = True

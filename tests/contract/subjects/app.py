@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from telex import Multiplex, Telex, websocket_listener
 from telex.types import Receive, Scope, Send
+from tests.contract.subjects.calls import calls
 from tests.contract.subjects.ends import ends
 from tests.contract.subjects.errors import errors
 from tests.contract.subjects.handshakes import guarded, guarded_below, handshakes
@@ -37,6 +38,7 @@ subjects: Final[list[Any]] = [
     ends,
     refusals,
     limits,
+    calls,
 ]
 open_to_all = Telex([probe, *subjects, Multiplex("/multiplex", routes=subjects)])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
