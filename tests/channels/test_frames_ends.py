@@ -48,6 +48,7 @@ async def test_presence_is_shown_in_frames(kind: ServerKind) -> None:
         await until(lambda: hub.presence.members("room:1") == ())
 
 
+@pytest.mark.long
 async def test_a_slow_client_is_closed_with_1013_and_can_come_back(kind: ServerKind) -> None:
     hub = Channels(MemoryBackend(), arbitrary_channels_allowed=True, history=Keep(2000, 60), subscriber_max_backlog=20)
     large = os.urandom(50_000).hex()

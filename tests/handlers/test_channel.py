@@ -170,6 +170,7 @@ async def test_binary_data_ends_who_follows_as_text_and_nobody_else(kind: Server
     assert hub.statistics().reconnects == 0
 
 
+@pytest.mark.long
 async def test_a_slow_client_is_closed_with_1013_and_others_are_not(kind: ServerKind) -> None:
     hub = Channels(MemoryBackend(), **HUB, subscriber_max_backlog=20)
     room = channel_listener("/rooms/{room:str}", channel="room:{room}")

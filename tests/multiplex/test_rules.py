@@ -284,6 +284,7 @@ async def test_more_routes_than_the_limit_are_refused_until_one_has_ended(kind: 
         assert [(await route.call("x"))["data"] for route in (two, three)] == ["x", "x"]
 
 
+@pytest.mark.long
 async def test_ten_thousand_opens_are_all_answered(kind: ServerKind) -> None:
     async with sharing(make_app(), kind) as shared:
         for c in range(1, 10_001):

@@ -177,6 +177,7 @@ def sessions(draw: st.DrawFn) -> Session:
     return messages, wire + close_frame(4321, b"bye")
 
 
+@pytest.mark.long
 @given(session=sessions(), data=st.data())
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 async def test_a_session_is_the_same_however_it_is_cut(session: Session, data: st.DataObject) -> None:

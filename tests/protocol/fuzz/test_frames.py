@@ -49,6 +49,7 @@ class _Pairs(list[Any]):
     """A JSON object, with what stands in it twice."""
 
 
+@pytest.mark.long
 @settings(max_examples=300)
 @given(anything())
 @example('{"type":"call","type":"call","id":1,"id":2,"data":1,"data":null}')

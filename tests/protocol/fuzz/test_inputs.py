@@ -195,6 +195,7 @@ def check(path: str, steps: list[Sent], **options: Any) -> None:
     run(lambda: in_process(path, steps, **options))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", PATHS)
 @FEW
 @given(steps=conversations())
@@ -212,6 +213,7 @@ def test_any_messages_are_answered_many_times(path: str, steps: list[Sent]) -> N
     check(path, steps, max_invalid_messages=10_000)
 
 
+@pytest.mark.long
 @FEW
 @given(steps=conversations())
 @example(steps=[Sent(raw, is_junk=True) for raw in JUNK])
