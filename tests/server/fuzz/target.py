@@ -18,7 +18,7 @@ def main() -> None:
         "handshakes": test_handshakes.test_handshakes_have_one_response_in_any_packets,
     }
     test = tests[sys.argv.pop(1)]
-    atheris.Setup(sys.argv, test.hypothesis.fuzz_one_input)  # type: ignore[attr-defined]
+    atheris.Setup(sys.argv, test.hypothesis.fuzz_one_input)  # type: ignore[attr-defined, unused-ignore]
     atheris.Fuzz()
 
 
