@@ -116,8 +116,13 @@ async def test_a_signal_ends_it(name: str) -> None:
 @pytest.mark.program
 @pytest.mark.slow
 async def test_granian_ends_its_process_without_busy_connections() -> None:
-    """Who waits for a message gets the end of the connection; a busy handler ends with the process, unnoticed."""
+    """Who waits for a message gets the end of the connection; a busy handler ends with the process.
+
+    It may get the end of its connection before, or be in the middle of its cleanup when the process ends.
+    """
     async with stopped("granian") as (closes, printed):
         assert set(closes.values()) == {Close(1006)}
     for row in BUSY:
-        assert [line for line in printed if line.startswith(f"{row}: ")] == [f"{row}: begun"]
+        notes = [line.removeprefix(f"{row}: ").split()[0] for line in printed if line.startswith(f"{row}: ")]
+        expected = ["begun", RUNNING[row].interrupted, *["told"] * RUNNING[row].hooks, "closed"]
+        assert notes == expected[: max(1, len(notes))], (row, printed)
