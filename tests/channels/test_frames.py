@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -79,6 +81,34 @@ async def test_a_line_cut_between_subscribed_and_the_end_of_the_replay_loses_not
             for number in range(published, total):
                 await hub.publish(name, number)
             read, published = read or total, total
+        assert heard == list(range(total))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_a_client_that_is_cut_off_again_and_again_while_others_publish_misses_nothing(
+    engine: Engine, name: str, seed: int
+) -> None:
+    chance, total = random.Random(seed), 150
+    hub, other = on(engine, history=Keep(1000, 60)), on(engine, history=Keep(1000, 60))
+
+    async def publish() -> None:
+        for number in range(total):
+            await other.publish(name, number)
+            await asyncio.sleep(0)
+
+    async with other, site(hub, TELEX, room()) as running:
+        async with following(running, f"/{name}") as (_, begin):
+            stands = begin["position"]
+        publishing, heard = asyncio.create_task(publish()), list[int]()
+        while len(heard) < total:
+            async with following(running, f"/{name}?since={stands}") as (caller, begin):
+                assert (begin["recovered"], begin["position"]) == (True, stands)
+                for _ in range(min(chance.randrange(25), total - len(heard))):
+                    event = await caller.receive()
+                    heard.append(event["data"])
+                    stands = event["position"]
+                caller.client.transport.abort()
+        await within(publishing)
         assert heard == list(range(total))
 
 

@@ -389,13 +389,14 @@ class Channels:
 
         :raises ChannelsException: the channel has no history, ``before`` is not a position, or ``limit`` is below 1.
         :raises NotFoundException: ``before`` is a position of a history that the broker has lost.
+        :raises BackendUnavailable: the connection to the broker failed.
         """
-        self._running_here()
+        reader = self._running_here()
         keep, end = self._names.kept(channel), _checked_position(before)
         if limit < 1:
             raise ChannelsException(f"a page has 1 event at least, not {limit}")
         offset = None if end is None else end.offset
-        past = await self.backend.history(channel, keep, before=offset, limit=limit + 1)
+        past = await reader.replay.page(channel, keep, offset, limit + 1)
         if end is not None and end.epoch != past.head.epoch:
             raise NotFoundException(f"the history of {channel!r} before this position is not kept any more")
         return Page(past.events[-limit:], len(past.events) > limit)

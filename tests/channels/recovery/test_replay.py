@@ -202,3 +202,16 @@ async def test_a_crowd_that_comes_back_is_served_and_publishers_do_not_wait(
     ]
     assert took < 15
     assert max(waits) < 1
+
+
+async def test_pages_take_their_turn_among_the_reads_for_recipients(library: Library) -> None:
+    async with Channels(library, arbitrary_channels_allowed=True, history=Keep(10)) as hub:
+        await hub.publish("c", "x")
+        turning = [asyncio.create_task(hub.history("c", limit=1)) for _ in range(6)]
+        coming = asyncio.ensure_future(hub.subscribe("c", history=1))
+        await until(lambda: library.reading == 2)
+        library.open_door.set()
+        pages = await within(asyncio.gather(*turning))
+        assert [event.text for page in pages for event in page.events] == ["x"] * 6
+        assert await take_data(await within(coming), 1) == ["x"]
+        assert (library.most, library.reads) == (2, 7)

@@ -19,7 +19,7 @@ from telex.exceptions import BackendUnavailable, ChannelsException
 __all__ = ("Replay", "all_of")
 
 READS: Final = 16
-"""The most concurrent reads for recipients."""
+"""The most concurrent reads for recipients and of pages."""
 
 RETRY_SECONDS: Final = 0.05
 """The pause after a failed read."""
@@ -179,6 +179,16 @@ class Replay:
             raise ChannelsException(f"nothing is kept of {channel!r}: write Channels(..., history=Keep(...))")
         # No time-out here: a long past is read in pages, and the backend limits the wait for each page.
         return await self._backend.history(channel, keep, since=since, limit=limit)
+
+    # -- pages
+
+    async def page(self, channel: str, keep: Keep, before: int | None, limit: int) -> Past:
+        """The last ``limit`` events below ``before``; takes its turn among the reads for recipients.
+
+        :raises BackendUnavailable: the connection to the broker failed.
+        """
+        async with self._places:
+            return await self._backend.history(channel, keep, before=before, limit=limit)
 
     # -- topics
 
