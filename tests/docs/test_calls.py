@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from examples.docs import asking, calls, hello, many_rooms, tokens
+from examples.docs import asking, calls, hello, incoming, many_rooms, tokens
 from scripts.docs_frames import SERVER_FRAMES
 from telex import Telex
 from telex.testing import AsyncTestClient
@@ -27,6 +27,7 @@ CONVERSATIONS: list[tuple[Callable[[], Telex], str, str]] = [
     (lambda: hello.app, "/hello", "hello_frames.txt"),
     (lambda: Telex([calls.Shop]), "/shop", "calls_frames.txt"),  # its stock is new for each test
     (lambda: asking.app, "/files", "asking_frames.txt"),
+    (lambda: incoming.app, "/jobs", "incoming_frames.txt"),
     (lambda: tokens.app, "/ask", "tokens_frames.txt"),
     (lambda: many_rooms.app, "/socket", "many_rooms_frames.txt"),
 ]
