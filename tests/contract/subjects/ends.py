@@ -133,11 +133,7 @@ def threaded(data: Data, it: None) -> None:
     loop = subject.state.loop
     loop.call_soon_threadsafe(journal.note, "begun")
     assert may_end.wait(10)
-    asyncio.run_coroutine_threadsafe(noted("finished"), loop).result(10)
-
-
-async def noted(text: str) -> None:
-    journal.note(text)
+    loop.call_soon_threadsafe(journal.note, "finished")
 
 
 @websocket_listener(
