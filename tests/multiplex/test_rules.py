@@ -440,6 +440,29 @@ async def test_what_middleware_sends_counts(kind: ServerKind) -> None:
 # -- the end
 
 
+async def test_a_route_that_cancels_its_own_task_is_closed_and_the_others_go_on(kind: ServerKind) -> None:
+    @websocket("/cancelled/{accepts:int}")
+    async def cancelled(socket: WebSocket, accepts: int) -> None:
+        if accepts:
+            await socket.accept()
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+    async with sharing(make_app(cancelled, max_routes=2), kind) as shared:
+        other = await shared.open("/echo")
+        for accepts in (0, 1, 0, 1):
+            route = await shared.ask_open(f"/cancelled/{accepts}")
+            found = await route.receive()
+            if accepts:
+                assert found["type"] == "opened"
+                assert (await route.receive())["type"] == "closed"
+            else:
+                assert (found["type"], found["status"]) == ("denied", 500)
+            assert (await other.call("on"))["data"] == "on"
+
+
 async def test_nothing_is_left_of_a_socket(kind: ServerKind) -> None:
     async with serving(make_app(), kind) as running, no_leaks(), joined(running) as shared:
         for path in ("/echo", "/endless", "/push"):

@@ -256,13 +256,11 @@ class MultiplexSession(FrameReading):
     def start(self, route: VirtualConnection) -> None:
         """Run ``route`` in a task of the socket."""
         scope = route_scope(self._before, self._socket.scope, route)
-        route.task = self._output.spawn(self._run(route, scope))
+        route.task = self._output.spawn(route.run(self._plan.find_route(scope), scope))
 
-    async def _run(self, route: VirtualConnection, scope: Scope) -> None:
-        try:
-            await route.run(self._plan.find_route(scope), scope)
-        finally:
-            del self._routes[route.c]
+    def ended(self, route: VirtualConnection) -> None:
+        """``route`` has ended, and its final frame is sent."""
+        del self._routes[route.c]
 
     def answered(self, route: VirtualConnection, denied: bool | None) -> None:
         """``route`` has accepted or refused; ``None``: the client has closed it before."""

@@ -2,8 +2,8 @@
 
 ::
 
-    PENDING ──accept──> OPEN ──close by either side──> ENDED
-       └───────────────a denial──────────────> DENIED
+    PENDING ──accept──> OPEN ──the app closes──> ENDED ──cleanup──> FINISHED
+       └────────────a denial──────────> DENIED ────────────────────────┘
 
 Each route has one final frame: ``denied``, or ``closed`` after its cleanup.
 """
@@ -11,7 +11,6 @@ Each route has one final frame: ``denied``, or ``closed`` after its cleanup.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from enum import IntEnum, auto
@@ -49,6 +48,7 @@ class _Stage(IntEnum):
     DENIED = auto()
     OPEN = auto()
     ENDED = auto()
+    FINISHED = auto()
 
 
 class SharedSocket(Protocol):
@@ -63,6 +63,9 @@ class SharedSocket(Protocol):
 
     def start(self, route: VirtualConnection) -> None:
         """Run ``route`` in a task of the socket."""
+
+    def ended(self, route: VirtualConnection) -> None:
+        """``route`` has ended, and its final frame is sent."""
 
     def lost_headers(self, route: VirtualConnection) -> None:
         """``route`` sets headers on its accept, which no client gets."""
@@ -165,29 +168,41 @@ class VirtualConnection:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the route to its end, and send its final frame."""
-        code = WS_1000_NORMAL_CLOSURE
+        try:
+            code = await self._run(app, scope)
+            final = self._final_frame(code)
+            if final is not None:
+                await self._send_frame(final)
+        except OSError:
+            pass  # the socket has ended
+        except asyncio.CancelledError:
+            # The socket ends as well, or the app has cancelled its own task.
+            final = self._final_frame(WS_1011_UNEXPECTED_ERROR)
+            if final is not None:
+                self._shared.output.write(final)
+            raise
+        finally:
+            self.count_bytes(-self._kept)
+            self._shared.ended(self)
+
+    async def _run(self, app: ASGIApp, scope: Scope) -> int:
+        """Run the app; returns the code to close with if neither side has closed the route."""
         try:
             await app(scope, self.receive, self.send)
         except Exception:
             if self._end is None:
                 logger.exception("Exception in the ASGI application of a route")
-                code = WS_1011_UNEXPECTED_ERROR
-        except BaseException:
-            self._stage = _Stage.DENIED  # the socket ends as well, or the route was given up
-            raise
-        finally:
-            stage, self._stage = self._stage, _Stage.ENDED
-            self.count_bytes(-self._kept)
-            with contextlib.suppress(OSError):
-                await self._finish(stage, code)
+            return WS_1011_UNEXPECTED_ERROR
+        return WS_1000_NORMAL_CLOSURE
 
-    async def _finish(self, stage: _Stage, code: int) -> None:
+    def _final_frame(self, code: int) -> str | None:
+        """The frame that ends the route with ``code``, unless a side has ended it; ``None`` if there was one."""
+        stage, self._stage = self._stage, _Stage.FINISHED
         if stage is _Stage.PENDING:
             self._shared.answered(self, True if self._end is None else None)
-        if stage is _Stage.PENDING and self._end is None:
-            await self._send_frame(denied_frame(self.c, Denial.of(500, "the route ended without an answer")))
-        elif stage is not _Stage.DENIED:
-            await self._send_frame(self.closed_frame(code))
+            if self._end is None:
+                return denied_frame(self.c, Denial.of(500, "the route ended without an answer"))
+        return None if stage in {_Stage.DENIED, _Stage.FINISHED} else self.closed_frame(code)
 
     def closed_frame(self, code: int = WS_1000_NORMAL_CLOSURE) -> str:
         """The frame that says how the route has ended; ``code`` if neither side has closed it."""
@@ -260,7 +275,7 @@ class VirtualConnection:
                 await self._waiter
             finally:
                 self._waiter = None
-        if not self._unread or self._stage is _Stage.ENDED:
+        if not self._unread or self._stage >= _Stage.ENDED:
             code, reason = self._end or (WS_1000_NORMAL_CLOSURE, "")
             return {"type": "websocket.disconnect", "code": code, "reason": reason}
         raw = self._unread.pop(0)
@@ -277,7 +292,7 @@ class VirtualConnection:
         :raises OSError: the route has ended.
         """
         kind = event["type"]
-        if self._end is not None or self._stage is _Stage.ENDED:
+        if self._end is not None or self._stage >= _Stage.ENDED:
             raise OSError("the route is closed")
         if self._stage is _Stage.OPEN and kind == "websocket.send":
             await self._send_message(event)
