@@ -120,11 +120,12 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("attrs_dto", "dataclass_dto", "msgspec_dto", "pydantic_dto", "sqlalchemy_dto", "typeddict_dto"),
     ),
     "testing": (
-        ("errors", "tasks", "cookies", "handshake", "frames", "pipe"),
+        ("errors", "tasks", "cookies", "handshake", "frames", "line", "pipe"),
         ("http", "lifespan", "matching", "portal", "protocol"),
         ("frame_client",),
         ("app_run", "calling"),
         ("session", "blocking_calls"),
+        ("multiplex",),
         ("client",),
         ("blocking",),
         ("create",),

@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from telex import WebSocket, WebsocketListener
+from telex import Multiplex, WebSocket, WebsocketListener
 from telex.exceptions import CallError
 from telex.testing import create_async_test_client, create_test_client
 from telex.testing.frames import Notify
@@ -68,3 +68,12 @@ async def test_an_answer_in_parts() -> None:
 
         async with session.stream(Lines(1_000_000), int) as numbers:  # cancelled at the end of the block
             assert await anext(numbers) == 0
+
+
+def test_two_routes_on_one_socket() -> None:
+    client = create_test_client([Files, Multiplex("/socket", routes=[Files])])
+    with client, client.multiplex("/socket") as socket, socket.route("/files") as one, socket.route("/files") as other:
+        one.answer(Confirm, True)
+        other.answer(Confirm, False)
+        assert one.call(Delete(1), bool) is True
+        assert other.call(Delete(1), bool) is False

@@ -49,6 +49,7 @@ from examples.docs.test_calls import (  # noqa: F401
     test_a_call_and_what_the_server_asks,
     test_an_answer_in_parts,
     test_an_error,
+    test_two_routes_on_one_socket,
 )
 from examples.docs.test_chat import (  # noqa: F401 - shown in the tutorial, run here
     test_a_line_is_not_endless,

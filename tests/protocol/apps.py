@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from telex import NotFoundException, PermissionDeniedException, Provide, Telex, WebSocket, WebsocketListener
+from telex import Multiplex, NotFoundException, PermissionDeniedException, Provide, Telex, WebSocket, WebsocketListener
 from telex import websocket_listener as listener
 from telex.handlers import ListenerHandler
 
@@ -124,7 +124,7 @@ class Game(WebsocketListener):
         return data.to
 
 
-def make_app(journal: Journal, *, max_concurrency: int = 1, max_calls: int = 8) -> Telex:
+def make_app(journal: Journal, *, max_concurrency: int = 1, max_calls: int = 8, is_shared: bool = False) -> Telex:
     """The app; ``journal`` hears of what runs, and of each cleanup."""
 
     @listener("/void")
@@ -147,7 +147,8 @@ def make_app(journal: Journal, *, max_concurrency: int = 1, max_calls: int = 8) 
         return Said(answer.text, answer.number + 1)
 
     rest: list[Any] = [sync, typed, maybe, binary, either, fails, limited, tell, Game, *_with_cleanups(journal)]
-    return Telex([void, slow, ask, *rest], allowed_origins=["*"])
+    shared = [Multiplex("/socket", routes=Multiplex.ALL)] if is_shared else []
+    return Telex([void, slow, ask, *rest, *shared], allowed_origins=["*"])
 
 
 def _with_cleanups(journal: Journal) -> list[ListenerHandler]:

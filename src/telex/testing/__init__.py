@@ -7,20 +7,23 @@ and ``create_async_test_client`` also build the app. Every wait has a timeout.
 from __future__ import annotations
 
 from telex.testing import frames
-from telex.testing.blocking import TestClient, WebSocketTestSession
+from telex.testing.blocking import MultiplexTestSession, TestClient, WebSocketTestSession
 from telex.testing.blocking_calls import Items, PendingCall
 from telex.testing.calling import AsyncItems, AsyncPendingCall
 from telex.testing.client import AsyncTestClient
 from telex.testing.create import create_async_test_client, create_test_client
 from telex.testing.errors import ProtocolMisuse, WebSocketDenied
+from telex.testing.multiplex import AsyncMultiplexTestSession
 from telex.testing.session import AsyncWebSocketTestSession
 
 __all__ = (
     "AsyncItems",
+    "AsyncMultiplexTestSession",
     "AsyncPendingCall",
     "AsyncTestClient",
     "AsyncWebSocketTestSession",
     "Items",
+    "MultiplexTestSession",
     "PendingCall",
     "ProtocolMisuse",
     "TestClient",

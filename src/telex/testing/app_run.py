@@ -63,6 +63,10 @@ class AppRun:
         what = f"{self._name()} did not read one of its {self._max_queued} waiting messages (max_queued)"
         await self.within(self._to_app.put(event), limit, what)
 
+    def put_at_once(self, event: Message) -> None:
+        """Queue ``event`` for the app, even above the limit; for a route, whose credit bounds what it sends so."""
+        self._to_app.add(event)
+
     async def take(self, limit: float, what: str) -> Message | None:
         """The app's next event; ``None`` after the last.
 

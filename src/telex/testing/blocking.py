@@ -14,6 +14,7 @@ from telex.testing.cookies import Cookies
 from telex.testing.handshake import Headers, QueryParams
 from telex.testing.http import RequestOptions
 from telex.testing.matching import Predicate
+from telex.testing.multiplex import CREDIT, AsyncMultiplexTestSession
 from telex.testing.portal import Portal
 from telex.testing.session import AsyncWebSocketTestSession
 from telex.testing.tasks import GRACE
@@ -22,7 +23,7 @@ from telex.types import ASGIApp, Message, Mode, Scope
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ("TestClient", "WebSocketTestSession")
+__all__ = ("MultiplexTestSession", "TestClient", "WebSocketTestSession")
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
@@ -197,6 +198,44 @@ class WebSocketTestSession:
         return self._portal.call(coroutine, _outer_limit(max(timeout or 0, self._session.timeout)))
 
 
+class MultiplexTestSession:
+    """A socket that carries routes: ``with client.multiplex("/socket") as socket``."""
+
+    def __init__(self, socket: AsyncMultiplexTestSession, portal: Portal) -> None:
+        """Made by ``TestClient.multiplex``."""
+        self.session: WebSocketTestSession = WebSocketTestSession(socket.session, portal)
+        """The socket itself, for frames that concern no route."""
+        self._socket = socket
+        self._portal = portal
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        """The first frame of the socket."""
+        return self._socket.hello
+
+    def route(
+        self, path: str, params: QueryParams | None = None, *, credit: int = CREDIT, timeout: float | None = None
+    ) -> WebSocketTestSession:
+        """A session with a route; ``with`` opens it."""
+        return WebSocketTestSession(self._socket.route(path, params, credit=credit, timeout=timeout), self._portal)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            undo.enter_context(self._portal)
+            self._portal.call(self._socket.__aenter__(), _outer_limit(self._socket.session.timeout))
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        try:
+            limit = 2 * _outer_limit(self._socket.session.timeout)
+            self._portal.call(self._socket.__aexit__(exc_type, exc, tb), limit)
+        finally:
+            self._portal.__exit__(exc_type, exc, tb)
+
+
 class TestClient:
     """Calls an ASGI app from synchronous tests; the app runs on one event loop in one background thread.
 
@@ -279,6 +318,17 @@ class TestClient:
             url, subprotocols, params, headers, cookies, timeout, extensions=extensions
         )
         return WebSocketTestSession(session, self._portal)
+
+    def multiplex(
+        self,
+        url: str,
+        params: QueryParams | None = None,
+        headers: Headers | None = None,
+        cookies: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> MultiplexTestSession:
+        """A socket of a ``Multiplex``; ``with`` connects it, and its ``route(path)`` makes sessions."""
+        return MultiplexTestSession(self._client.multiplex(url, params, headers, cookies, timeout), self._portal)
 
     def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
         """The response to an HTTP request."""

@@ -8,10 +8,12 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 
+from telex.protocol.envelope import SUBPROTOCOL
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import DENIAL_EXTENSION, Headers, QueryParams, http_url, target_url, websocket_scope
 from telex.testing.http import HTTPCaller, RequestOptions
 from telex.testing.lifespan import AppLifespan
+from telex.testing.multiplex import AsyncMultiplexTestSession
 from telex.testing.session import AsyncWebSocketTestSession, SessionOptions
 from telex.testing.tasks import checked_timeout, settled, unmasked
 from telex.types import ASGIApp
@@ -128,6 +130,18 @@ class AsyncTestClient:
             on_accept=lambda received: self.cookies.learn(address, received),
         )
         return AsyncWebSocketTestSession(self.app, scope, options, self._sessions)
+
+    def multiplex(
+        self,
+        url: str,
+        params: QueryParams | None = None,
+        headers: Headers | None = None,
+        cookies: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncMultiplexTestSession:
+        """A socket of a ``Multiplex``; ``async with`` connects it, and its ``route(path)`` makes sessions."""
+        session = self.websocket_connect(url, [SUBPROTOCOL], params, headers, cookies, timeout)
+        return AsyncMultiplexTestSession(session)
 
     async def request(self, method: str, url: str, **options: Unpack[RequestOptions]) -> httpx.Response:
         """Send an HTTP request and return the response; needs httpx (the extra ``testing``).

@@ -87,6 +87,9 @@ class FrameClient:
         self._tasks: set[asyncio.Task[None]] = set()
         self._shown: deque[str] = deque(maxlen=_SHOWN)
         self._is_over = False
+        self._closed: WebSocketDisconnect | None = None
+        self._take_of_route: Callable[[int, Message], bool] | None = None
+        self._end_routes: Callable[[WebSocketDisconnect], None] | None = None
 
     # -- the test's side
 
@@ -95,6 +98,7 @@ class FrameClient:
         await self._take_credit()
         self._ids += 1
         call = self._open[self._ids] = OpenCall(self._ids)
+        call.closed = self._closed
         await self.send(write(self._ids))
         return call
 
@@ -126,6 +130,10 @@ class FrameClient:
         for task in tuple(self._tasks):
             await stop(task)
 
+    def carry(self, take: Callable[[int, Message], bool], end: Callable[[WebSocketDisconnect], None]) -> None:
+        """Pass the frames of routes to ``take``, and the end of the connection to ``end``."""
+        self._take_of_route, self._end_routes = take, end
+
     # -- the app's side
 
     def take(self, event: Message) -> bool:
@@ -146,13 +154,18 @@ class FrameClient:
     def end(self, closed: WebSocketDisconnect) -> None:
         """The connection has ended."""
         self.began.set()
+        if self._end_routes is not None:
+            self._end_routes(closed)
         self._freed.set()
         self._credit = math.inf
+        self._closed = self._closed or closed
         for call in self._open.values():
             call.closed = call.closed or closed
             call.changed.set()
 
     def _route(self, head: FrameHead, event: Message) -> bool:
+        if head.c is not None and self._take_of_route is not None:
+            return self._take_of_route(head.c, event)
         match head.type:
             case "hello" if not self.began.is_set():
                 self._hello(event)

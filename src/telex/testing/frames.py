@@ -34,6 +34,7 @@ __all__ = (
     "fields_of",
     "head_of",
     "is_frame_type",
+    "payload_of",
     "read_frame",
 )
 
@@ -100,6 +101,7 @@ class FrameHead(msgspec.Struct):
 
     type: str
     id: int | None = None
+    c: int | None = None
     n: int = 0
     error: ErrorBody | None = None
     data: msgspec.Raw = NOTHING
@@ -184,6 +186,12 @@ def _reader(expected: Any) -> tuple[Any, Any, Any]:
         return msgspec.json.Decoder(kind).decode, None, None
     (annotation,) = get_args(expected) or (Any,)
     return msgspec.json.Decoder(kind[msgspec.Raw]).decode, *frame_reader(annotation)
+
+
+def payload_of(event: Message) -> str | bytes:
+    """The text or the bytes of a message."""
+    text: str | None = event.get("text")
+    return text if text is not None else event["bytes"]
 
 
 def _parts(event: Message | Mapping[str, Any]) -> tuple[str | bytes, bytes | None]:

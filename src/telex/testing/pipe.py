@@ -33,6 +33,12 @@ class Pipe:
         self._notify()
         return True
 
+    def add(self, event: Message) -> None:
+        """Add ``event`` even above the limit, for a sender with a limit of its own; dropped after the end."""
+        if not self._ended:
+            self._events.append(event)
+            self._notify()
+
     async def get(self) -> Message | None:
         """Wait for the next event and take it; ``None`` if the pipe has ended and is empty."""
         event = await self.peek(0)

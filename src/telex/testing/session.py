@@ -24,6 +24,7 @@ from telex.testing.calling import CallMethods
 from telex.testing.errors import WebSocketDenied
 from telex.testing.frame_client import FrameClient
 from telex.testing.frames import Frame, encode
+from telex.testing.line import Line
 from telex.testing.matching import Predicate, describe, disconnect_of, expects_close, match, payload, show
 from telex.testing.protocol import check_close
 from telex.testing.tasks import unmasked
@@ -71,7 +72,7 @@ class AsyncWebSocketTestSession(CallMethods):
         self._options = options
         self._registry = registry
         self._frames = FrameClient(self._send_frame, self._fail_test)
-        self._run: AppRun | None = None  # set by the handshake
+        self._run: Line | None = None  # set by the handshake
         self._closed: WebSocketDisconnect | None = None  # the client's own close, or the one it received
 
     @property
@@ -89,13 +90,7 @@ class AsyncWebSocketTestSession(CallMethods):
         """
         if self._run is None:
             self._registry.add(self)
-            self._run = AppRun(
-                self._app,
-                self._scope,
-                self._frames,
-                max_queued=self._options.max_queued,
-                raise_server_exceptions=self._options.raise_server_exceptions,
-            )
+            self._run = self._begin_line()
             try:
                 await self._shake_hands(self._run)
             except (TimeoutError, asyncio.CancelledError):
@@ -106,6 +101,15 @@ class AsyncWebSocketTestSession(CallMethods):
                 await self.aclose()
                 raise
         return self
+
+    def _begin_line(self) -> Line:
+        return AppRun(
+            self._app,
+            self._scope,
+            self._frames,
+            max_queued=self._options.max_queued,
+            raise_server_exceptions=self._options.raise_server_exceptions,
+        )
 
     async def aclose(self) -> None:
         """Disconnect with 1000 if the connection is open, and wait for the app to end.
@@ -301,7 +305,7 @@ class AsyncWebSocketTestSession(CallMethods):
 
     # -- internals
 
-    async def _shake_hands(self, run: AppRun) -> None:
+    async def _shake_hands(self, run: Line) -> None:
         await run.put({"type": "websocket.connect"}, self.timeout)
         event = await self._next("no answer to websocket.connect came", None)
         if closed := self._closed_by(event):
@@ -382,7 +386,7 @@ class AsyncWebSocketTestSession(CallMethods):
     def _fail_test(self, error: BaseException) -> None:
         self._connected().fail(error)
 
-    def _connected(self) -> AppRun:
+    def _connected(self) -> Line:
         if self._run is None:
             raise ConnectionStateError("not connected yet: 'async with client.websocket_connect(...) as session'")
         return self._run
