@@ -13,11 +13,12 @@ from telex.multiplex import frames as routes
 from telex.multiplex import opening
 from telex.multiplex.virtual import MAX_UNREAD, RESERVED
 from telex.protocol import frames
+from telex.protocol.errors import ERROR_CODES
 from telex.protocol.jobs import PARTS_AHEAD
 from telex.protocol.refusals import MAX_BODY
 from telex.protocol.runner import MAX_QUEUED_BYTES, MORE_WITHIN
 
-__all__ = ("CODES", "SERVER_FRAMES", "client_frames", "codes", "limits", "route_frames", "server_frames")
+__all__ = ("SERVER_FRAMES", "client_frames", "codes", "limits", "route_frames", "server_frames")
 
 SERVER_FRAMES: Final = {
     "hello": ("`session`, `ping`, `max`, `credit`, `bytes`, `features`", "The first frame: what the client must know"),
@@ -51,24 +52,6 @@ SERVER_FRAMES: Final = {
 }
 """A test compares the types with those that the code sends."""
 
-CODES: Final = {
-    "invalid_message": "the data is not of the handler's type, with the `path` of the value; or the message is no JSON",
-    "bad_frame": "a frame is not as it must be: a field is missing or wrong, an id is not higher than the last",
-    "unknown_type": "the server takes no frame of this `type`",
-    "timeout": "`call_timeout`, or the caller's own `timeout`, has passed; or an answer in parts got no `more`",
-    "cancelled": "the caller has cancelled the call",
-    "too_many_calls": "more calls, answers in parts, or bytes than may be in work at once",
-    "rate_limited": "`message_limit` or `byte_limit`, or an exception with status 429; perhaps with `retry_after`",
-    "contract": "reserved",
-    "not_authorized": "an exception with status 401",
-    "permission_denied": "an exception with status 403",
-    "not_found": "an exception with status 404 or 405; or the handler takes no calls",
-    "conflict": "an exception with status 409",
-    "unavailable": "an exception with status 503, such as a broker that is away",
-    "internal": "any other exception; the log has it",
-}
-"""A test compares the codes with those that an app may not declare."""
-
 
 def client_frames() -> str:
     """What a client may send on each connection."""
@@ -87,7 +70,7 @@ def server_frames() -> str:
 
 def codes() -> str:
     """The codes of errors."""
-    return _table(("code", "means"), ((f"`{code}`", text) for code, text in CODES.items()))
+    return _table(("code", "means"), ((f"`{code}`", text) for code, text in ERROR_CODES.items()))
 
 
 def limits() -> str:

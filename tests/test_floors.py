@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("status_codes", "defaults", "renamed"),
+    ("status_codes", "defaults", "renamed", "protocol.errors"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
     ("limits.rates",),
     ("annotations", "collisions", "pydantic_codecs", "protocol.envelope"),
@@ -51,7 +51,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("websocket_handlers",),
     ),
     "protocol": (
-        ("envelope", "close_codes"),
+        ("envelope", "errors", "close_codes"),
         ("refusals",),
         ("failures", "frames"),
         ("asking", "jobs", "output"),

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from telex import codecs
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol.envelope import Incoming
+from telex.protocol.errors import cut, error_body
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA
 from telex.types import Message, TypeDecoder
 
@@ -58,7 +59,7 @@ class PlainMessages:
                     raise
                 self._invalid_in_a_row += 1
                 refused = PlainMessage(None, self._socket)
-                await refused.error("invalid_message", invalid.detail, path=invalid.path)
+                await refused.error("invalid_message", cut(invalid.detail), path=cut(invalid.path))
                 if self._invalid_in_a_row >= self._max_invalid:
                     raise WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, invalid.detail) from None
                 continue
@@ -84,12 +85,7 @@ class PlainMessage(Incoming[Any]):
             await self._socket.notify(data)
 
     async def error(self, code: str, message: str = "", data: object = None, *, path: str = "") -> None:
-        error: dict[str, object] = {"code": code, "message": message}
-        if path:
-            error["path"] = path
-        if data is not None:
-            error["data"] = data
-        await self._socket.notify({"type": "error", "error": error})
+        await self._socket.notify({"type": "error", "error": error_body(code, message, path=path, data=data)})
 
     async def stream(self, parts: AsyncIterator[object]) -> None:
         try:

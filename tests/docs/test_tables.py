@@ -37,7 +37,8 @@ from telex.handlers.listener import ListenerHandler
 from telex.handlers.multiplex import MAX_ROUTES
 from telex.layers import Layer
 from telex.limits.handshakes import CONNECTIONS_PER_ADDRESS, HANDSHAKES_PER_ADDRESS
-from telex.protocol.failures import RESERVED
+from telex.protocol.errors import ERROR_CODES
+from telex.protocol.refusals import CODE_OF_STATUS
 from telex.server import Limits, Settings
 from telex.testing import AsyncTestClient
 from tests.docs.pages import ROOT, table
@@ -179,5 +180,9 @@ def test_frames_of_the_server() -> None:
     assert (sent | changes) - {"history"} == set(docs_frames.SERVER_FRAMES)
 
 
-def test_codes_of_errors() -> None:
-    assert set(docs_frames.CODES) == RESERVED
+def test_every_code_of_an_error_is_in_the_table() -> None:
+    source = ROOT / "src" / "telex"
+    calls = re.compile(r'(?:BadFrame|error_frame|error_of|error_body|_send_error)\((?:[^()",]+, )?"(\w+)"')
+    used = {code for path in source.rglob("*.py") for code in calls.findall(path.read_text("utf-8"))}
+    assert {"bad_frame", "invalid_message", "too_many_calls", "rate_limited"} <= used
+    assert used | set(CODE_OF_STATUS.values()) <= set(ERROR_CODES)

@@ -8,7 +8,6 @@ answers with an error frame and ``"close"`` closes with 1007. Too many consecuti
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
@@ -18,13 +17,11 @@ from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ValidationException
 from telex.layers import nearest
 from telex.plans import Build
+from telex.protocol.errors import cut, error_body
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA
 from telex.types import Mode
 
 __all__ = ("InvalidMessages",)
-
-LONGEST_TEXT: Final = 500
-"""The limit, in characters, of a message or path in an error frame: both may repeat data of the client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +59,5 @@ class InvalidMessages:
 
 
 def _error_frame(invalid: ValidationException) -> bytes:
-    error = {"code": "invalid_message", "message": _cut(invalid.detail), "path": _cut(invalid.path)}
+    error = error_body("invalid_message", cut(invalid.detail), path=cut(invalid.path))
     return msgspec.json.encode({"type": "error", "error": error})
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

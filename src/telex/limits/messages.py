@@ -24,6 +24,7 @@ from telex.connection import Socket
 from telex.event_reader import EventReader
 from telex.limits.rates import Limit, counter
 from telex.protocol.envelope import MULTIPLEXED
+from telex.protocol.errors import error_body
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.types import Activity, ActivityWatcher, DirectSend, Message, Mode, Receive, Transport
 
@@ -243,7 +244,7 @@ class MessageLimiter:
         return f"at most {self._exceeded}"
 
     def _error(self, delay: float) -> Raw:
-        error = {"code": "rate_limited", "message": self._text, "retry_after": retry_after(delay)}
+        error = error_body("rate_limited", self._text, retry_after=retry_after(delay))
         frame = msgspec.json.encode({"type": "error", "error": error})
         return frame.decode() if self._mode == "text" else frame
 

@@ -14,6 +14,7 @@ import msgspec
 
 from telex.codecs import as_validation_error
 from telex.defaults import KIB
+from telex.protocol.errors import error_body
 from telex.protocol.frames import MAX_FRAME_OVERHEAD, MAX_ID, BadFrame, Encoded
 
 __all__ = (
@@ -191,10 +192,7 @@ def with_route(payload: Encoded, at: int, c: int) -> Encoded:
 
 def error_of(c: int | None, code: str, message: str, path: str = "") -> str:
     """An error frame about a route, or about the socket."""
-    error: dict[str, object] = {"code": code, "message": message}
-    if path:
-        error["path"] = path
     head: dict[str, object] = {"type": "error", "about": "connection"}
     if c is not None:
         head["c"] = c
-    return msgspec.json.encode({**head, "error": error}).decode()
+    return msgspec.json.encode({**head, "error": error_body(code, message, path=path)}).decode()

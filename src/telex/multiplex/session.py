@@ -25,7 +25,7 @@ from telex.multiplex.opening import Opening
 from telex.multiplex.scope import is_target, route_scope
 from telex.multiplex.turns import Turns
 from telex.multiplex.virtual import VirtualConnection
-from telex.protocol.failures import cut
+from telex.protocol.errors import cut
 from telex.protocol.frames import BadFrame
 from telex.protocol.output import FrameOutput
 from telex.protocol.reading import FrameReading

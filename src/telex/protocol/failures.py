@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from telex.exceptions import HTTPException, ImproperlyConfiguredException, ValidationException
-from telex.protocol.refusals import CODE_OF_STATUS, code_of_status
+from telex.protocol.errors import ERROR_CODES, cut
+from telex.protocol.refusals import code_of_status
 
-__all__ = ("LONGEST_TEXT", "CallFailure", "Failures", "cut")
-
-LONGEST_TEXT: Final = 500
-"""The limit, in characters, of a message or path in an error: both may repeat data of the client."""
-
-RESERVED: Final = frozenset(
-    {
-        *CODE_OF_STATUS.values(),
-        "invalid_message",
-        "bad_frame",
-        "unknown_type",
-        "timeout",
-        "cancelled",
-        "too_many_calls",
-        "contract",
-        "internal",
-    }
-)
-"""The codes of Telex; those of declared exceptions are others."""
+__all__ = ("CallFailure", "Failures")
 
 
 class CallFailure(NamedTuple):
@@ -46,7 +29,7 @@ class Failures:
         self._codes = {kind: _code_of(kind) for kind in declared}
         self._debug = debug
         for kind, code in self._codes.items():
-            if code in RESERVED:
+            if code in ERROR_CODES:
                 raise ImproperlyConfiguredException(
                     f"{where}: errors=[{kind.__name__}] has the code {code!r}, which is Telex's own: set another as the"
                     " class attribute 'code'"
@@ -75,8 +58,3 @@ def _code_of(kind: type[Exception]) -> str:
     if isinstance(own, str):
         return own
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", kind.__name__).lower()
-
-
-def cut(text: str) -> str:
-    """``text``, cut to a limited length."""
-    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}…"

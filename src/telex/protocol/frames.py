@@ -18,6 +18,7 @@ import msgspec
 
 from telex.codecs import as_validation_error
 from telex.defaults import KIB
+from telex.protocol.errors import error_body
 
 __all__ = (
     "MAX_FRAME_OVERHEAD",
@@ -255,13 +256,8 @@ def error_frame(
     retry_after: float | None = None,
 ) -> str:
     """An error frame; ``about`` says what an error without an id concerns."""
-    error: dict[str, object] = {"code": code, "message": message}
-    if path:
-        error["path"] = path
-    if retry_after is not None:
-        error["retry_after"] = retry_after
-    if isinstance(data, str):
-        error["data"] = msgspec.Raw(data.encode())
+    raw = msgspec.Raw(data.encode()) if isinstance(data, str) else None
+    error = error_body(code, message, path=path, retry_after=retry_after, data=raw)
     head: dict[str, object] = {"type": "error"}
     head |= {"about": about} if call_id is None else {"id": call_id}
     return msgspec.json.encode(head | {"error": error}).decode()

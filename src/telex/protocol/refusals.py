@@ -19,6 +19,7 @@ import msgspec
 
 from telex.defaults import KIB
 from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL
+from telex.protocol.errors import error_body
 from telex.status_codes import (
     CLOSE_CODE_OF_STATUS,
     HTTP_403_FORBIDDEN,
@@ -100,12 +101,7 @@ class Denial(NamedTuple):
     @property
     def error(self) -> dict[str, object]:
         """The body of the error."""
-        error: dict[str, object] = {"code": code_of_status(self.status), "message": self.message}
-        if self.retry_after is not None:
-            error["retry_after"] = self.retry_after
-        if self.data is not None:
-            error["data"] = self.data
-        return error
+        return error_body(code_of_status(self.status), self.message, retry_after=self.retry_after, data=self.data)
 
     @property
     def frame(self) -> str:

@@ -18,7 +18,7 @@ from telex.connection import Socket
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol import frames
 from telex.protocol.asking import Asking
-from telex.protocol.failures import cut
+from telex.protocol.errors import cut
 from telex.protocol.frames import BadFrame
 from telex.protocol.jobs import FramePlan
 from telex.protocol.reading import FrameReading
