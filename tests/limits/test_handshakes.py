@@ -179,6 +179,13 @@ async def test_without_authentication_a_limit_by_user_admits_nobody(
     assert "socket.user is not set: it needs an authentication middleware" in caplog.text
 
 
+def _passes_on(app: ASGIApp) -> ASGIApp:
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send)
+
+    return middleware
+
+
 @pytest.mark.parametrize(
     ("who", "key"),
     [
@@ -218,8 +225,9 @@ def test_the_key_of_an_address(client: Any, key: object) -> None:
     assert client_ip(WebSocket({**scope(), "client": client})) == key
 
 
-async def test_open_connections_are_counted_until_they_end(kind: ServerKind) -> None:
-    app = Telex([websocket_listener("/", max_connections_per=(client_ip, 2))(echo)])
+@pytest.mark.parametrize("middleware", [[], [_passes_on]])
+async def test_open_connections_are_counted_until_they_end(kind: ServerKind, middleware: Any) -> None:
+    app = Telex([websocket_listener("/", max_connections_per=(client_ip, 2), middleware=middleware)(echo)])
     async with serving(app, kind) as running:
         headers = from_address(ONE)
         async with connected(running, headers=headers) as first, connected(running, headers=headers) as second:

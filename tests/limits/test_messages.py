@@ -30,7 +30,9 @@ from telex import (
 )
 from telex.channels import MemoryBackend
 from telex.limits import Limit
+from telex.server import closing
 from telex.types import ASGIApp, Receive, Scope, Send
+from tests.channels.conftest import until
 from tests.contract.servers import ServerKind
 from tests.multiplex.conftest import sharing
 from tests.protocol.conftest import calling
@@ -226,6 +228,29 @@ async def test_a_client_that_leaves_is_noticed_while_a_message_waits(kind: Serve
         journal = await visiting(kind, path, THREE, visit)
     assert journal.got == ["0", "1", "2"]
     assert journal.ends in ([[4001]] if how == "close" else [[1005], [1006]])  # servers differ on a reset
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_connection_whose_message_waits_is_idle(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Telex's server a close frame is answered at once, and a drain closes the connection as one without work."""
+    monkeypatch.setattr(closing, "GRACE", 3600)
+    journal, hub = Journal(), Channels(MemoryBackend(), arbitrary_channels_allowed=True)
+    app = Telex([all_kinds(journal)[path]], plugins=[hub], **THREE)
+    async with app.lifespan(), serving(app, ServerKind("telex")) as running, connected(running, path) as client:
+        for number in range(6):
+            await client.send(message(path, str(number)))
+        await journal.until(lambda: len(journal.got) == 3)
+        (socket,) = app.connections
+        await until(lambda: not (socket.scope["extensions"].get("telex.transport") or _Idle).busy)
+        await soon(client.close(4001))
+        await journal.until(lambda: bool(journal.ends))
+    assert journal.ends == [4001]
+
+
+class _Idle:
+    """What a connection behind middleware has in place of a transport."""
+
+    busy = False
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -265,8 +265,7 @@ class MessageLimiter:
             self._waiter = self._loop.create_future()
             timer = self._loop.call_later(delay, self._wake)
             if ahead is not None:
-                ahead.begin_work()
-                ahead.read_ahead()
+                ahead.begin_work()  # the busy monitor lets it read ahead
             try:
                 await self._waiter
             finally:
