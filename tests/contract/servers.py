@@ -136,11 +136,12 @@ class ServerKind:
 
 
 class LoopServer(uvicorn.Server):
-    """uvicorn without signal handlers, with an event that is set when it has started."""
+    """uvicorn without signal handlers, with events for its start and its stop, where uvicorn looks every 0.1 s."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self._has_started = asyncio.Event()
+        self._must_stop = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -154,8 +155,13 @@ class LoopServer(uvicorn.Server):
         async with asyncio.timeout(PATIENCE):
             await self._has_started.wait()
 
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self._must_stop.wait()
+
     def stop(self) -> None:
         self.should_exit = True
+        self._must_stop.set()
 
 
 def bound_socket() -> socket.socket:

@@ -15,11 +15,12 @@ from websockets.asyncio.client import ClientConnection
 
 from examples.docs import asking, calls, hello, incoming, many_rooms, tokens
 from scripts.docs_frames import SERVER_FRAMES
-from telex import Telex
+from telex import Multiplex, Telex, WebSocket, websocket_listener
+from telex.exceptions import ClientException
 from telex.testing import AsyncTestClient
 from tests.contract.servers import KINDS, ServerKind
 from tests.docs.pages import EXAMPLES
-from tests.support.live import connected, heard, serving
+from tests.support.live import connected, denied, heard, serving
 
 SERVERS = [kind for kind in KINDS if kind.name in {"uvicorn-websockets", "telex"}]
 
@@ -126,3 +127,50 @@ async def test_an_answer_of_another_type_deletes_nothing(answer: str) -> None:
         assert json.loads(await heard(client))["type"] == "call"
         await client.send(f'{{"type":"reply","id":1,"data":{answer}}}')
         assert json.loads(await heard(client)) == {"type": "reply", "id": 1, "data": 0}
+
+
+async def test_a_client_whose_answer_is_late_gets_a_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = WebSocket.call
+
+    async def soon(socket: WebSocket, data: object, answer: Any, *, timeout: float) -> Any:
+        assert timeout == 60
+        return await ask(socket, data, answer, timeout=0.01)
+
+    monkeypatch.setattr(WebSocket, "call", soon)
+    async with calling(asking.app, "/files", SERVERS[0]) as client:
+        await client.send('{"type":"call","id":1,"data":{"type":"delete","names":["a.txt"]}}')
+        assert json.loads(await heard(client))["type"] == "call"
+        assert json.loads(await heard(client)) == {"type": "cancel", "id": 1}
+        assert json.loads(await heard(client)) == {"type": "reply", "id": 1, "data": 0}
+
+
+async def test_a_guard_refuses_plain_clients() -> None:
+    def only_frames(socket: WebSocket, _: object) -> None:
+        if "telex.v1" not in socket.scope["subprotocols"]:
+            raise ClientException("offer telex.v1")
+
+    app = Telex([hello.hello], guards=[only_frames])
+    async with calling(app, "/hello", SERVERS[0]) as client:
+        await client.send('{"type":"call","id":1,"data":{"name":"Ada"}}')
+        assert json.loads(await heard(client))["data"] == "Hello, Ada!"
+    async with serving(app) as running:
+        assert (await denied(running, "/hello")).status == 400
+
+
+async def test_the_next_message_of_a_plain_client_waits_for_the_end_of_a_generator() -> None:
+    async with AsyncTestClient(tokens.app) as client, client.websocket_connect("/ask") as session:
+        for word in ("one", "two"):
+            await session.send_json({"text": word})
+        for word in ("one", "two"):
+            for expected in ("You ", "said: ", f"{word} "):
+                await session.expect(expected)
+
+
+async def test_the_socket_of_many_routes_takes_the_largest_message_of_its_routes() -> None:
+    @websocket_listener("/large", max_message_size=5_000_000)
+    async def large(data: str) -> int:
+        return len(data)
+
+    app = Telex([hello.hello, large, Multiplex("/socket", routes=Multiplex.ALL)])
+    async with serving(app) as running, connected(running, "/socket", subprotocols=["telex.v1"]) as client:
+        assert json.loads(await heard(client))["max"] == 5_000_000
