@@ -26,7 +26,7 @@ from tests.server.process import process
 from tests.support.live import asked, connected, ending, serving, soon
 
 PATIENCE: Final = 20.0
-UVICORN: Final = [ServerKind(name) for name in ("uvicorn-websockets", "uvicorn-wsproto", "hypercorn")]
+UVICORN: Final = [ServerKind(name) for name in ("uvicorn-websockets", "uvicorn-wsproto")]
 
 
 class Work:
@@ -186,14 +186,22 @@ async def test_clients_are_told_in_batches_after_accepting_has_stopped(monkeypat
     assert accepting == [False] * 6
 
 
-ANY_SERVER: Final = pytest.mark.parametrize("kind", [ServerKind("telex"), *UVICORN[:2]], ids=lambda kind: kind.name)
+ANY_SERVER: Final = pytest.mark.parametrize(
+    "kind", [ServerKind("telex"), *UVICORN, ServerKind("hypercorn")], ids=lambda kind: kind.name
+)
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp, kind: ServerKind) -> AsyncIterator[Running]:
+    async with kind.loop(app) if kind.name == "hypercorn" else serving(app, kind) as server:
+        yield server
 
 
 @ANY_SERVER
 async def test_the_drain_of_an_app_tells_clients_and_ends_as_soon_as_all_have_left(kind: ServerKind) -> None:
     work = Work()
     async with (
-        serving(work.app, kind) as server,
+        served(work.app, kind) as server,
         calling(server.port, "/room") as client,
         joined(server) as shared,
         connected(server, "/room") as plain,
@@ -213,7 +221,7 @@ async def test_the_drain_of_an_app_tells_clients_and_ends_as_soon_as_all_have_le
 @ANY_SERVER
 async def test_the_drain_of_an_app_closes_who_does_not_leave(kind: ServerKind) -> None:
     work = Work()
-    async with serving(work.app, kind) as server, calling(server.port, "/room") as client:
+    async with served(work.app, kind) as server, calling(server.port, "/room") as client:
         await client.begin("work")
         await work.until_begun(1)
         draining = asyncio.create_task(work.app.connections.drain(interval=0.02, within=0.2))
@@ -272,7 +280,7 @@ async def test_sigterm_tells_clients_of_telexs_server() -> None:
 
 
 @pytest.mark.program
-@pytest.mark.parametrize("kind", UVICORN[:2], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", UVICORN, ids=lambda kind: kind.name)
 async def test_sigterm_tells_clients_of_uvicorn_if_the_app_drains_first(kind: ServerKind) -> None:
     async with kind.process("examples.docs.goaway:app") as server:
         assert server.pid is not None
