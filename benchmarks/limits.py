@@ -25,15 +25,15 @@ from telex.types import Message, Transport
 
 AMPLE = 1e9
 """A rate that no message exceeds."""
-MESSAGES: Mapping[str, Mapping[str, Any]] = {
-    "no limit": {},
-    "message_limit": {"message_limit": Limit(AMPLE)},
-    "message_limit and byte_limit": {"message_limit": Limit(AMPLE), "byte_limit": Limit(AMPLE)},
-}
 OFF: Mapping[str, Any] = {"connect_limit": None, "max_connections_per": None}
+MESSAGES: Mapping[str, Mapping[str, Any]] = {
+    "no limit": OFF,
+    "message_limit": {**OFF, "message_limit": Limit(AMPLE)},
+    "message_limit and byte_limit": {**OFF, "message_limit": Limit(AMPLE), "byte_limit": Limit(AMPLE)},
+}
 HANDSHAKES: Mapping[str, Mapping[str, Any]] = {
     "no limit": OFF,
-    "defaults, behind a proxy of this host": {},
+    "defaults, an address of the internet": {},
     "connect_limit, client_ip": {**OFF, "connect_limit": Limit(AMPLE, key=client_ip)},
     "connect_limit and max_connections_per": {
         "connect_limit": Limit(AMPLE, key=client_ip),
@@ -48,7 +48,7 @@ def echo(data: str) -> str:
 
 
 def app_with(options: Mapping[str, Any]) -> Telex:
-    return Telex([websocket_listener("/")(echo)], **{**OFF, **options})
+    return Telex([websocket_listener("/")(echo)], **options)
 
 
 def per_take(count: int) -> dict[str, float]:
@@ -100,7 +100,7 @@ async def per_callback(options: Mapping[str, Any], count: int) -> float:
     transport = Callbacks()
     socket: WebSocket[Any, Any, Any] = WebSocket(dict(SCOPE))
     socket.transport = cast("Transport", transport)
-    if options:
+    if "message_limit" in options:
         limits = MessageLimits(
             where="here", messages=options.get("message_limit"), size=options.get("byte_limit"), mode="text"
         )
@@ -168,7 +168,7 @@ async def measure(rounds: int, count: int, redis: str | None) -> dict[str, float
 
 async def _with_redis(url: str, count: int, note: Callable[[str, float], None]) -> None:
     limit = Limit(AMPLE, key=client_ip, store=url, on_store_failure="closed")
-    app = app_with({"connect_limit": limit})
+    app = app_with({**OFF, "connect_limit": limit})
     async with app.lifespan():
         for at_once in (1, 100):
             figure = await per_handshake(app, max(count, at_once), at_once=at_once)
