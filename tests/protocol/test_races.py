@@ -68,7 +68,7 @@ async def test_a_cancel_that_races_the_reply_leaves_one_final_frame(peer: type[P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("peer", [OnASocket, OnUvicorn, InProcess, OnARoute])
 async def test_ten_thousand_cancels_that_race_the_reply(peer: type[Peer]) -> None:
     outcomes = await race(peer(make_app()), 10_000)

@@ -59,7 +59,7 @@ def test_any_message_is_a_frame_or_is_refused(raw: str | bytes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @settings(max_examples=5000)
 @given(anything())
 def test_any_message_is_a_frame_or_is_refused_many_times(raw: str | bytes) -> None:

@@ -205,7 +205,7 @@ def test_any_messages_are_answered(path: str, steps: list[Sent]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("path", PATHS)
 @MANY
 @given(steps=conversations())
