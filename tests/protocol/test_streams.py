@@ -150,3 +150,49 @@ async def test_an_accept_hook_asks_the_client(kind: ServerKind) -> None:
 async def test_a_stream_without_the_subprotocol_is_plain(kind: ServerKind) -> None:
     async with serving(stream_app(Journal()), kind) as running, connected(running, "/ends") as client:
         assert [await heard(client) for _ in range(2)] == ['{"text":"one","number":1}', "123"]
+
+
+async def test_an_exception_handler_asks_the_client(kind: ServerKind) -> None:
+    async def ask(socket: WebSocket, _: Exception) -> str:
+        return f"because {await socket.call('why?', str, timeout=5)}"
+
+    @websocket_listener("/", exception_handlers={ValueError: ask})
+    async def listener(data: str) -> str:
+        raise ValueError(data)
+
+    async with calling(Telex([listener]), "/", kind) as caller:
+        for _ in range(2):
+            call_id = await caller.begin("x")
+            question = await caller.receive()
+            await caller.send({"type": "reply", "id": question["id"], "data": "of that"})
+            answer = await caller.receive()
+            assert (answer["id"], answer["error"]["data"]) == (call_id, "because of that")
+
+
+async def test_a_handler_that_waits_in_every_way_is_cancelled(kind: ServerKind) -> None:
+    journal = Journal()
+
+    @websocket_listener("/")
+    async def listener(data: str) -> str:
+        task = asyncio.current_task()
+        try:
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                group.create_task(asyncio.sleep(0))
+                await asyncio.sleep(0)
+                assert asyncio.current_task() is task
+                if data == "wait":
+                    journal.note("waits")
+                    await asyncio.gather(asyncio.sleep(30), asyncio.Event().wait())
+            return data
+        finally:
+            journal.note("ended")
+
+    async with calling(Telex([listener]), "/", kind) as caller:
+        for number in range(1, 4):
+            assert (await caller.call("quick"))["data"] == "quick"
+            call_id = await caller.begin("wait")
+            await journal.until("waits", number)
+            await caller.send({"type": "cancel", "id": call_id})
+            assert (await caller.receive())["error"]["code"] == "cancelled"
+        await caller.quiet()
+    assert journal.entries.count("ended") == 6

@@ -16,7 +16,7 @@ import msgspec
 
 from telex.calls import Slots
 from telex.connection import Socket
-from telex.defaults import MAX_INVALID_MESSAGES
+from telex.defaults import MAX_INVALID_MESSAGES, PING_AFTER
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
 from telex.multiplex import frames
 from telex.multiplex.denial import denied_frame
@@ -91,11 +91,13 @@ class MultiplexSession(FrameReading):
         hello = {
             "type": "hello",
             "session": secrets.token_urlsafe(12),
+            "ping": PING_AFTER,
             "max": plan.max_message_size,
             "bytes": MAX_QUEUED_BYTES,
             "routes": plan.max_routes,
         }
         await self._output.send(msgspec.json.encode(hello).decode())
+        self._output.ping_every(PING_AFTER)
 
     async def notify(self, data: object) -> None:
         """A socket of many routes has no messages of its own."""

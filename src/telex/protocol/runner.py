@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextvars import copy_context
 from functools import partial
+from types import CoroutineType, coroutine
 from typing import Any, Final
 
 from telex.connection import Socket
@@ -154,28 +155,21 @@ class CallRunner:
             await self._run_generator(job)
             return
         job.task, job.started = task, True
-        soon = None if read is None else asyncio.get_running_loop().call_soon(read)
         try:
-            if target.answers:
-                await target.handle(job.data, partial(self._answer, job))
-            else:
-                reply = target.handle(job.data)
-                if target.awaits:
-                    reply = await reply
-                if soon is not None:
-                    soon.cancel()
+            reply = target.handle(job.data, partial(self._answer, job)) if target.answers else target.handle(job.data)
+            if target.awaits:
+                reply = await (reply if read is None else _reading(reply, read))
+            if not target.answers:
                 answered = self._answer_now(job, reply)
                 if answered is not None:
                     await answered
         except BaseException as exc:
-            await self._fail_job(job, exc)
+            failing = self._fail_job(job, exc)
+            await (failing if read is None else _reading(failing, read))
         else:
             self._leave(job)
             if job.reason is not None:
                 _uncancel(job, task)
-        finally:
-            if soon is not None:
-                soon.cancel()
         if not self._socket.is_open:
             self._check_open()
 
@@ -480,6 +474,38 @@ def _uncancel(job: Job, task: asyncio.Task[Any] | None) -> None:
     """After work that has ignored its cancellation."""
     if job.reason is not None and job.started and task is not None and task.cancelling():
         task.uncancel()
+
+
+async def _reading(work: Any, read: Callable[[], None]) -> Any:
+    """Await ``work``; call ``read`` as soon as it waits for something."""
+    if work.__class__ is not CoroutineType:
+        read()
+        return await work
+    try:
+        waits_for = work.send(None)
+    except StopIteration as end:
+        return end.value
+    read()
+    return await _go_on(work, waits_for)
+
+
+@coroutine
+def _go_on(work: Any, waits_for: Any) -> Generator[Any, Any, Any]:
+    """Await a coroutine that waits for something already, as ``await`` does (PEP 380)."""
+    while True:
+        try:
+            sent = yield waits_for
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as exc:
+            step = partial(work.throw, exc)
+        else:
+            step = partial(work.send, sent)
+        try:
+            waits_for = step()
+        except StopIteration as end:
+            return end.value
 
 
 def _raise(exc: BaseException, _: Any) -> None:
