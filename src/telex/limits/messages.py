@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -315,9 +315,9 @@ class LimitedTransport:
         self._transport = transport
         self._limiter = limiter
         self.send: Callable[[Raw], bool] = transport.send
-        self.drain = transport.drain
+        self.drain: Callable[[], Coroutine[Any, Any, None]] = transport.drain
         self.open_direct: Callable[[Callable[[], None]], DirectSend | None] = transport.open_direct
-        self.close_direct = transport.close_direct
+        self.close_direct: Callable[[Callable[[], None]], None] = transport.close_direct
 
     @property
     def unread(self) -> int:

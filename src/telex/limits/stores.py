@@ -41,7 +41,7 @@ class MemoryStore:
         self._clock = clock
         self._most = most
         self._empty_at: dict[object, float] = {}  # in the order in which the keys were taken last
-        self.forgotten = 0
+        self.forgotten: int = 0
         """Active keys that were forgotten because there were too many."""
 
     def __len__(self) -> int:

@@ -28,7 +28,7 @@ class Asking:
         self._ids = 0
         self._waiting: dict[int, asyncio.Future[tuple[Any, bytes | None]]] = {}
         self._end: WebSocketDisconnect | None = None
-        self.ignored = 0
+        self.ignored: int = 0
         """Answers to calls that had ended before."""
 
     async def ask(self, data: Encoded, answer: Any, within: float) -> Any:

@@ -87,7 +87,7 @@ class Job:
     """Whether the final frame has been sent, or is being sent."""
     reason: str | None = None
     """Why the call is interrupted: ``cancelled`` or ``timeout``."""
-    credit = PARTS_AHEAD
+    credit: int = PARTS_AHEAD
     more: asyncio.Future[None] | None = None
 
     def __init__(self, call_id: int, data: Any, size: int, target: CallTarget) -> None:

@@ -40,7 +40,7 @@ class FrameOutput:
         self.group: asyncio.TaskGroup | None = None
         """Owns the tasks of the connection while its handler runs."""
         self.waiting: list[Encoded] = []
-        self.is_collecting = False
+        self.is_collecting: bool = False
         self._timer: asyncio.TimerHandle | None = None
         self._sent = self._sent_before = 0
 

@@ -58,21 +58,21 @@ class CallRunner:
         self._output = output
         self._run_in_context: Callable[..., Any] = _directly
         self._route = socket.route
-        self.max_concurrency = plan.max_concurrency
+        self.max_concurrency: int = plan.max_concurrency
         self.queue: list[Job] = []  # an empty deque takes more memory than a connection has jobs
         """What was read and waits."""
         self._waiter: asyncio.Future[None] | None = None
         self._reader = socket.event_reader
-        self.running = 0
+        self.running: int = 0
         """How many calls run, generators apart."""
         self._streams = 0
         self._taken = 0
         """Notifies that were taken since the last ``credit`` frame."""
         self.calls: dict[int, Job] = {}
         """The calls in work or waiting, by their ids."""
-        self.used = 0
+        self.used: int = 0
         """The client's credit in use: calls without a final frame, and notifies that no handler has taken."""
-        self.bytes = 0
+        self.bytes: int = 0
 
     # -- taking
 

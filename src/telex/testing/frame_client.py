@@ -42,7 +42,7 @@ class OpenCall:
         """Whether its items are of no interest."""
         self.final: FrameHead | None = None
         self.closed: WebSocketDisconnect | None = None
-        self.changed = asyncio.Event()
+        self.changed: asyncio.Event = asyncio.Event()
 
     async def next(self) -> FrameHead:
         """The next item, or the final frame.
@@ -70,10 +70,10 @@ class FrameClient:
 
     def __init__(self, send: Callable[[Encoded], Awaitable[None]], fail: Callable[[BaseException], None]) -> None:
         """``send`` sends a message to the app; ``fail`` takes an exception of a function that answers."""
-        self.active = False
+        self.active: bool = False
         """Whether the app has selected ``telex.v1``."""
         self.hello: dict[str, Any] | None = None
-        self.began = asyncio.Event()
+        self.began: asyncio.Event = asyncio.Event()
         """The first frame came, or the end."""
         self.send = send
         self._fail = fail
