@@ -17,7 +17,7 @@ INFORMATIONAL = {"7.1.6", "7.13.1", "7.13.2"}
 """Cases without a right answer."""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_core() -> None:
     results = await run("core")
     unusual = {case for case, verdict in results.items() if verdict != "OK"}
@@ -25,14 +25,14 @@ async def test_core() -> None:
     assert len(results) == 247
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_an_app_that_answers_by_events_answers_in_time() -> None:
     results = await run("order", "events")
     assert {case for case, verdict in results.items() if verdict != "OK"} == INFORMATIONAL, described(results)
     assert len(results) > 50
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize(("part", "count"), [("limits", 54), ("deflate", 36)])
 async def test_limits_and_compression(part: str, count: int) -> None:
     results = await run(part)

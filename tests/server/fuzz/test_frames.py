@@ -87,7 +87,7 @@ def test_frames_lead_to_what_the_model_says(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @MANY
 @given(cases())
 def test_many_frames_lead_to_what_the_model_says(case: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def test_the_model_agrees_with_other_libraries(whole: bytes) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @MANY
 @given(streams(70_000, None))
 def test_the_model_agrees_with_other_libraries_at_length(whole: bytes) -> None:

@@ -121,7 +121,7 @@ def test_handshakes_have_one_response_in_any_packets(case: dict[str, Any]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 @MANY
 @given(cases())
 def test_many_handshakes_have_one_response_in_any_packets(case: dict[str, Any]) -> None:

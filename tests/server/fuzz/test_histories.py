@@ -270,6 +270,7 @@ def test_whatever_happens_a_connection_ends_completely(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @MANY
 @given(history=histories())
 def test_whatever_happens_a_connection_ends_completely_in_many_histories(

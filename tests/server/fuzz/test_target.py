@@ -14,7 +14,7 @@ from tests.server.process import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris has no wheel for this Python")
 @pytest.mark.parametrize("target", ["frames", "handshakes", "telex.v1"])
 def test_a_minute_of_guided_fuzzing_finds_nothing(target: str, tmp_path: Path) -> None:
