@@ -83,7 +83,7 @@ async def test_answers_do_not_wait_for_a_client_that_reads_no_events() -> None:
 async def test_a_drain_closes_who_follows_a_channel_with_1012() -> None:
     hub = Channels(MemoryBackend(), **HUB)
     app = Telex([room(publish=str)], plugins=[hub])
-    async with run_server(app, drain_interval=0.02, drain_timeout=8.0) as server:
+    async with run_server(app, drain_interval=0.02, drain_within=0.1, drain_timeout=8.0) as server:
         place = Running(server.port)
         async with following(place, "/room:1") as (one, _), following(place, "/room:1") as (other, _):
             await one.send({"type": "notify", "data": "hi"})

@@ -13,8 +13,9 @@ from telex.channels.delivery.encoding import Encoding, as_frames, write_page
 from telex.channels.events import DataKind, kind_of
 from telex.channels.names import encoder
 
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.floats(allow_nan=False, width=32),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | FINITE,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
