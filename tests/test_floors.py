@@ -60,7 +60,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("calls", "incoming"),
     ),
     "multiplex": (
-        ("frames", "turns", "opening", "scope", "denial"),
+        ("frames", "turns", "credit", "opening", "scope", "denial"),
+        ("plain",),
         ("virtual",),
         ("session",),
     ),

@@ -233,6 +233,29 @@ async def test_a_plain_route_gives_the_client_credit(kind: ServerKind) -> None:
         assert await route.receive() == {"type": "credit", "n": 8}
 
 
+async def test_frames_before_a_plain_route_is_accepted_are_its_messages(kind: ServerKind) -> None:
+    async def wait(socket: WebSocket, _: object) -> None:
+        await released.wait()
+
+    @websocket("/waits", guards=[wait])
+    async def waits(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text(await socket.receive_text())
+
+    released = asyncio.Event()
+    async with sharing(make_app(waits), kind) as shared:
+        route = await shared.ask_open("/waits")
+        await route.notify("early")
+        await route.send({"type": "call", "id": 1, "data": "x"})
+        await shared.settle()
+        released.set()
+        found = [await route.receive() for _ in range(4)]
+        assert found[0]["type"] == "opened"
+        assert sorted(each["type"] for each in found[1:3]) == ["error", "notify"]
+        assert next(each["data"] for each in found if each["type"] == "notify") == "early"
+        assert found[3]["type"] == "closed"
+
+
 @pytest.mark.parametrize("plain", [False, True])
 async def test_a_client_that_overruns_its_credit_loses_that_route(kind: ServerKind, plain: bool) -> None:
     journal = Journal()

@@ -248,7 +248,7 @@ class MultiplexSession(FrameReading):
     def _on_credit(self, found: CreditFrame) -> None:
         route = self._routes.get(found.c)
         if route is not None:
-            route.grant(found.n)
+            route.credit.give(found.n)
         else:
             self._check_opened(found.c)
             self.dropped += 1

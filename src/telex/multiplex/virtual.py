@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from enum import IntEnum, auto
 from typing import Final, Protocol
 
@@ -21,11 +20,13 @@ import msgspec
 from telex.defaults import KIB
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect
 from telex.multiplex import frames
+from telex.multiplex.credit import Credit
 from telex.multiplex.denial import DenialResponse, denied_frame
 from telex.multiplex.frames import CREDIT, OpenRoute, Sent
+from telex.multiplex.plain import as_notify, read_message
 from telex.multiplex.turns import Turns
 from telex.protocol.envelope import SUBPROTOCOL
-from telex.protocol.frames import BadFrame, CallFrame, Encoded, NotifyFrame, error_frame, frame, read
+from telex.protocol.frames import BadFrame, Encoded, error_frame
 from telex.protocol.output import FrameOutput
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
@@ -40,7 +41,6 @@ RESERVED: Final = 32 * KIB
 """Bytes that each route may keep, whatever the others do; above, a route may use half of the socket's window."""
 MAX_UNREAD: Final = 256
 """Frames of one route that wait to be read. A route reads at once, unless its client does not take what it sends."""
-_MAX_CREDIT: Final = 1 << 20
 
 
 class _Stage(IntEnum):
@@ -80,8 +80,6 @@ class VirtualConnection:
     __slots__ = (
         "_activity",
         "_awaits_hello",
-        "_credit",
-        "_credit_waiters",
         "_denial",
         "_end",
         "_in_hand",
@@ -95,6 +93,7 @@ class VirtualConnection:
         "_unread",
         "_waiter",
         "c",
+        "credit",
         "path",
         "query",
         "task",
@@ -116,8 +115,7 @@ class VirtualConnection:
         self._awaits_hello = False
         self._unread: list[str | bytes] = []
         self._waiter: asyncio.Future[None] | None = None
-        self._credit = found.credit
-        self._credit_waiters: deque[asyncio.Future[None]] | None = None
+        self.credit: Credit = Credit(found.credit)
         self._owed = 0
         """Plain mode: messages of the client that the app has not received."""
         self._taken = 0
@@ -229,7 +227,7 @@ class VirtualConnection:
 
     def _put_plain(self, raw: str | bytes) -> None:
         try:
-            message = _plain_message(raw)
+            message = read_message(raw)
         except BadFrame as bad:
             text = error_frame(bad.id, bad.code, bad.message, path=bad.path)
             self._shared.output.write(_numbered(text, self.c))
@@ -240,23 +238,13 @@ class VirtualConnection:
         self._owed += 1
         self._keep(message)
 
-    def grant(self, n: int) -> None:
-        """The client takes ``n`` more messages."""
-        self._credit = min(self._credit + n, _MAX_CREDIT)
-        waiters = self._credit_waiters
-        while waiters and self._credit:
-            waiter = waiters.popleft()
-            if not waiter.done():
-                self._credit -= 1
-                waiter.set_result(None)
-
     def end(self, code: int, reason: str) -> None:
         """The client, a limit or the socket ends the route: its app gets a disconnect after the client's messages."""
         if self._end is not None:
             return
         self._end = (code, reason)
         self._wake()
-        self._wake_senders()
+        self.credit.end()
         if self._activity is not None:
             self._activity.on_end(code, reason)
 
@@ -300,15 +288,15 @@ class VirtualConnection:
             self._stage = _Stage.ENDED
             self._end = (event.get("code", WS_1000_NORMAL_CLOSURE), event.get("reason") or "")
             self._wake()
-            self._wake_senders()
+            self.credit.end()
         elif self._stage is _Stage.PENDING and kind == "websocket.accept":
-            await self._accept(event)
+            self._accept(event)
         elif self._stage is _Stage.PENDING:
             await self._deny(event)
         else:
             raise ConnectionStateError(f"{kind!r} cannot be sent while the route is {self._stage.name.lower()}")
 
-    async def _accept(self, event: Message) -> None:
+    def _accept(self, event: Message) -> None:
         self._stage = _Stage.OPEN
         self._shared.answered(self, False)
         if event.get("headers"):
@@ -316,7 +304,12 @@ class VirtualConnection:
         self._is_plain = event.get("subprotocol") != SUBPROTOCOL
         self._awaits_hello = not self._is_plain
         if self._is_plain:
-            await self._send_frame(f'{{"type":"opened","c":{self.c},"plain":true,"credit":{CREDIT}}}')
+            # Written without waiting: an answer to what the client has sent already must not come first.
+            self._shared.output.write(f'{{"type":"opened","c":{self.c},"plain":true,"credit":{CREDIT}}}')
+            early, self._unread = self._unread, []
+            for raw in early:
+                self.count_bytes(-len(raw))
+                self._put_plain(raw)
 
     async def _deny(self, event: Message) -> None:
         kind = event["type"]
@@ -343,8 +336,7 @@ class VirtualConnection:
             payload = bytes(event["bytes"])
         sent = None if self._is_plain else frames.read_sent(payload)
         if sent is None:
-            data = msgspec.json.encode(payload).decode() if isinstance(payload, str) else payload
-            payload, sent = frame('{"type":"notify"', data), _NOTIFY if isinstance(payload, str) else _BINARY_NOTIFY
+            payload, sent = as_notify(payload)
         if self._awaits_hello:
             self._awaits_hello = False
             if sent.kind == "hello" and isinstance(payload, str) and sent.at:
@@ -352,7 +344,7 @@ class VirtualConnection:
                 return
             await self._send_frame(f'{{"type":"opened","c":{self.c}}}')
         if sent.kind in frames.PUSHES:
-            await self._take_credit()
+            await self.credit.take()
         await self._send_frame(payload, sent)
 
     async def _send_frame(self, payload: Encoded, sent: Sent | None = None) -> None:
@@ -370,27 +362,6 @@ class VirtualConnection:
         finally:
             turns.give_back()
 
-    async def _take_credit(self) -> None:
-        """Wait until the client takes one more message.
-
-        :raises OSError: the route has ended.
-        """
-        if self._credit and not self._credit_waiters:
-            self._credit -= 1
-            return
-        if self._credit_waiters is None:
-            self._credit_waiters = deque()
-        waiter = asyncio.get_running_loop().create_future()
-        self._credit_waiters.append(waiter)
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
-                self.grant(1)
-            raise
-        if self._end is not None:
-            raise OSError("the route is closed")
-
     def _count_taken(self) -> None:
         """Plain mode: return the client's credit in batches of half the window."""
         self._owed -= 1
@@ -403,35 +374,7 @@ class VirtualConnection:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _wake_senders(self) -> None:
-        for waiter in self._credit_waiters or ():
-            if not waiter.done():
-                waiter.set_result(None)
-
-
-_NOTIFY: Final = Sent("notify", len('{"type":"notify"'))
-_BINARY_NOTIFY: Final = Sent("notify", 4 + len('{"type":"notify"'))
-
 
 def _numbered(text: str, c: int) -> Encoded:
     sent = frames.read_sent(text)
     return frames.with_route(text, 0 if sent is None else sent.at, c)
-
-
-def _plain_message(raw: str | bytes) -> str | bytes:
-    """The message of a notify: bytes, the string that is its data, or other JSON as it is written."""
-    found, payload = read(raw)
-    if not isinstance(found, NotifyFrame):
-        call_id = found.id if isinstance(found, CallFrame) else None
-        raise BadFrame("bad_frame", "this route takes plain messages: send 'notify'", call_id=call_id)
-    if payload is not None:
-        return payload
-    text = bytes(found.data).decode()
-    try:
-        if text.startswith('"'):
-            return msgspec.json.decode(text, type=str)
-    except msgspec.MsgspecError as exc:
-        raise BadFrame("bad_frame", str(exc), "$.data") from None
-    if not text:
-        raise BadFrame("bad_frame", "Object missing required field `data`")
-    return text
