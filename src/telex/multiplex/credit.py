@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-__all__ = ("Credit",)
+__all__ = ("ClientCredit",)
 
 _MOST: Final = 1 << 20
 
 
-class Credit:
+class ClientCredit:
     """Messages that a route may send. Those without credit wait, in order."""
 
     __slots__ = ("_has_ended", "_left", "_waiting")

@@ -20,7 +20,7 @@ import msgspec
 from telex.defaults import KIB
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect
 from telex.multiplex import frames
-from telex.multiplex.credit import Credit
+from telex.multiplex.credit import ClientCredit
 from telex.multiplex.denial import DenialResponse, denied_frame
 from telex.multiplex.frames import CREDIT, OpenRoute, Sent
 from telex.multiplex.plain import as_notify, read_message
@@ -115,7 +115,7 @@ class VirtualConnection:
         self._awaits_hello = False
         self._unread: list[str | bytes] = []
         self._waiter: asyncio.Future[None] | None = None
-        self.credit: Credit = Credit(found.credit)
+        self.credit: ClientCredit = ClientCredit(found.credit)
         self._owed = 0
         """Plain mode: messages of the client that the app has not received."""
         self._taken = 0
