@@ -214,12 +214,12 @@ class CallRunner:
             self._start_task(job)
 
     def _start_task(self, job: Job) -> None:
-        job.task = self._output.spawn(self._beside(self._run(job)))
+        job.task = self._output.spawn(self._run_beside(job))
 
-    async def _beside(self, work: Any) -> None:
-        """Run ``work`` in a task. Its failure interrupts the handler as soon as no answered message is finished."""
+    async def _run_beside(self, job: Job) -> None:
+        """Run ``job`` in a task. Its failure interrupts the handler as soon as no answered message is finished."""
         try:
-            await work
+            await self._run(job)
         except Exception as exc:
             self._reader.end_with(exc)
 
