@@ -394,9 +394,13 @@ def test_a_limit_that_cannot_apply_is_an_error(options: Any, says: str) -> None:
         ({"store": "redis://localhost"}, "on_store_failure='open' admits all, 'closed' refuses them"),
         ({"store": "redis://localhost", "on_store_failure": "maybe"}, "on_store_failure='open' admits all"),
         ({"store": "memcached://localhost", "on_store_failure": "open"}, "store is the URL of a Redis server"),
+        (
+            {"store": "redis://localhost", "on_store_failure": "open", "key": lambda socket: "x"},
+            "a lambda has none: write name='…', or def key",
+        ),
         ({"on_store_failure": "open"}, "on_store_failure= has no effect without store=: remove it"),
     ],
 )
 def test_a_store_says_what_happens_without_it(arguments: Any, says: str) -> None:
     with pytest.raises(ImproperlyConfiguredException, match=says):
-        Limit(5, key=client_ip, **arguments)
+        Limit(5, **{"key": client_ip} | arguments)

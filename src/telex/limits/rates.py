@@ -86,13 +86,19 @@ class Limit:
                 "Limit: say what happens while the store does not answer: on_store_failure='open' admits all,"
                 " 'closed' refuses them"
             )
+        if self.store is not None and not self.name and "<lambda>" in self.counts:
+            raise ImproperlyConfiguredException(
+                "Limit: in a store, limits are told apart by the name of their key function, and a lambda has none:"
+                " write name='…', or def key(socket)"
+            )
         if self.store is None and self.on_store_failure is not None:
             raise ImproperlyConfiguredException("Limit: on_store_failure= has no effect without store=: remove it")
 
     @property
     def counts(self) -> str:
         """The name of what ``key`` counts."""
-        return str(getattr(self.key, "__qualname__", type(self.key).__qualname__))
+        named: Any = self.key if hasattr(self.key, "__qualname__") else type(self.key)
+        return f"{named.__module__}.{named.__qualname__}"
 
     def __str__(self) -> str:
         text = f"{self.rate:g} in {self.per:g} s"
