@@ -6,24 +6,18 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
-import msgspec
 import pytest
 from websockets.asyncio.client import ClientConnection
 
 from telex import (
     Channels,
     ImproperlyConfiguredException,
-    Multiplex,
-    NamedDependency,
     Router,
     Telex,
     WebSocket,
-    WebSocketDisconnect,
-    WebsocketListener,
-    channel_listener,
     websocket,
     websocket_listener,
     websocket_stream,
@@ -31,156 +25,11 @@ from telex import (
 from telex.channels import MemoryBackend
 from telex.limits import Limit
 from telex.server import closing
-from telex.types import ASGIApp, Receive, Scope, Send
 from tests.channels.conftest import until
 from tests.contract.servers import ServerKind
-from tests.multiplex.conftest import sharing
-from tests.protocol.conftest import calling
+from tests.limits.kinds import PATHS, THREE, Journal, all_kinds, message
 from tests.support.leaks import no_leaks
 from tests.support.live import asked, connected, ending, heard, serving, soon
-
-THREE: Any = {"message_limit": Limit(1, per=3600, burst=3)}
-"""Three messages; the fourth would wait for an hour."""
-
-
-class Word(msgspec.Struct):
-    text: str
-
-
-class Journal:
-    """What handlers have got, and how their connections ended."""
-
-    def __init__(self) -> None:
-        self.got: list[object] = []
-        self.ends: list[int] = []
-        self.changed = asyncio.Event()
-
-    def note(self, value: object) -> None:
-        self.got.append(value)
-        self.changed.set()
-
-    def note_end(self, code: int) -> None:
-        self.ends.append(code)
-        self.changed.set()
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():
-            self.changed.clear()
-            await soon(self.changed.wait())
-
-
-def all_kinds(journal: Journal) -> dict[str, Any]:
-    """A handler of each kind; each notes what it takes, and the end of its connection."""
-    return listeners(journal) | others(journal)
-
-
-def listeners(journal: Journal) -> dict[str, Any]:
-    """Listeners of both forms, through each of the message loops."""
-
-    def on_disconnect(close_code: int) -> None:
-        journal.note_end(close_code)
-
-    def sync(data: str) -> str:
-        journal.note(data)
-        return data
-
-    async def listen(data: str) -> str:
-        return sync(data)
-
-    def typed(data: Word) -> Word:
-        return Word(sync(data.text))
-
-    class Listening(WebsocketListener):
-        path = "/class"
-
-        async def on_receive(self, data: str) -> str:
-            return sync(data)
-
-        def on_disconnect(self, close_code: int) -> None:
-            journal.note_end(close_code)
-
-    class Own(WebSocket):
-        async def receive_data(self, mode: Any) -> Any:
-            return await super().receive_data(mode)
-
-    ends: Any = {"on_disconnect": on_disconnect}
-    return {
-        "/sync": websocket_listener("/sync", **ends)(sync),
-        "/async": websocket_listener("/async", **ends)(listen),
-        "/typed": websocket_listener("/typed", **ends)(typed),
-        "/beside": websocket_listener("/beside", max_concurrency=4, **ends)(listen),
-        "/own-class": websocket_listener("/own-class", websocket_class=Own, **ends)(listen),
-        "/wrapped": websocket_listener("/wrapped", middleware=[_passes_on], **ends)(listen),
-        "/class": Listening,
-    }
-
-
-def others(journal: Journal) -> dict[str, Any]:
-    """Handlers that read themselves, and one that publishes."""
-
-    @websocket("/raw")
-    async def raw(socket: WebSocket) -> None:
-        await socket.accept()
-        try:
-            while True:
-                data = await socket.receive_text()
-                journal.note(data)
-                await socket.send_text(data)
-        except WebSocketDisconnect as left:
-            journal.note_end(left.code)
-
-    @websocket_stream("/stream")
-    async def stream(socket: WebSocket) -> AsyncGenerator[str, None]:
-        try:
-            while True:
-                data = await socket.receive_text()
-                journal.note(data)
-                yield data
-        except WebSocketDisconnect as left:
-            journal.note_end(left.code)
-
-    def on_publish(data: str) -> str:
-        journal.note(data)
-        return data
-
-    def noting(socket: WebSocket) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            journal.note_end(socket.close_code or 0)
-
-    def channel_name(noting: NamedDependency[None]) -> str:
-        return "channel"
-
-    channel = channel_listener(
-        "/channel", channel=channel_name, publish=str, on_publish=on_publish, dependencies={"noting": noting}
-    )
-    return {"/raw": raw, "/stream": stream, "/channel": channel}
-
-
-def _passes_on(app: ASGIApp) -> ASGIApp:
-    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
-        await app(scope, receive, send)
-
-    return middleware
-
-
-PATHS = (
-    "/sync",
-    "/async",
-    "/typed",
-    "/beside",
-    "/own-class",
-    "/wrapped",
-    "/class",
-    "/raw",
-    "/stream",
-    "/channel",
-)
-
-
-def message(path: str, text: str) -> str:
-    return json.dumps({"text": text}) if path == "/typed" else text
 
 
 async def visiting(
@@ -478,129 +327,6 @@ async def test_waiting_pushes_back_through_tcp(kind: ServerKind) -> None:
                     sent += 1
         assert 3 <= len(journal.got) < sent < 100
         client.transport.abort()
-
-
-async def test_telex_v1_calls_are_refused_with_their_ids(kind: ServerKind) -> None:
-    @websocket_listener("/", message_limit=Limit(1, per=3600, burst=2, on_exceed="reply"))
-    async def echo(data: str) -> str:
-        return data
-
-    async with calling(Telex([echo]), "/", kind) as caller:
-        assert await caller.call("a") == {"type": "reply", "id": 1, "data": "a"}
-        assert await caller.call("b") == {"type": "reply", "id": 2, "data": "b"}
-        refused = await caller.call("c")
-        assert (refused["type"], refused["id"], refused["error"]["code"]) == ("error", 3, "rate_limited")
-        assert 3590 < refused["error"]["retry_after"] <= 3600.1
-        await caller.send({"type": "notify", "data": "d"})
-        refused = await caller.receive()
-        assert (refused["about"], refused["error"]["code"]) == ("notify", "rate_limited")
-        await caller.quiet()  # what is neither a call nor a notify passes
-        await caller.send({"type": "call", "id": 3, "data": "again"})
-        assert (await caller.receive())["error"]["code"] == "bad_frame"
-
-
-async def test_refused_notifies_give_their_credit_back(kind: ServerKind) -> None:
-    @websocket_listener("/", max_calls=4, message_limit=Limit(1, per=3600, burst=1, on_exceed="reply"))
-    async def take(data: str) -> None: ...
-
-    async with calling(Telex([take]), "/", kind) as caller:
-        for _ in range(9):
-            await caller.send({"type": "notify", "data": "x"})
-        frames = [await caller.receive() for _ in range(8 + 4)]
-    assert sum(frame.get("n", 0) for frame in frames if frame["type"] == "credit") == 8
-    assert sum(frame["type"] == "error" for frame in frames) == 8
-
-
-@pytest.mark.parametrize("is_sync", [True, False])
-async def test_telex_v1_frames_wait(kind: ServerKind, is_sync: bool) -> None:
-    def plain(data: int) -> int:
-        return data
-
-    async def listen(data: int) -> int:
-        return data
-
-    handler = websocket_listener("/", message_limit=Limit(100, burst=10))(plain if is_sync else listen)
-    async with calling(Telex([handler]), "/", kind) as caller:
-        start = asyncio.get_running_loop().time()
-        for number in range(30):
-            await caller.begin(number)
-        assert [(await caller.receive())["data"] for _ in range(30)] == list(range(30))
-        assert asyncio.get_running_loop().time() - start >= 20 / 100 - 0.01
-
-
-@pytest.mark.parametrize("is_sync", [True, False])
-async def test_telex_v1_closes_and_notices_ends(kind: ServerKind, is_sync: bool) -> None:
-    journal = Journal()
-
-    def plain(data: str) -> None:
-        journal.note(data)
-
-    async def listen(data: str) -> None:
-        journal.note(data)
-
-    def on_disconnect(close_code: int) -> None:
-        journal.note_end(close_code)
-
-    def handler(path: str, **options: Any) -> Any:
-        return websocket_listener(path, on_disconnect=on_disconnect, **options)(plain if is_sync else listen)
-
-    closing = handler("/close", message_limit=Limit(1, per=3600, burst=3, on_exceed="close"))
-    app = Telex([closing, handler("/wait", **THREE)])
-    async with calling(app, "/close", kind) as caller:
-        for _ in range(5):
-            await caller.send({"type": "notify", "data": "x"})
-        assert (await ending(caller.client))[0] == 4429
-        await journal.until(lambda: journal.ends == [4429])
-    journal.got.clear()
-    async with no_leaks(), calling(app, "/wait", kind) as caller:
-        for _ in range(5):
-            await caller.send({"type": "notify", "data": "x"})
-        await journal.until(lambda: len(journal.got) == 3)
-        await soon(caller.client.close(4001))
-        await journal.until(lambda: journal.ends == [4429, 4001])
-
-
-async def test_each_route_of_a_shared_socket_has_its_limits_and_the_socket_its_own(kind: ServerKind) -> None:
-    journal = Journal()
-
-    @websocket_listener("/refusing", message_limit=Limit(1, per=3600, burst=2, on_exceed="reply"))
-    async def refusing(data: str) -> str:
-        return data
-
-    @websocket_listener("/waiting", **THREE)
-    async def waiting(data: str) -> None:
-        journal.note(data)
-
-    @websocket_listener("/free")
-    def free(data: str) -> str:
-        return data
-
-    routes = [refusing, waiting, free]
-    app = Telex(
-        [*routes, Multiplex("/socket", routes=routes, message_limit=Limit(1, per=3600, burst=40, on_exceed="close"))]
-    )
-    async with sharing(app, kind) as shared:
-        one = await shared.open("/refusing")
-        answers = [await one.call("x") for _ in range(3)]
-        assert [answer["type"] for answer in answers] == ["reply", "reply", "error"]
-        assert answers[2]["error"]["code"] == "rate_limited"
-        two = await shared.open("/waiting")
-        for number in range(5):
-            await two.send({"type": "notify", "data": str(number)})
-        await journal.until(lambda: len(journal.got) == 3)
-        three = await shared.open("/free")
-        for _ in range(20):  # a route that waits does not delay the others
-            assert (await three.call("x"))["data"] == "x"
-        assert (await two.close(4001))["type"] == "closed"
-        for _ in range(40):
-            await three.send({"type": "notify", "data": "x"})
-        assert (await ending(shared.client))[0] == 4429
-
-
-def test_a_shared_socket_cannot_reply() -> None:
-    limit = Limit(5, on_exceed="reply")
-    with pytest.raises(ImproperlyConfiguredException, match="message_limit= cannot reply on a shared socket"):
-        Telex([Multiplex("/socket", routes=Multiplex.ALL, message_limit=limit)])
 
 
 async def test_an_excess_is_logged_once(kind: ServerKind, caplog: pytest.LogCaptureFixture) -> None:
