@@ -341,6 +341,7 @@ async def test_the_default_of_open_connections() -> None:
     assert not any(app._connect_limits._open.values())
 
 
+@pytest.mark.long
 async def test_ten_thousand_addresses_do_not_affect_each_other() -> None:
     app = Telex([websocket_listener("/", connect_limit=Limit(1, per=3600, burst=1, key=client_ip))(echo)])
     addresses = [f"8.{number >> 8}.{number & 255}.1" for number in range(10_000)]

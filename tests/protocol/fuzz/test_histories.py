@@ -380,6 +380,7 @@ def play(peer: type[Peer], path: str, how: settings) -> None:
     run_state_machine_as_test(Machine, settings=how)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", ["/one", "/four"])
 @pytest.mark.parametrize("peer", PEERS)
 def test_random_histories(peer: type[Peer], path: str) -> None:
