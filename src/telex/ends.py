@@ -89,9 +89,17 @@ async def end_cancelled(
 
 
 async def _close_for_shutdown(socket: Socket) -> None:
-    closing = socket.close(WS_1012_SERVICE_RESTART, "service restart")
+    async def close() -> None:
+        async with asyncio.timeout(CLOSE_WITHIN):
+            await socket.close(WS_1012_SERVICE_RESTART, "service restart")
+
+    async def close_though_cancelled() -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio.run() cancels every task at its end
+            await close()
+        await close()  # does nothing if the close was sent
+
     with contextlib.suppress(Exception):
-        await _protected(asyncio.wait_for(closing, CLOSE_WITHIN))
+        await _protected(close_though_cancelled())
 
 
 def _is_cancelled() -> bool:
@@ -104,7 +112,14 @@ async def _protected(work: Awaitable[None]) -> None:
 
     A server that stops may cancel a connection twice: the second time must not skip what the first time begins.
     """
-    task = asyncio.ensure_future(work)
+    has_begun = False
+
+    async def run() -> None:
+        nonlocal has_begun
+        has_begun = True
+        await work
+
+    task = asyncio.create_task(run())
     limit: float | None = None
     while not task.done():
         try:
@@ -113,4 +128,6 @@ async def _protected(work: Awaitable[None]) -> None:
                 task.cancel()
         except asyncio.CancelledError:
             limit = CLOSE_WITHIN
+        if task.done() and not has_begun:  # asyncio.run() cancels every task at its end
+            task = asyncio.create_task(run())
     task.result()
