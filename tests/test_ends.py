@@ -42,10 +42,13 @@ async def test_a_second_cancellation_skips_neither_the_close_nor_the_hook(again:
         task.cancel()
         await asyncio.sleep(0)
     elif again == "with every task":  # as asyncio.run() does at its end: also the one that is to close
-        while len(asyncio.all_tasks()) < 3:
+        for _ in range(10):
+            if len(asyncio.all_tasks()) == 3:
+                break
             await asyncio.sleep(0)
-        for each in asyncio.all_tasks() - {asyncio.current_task()}:
-            each.cancel()
+        for each in asyncio.all_tasks():
+            if each is not asyncio.current_task():
+                each.cancel()
     else:
         await soon((closing if again == "in the close" else hooked).wait())
     task.cancel()

@@ -90,6 +90,23 @@ async def test_a_sync_function_that_fails_is_answered_before_the_next_call(kind:
         assert [(await caller.receive())["id"] for _ in range(5)] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize(("exc", "logged"), [(ValueError, 0), (KeyError, 1)])
+async def test_an_exception_is_logged_unless_the_app_handles_it(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture, exc: type[Exception], logged: int
+) -> None:
+    def explain(socket: WebSocket, exc: Exception) -> str:
+        return "explained"
+
+    @websocket_listener("/", exception_handlers={ValueError: explain})
+    async def fails(data: str) -> str:
+        raise exc(data)
+
+    async with calling(Telex([fails]), "/", kind) as caller:
+        answer = await caller.call("x")
+    assert answer["error"].get("data") == (None if logged else "explained")
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == logged
+
+
 @pytest.mark.parametrize("data", ["declared", "fine", 5])
 async def test_notifies_that_fail_give_their_credit_back(kind: ServerKind, data: object) -> None:
     @websocket_listener("/", errors=[NoSuchRoom], max_calls=4, max_invalid_messages=100)

@@ -289,12 +289,12 @@ class CallRunner:
         plan, error = self._plan, familiar(exc)
         if isinstance(error, WebSocketException):
             raise exc
-        if not plan.failures.is_declared(error):
-            plan.errors.report(self._socket, error)
         handler, data = plan.errors.find(exc), None
         if handler is not None:
             answer = await plan.errors.answer(self._socket, handler, exc)
             data = None if answer is None else plan.write_value(answer)
+        elif not plan.failures.is_declared(error):
+            plan.errors.report(self._socket, error)
         if job.final:
             return  # it was answered before its cleanup failed
         failure = plan.failures.of(error)
