@@ -49,13 +49,14 @@ def pytest_configure() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Marks what runs on a peer's server, and what starts a broker through a fixture.
+    """Marks what runs on another server than Telex's, and what starts a broker through a fixture.
 
     A test that starts a broker itself carries the mark itself.
     """
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if any(isinstance(value, ServerKind) and value.is_peer for value in params.values()):
-        item.add_marker(pytest.mark.peer)
+    for value in params.values():
+        if isinstance(value, ServerKind) and value.mark is not None:
+            item.add_marker(value.mark)
     if params.get("engine") == WITHOUT_BROKER:
         return
     if BROKER_FIXTURES.intersection(getattr(item, "fixturenames", ())):

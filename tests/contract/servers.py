@@ -74,9 +74,9 @@ class ServerKind:
         return self.name != "granian"
 
     @property
-    def is_peer(self) -> bool:
-        """Whether the fast lane leaves it out: it has Telex's own server, and uvicorn for the others."""
-        return self.name not in {"telex", "uvicorn-websockets"}
+    def mark(self) -> str | None:
+        """The mark of what runs on it. The fast lane has Telex's own server."""
+        return {"telex": None, "uvicorn-websockets": "stock"}.get(self.name, "peer")
 
     @contextlib.asynccontextmanager
     async def process(self, app: str, *, mebibytes: int | None = None, **settings: Any) -> AsyncIterator[Running]:

@@ -12,7 +12,7 @@ import pytest
 
 _running: Final[list[pytest.Item]] = []
 
-LEFT_OUT: Final = ("slow", "long", "broker", "browser", "peer", "program")
+LEFT_OUT: Final = ("slow", "long", "broker", "browser", "stock", "peer", "program")
 """The marks that ``scripts/test --fast`` leaves out."""
 
 SHARED_SERVERS: Final = "subjects"
