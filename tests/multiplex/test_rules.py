@@ -82,8 +82,6 @@ async def test_numbers_rise_and_are_never_used_again(kind: ServerKind) -> None:
         {"type": "open", "path": "/echo"},
         {"type": "call", "id": 1, "data": "x"},
         {"type": "ping", "c": 1},
-        {"type": "nothing"},
-        [],
     ],
     ids=str,
 )
@@ -94,6 +92,27 @@ async def test_a_bad_frame_is_answered_and_hurts_no_route(kind: ServerKind, fram
         found = await shared.next_of(None)
         assert (found["type"], found["error"]["code"]) == ("error", "bad_frame")
         assert (await route.call("hi"))["data"] == "hi"
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        *((each, "invalid_message") for each in ("x", "", "{}", "null", "[]", '"x"', '{"type":1}', '{"c":1}')),
+        (b"\x00\x00\x00\x01x", "invalid_message"),
+        (b"\x00\x00\x00\x02{}", "invalid_message"),
+        *((f'{{"type":"{each}"}}', "unknown_type") for each in ("nothing", "auth", "hello", "goaway", "opened")),
+        ('{"type":"call"}', "bad_frame"),
+        ('{"type":"more","n":1}', "bad_frame"),
+    ],
+    ids=str,
+)
+async def test_the_socket_refuses_what_is_no_frame_as_a_direct_route_does(
+    kind: ServerKind, message: str | bytes, code: str
+) -> None:
+    async with serving(make_app(), kind) as running, joined(running) as shared, joined(running, "/echo") as direct:
+        for each in (shared, direct):
+            await each.client.send(message)
+            assert (await each.receive())["error"]["code"] == code
 
 
 @pytest.mark.parametrize(

@@ -104,12 +104,14 @@ def read_head(raw: str | bytes) -> Head:
 
     :raises BadFrame: the message is no frame, or its ``c`` is no number of a route.
     """
+    header = header_of(raw)
     try:
-        return _decode_head(header_of(raw))
-    except BadFrame:
-        raise
+        return _decode_head(header)
     except Exception as exc:
-        raise _explained(exc) from None
+        bad = _explained(exc)
+        if _kind_of(header) is None:
+            bad.code = "invalid_message"  # as on a connection without routes
+        raise bad from None
 
 
 def read_route_frame(raw: str | bytes) -> RouteFrame:
@@ -171,11 +173,16 @@ _decode_any: Final = msgspec.json.Decoder(_AnyFrame).decode
 
 
 def _search(text: str) -> Sent | None:
+    kind = _kind_of(text)
+    return None if kind is None else Sent(kind, 0)
+
+
+def _kind_of(header: str | bytes) -> str | None:
+    """The type of a frame; ``None`` for what is no frame."""
     try:
-        found = _decode_any(text)
+        return _decode_any(header).type
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
-    return Sent(found.type, 0)
 
 
 def with_route(payload: Encoded, at: int, c: int) -> Encoded:

@@ -26,7 +26,7 @@ from telex.multiplex.scope import is_target, route_scope
 from telex.multiplex.turns import Turns
 from telex.multiplex.virtual import VirtualConnection
 from telex.protocol.errors import cut
-from telex.protocol.frames import BadFrame
+from telex.protocol.frames import CLIENT_TYPES, BadFrame, unknown_type
 from telex.protocol.output import FrameOutput
 from telex.protocol.reading import FrameReading
 from telex.protocol.refusals import Denial
@@ -192,8 +192,10 @@ class MultiplexSession(FrameReading):
             self._output.write('{"type":"pong"}')
         elif head.type == "error":
             self._socket.logger.info("%s: the client reports an error", self._plan.where)
+        elif head.type not in CLIENT_TYPES and head.type not in _ABOUT_ROUTES:
+            raise unknown_type(head.type)
         elif head.type != "pong":
-            raise BadFrame("bad_frame", f"a frame of type {cut(head.type)!r} needs 'c', the number of its route")
+            raise BadFrame("bad_frame", f"a frame of type {head.type!r} needs 'c', the number of its route")
 
     def _check_opened(self, c: int) -> None:
         if c > self._highest:

@@ -21,6 +21,7 @@ from telex.defaults import KIB
 from telex.protocol.errors import error_body
 
 __all__ = (
+    "CLIENT_TYPES",
     "MAX_FRAME_OVERHEAD",
     "MAX_ID",
     "BadFrame",
@@ -43,6 +44,7 @@ __all__ = (
     "goaway_frame",
     "read",
     "split",
+    "unknown_type",
 )
 
 Encoded: TypeAlias = str | bytes
@@ -146,7 +148,8 @@ ClientFrame: TypeAlias = (
     | PingFrame
     | PongFrame
 )
-_TYPES: Final = frozenset({"call", "notify", "reply", "item", "end", "more", "error", "cancel", "ping", "pong"})
+CLIENT_TYPES: Final = frozenset({"call", "notify", "reply", "item", "end", "more", "error", "cancel", "ping", "pong"})
+"""The types of the frames that a client may send."""
 
 decode: Final[Callable[[str | bytes], ClientFrame]] = msgspec.json.Decoder(ClientFrame).decode
 """The frame of a JSON message. :func:`read` checks more, and explains what is wrong."""
@@ -219,9 +222,14 @@ def _explain(raw: str | bytes, exc: Exception) -> BadFrame:
     except Exception:
         return BadFrame("invalid_message", invalid.detail, invalid.path)
     call_id = head.id if head.type == "call" and _is_id(head.id) else None
-    if head.type not in _TYPES:
-        return BadFrame("unknown_type", f"the server takes no frame of type {head.type[:64]!r}")
+    if head.type not in CLIENT_TYPES:
+        return unknown_type(head.type)
     return BadFrame("bad_frame", invalid.detail, invalid.path, call_id)
+
+
+def unknown_type(kind: str) -> BadFrame:
+    """The server takes no frame of this type."""
+    return BadFrame("unknown_type", f"the server takes no frame of type {kind[:64]!r}")
 
 
 def _is_id(value: object) -> bool:
