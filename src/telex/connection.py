@@ -341,6 +341,7 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
         provides, and wait: ``asyncio.run_coroutine_threadsafe(socket.call(...), loop).result()``.
 
         :raises ImproperlyConfiguredException: the client does not speak telex.v1.
+        :raises ValueError: ``timeout`` is not above 0.
         :raises CallTimeout: no answer came within ``timeout`` seconds.
         :raises CallError: the client answered with an error, or with data of another type.
         :raises WebSocketDisconnect: the client has left.

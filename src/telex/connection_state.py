@@ -368,6 +368,8 @@ class StatefulConnection(HTTPConnection[StateT]):
         closer = asyncio.current_task()
         self._closer = id(closer)
         self.event_reader.closing = True
+        if self.envelope is not None:
+            self.envelope.closed()
         if closer is not self._owner:
             self.event_reader.stop_after_grace(WebSocketDisconnect(event["code"], event["reason"]))
         try:

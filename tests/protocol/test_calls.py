@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from telex import ImproperlyConfiguredException, Telex, ValidationException, WebSocket, websocket_listener
+from telex import (
+    ImproperlyConfiguredException,
+    Telex,
+    ValidationException,
+    WebSocket,
+    WebSocketDisconnect,
+    websocket_listener,
+)
 from telex.types import ASGIApp, Receive, Scope, Send
 from tests.contract.servers import ServerKind
 from tests.protocol.apps import Journal, NoSuchRoom, make_app
@@ -88,6 +95,81 @@ async def test_a_sync_function_that_fails_is_answered_before_the_next_call(kind:
         for data in ("declared", "fine", "declared", "declared", "fine"):
             await caller.begin(data)
         assert [(await caller.receive())["id"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+async def test_an_error_whose_data_cannot_be_written_is_answered_without(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unwritable(Exception):
+        def __init__(self) -> None:
+            self.row = object()
+
+    def explain(socket: WebSocket, exc: Exception) -> object:
+        return object()
+
+    @websocket_listener("/", errors=[Unwritable], exception_handlers={ValueError: explain})
+    async def fails(data: str) -> None:
+        raise Unwritable if data == "declared" else ValueError
+
+    async with calling(Telex([fails]), "/", kind) as caller:
+        answers = [await caller.call(data) for data in ("declared", "handled")]
+    assert [answer["error"]["code"] for answer in answers] == ["unwritable", "internal"]
+    assert not any("data" in answer["error"] for answer in answers)
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 2
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize(("size", "fits"), [(1000, True), (1001, False)])
+async def test_the_largest_message_bounds_data(kind: ServerKind, binary: bool, size: int, fits: bool) -> None:
+    @websocket_listener("/", max_message_size=1000)
+    def length(data: str | bytes) -> int:
+        return len(data)
+
+    async with calling(Telex([length]), "/", kind) as caller:
+        if binary:
+            header = b'{"type":"call","id":1,"meta":"%s"}' % (b"x" * 2000)
+            await caller.client.send(len(header).to_bytes(4, "big") + header + b"x" * size)
+        else:
+            await caller.begin("x" * (size - 2), meta="x" * 2000)
+        if fits:
+            assert (await caller.receive())["data"] == (size if binary else size - 2)
+        else:
+            assert (await ending(caller.client))[0] == 1009
+
+
+async def test_who_asks_is_woken_when_the_connection_is_closed_here(kind: ServerKind) -> None:
+    told: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    async def ask(socket: WebSocket) -> None:
+        try:
+            await socket.call("?", str, timeout=600)
+        except BaseException as exc:
+            told.set_result(exc)
+
+    @websocket_listener("/")
+    async def closes(data: str, socket: WebSocket) -> None:
+        asking = asyncio.create_task(ask(socket))
+        await asyncio.sleep(0)
+        await socket.close(4998, "enough")
+        await asking
+
+    async with calling(Telex([closes]), "/", kind) as caller:
+        await caller.begin("x")
+        end = await asyncio.wait_for(told, 9)
+        assert isinstance(end, WebSocketDisconnect)
+        assert (end.code, end.reason) == (4998, "enough")
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0])
+async def test_a_question_without_time_for_its_answer_is_refused(kind: ServerKind, timeout: float) -> None:
+    @websocket_listener("/")
+    async def asks(data: str, socket: WebSocket) -> str:
+        with pytest.raises(ValueError, match=f"timeout={timeout}: write the seconds"):
+            await socket.call("?", str, timeout=timeout)
+        return "refused"
+
+    async with calling(Telex([asks]), "/", kind) as caller:
+        assert (await caller.call("x"))["data"] == "refused"
 
 
 @pytest.mark.parametrize(("exc", "logged"), [(ValueError, 0), (KeyError, 1)])

@@ -34,10 +34,13 @@ class Asking:
     async def ask(self, data: Encoded, answer: Any, within: float) -> Any:
         """Send a call and wait for its answer, as the type ``answer``.
 
+        :raises ValueError: ``within`` is not above 0.
         :raises CallTimeout: no answer came within ``within`` seconds.
         :raises CallError: the client answered with an error, or with data of another type.
         :raises WebSocketDisconnect: the connection ended first.
         """
+        if within <= 0:
+            raise ValueError(f"timeout={within!r}: write the seconds in which the client must answer, more than 0")
         if self._end is not None:
             raise self._end
         read = _reader(answer)

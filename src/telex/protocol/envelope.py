@@ -71,5 +71,8 @@ class Envelope(Activity, Protocol):
     def next(self, kind: Any) -> Awaitable[Incoming[Any]]:
         """The next call or notify, its data as the type ``kind``."""
 
+    def closed(self) -> None:
+        """This side has closed the connection: no answer of the client comes any more."""
+
     def aclose(self) -> Awaitable[None]:
         """Stop everything that belongs to the connection; called once, after its handler has ended."""

@@ -59,6 +59,9 @@ class FrameReading(ABC):
         """The next call or notify."""
         raise ConcurrencyError("this handler gets its messages itself: receive none from 'socket'")
 
+    def closed(self) -> None:  # noqa: B027  # most sessions need nothing here
+        """This side has closed the connection."""
+
     async def aclose(self) -> None:
         """The handler has ended."""
         self._is_over = True
@@ -168,6 +171,12 @@ class FrameReading(ABC):
             self._failure = exc
 
     def _check_size(self, raw: str | bytes) -> None:
-        limit = self._max_message_size + MAX_FRAME_OVERHEAD
-        if is_too_long({"text" if isinstance(raw, str) else "bytes": raw}, limit):
-            raise WebSocketException(WS_1009_MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes")
+        if self._is_longer(raw, self._max_message_size + MAX_FRAME_OVERHEAD):
+            raise self._too_big()
+
+    @staticmethod
+    def _is_longer(raw: str | bytes, limit: int) -> bool:
+        return is_too_long({"text" if isinstance(raw, str) else "bytes": raw}, limit)
+
+    def _too_big(self) -> WebSocketException:
+        return WebSocketException(WS_1009_MESSAGE_TOO_BIG, f"message over {self._max_message_size} bytes")

@@ -289,18 +289,26 @@ class CallRunner:
         plan, error = self._plan, familiar(exc)
         if isinstance(error, WebSocketException):
             raise exc
-        handler, data = plan.errors.find(exc), None
+        handler, answer = plan.errors.find(exc), None
         if handler is not None:
             answer = await plan.errors.answer(self._socket, handler, exc)
-            data = None if answer is None else plan.write_value(answer)
         elif not plan.failures.is_declared(error):
             plan.errors.report(self._socket, error)
         if job.final:
             return  # it was answered before its cleanup failed
         failure = plan.failures.of(error)
-        if failure.data is not None and data is None:
-            data = plan.write_value(failure.data)
+        data = self._encoded(failure.data if answer is None else answer)
         await self._send_error(job, failure.code, failure.message, failure.path, data)
+
+    def _encoded(self, data: object) -> Encoded | None:
+        """The data of an error; ``None`` if it cannot be written, which is logged: the call needs its answer."""
+        if data is None:
+            return None
+        try:
+            return self._plan.write_value(data)
+        except Exception as exc:
+            self._plan.errors.report(self._socket, exc)
+            return None
 
     async def _send_error(self, job: Job, code: str, message: str, path: str, data: Encoded | None) -> None:
         about = "connection" if job.id else "notify"

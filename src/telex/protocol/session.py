@@ -78,6 +78,10 @@ class FrameSession(FrameReading):
         self._socket.event_reader.calls = 0
         await super().aclose()
 
+    def closed(self) -> None:
+        """This side has closed the connection: wake those who wait for the client's answers."""
+        self._asking.end(WebSocketDisconnect(self._socket.close_code or 1006, self._socket.close_reason))
+
     def _lost(self) -> None:
         self._asking.end(self._socket.event_reader.disconnect or WebSocketDisconnect(1006))
 
@@ -85,7 +89,7 @@ class FrameSession(FrameReading):
         """Begin nothing more, and ignore what the client still sends."""
         self._is_over = True
         self._runner.stop()
-        self._asking.end(WebSocketDisconnect(self._socket.close_code or 1006, self._socket.close_reason))
+        self.closed()
 
     # -- reading
 
@@ -106,6 +110,19 @@ class FrameSession(FrameReading):
             self._runner.count_notify()
             return True
         return False
+
+    def _check_size(self, raw: str | bytes) -> None:
+        """The largest message bounds ``data``; the rest of a frame may add to it."""
+        super()._check_size(raw)
+        if not self._is_longer(raw, self._max_message_size):
+            return
+        try:
+            found, payload = frames.read(raw)
+        except BadFrame:
+            return
+        data = getattr(found, "data", b"") if payload is None else payload
+        if len(bytes(data)) > self._max_message_size:
+            raise self._too_big()
 
     def _feed(self, raw: str | bytes) -> None:
         try:
