@@ -402,24 +402,6 @@ async def test_a_route_that_does_not_answer_is_given_up(kind: ServerKind, monkey
         assert (await (await shared.open("/echo")).call("x"))["data"] == "x"
 
 
-async def test_a_route_that_the_client_closes_before_it_is_answered_is_closed(kind: ServerKind) -> None:
-    released = asyncio.Event()
-
-    async def wait(socket: WebSocket, _: object) -> None:
-        await released.wait()
-
-    @websocket_listener("/guarded", guards=[wait])
-    async def guarded(data: str) -> str:
-        return data
-
-    async with sharing(make_app(guarded), kind) as shared:
-        route = await shared.ask_open("/guarded")
-        await route.send({"type": "close", "code": 4000})
-        await shared.settle()
-        released.set()
-        assert await route.receive() == {"type": "closed", "code": 4000, "reason": ""}
-
-
 async def test_headers_of_an_accept_are_lost_and_logged_once(
     kind: ServerKind, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -260,7 +260,7 @@ class MultiplexSession(FrameReading):
     def start(self, route: VirtualConnection) -> None:
         """Run ``route`` in a task of the socket."""
         scope = route_scope(self._before, self._socket.scope, route)
-        route.task = self._output.spawn(route.run(self._plan.find_route(scope), scope))
+        self._output.spawn(route.run(self._plan.find_route(scope), scope))
 
     def ended(self, route: VirtualConnection) -> None:
         """``route`` has ended, and its final frame is sent."""

@@ -3,7 +3,8 @@
 ::
 
     PENDING ──accept──> OPEN ──the app closes──> ENDED ──cleanup──> FINISHED
-       └────────────a denial──────────> DENIED ────────────────────────┘
+       ├────────────a denial──────────> DENIED ────────────────────────┤
+       └─────the client closes: the app is cancelled──cleanup──────────┘
 
 Each route has one final frame: ``denied``, or ``closed`` after its cleanup.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from enum import IntEnum, auto
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -104,7 +105,8 @@ class VirtualConnection:
         self.c: int = found.c
         self.path: str = found.path
         self.query: str = found.query
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[Any] | None = None
+        """The task that runs the route, once it has begun."""
         self._activity: Activity | None = None
         self._stage = _Stage.PENDING
         self._end: tuple[int, str] | None = None
@@ -166,8 +168,11 @@ class VirtualConnection:
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
         """Run the route to its end, and send its final frame."""
+        self.task = asyncio.current_task()
         try:
-            code = await self._run(app, scope)
+            code = WS_1000_NORMAL_CLOSURE
+            if self._end is None:
+                code = await self._run(app, scope)
             final = self._final_frame(code)
             if final is not None:
                 await self._send_frame(final)
@@ -196,10 +201,9 @@ class VirtualConnection:
     def _final_frame(self, code: int) -> str | None:
         """The frame that ends the route with ``code``, unless a side has ended it; ``None`` if there was one."""
         stage, self._stage = self._stage, _Stage.FINISHED
-        if stage is _Stage.PENDING:
-            self._shared.answered(self, True if self._end is None else None)
-            if self._end is None:
-                return denied_frame(self.c, Denial.of(500, "the route ended without an answer"))
+        if stage is _Stage.PENDING and self._end is None:
+            self._shared.answered(self, True)
+            return denied_frame(self.c, Denial.of(500, "the route ended without an answer"))
         return None if stage in {_Stage.DENIED, _Stage.FINISHED} else self.closed_frame(code)
 
     def closed_frame(self, code: int = WS_1000_NORMAL_CLOSURE) -> str:
@@ -239,7 +243,10 @@ class VirtualConnection:
         self._keep(message)
 
     def end(self, code: int, reason: str) -> None:
-        """The client, a limit or the socket ends the route: its app gets a disconnect after the client's messages."""
+        """The client, a limit or the socket ends the route: its app gets a disconnect after the client's messages.
+
+        An app that has not answered is cancelled, and no longer counts among those that may run at once.
+        """
         if self._end is not None:
             return
         self._end = (code, reason)
@@ -247,6 +254,10 @@ class VirtualConnection:
         self.credit.end()
         if self._activity is not None:
             self._activity.on_end(code, reason)
+        if self._stage is _Stage.PENDING:
+            self._shared.answered(self, None)
+            if self.task is not None:
+                self.task.cancel()
 
     # -- ASGI
 
