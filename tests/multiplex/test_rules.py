@@ -304,7 +304,9 @@ async def test_a_client_that_overruns_its_credit_loses_that_route(kind: ServerKi
 @pytest.mark.parametrize(
     ("path", "query"),
     [("echo", ""), ("", ""), ("/e cho", ""), ("/écho", ""), ("/echo?x", ""), ("/echo#x", ""), ("/echo", "a b"),
-     ("/echo", "a#b"), ("/echo\r\n", ""), ("http://other.test/echo", ""), ("/" + "x" * 9000, "")],
+     ("/echo", "a#b"), ("/echo\r\n", ""), ("http://other.test/echo", ""), ("/" + "x" * 9000, ""),
+     ("/%", ""), ("/echo%zz", ""), ("/echo%4", ""), ("/echo%4/1", ""), ("/%%41", ""), ("/echo", "a=%"),
+     ("/echo", "a=%zz&b=%41"), ("/echo", "%e"), ("/echo%", "41")],
 )  # fmt: skip
 async def test_a_path_is_checked_like_a_request_target(kind: ServerKind, path: str, query: str) -> None:
     async with sharing(make_app(), kind) as shared:
@@ -314,6 +316,17 @@ async def test_a_path_is_checked_like_a_request_target(kind: ServerKind, path: s
             assert found["error"]["code"] == "bad_frame"
         else:
             assert (found["type"], found["status"]) == ("denied", 400)
+
+
+async def test_a_path_and_query_may_hold_any_percent_encoded_byte(kind: ServerKind) -> None:
+    @websocket_listener("/of/{name:str}")
+    async def named(data: str, name: str, socket: WebSocket) -> list[str]:
+        return [name, socket.query_params["q"]]
+
+    async with sharing(make_app(named), kind) as shared:
+        route = await shared.open("/of/%C3%a9%25zz", query="q=%25%e2%82%AC")
+        assert (await route.call("x"))["data"] == ["é%zz", "%€"]
+        await shared.open("/of/%ff", query="q=%00")
 
 
 async def test_more_routes_than_the_limit_are_refused_until_one_has_ended(kind: ServerKind) -> None:

@@ -15,12 +15,15 @@ __all__ = ("before_routing", "is_target", "route_scope")
 _PATH: Final = re.compile(r"/[\x21\x22\x24-\x3e\x40-\x7e]*")
 """The path of a request target (RFC 9112 section 3.2.1), without ``?`` and ``#``."""
 _QUERY: Final = re.compile(r"[\x21\x22\x24-\x7e]*")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _FROM_MIDDLEWARE: Final = ("user", "auth", "session")
 
 
 def is_target(path: str, query: str) -> bool:
-    """Whether both may stand in a request: characters outside of these must be percent-encoded."""
-    return _PATH.fullmatch(path) is not None and _QUERY.fullmatch(query) is not None
+    """Whether both may stand in a request: other characters must be percent-encoded, and ``%`` begins nothing else."""
+    if not _PATH.fullmatch(path) or not _QUERY.fullmatch(query):
+        return False
+    return not _BAD_ESCAPE.search(path) and not _BAD_ESCAPE.search(query)
 
 
 def before_routing(scope: Scope) -> Scope:
