@@ -56,6 +56,8 @@ STOPS: Final = {
     "hypercorn": Stop(RESTART, cuts=("cleanup",), logged=None),
     STAGED: Stop(
         Close(1012, "retry-after=0.00"),
+        # It cancels at the deadline what has not ended 0.1 s after the close, and threads cannot be cancelled.
+        cuts=("cleanup",),
         logged=f"WARNING Draining: closing {len(BUSY)} WebSockets that are still busy",
     ),
 }
@@ -88,12 +90,22 @@ async def stopped(name: str) -> AsyncIterator[tuple[dict[str, Close], list[str]]
             pid = running.process.pid if isinstance(running, Running) else running.pid or 0
             os.kill(pid, signal.SIGTERM)
             closes = {row: await closing_of(client) for row, client in clients.items() if row not in AWAITED}
+            if isinstance(running, Running):
+                for row in STOPS[name].cuts:
+                    await logged(running, f"{row}: cancelled")
             if name != "granian":  # its main process would die of this signal
                 os.kill(pid, signal.SIGUSR1)
             closes |= {row: await closing_of(clients[row]) for row in AWAITED}
             if isinstance(running, Running):
                 await asyncio.wait_for(running.process.wait(), PATIENCE)
         yield closes, running.last_log.splitlines()
+
+
+async def logged(running: Running, line: str) -> None:
+    """Wait until the process has printed ``line``."""
+    async with asyncio.timeout(PATIENCE):
+        while line not in running.log().splitlines():  # noqa: ASYNC110  # it is another process
+            await asyncio.sleep(0.02)
 
 
 @pytest.mark.program
