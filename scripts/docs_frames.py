@@ -105,7 +105,10 @@ def limits() -> str:
                 "of these, bytes of one route",
                 f"half; {_size(RESERVED)} are its own, whatever the others use",
             ),
-            ("unread frames of a route", f"{MAX_UNREAD}; one more closes the route with 1008"),
+            (
+                "unread frames of a route",
+                f"{MAX_UNREAD}; a call more is refused with `too_many_calls`, another frame closes the route with 1008",
+            ),
             ("the body in `denied`", _size(MAX_BODY)),
         ),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -296,6 +297,96 @@ async def test_a_client_that_overruns_its_credit_loses_that_route(kind: ServerKi
         found = await route.receive()
         assert (found["type"], found["code"]) == ("closed", 1008)
         assert (await other.call("on"))["data"] == "on"
+
+
+@pytest.mark.parametrize(("data", "count"), [("x" * 1_000_000, 10), ("x", 300)])
+async def test_calls_that_wait_unread_are_refused_and_the_route_goes_on(
+    kind: ServerKind, data: str, count: int
+) -> None:
+    reads = asyncio.Event()
+    reads.set()
+
+    def late(app: ASGIApp) -> ASGIApp:
+        async def reads_late(scope: Scope, receive: Receive, send: Send) -> None:
+            async def receive_late() -> Any:
+                event = await receive()
+                await reads.wait()
+                return event
+
+            await app(scope, receive_late, send)
+
+        return reads_late
+
+    @websocket_listener("/late", middleware=[late])
+    async def echo_late(data: str) -> str:
+        return data[:1]
+
+    async with sharing(make_app(echo_late), kind) as shared:
+        route = await shared.open("/late")
+        assert (await route.call("x"))["data"] == "x"
+        reads.clear()
+        for number in range(2, count + 2):
+            await route.send({"type": "call", "id": number, "data": data})
+        found = [await route.receive()]
+        await route.send({"type": "cancel", "id": count + 1})
+        await route.send({"type": "more", "id": count + 1, "n": 1})
+        await shared.settle()
+        reads.set()
+        found += [await route.receive() for _ in range(count - 1)]
+        refused = [each["id"] for each in found if each.get("error", {}).get("code") == "too_many_calls"]
+        answered = [each["id"] for each in found if each["type"] == "reply"]
+        assert sorted(answered + refused) == list(range(2, count + 2))
+        assert answered
+        assert refused
+        await route.send({"type": "call", "id": count + 2, "data": "x"})
+        assert await route.receive() == {"type": "reply", "id": count + 2, "data": "x"}
+        await route.send({"type": "cancel", "id": count + 1})
+        assert (await route.close())["type"] == "closed"
+
+
+async def test_answers_that_a_server_gives_without_a_pause_close_no_route() -> None:
+    """A server may have a queue of messages: its ``receive`` then never waits, and the routes must read in between."""
+
+    @websocket_listener("/ask")
+    async def ask(data: str, socket: WebSocket) -> int:
+        return len(await socket.call(data, str, timeout=5))
+
+    routes = range(1, 21)
+    sent: asyncio.Queue[Any] = asyncio.Queue()
+    client: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def send(event: Any) -> None:
+        sent.put_nowait(json.loads(event["text"]) if "text" in event else event)
+
+    async def until(kind: str) -> list[Any]:
+        found: list[Any] = []
+        while len(found) < len(routes):
+            each = await sent.get()
+            assert each["type"] not in {"closed", "denied", "error"}, each
+            if each["type"] == kind:
+                found.append(each)
+        return found
+
+    def put(*frames: object) -> None:
+        for frame in frames:
+            client.put_nowait({"type": "websocket.receive", "text": json.dumps(frame)})
+
+    scope = {
+        "type": "websocket", "asgi": {"version": "3.0"}, "http_version": "1.1", "scheme": "ws", "path": "/socket",
+        "raw_path": b"/socket", "query_string": b"", "root_path": "", "headers": [], "client": None, "server": None,
+        "subprotocols": ["telex.v1"], "extensions": {},
+    }  # fmt: skip
+    client.put_nowait({"type": "websocket.connect"})
+    serving_it = asyncio.create_task(make_app(ask)(scope, client.get, send))
+    async with asyncio.timeout(5):
+        put(*({"type": "open", "c": c, "path": "/ask"} for c in routes))
+        await until("opened")
+        put(*({"type": "call", "c": c, "id": 1, "data": "x"} for c in routes))
+        asked = await until("call")
+        put(*({"type": "reply", "c": each["c"], "id": each["id"], "data": "x" * 1_000_000} for each in asked))
+        assert {each["data"] for each in await until("reply")} == {1_000_000}
+        client.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await serving_it
 
 
 # -- opening

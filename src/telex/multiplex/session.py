@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ import msgspec
 
 from telex.calls import Slots
 from telex.connection import Socket
-from telex.defaults import MAX_INVALID_MESSAGES, PING_AFTER
+from telex.defaults import KIB, MAX_INVALID_MESSAGES, MIB, PING_AFTER
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
 from telex.multiplex import frames
 from telex.multiplex.denial import denied_frame
@@ -32,7 +32,7 @@ from telex.protocol.reading import FrameReading
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
-from telex.types import ASGIApp, Scope
+from telex.types import ASGIApp, Message, Scope
 
 __all__ = ("MultiplexPlan", "MultiplexSession")
 
@@ -61,6 +61,7 @@ class MultiplexSession(FrameReading):
         "_opening",
         "_plan",
         "_routes",
+        "_since_turn",
         "bytes",
         "dropped",
         "output",
@@ -76,6 +77,8 @@ class MultiplexSession(FrameReading):
         self._goes_away = False
         self._highest = 0
         self._invalid_in_a_row = 0
+        self._since_turn = 0
+        """What was read since the routes had a turn of the event loop, in bytes."""
         self.output: FrameOutput = self._output
         self.turns: Turns = Turns()
         self.bytes: int = 0
@@ -153,6 +156,23 @@ class MultiplexSession(FrameReading):
             route.end(code, reason)
 
     # -- reading
+
+    def _take_event(self, event: Message) -> Awaitable[None] | None:
+        """Let the routes read in between: a server with a queue of messages gives them without a turn of the loop."""
+        wait = super()._take_event(event)
+        if event["type"] != "websocket.receive":
+            return wait
+        self._since_turn += len(event.get("text") or event.get("bytes") or "") + _PER_FRAME
+        if self._since_turn < _PER_TURN:
+            return wait
+        self._since_turn = 0
+        return self._give_turn(wait)
+
+    @staticmethod
+    async def _give_turn(wait: Awaitable[None] | None) -> None:
+        if wait is not None:
+            await wait
+        await asyncio.sleep(0)
 
     def _feed(self, raw: str | bytes) -> None:
         if self._failure is not None:
@@ -282,6 +302,9 @@ class MultiplexSession(FrameReading):
 
 
 _MAX_REPORTED: Final = 100
+_PER_TURN: Final = MIB
+_PER_FRAME: Final = 16 * KIB
+"""What a frame counts beside its bytes: 64 small frames give the routes a turn."""
 _NEVER_WITH_ROUTE: Final = frozenset({"ping", "pong", "auth", "goaway", "hello"})
 _ABOUT_ROUTES: Final[dict[str, Callable[[MultiplexSession, Any], None]]] = {
     "open": MultiplexSession._on_open,

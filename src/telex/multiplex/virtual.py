@@ -27,7 +27,7 @@ from telex.multiplex.frames import CREDIT, OpenRoute, Sent
 from telex.multiplex.plain import as_notify, read_message
 from telex.multiplex.turns import Turns
 from telex.protocol.envelope import SUBPROTOCOL
-from telex.protocol.frames import BadFrame, Encoded, error_frame
+from telex.protocol.frames import BadFrame, CallFrame, CancelFrame, Encoded, MoreFrame, error_frame, read
 from telex.protocol.output import FrameOutput
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
@@ -42,6 +42,7 @@ RESERVED: Final = 32 * KIB
 """Bytes that each route may keep, whatever the others do; above, a route may use half of the socket's window."""
 MAX_UNREAD: Final = 256
 """Frames of one route that wait to be read. A route reads at once, unless its client does not take what it sends."""
+_NO_IDS: Final = range(0)
 
 
 class _Stage(IntEnum):
@@ -88,6 +89,7 @@ class VirtualConnection:
         "_is_plain",
         "_kept",
         "_owed",
+        "_refused",
         "_shared",
         "_stage",
         "_taken",
@@ -126,6 +128,8 @@ class VirtualConnection:
         """Plain mode: bytes of the message that the app has received last."""
         self._kept = 0
         """Bytes of the socket's window that the route uses."""
+        self._refused: range = _NO_IDS
+        """The ids of calls that were refused unread, since the last that was not."""
 
     # -- the interface of the server, for the connection's Telex app
 
@@ -218,11 +222,41 @@ class VirtualConnection:
         if self._end is not None or self._stage is _Stage.DENIED:
             return
         if len(self._unread) >= MAX_UNREAD or not self.has_room(len(raw), 2):
-            self.end(WS_1008_POLICY_VIOLATION, "more frames or bytes than there is credit for")
+            if not self._is_refused(raw):
+                self.end(WS_1008_POLICY_VIOLATION, "more frames or bytes than there is credit for")
+        elif self._refused and self._is_about_refused(raw):
+            return
         elif self._is_plain:
             self._put_plain(raw)
         else:
             self._keep(raw)
+
+    def _is_refused(self, raw: str | bytes) -> bool:
+        """Answer a call that there is no room for, though the app reads late; false for other frames."""
+        if self._is_plain or self._awaits_hello or self._stage is not _Stage.OPEN:
+            return False
+        try:
+            found, _ = read(raw)
+        except BadFrame:
+            return False
+        if isinstance(found, CancelFrame | MoreFrame):
+            return found.id in self._refused
+        if not isinstance(found, CallFrame) or found.id < self._refused.stop:
+            return False
+        self._refused = range(self._refused.start or found.id, found.id + 1)
+        text = f"at most {MAX_QUEUED_BYTES} bytes of calls and notifies, and {MAX_UNREAD} unread frames, at once"
+        self._shared.output.write(_numbered(error_frame(found.id, "too_many_calls", text), self.c))
+        return True
+
+    def _is_about_refused(self, raw: str | bytes) -> bool:
+        """Whether a frame is about a call that the app does not know, because it was refused unread."""
+        try:
+            found, _ = read(raw)
+        except BadFrame:
+            return False
+        if isinstance(found, CallFrame):
+            self._refused = _NO_IDS  # the app knows a higher id
+        return isinstance(found, CancelFrame | MoreFrame) and found.id in self._refused
 
     def _keep(self, raw: str | bytes) -> None:
         self.count_bytes(len(raw))
