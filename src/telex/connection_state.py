@@ -443,11 +443,10 @@ class StatefulConnection(HTTPConnection[StateT]):
         """Mark the connection as lost; returns the exception that describes how the client left."""
         self._step = "disconnect"
         self.is_open = False
-        if self.event_reader.disconnect is None:
-            self.event_reader.disconnect = WebSocketDisconnect(code, reason)
+        end = self.event_reader.note_lost(WebSocketDisconnect(code, reason))
         if self.close_code is None:
-            self.close_code, self.close_reason = self.event_reader.disconnect.code, self.event_reader.disconnect.reason
-        return self.event_reader.disconnect
+            self.close_code, self.close_reason = end.code, end.reason
+        return end
 
     def _refuse(self, call: _Call) -> NoReturn:
         if self._step == "disconnect":

@@ -400,6 +400,7 @@ class EventReader:
 
     def _interrupt_owner(self, interrupt: Exception) -> None:
         if self.owner is not None and self._interrupt is None:
+            self._stop_fail_timer()
             self._interrupt = interrupt
             self._is_put_off = self._held > 0
             if not self._held:
@@ -412,6 +413,7 @@ class EventReader:
 
     def stop(self, end: WebSocketDisconnect) -> None:
         """This side has closed the connection: give a task in ``receive`` a disconnect, and interrupt other work."""
+        self._stop_fail_timer()
         if self.disconnect is None:
             self.disconnect = end
             self._tell_end()
@@ -428,12 +430,29 @@ class EventReader:
 
     def on_end(self, code: int, reason: str) -> None:
         """Called by the server when the connection has ended. See :class:`telex.types.Activity`."""
-        if not self.server_reports_end or self.closing or self.disconnect is not None:
+        if not self.server_reports_end or self.closing or self._pump is not None or self.state == READING:
             return
-        if self._pump is None and self.state != READING:
-            self.disconnect = WebSocketDisconnect(code, reason)
-            self._tell_end()
+        is_known = self.disconnect is not None and self._fail_timer is None
+        self.disconnect = self.disconnect or WebSocketDisconnect(code, reason)
+        self._tell_end()
+        if not is_known:
             self.fail(self.disconnect)
+
+    def note_lost(self, end: WebSocketDisconnect) -> WebSocketDisconnect:
+        """A task is told, mostly by a send, that the connection is lost; the server may tell of it later.
+
+        The owner needs no interrupt then. If it is another task, the owner is interrupted by :meth:`on_end`, or after
+        ``GRACE`` seconds. Returns how the client left.
+        """
+        is_owner = asyncio.current_task() is self.owner
+        if self.disconnect is not None:
+            if is_owner:
+                self._stop_fail_timer()
+            return self.disconnect
+        self.disconnect = end
+        if not is_owner and self.owner is not None and not self.closing:
+            self._fail_timer = asyncio.get_running_loop().call_later(GRACE, self.fail, end)
+        return end
 
     def go_away(self, within: float, retry_after: float) -> bool:
         """Plain mode has no message for it. See :class:`telex.types.Activity`."""
@@ -533,8 +552,14 @@ class EventReader:
         """The client has left. If a child task received the event, interrupt the handler after ``GRACE`` seconds."""
         self.disconnect = as_disconnect(event)
         self._tell_end()
+        self._stop_fail_timer()
         if child and self.work != DONE:
             self._fail_timer = asyncio.get_running_loop().call_later(GRACE, self.fail, self.disconnect)
+
+    def _stop_fail_timer(self) -> None:
+        if self._fail_timer is not None:
+            self._fail_timer.cancel()
+            self._fail_timer = None
 
 
 def _drop(_: bool) -> bool:
