@@ -57,7 +57,8 @@ class FrameOutput:
         Does nothing after the end.
         """
         while self.waiting:
-            await self._send(self.waiting.pop(0))
+            # In a task of its own: they belong to others, and a call that sends its own frame may be cancelled.
+            await asyncio.wait((self._flushing(),))
         await self._send(payload)
 
     async def _send(self, payload: Encoded) -> None:
@@ -114,8 +115,7 @@ class FrameOutput:
             return
         self.waiting.append(payload)
         if not (self.is_collecting or self._is_flushing):
-            self._is_flushing = True
-            self._task = asyncio.get_running_loop().create_task(self._flush_alone())
+            self._flushing()
 
     async def flush(self) -> None:
         """Send what :meth:`write` has collected, in order."""
@@ -132,6 +132,13 @@ class FrameOutput:
                     await self._send_event(payload)
         finally:
             self._is_flushing = False
+
+    def _flushing(self) -> asyncio.Task[None]:
+        """The task that sends what waits."""
+        if self._task is None or self._task.done():
+            self._is_flushing = True
+            self._task = asyncio.get_running_loop().create_task(self._flush_alone())
+        return self._task
 
     async def _flush_alone(self) -> None:
         with contextlib.suppress(Exception):  # a lost connection is noticed by who reads

@@ -1,0 +1,45 @@
+"""The order of frames, and that none is lost, where a send may have to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from telex.connection import Socket
+from telex.protocol.output import FrameOutput
+from tests.support.live import soon
+
+
+class SlowSocket:
+    """A connection whose server takes no frame until ``gate`` is open."""
+
+    is_open = True
+    transport = None
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.sent: list[Any] = []
+        self.event_reader = self
+        self.disconnect = None
+
+    async def send(self, event: Any) -> None:
+        await self.gate.wait()
+        self.sent.append(event["text"])
+
+    asgi_send = send
+
+
+async def test_a_cancelled_send_loses_only_its_own_frame() -> None:
+    socket = SlowSocket()
+    output = FrameOutput(cast("Socket", socket))
+    cancelled = asyncio.create_task(output.send("mine"))
+    output.write("of another call")
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    await soon(asyncio.wait([cancelled]))
+    later = asyncio.create_task(output.send("later"))
+    await asyncio.sleep(0)
+    socket.gate.set()
+    await soon(later)
+    await output.aclose()
+    assert socket.sent == ["of another call", "later"]
