@@ -43,3 +43,19 @@ async def test_a_cancelled_send_loses_only_its_own_frame() -> None:
     await soon(later)
     await output.aclose()
     assert socket.sent == ["of another call", "later"]
+
+
+async def test_sends_keep_their_order_behind_what_was_written() -> None:
+    socket = SlowSocket()
+    socket.gate.set()
+    output = FrameOutput(cast("Socket", socket))
+    first = asyncio.create_task(output.send("first"))
+    output.write("written")
+    for _ in range(10):
+        if socket.sent:
+            break
+        await asyncio.sleep(0)
+    await soon(output.send("second"))
+    await soon(first)
+    await output.aclose()
+    assert socket.sent == ["written", "first", "second"]

@@ -21,6 +21,7 @@ class FrameOutput:
 
     __slots__ = (
         "_is_flushing",
+        "_order",
         "_sent",
         "_sent_before",
         "_socket",
@@ -36,6 +37,8 @@ class FrameOutput:
         self._socket = socket
         self._transport: Transport | None = socket.transport
         self._is_flushing = False
+        self._order: asyncio.Lock | None = None
+        """Keeps the order of sends, once one had to wait for frames that :meth:`write` has left."""
         self._task: asyncio.Task[None] | None = None
         self.group: asyncio.TaskGroup | None = None
         """Owns the tasks of the connection while its handler runs."""
@@ -56,10 +59,20 @@ class FrameOutput:
 
         Does nothing after the end.
         """
-        while self.waiting:
-            # In a task of its own: they belong to others, and a call that sends its own frame may be cancelled.
-            await asyncio.wait((self._flushing(),))
-        await self._send(payload)
+        if self._is_ahead():
+            if self._order is None:
+                self._order = asyncio.Lock()
+            async with self._order:
+                while self.waiting:
+                    # In a task of its own: they belong to others, and a call that sends its frame may be cancelled.
+                    await asyncio.wait((self._flushing(),))
+                await self._send(payload)
+        else:
+            await self._send(payload)
+
+    def _is_ahead(self) -> bool:
+        """Whether frames must be sent before the next."""
+        return bool(self.waiting) or (self._order is not None and self._order.locked())
 
     async def _send(self, payload: Encoded) -> None:
         socket, transport = self._socket, self._transport
@@ -80,7 +93,7 @@ class FrameOutput:
         socket, transport = self._socket, self._transport
         if not socket.is_open:
             return None
-        if self.waiting:
+        if self._is_ahead():
             return self.send(payload)
         self._sent += 1
         if transport is None:
