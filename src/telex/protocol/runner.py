@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import copy_context
 from functools import partial
-from types import CoroutineType, coroutine
 from typing import Any, Final
 
 from telex.connection import Socket
@@ -18,6 +17,7 @@ from telex.protocol import frames
 from telex.protocol.frames import Encoded
 from telex.protocol.jobs import NO_TARGET, CallTarget, FramePlan, Job
 from telex.protocol.output import FrameOutput
+from telex.protocol.stepping import watching
 
 __all__ = ("MAX_QUEUED_BYTES", "CallRunner")
 
@@ -158,14 +158,14 @@ class CallRunner:
         try:
             reply = target.handle(job.data, partial(self._answer, job)) if target.answers else target.handle(job.data)
             if target.awaits:
-                reply = await (reply if read is None else _reading(reply, read))
+                reply = await (reply if read is None else watching(reply, read))
             if not target.answers:
                 answered = self._answer_now(job, reply)
                 if answered is not None:
                     await answered
         except BaseException as exc:
             failing = self._fail_job(job, exc)
-            await (failing if read is None else _reading(failing, read))
+            await (failing if read is None else watching(failing, read))
         else:
             self._leave(job)
             if job.reason is not None:
@@ -482,38 +482,6 @@ def _uncancel(job: Job, task: asyncio.Task[Any] | None) -> None:
     """After work that has ignored its cancellation."""
     if job.reason is not None and job.started and task is not None and task.cancelling():
         task.uncancel()
-
-
-async def _reading(work: Any, read: Callable[[], None]) -> Any:
-    """Await ``work``; call ``read`` as soon as it waits for something."""
-    if work.__class__ is not CoroutineType:
-        read()
-        return await work
-    try:
-        waits_for = work.send(None)
-    except StopIteration as end:
-        return end.value
-    read()
-    return await _go_on(work, waits_for)
-
-
-@coroutine
-def _go_on(work: Any, waits_for: Any) -> Generator[Any, Any, Any]:
-    """Await a coroutine that waits for something already, as ``await`` does (PEP 380)."""
-    while True:
-        try:
-            sent = yield waits_for
-        except GeneratorExit:
-            work.close()
-            raise
-        except BaseException as exc:
-            step = partial(work.throw, exc)
-        else:
-            step = partial(work.send, sent)
-        try:
-            waits_for = step()
-        except StopIteration as end:
-            return end.value
 
 
 def _raise(exc: BaseException, _: Any) -> None:
