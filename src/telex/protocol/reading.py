@@ -144,14 +144,7 @@ class FrameReading(ABC):
 
     def _on_message(self, raw: str | bytes) -> None:
         """The frame callback of Telex's server."""
-        if self._is_over:
-            return
-        try:
-            if len(raw) > self._quick_limit:
-                self._check_size(raw)
-            self._feed(raw)
-        except Exception as exc:
-            self._failure = exc
+        self._feed_message(raw)
         if self._failure is not None:
             self._end_with(self._failure)
 
