@@ -51,7 +51,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("websocket_handlers",),
     ),
     "protocol": (
-        ("envelope", "errors", "close_codes"),
+        ("envelope", "errors", "close_codes", "stepping"),
         ("refusals",),
         ("failures", "frames"),
         ("asking", "jobs", "output"),
