@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from telex.connection import Socket
@@ -19,12 +20,14 @@ class SlowSocket:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.sent: list[Any] = []
+        self.on_sent: Callable[[str], None] = lambda _: None
         self.event_reader = self
         self.disconnect = None
 
     async def send(self, event: Any) -> None:
         await self.gate.wait()
         self.sent.append(event["text"])
+        self.on_sent(event["text"])
 
     asgi_send = send
 
@@ -59,3 +62,22 @@ async def test_sends_keep_their_order_behind_what_was_written() -> None:
     await soon(first)
     await output.aclose()
     assert socket.sent == ["written", "first", "second"]
+
+
+async def test_none_overtakes_those_that_wait_in_line() -> None:
+    socket = SlowSocket()
+    output = FrameOutput(cast("Socket", socket))
+    sending = [asyncio.create_task(output.send(text)) for text in ("first", "second")]
+    output.write("written")
+    await asyncio.sleep(0)
+
+    def send_a_third(text: str) -> None:
+        if text == "first":  # its task runs after the first has ended, and before the second goes on
+            sending.append(asyncio.create_task(output.send("third")))
+
+    socket.on_sent = send_a_third
+    socket.gate.set()
+    await soon(asyncio.gather(*sending))
+    await soon(asyncio.gather(*sending))
+    await output.aclose()
+    assert socket.sent == ["written", "first", "second", "third"]

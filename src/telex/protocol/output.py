@@ -20,6 +20,7 @@ class FrameOutput:
     """The frames to one client."""
 
     __slots__ = (
+        "_in_line",
         "_is_flushing",
         "_order",
         "_sent",
@@ -37,6 +38,8 @@ class FrameOutput:
         self._socket = socket
         self._transport: Transport | None = socket.transport
         self._is_flushing = False
+        self._in_line = 0
+        """Sends that wait for frames before theirs."""
         self._order: asyncio.Lock | None = None
         """Keeps the order of sends, once one had to wait for frames that :meth:`write` has left."""
         self._task: asyncio.Task[None] | None = None
@@ -59,20 +62,24 @@ class FrameOutput:
 
         Does nothing after the end.
         """
-        if self._is_ahead():
-            if self._order is None:
-                self._order = asyncio.Lock()
+        if not self._is_ahead():
+            await self._send(payload)
+            return
+        if self._order is None:
+            self._order = asyncio.Lock()
+        self._in_line += 1
+        try:
             async with self._order:
                 while self.waiting:
                     # In a task of its own: they belong to others, and a call that sends its frame may be cancelled.
                     await asyncio.wait((self._flushing(),))
                 await self._send(payload)
-        else:
-            await self._send(payload)
+        finally:
+            self._in_line -= 1
 
     def _is_ahead(self) -> bool:
-        """Whether frames must be sent before the next."""
-        return bool(self.waiting) or (self._order is not None and self._order.locked())
+        """Whether frames must be sent before the next. The lock cannot tell: it is free between two that wait."""
+        return bool(self.waiting) or self._in_line > 0
 
     async def _send(self, payload: Encoded) -> None:
         socket, transport = self._socket, self._transport
