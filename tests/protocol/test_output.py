@@ -6,7 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
+import pytest
+
 from telex.connection import Socket
+from telex.exceptions import WebSocketDisconnect
 from telex.protocol.output import FrameOutput
 from tests.support.live import soon
 
@@ -15,7 +18,7 @@ class SlowSocket:
     """A connection whose server takes no frame until ``gate`` is open."""
 
     is_open = True
-    transport = None
+    transport: FullTransport | None = None
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -24,12 +27,34 @@ class SlowSocket:
         self.event_reader = self
         self.disconnect = None
 
+    def lost(self) -> WebSocketDisconnect:
+        return WebSocketDisconnect(1006)
+
     async def send(self, event: Any) -> None:
         await self.gate.wait()
         self.sent.append(event["text"])
         self.on_sent(event["text"])
 
     asgi_send = send
+
+
+class FullTransport:
+    """A transport that is full until its connection ends."""
+
+    def send(self, _: str) -> bool:
+        return False
+
+    async def drain(self) -> None:
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize("way", ["answer", "send"])
+async def test_an_end_while_the_transport_is_full_is_a_disconnect(way: str) -> None:
+    socket = SlowSocket()
+    socket.transport = FullTransport()
+    sending = getattr(FrameOutput(cast("Socket", socket)), way)("x")
+    with pytest.raises(WebSocketDisconnect):
+        await soon(sending)
 
 
 async def test_a_cancelled_send_loses_only_its_own_frame() -> None:

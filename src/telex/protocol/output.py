@@ -90,10 +90,17 @@ class FrameOutput:
             await socket.send({"type": "websocket.send", "text" if isinstance(payload, str) else "bytes": payload})
             return
         try:
-            if not transport.send(payload):
-                await transport.drain()
+            is_full = not transport.send(payload)
         except OSError as exc:
             raise socket.lost() from exc
+        if is_full:
+            await self._drained(transport)
+
+    async def _drained(self, transport: Transport) -> None:
+        try:
+            await transport.drain()
+        except OSError as exc:
+            raise self._socket.lost() from exc
 
     def answer(self, payload: Encoded) -> Awaitable[None] | None:
         """Send one message from a task that has waited for the client's; returns what to await, if anything."""
@@ -106,7 +113,7 @@ class FrameOutput:
         if transport is None:
             return self._send_event(payload)
         try:
-            return None if transport.send(payload) else transport.drain()
+            return None if transport.send(payload) else self._drained(transport)
         except OSError as exc:
             raise socket.lost() from exc
 
