@@ -167,7 +167,8 @@ async def test_a_page_shows_tokens_and_cancels(chromium: str, monkeypatch: pytes
     monkeypatch.setattr(tokens, "model", model)
     async with serving(with_page(tokens.ask)) as running, opened(chromium, running) as page:
         await add(page, running, "calls.js", "tokens_use.js")
-        await page.evaluate("window.shown = ''; window.first = ask('endless', () => {}); null")
+        begin = "window.shown = ''; new Promise((begun) => { window.first = ask('endless', begun); })"
+        assert await page.evaluate(begin) == "0 "  # a call that is aborted before the connection opens is never made
         await page.evaluate("ask('short', (token) => { window.shown += token; })")
         assert (await page.evaluate("window.shown")).split() == [str(number) for number in range(100)]
         assert await page.evaluate("window.first") is None
