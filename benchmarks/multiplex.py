@@ -111,49 +111,48 @@ def main() -> None:
         print("with TLS:", *memory(server), sep="\n")
 
 
-def costs(server: Server, rounds: int) -> Sequence[str]:
+def costs(server: Server, rounds: int, calls: int = CALLS) -> Sequence[str]:
     """Microseconds of a call on each way."""
     lines = []
     for path in WAYS:
         direct, shared = Caller(server, path), Caller(server, "/socket")
         shared.open(path)
-        each: list[tuple[float, float]] = [(_cost(server, direct), _cost(server, shared)) for _ in range(rounds)]
+        each: list[tuple[float, float]] = [
+            (_cost(server, direct, calls), _cost(server, shared, calls)) for _ in range(rounds)
+        ]
         own, route = (min(figures) for figures in zip(*each, strict=True))
+        direct.drop()
+        shared.drop()
         lines.append(f"a call, {path[1:]} listener: {own:.2f} us direct, {route:.2f} us on a route: {route / own:.2f}")
     return lines
 
 
-def _cost(server: Server, caller: Caller) -> float:
+def _cost(server: Server, caller: Caller, calls: int) -> float:
     before = server.cpu_seconds()
-    for _ in range(CALLS):
+    for _ in range(calls):
         caller.call()
-    return (server.cpu_seconds() - before) / CALLS * 1e6
+    return (server.cpu_seconds() - before) / calls * 1e6
 
 
-def memory(server: Server) -> Sequence[str]:
+def memory(server: Server, sockets: int = 10) -> Sequence[str]:
     """KiB of idle connections and routes."""
-    warm = [_direct(server), *(_shared(server) for _ in range(2))]
-    direct = _grown(server, lambda: [_direct(server) for _ in range(400)]) / 400
-    whole = _grown(server, lambda: [_shared(server) for _ in range(10)]) / 10
-    empty = _grown(server, lambda: [Caller(server, "/socket") for _ in range(100)]) / 100
-    for each in warm:
+    kept = [_direct(server), *(_shared(server) for _ in range(2))]
+
+    def grown(count: int, connect: Callable[[Server], Caller]) -> float:
+        """KiB of each; all stay open, because memory that others have left would be used again."""
+        before = server.resident_bytes()
+        kept.extend(connect(server) for _ in range(count))
+        return (server.resident_bytes() - before) / count / 1024
+
+    direct = grown(40 * sockets, _direct)
+    whole = grown(sockets, _shared)
+    empty = grown(10 * sockets, lambda server: Caller(server, "/socket"))
+    for each in kept:
         each.drop()
     return [
         f"an idle direct connection: {direct:.1f} KiB; an idle route: {(whole - empty) / ROUTES:.1f} KiB",
         f"{ROUTES} routes on one socket: {whole:.0f} KiB; 20 direct connections: {20 * direct:.0f} KiB",
     ]
-
-
-def _grown(server: Server, connect: Callable[[], Sequence[Caller]]) -> float:
-    before = server.resident_bytes()
-    connected = connect()
-    grown = server.resident_bytes() - before
-    kept.extend(connected)
-    return grown / 1024
-
-
-kept: list[Caller] = []
-"""Connections stay open: memory that others have left would be used again."""
 
 
 def _direct(server: Server) -> Caller:
