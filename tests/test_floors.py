@@ -18,6 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed", "protocol.errors"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
+    ("redis_server",),
     ("limits.rates",),
     ("annotations", "collisions", "pydantic_codecs", "protocol.envelope"),
     ("annotation_parts", "protocol.refusals"),

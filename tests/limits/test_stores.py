@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from telex import Telex, websocket_listener
-from telex.limits import Limit, client_ip, stores
+from telex import Telex, redis_server, websocket_listener
+from telex.limits import Limit, client_ip
 from telex.limits.stores import MOST_KEYS, MemoryStore, RedisStore
 from tests.channels.brokers import Valkey
 from tests.contract.servers import Running, ServerKind
@@ -184,11 +184,11 @@ async def test_a_slow_store_delays_a_handshake_by_a_bounded_time_and_then_is_not
             loop = asyncio.get_running_loop()
             began = loop.time()
             assert await enters(node)
-            assert loop.time() - began >= stores.ANSWER_WITHIN - 0.05
+            assert loop.time() - began >= redis_server.ANSWER_WITHIN - 0.05
             began = loop.time()
             for _ in range(5):
                 assert await enters(node)
-            assert loop.time() - began < 5 * stores.ANSWER_WITHIN
+            assert loop.time() - began < 5 * redis_server.ANSWER_WITHIN
             proxy.cut()
             proxy.heal()
     assert "the store of a limit does not answer" in caplog.text
@@ -204,6 +204,6 @@ async def test_many_handshakes_at_once_share_a_few_connections(shared: Valkey) -
             assert not any(await asyncio.gather(*(store.take(key) for key in range(300))))
         async with Redis.from_url(shared.url) as redis:
             clients = await redis.client_list()
-        assert len(clients) <= stores.MOST_CONNECTIONS + 20
+        assert len(clients) <= redis_server.MOST_CONNECTIONS + 20
     finally:
         await store.aclose()

@@ -17,7 +17,8 @@ from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException, ServiceUnavailableException, TooManyRequestsException
 from telex.limits.keys import client_ip, is_global, is_named_by_proxy
 from telex.limits.rates import Clock, Limit
-from telex.limits.stores import MemoryStore, RedisStore, StoreUnavailable
+from telex.limits.stores import MemoryStore, RedisStore
+from telex.redis_server import StoreUnavailable
 
 __all__ = ("CONNECTIONS_PER_ADDRESS", "HANDSHAKES_PER_ADDRESS", "ConnectLimits", "HandshakeChecks", "Key")
 

@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from telex.exceptions import ImproperlyConfiguredException
+from telex.redis_server import REDIS_URLS
 
 __all__ = ("Clock", "Limit", "OnExceed", "OnStoreFailure", "counter", "spend")
 
@@ -20,7 +21,6 @@ OnStoreFailure: TypeAlias = Literal["open", "closed"]
 Clock: TypeAlias = Callable[[], float]
 """Returns seconds that never go back."""
 
-_REDIS: Final = ("redis://", "rediss://", "unix://")
 _ROUNDING: Final = 1e-6
 """Seconds below which a wait is an error of floating-point numbers."""
 
@@ -77,7 +77,7 @@ class Limit:
             )
 
     def _check_store(self) -> None:
-        if self.store is not None and not (isinstance(self.store, str) and self.store.startswith(_REDIS)):
+        if self.store is not None and not (isinstance(self.store, str) and self.store.startswith(REDIS_URLS)):
             raise ImproperlyConfiguredException(
                 f"Limit: store is the URL of a Redis server (redis://…, rediss://…, unix://…), not {self.store!r}"
             )

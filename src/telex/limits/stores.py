@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import math
 import time
-from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
+from typing import Final
 
-from telex.exceptions import MissingDependencyException
 from telex.limits.rates import Clock, Limit, spend
+from telex.redis_server import RedisServer
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
-__all__ = ("MOST_KEYS", "MemoryStore", "RedisStore", "StoreUnavailable")
-
-logger: Final = logging.getLogger("telex")
+__all__ = ("MOST_KEYS", "MemoryStore", "RedisStore")
 
 MOST_KEYS: Final = 100_000
 """Keys that one limit counts in a process. For one more the key that was quiet for the longest time is forgotten."""
-
-ANSWER_WITHIN: Final = 0.5
-"""Seconds that Redis may take to answer."""
-PAUSE: Final = 1.0
-"""Seconds for which Redis is not asked after it did not answer, so that handshakes do not wait for it one by one."""
-MOST_CONNECTIONS: Final = 16
-"""Connections to one Redis server; more handshakes at once wait for one."""
 
 
 class MemoryStore:
@@ -64,58 +48,24 @@ class MemoryStore:
         return wait
 
 
-class StoreUnavailable(Exception):
-    """Redis does not answer."""
-
-
 class RedisStore:
     """Counts one limit in a Redis server, on that server's clock."""
 
     def __init__(self, limit: Limit, where: str) -> None:
-        try:
-            import redis.asyncio
-        except ImportError:  # pragma: no cover - the library is there in tests
-            raise MissingDependencyException("redis") from None
-        self._redis = redis.asyncio
-        self._url = str(limit.store)
-        self._where = where
+        self._server = RedisServer(str(limit.store), "a limit", where)
         self._prefix = f"telex:limit:{limit.name or limit.counts}:{limit.rate:g}/{limit.per:g}/{limit.most:g}:"
         self._arguments = (repr(limit.interval), repr((limit.most - 1) * limit.interval))
-        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
-        self._asks_again_at = -math.inf
 
     async def take(self, key: object) -> float:
         """As :meth:`MemoryStore.take`.
 
         :raises StoreUnavailable: Redis does not answer.
         """
-        loop = asyncio.get_running_loop()
-        if loop.time() < self._asks_again_at:
-            raise StoreUnavailable
-        try:
-            async with asyncio.timeout(ANSWER_WITHIN):
-                answer: Any = await self._run(loop, f"{self._prefix}{key}")
-            return float(answer)
-        except (self._redis.RedisError, OSError, ValueError) as exc:  # TimeoutError is an OSError
-            self._asks_again_at = loop.time() + PAUSE
-            logger.warning("%s: the store of a limit does not answer: %s: %s", self._where, type(exc).__name__, exc)
-            raise StoreUnavailable from exc
-
-    def _run(self, loop: asyncio.AbstractEventLoop, key: str) -> Awaitable[Any]:
-        client = self._clients.get(loop)
-        if client is None:
-            pool = self._redis.BlockingConnectionPool.from_url(
-                self._url, max_connections=MOST_CONNECTIONS, timeout=ANSWER_WITHIN, socket_connect_timeout=ANSWER_WITHIN
-            )
-            client = self._clients[loop] = self._redis.Redis.from_pool(pool)
-        # A registered script is loaded again where Redis was flushed or restarted.
-        return client.register_script(TAKE)(keys=(key,), args=self._arguments)
+        return float(await self._server.run(TAKE, (f"{self._prefix}{key}",), self._arguments))
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        await self._server.aclose()
 
 
 TAKE: Final = """
