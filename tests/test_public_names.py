@@ -9,6 +9,7 @@ import telex.di
 
 EXPECTED: tuple[str, ...] = (
     "AppConfig",
+    "Authenticate",
     "CallError",
     "CallTimeout",
     "Channels",
@@ -19,6 +20,7 @@ EXPECTED: tuple[str, ...] = (
     "FromHeader",
     "FromPath",
     "FromQuery",
+    "Identity",
     "ImproperlyConfiguredException",
     "Incoming",
     "Multiplex",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from telex.application import AppConfig, Plugin, Telex
+from telex.auth.identity import Authenticate, Identity
 from telex.channels.hub import Channels
 from telex.connection import WebSocket
 from telex.datastructures import State
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 
 __all__ = (
     "AppConfig",
+    "Authenticate",
     "CallError",
     "CallTimeout",
     "Channels",
@@ -54,6 +56,7 @@ __all__ = (
     "FromHeader",
     "FromPath",
     "FromQuery",
+    "Identity",
     "ImproperlyConfiguredException",
     "Incoming",
     "Multiplex",

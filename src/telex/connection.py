@@ -99,8 +99,8 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
 
     @property
     def user(self) -> UserT:
-        """The ``user`` that an authentication middleware put into the scope."""
-        return cast("UserT", self._from_middleware("user", "an authentication middleware"))
+        """The user of the newest token, or the ``user`` that an authentication middleware put into the scope."""
+        return cast("UserT", self._from_middleware("user", "authenticate=, or an authentication middleware"))
 
     @property
     def auth(self) -> AuthT:

@@ -23,7 +23,7 @@ from telex.datastructures import State
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.event_reader import EventReader
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
-from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
+from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Authentication, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
 from telex.types import (
@@ -125,6 +125,9 @@ _DEFAULT_OPTIONS: Final = ConnectionOptions()
 
 class StatefulConnection(HTTPConnection[StateT]):
     """A connection with its state: opened by ``accept`` or ``deny``, ended by ``close`` or by the client."""
+
+    authentication: Authentication | None = None
+    """Who the client is, where the option ``authenticate`` is given."""
 
     def __init__(
         self,

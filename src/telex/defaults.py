@@ -11,6 +11,7 @@ __all__ = (
     "MAX_MESSAGE_SIZE",
     "MAX_QUEUED_MESSAGES",
     "MAX_STREAMS",
+    "MAX_TOKEN",
     "MIB",
     "PING_AFTER",
 )
@@ -29,6 +30,8 @@ MAX_CALLS: Final = 32
 """Calls and notifies of one telex.v1 connection that are in work or wait."""
 MAX_STREAMS: Final = 8
 """Answers in parts that are open at once on one telex.v1 connection."""
+MAX_TOKEN: Final = 8 * KIB
+"""Characters of a token; a client with a longer one is refused."""
 PING_AFTER: Final = 20.0
 """Seconds after which a server that sends nothing else sends a ``ping`` of telex.v1."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from inspect import iscoroutinefunction
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, cast
 
+from telex.auth.identity import Authenticate
 from telex.connection import WebSocket
 from telex.datastructures import Empty, EmptyType
 from telex.di import Provide
@@ -37,6 +38,9 @@ class LayerOptions(TypedDict, total=False):
 
     dependencies: Mapping[str, Provide | AnyCallable]
     """Providers by the name of the parameter that they fill. Merged; the nearest layer overrides."""
+    authenticate: Authenticate | None
+    """Who the client is: ``Authenticate(provider, cookie="session")``. Found out before the guards run; ``None`` lets
+    everyone in."""
     guards: Sequence[Guard]
     """Functions that run before accept, the app's first. A guard raises to refuse; dependencies are injected.
     Stacked."""
@@ -112,6 +116,7 @@ class Layer:
     """The options of one layer, or of several merged."""
 
     dependencies: Mapping[str, Provide] = field(default_factory=dict, metadata=_MERGED)
+    authenticate: Authenticate | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     guards: tuple[Guard, ...] = field(default=(), metadata=_STACKED)
     middleware: tuple[Any, ...] = field(default=(), metadata=_STACKED)
     exception_handlers: Mapping[type[Exception] | int, ExceptionHandler] = field(default_factory=dict, metadata=_MERGED)
@@ -299,7 +304,16 @@ def _read_dto(value: Any, where: str) -> type[AbstractDTO[Any]] | None:
     return value
 
 
+def _read_authenticate(value: Any, where: str) -> Authenticate | None:
+    if value is not None and not isinstance(value, Authenticate):
+        raise ImproperlyConfiguredException(
+            f"{where}: authenticate= is Authenticate(provider, cookie='session'), or None, not {value!r}"
+        )
+    return value
+
+
 _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "authenticate": _read_authenticate,
     "dependencies": _read_dependencies,
     "dto": _read_dto,
     "return_dto": _read_dto,

@@ -17,11 +17,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
 
 from telex import codecs
+from telex.auth.connection import Authenticator
+from telex.auth.provider import compile_identify, for_one_run
+from telex.auth.tokens import compile_finder
 from telex.calls import Cache
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
-from telex.di import Built, Graph
+from telex.di import Built, Graph, Providers
 from telex.dto.base import AbstractDTO
 from telex.dto.compiler import dto_reader, dto_writer
 from telex.dto.data import holds_data
@@ -152,10 +155,14 @@ class Build:
 
     def __post_init__(self) -> None:
         self.where = self.handler.where
-        self.graph = Graph(
+        self.graph = self.new_graph(self.layer.dependencies)
+
+    def new_graph(self, providers: Providers) -> Graph:
+        """A graph without functions: their parameters are these dependencies, and values of the handshake."""
+        return Graph(
             self.where,
             path_names=self.path_names,
-            providers=self.layer.dependencies,
+            providers=providers,
             parameters=self.layer.parameters,
             decoders=self.layer.type_decoders,
             namespace=self.layer.signature_namespace,
@@ -242,7 +249,7 @@ def compile_plan(build: Build) -> HandlerPlan:
     run = build.handler.compile_run(build)
     policy = build.exception_policy(build.handler.send_mode)
     checks = _handshake_checks(build)
-    serve = _compile_serve(build, run, policy, checks, guards, guarded)
+    serve = _compile_serve(build, run, policy, checks, _compile_authenticator(build), guards, guarded)
     admit = _compile_admission(build, checks.first)
     session = _compile_session(build, serve, policy, None if build.layer.middleware else admit)
     app = _behind_middleware(build, session, policy, admit) if build.layer.middleware else session
@@ -313,6 +320,8 @@ def _compile_session(
             discard(socket)
             socket.gone()
             _log_unhandled(socket, build)
+            if socket.authentication is not None:
+                await socket.authentication.aclose()
             if socket.envelope is not None:
                 await socket.envelope.aclose()
             await socket.event_reader.aclose()
@@ -352,6 +361,7 @@ def _compile_serve(
     run: Run,
     policy: ExceptionPolicy,
     checks: HandshakeChecks,
+    authenticator: Authenticator | None,
     guards: Sequence[Guarding],
     guarded: Built,
 ) -> Callable[[Socket], Awaitable[None]]:
@@ -363,6 +373,8 @@ def _compile_serve(
     announce = registry.add_shared if build.handler.opens_others else registry.add
     resolve_for_guards, resolve = graph.connection_resolver(until=guarded), graph.connection_resolver(guarded)
     size = graph.size
+    if authenticator is not None:
+        announce = _announced_with_identity(announce)
     body = _with_streams(run) if build.uses_streams or graph.takes_socket else run
     if build.on_end is not None:
         body = with_its_end(body, policy, build.on_end)
@@ -377,6 +389,8 @@ def _compile_serve(
             slots = [None] * size
             for check in checks.before_guards:
                 await check(socket)
+            if authenticator is not None:
+                await authenticator.authenticate(socket)
             await resolve_for_guards(socket, exits, slots)
             for guard in guards:
                 await guard(socket, slots)
@@ -386,8 +400,25 @@ def _compile_serve(
             socket.admit(announce)
             await body(socket, slots)
 
-    checked = guards or checks.before_guards or checks.after_guards
+    checked = authenticator or guards or checks.before_guards or checks.after_guards
     return serve if checked or graph.needs_resolving else serve_plainly
+
+
+def _announced_with_identity(announce: Callable[[Socket], None]) -> Callable[[Socket], None]:
+    def announce_and_begin(socket: Socket) -> None:
+        announce(socket)
+        if socket.authentication is not None:
+            socket.authentication.begin()
+
+    return announce_and_begin
+
+
+def _compile_authenticator(build: Build) -> Authenticator | None:
+    option = nearest(build.layer.authenticate, None)
+    if option is None:
+        return None
+    graph = build.new_graph(for_one_run(build.layer.dependencies))
+    return Authenticator(where=build.where, find=compile_finder(option), identify=compile_identify(option, graph))
 
 
 def _with_streams(run: Run) -> Run:

@@ -115,6 +115,9 @@ class MultiplexSession(FrameReading):
         """Whether a drain must wait: a route works, or opens."""
         return self._opening.is_busy or any(route.busy for route in self._routes.values())
 
+    def take_no_more(self) -> None:
+        """The client's token has expired."""
+
     def refuse(self, raw: str | bytes, message: str, retry_after: float) -> bool:
         """Not called: a limit of a shared socket waits or closes."""
         return False

@@ -97,7 +97,7 @@ class CallSession(FrameSession):
             or target_of is None
             or self._read_json is None
             or not found.data
-            or runner.used >= self._plan.max_calls
+            or runner.used >= self._max_calls
             or not runner.has_room(size)
         ):
             self._handle(found, None, raw)

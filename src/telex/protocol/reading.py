@@ -59,6 +59,10 @@ class FrameReading(ABC):
         """The next call or notify."""
         raise ConcurrencyError("this handler gets its messages itself: receive none from 'socket'")
 
+    @abstractmethod
+    def take_no_more(self) -> None:
+        """The client's token has expired."""
+
     def closed(self) -> None:  # noqa: B027  # most sessions need nothing here
         """This side has closed the connection."""
 

@@ -34,11 +34,13 @@ __all__ = ("FrameSession",)
 class FrameSession(FrameReading):
     """The frames of one connection, in both directions."""
 
-    __slots__ = ("_asking", "_invalid_in_a_row", "_last_id", "_plan", "_runner")
+    __slots__ = ("_asking", "_invalid_in_a_row", "_last_id", "_max_calls", "_plan", "_runner")
 
     def __init__(self, plan: FramePlan, socket: Socket) -> None:
         super().__init__(socket, plan.max_message_size)
         self._plan = plan
+        self._max_calls = plan.max_calls
+        """The client's credit: 0 once nothing more is taken."""
         self._runner = CallRunner(plan, socket, self._output)
         self._asking = Asking(self._output.send, self._output.write)
         self._last_id = 0
@@ -58,6 +60,9 @@ class FrameSession(FrameReading):
             "bytes": MAX_QUEUED_BYTES,
             "features": (),
         }
+        authentication = self._socket.authentication
+        if authentication is not None:
+            hello |= authentication.hello
         await self._output.send(msgspec.json.encode(hello).decode())
         if not self._socket.is_route:  # its socket sends pings
             self._output.ping_every(plan.ping)
@@ -181,16 +186,30 @@ class FrameSession(FrameReading):
 
     def _has_room(self, call_id: int, size: int) -> bool:
         """Whether the client has credit. A call without is refused; notifies may take it twice."""
-        plan, runner = self._plan, self._runner
-        if runner.used < plan.max_calls and runner.has_room(size):
+        runner, most = self._runner, self._max_calls
+        if runner.used < most and runner.has_room(size):
             return True
+        if not most:
+            self._refuse_expired(call_id)
+            return False
         if call_id:
-            text = f"at most {plan.max_calls} calls and notifies, and {MAX_QUEUED_BYTES} bytes, at once"
+            text = f"at most {most} calls and notifies, and {MAX_QUEUED_BYTES} bytes, at once"
             self._output.write(frames.error_frame(call_id, "too_many_calls", text))
             return False
-        if runner.used >= 2 * plan.max_calls or not runner.has_room(size, 2):
+        if runner.used >= 2 * most or not runner.has_room(size, 2):
             raise WebSocketException(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
         return True
+
+    def take_no_more(self) -> None:
+        """The client's token has expired."""
+        self._max_calls = 0
+
+    def _refuse_expired(self, call_id: int) -> None:
+        about = "connection" if call_id else "notify"
+        text = frames.error_frame(call_id or None, "not_authorized", "the token has expired", about=about)
+        self._output.write(text)
+        if not call_id:
+            self._runner.count_notify()
 
     def _timeout_of(self, found: frames.CallFrame | frames.NotifyFrame) -> float | None:
         """The limit of a call: the shorter of the handler's and the client's."""
