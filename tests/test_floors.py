@@ -18,11 +18,11 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "renamed", "protocol.errors"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
-    ("redis_server",),
+    ("redis_server", "health", "paths"),
     ("limits.rates",),
     ("annotations", "collisions", "pydantic_codecs", "protocol.envelope"),
     ("annotation_parts", "protocol.refusals"),
-    ("signatures", "events", "event_reader", "paths", "sessions", "channels.delivery.queue"),
+    ("signatures", "events", "event_reader", "sessions", "channels.delivery.queue"),
     ("params", "codecs", "calls", "auth.identity"),
     ("streams", "plain_incoming"),
     ("connection_state",),
@@ -97,7 +97,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("redis.cluster", "postgres.backend"),
     ),
     "server": (
-        ("limits", "frames", "logs", "timer_wheel"),
+        ("limits", "frames", "logs", "timer_wheel", "systemd"),
         ("parser", "deflate", "keepalive", "liveness", "handshake"),
         ("messages", "frame_writer"),
         ("receive_queue",),
@@ -139,7 +139,17 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
 
 TOWER = "server"
 UNDER_THE_TOWER = frozenset(
-    {"status_codes", "defaults", "headers", "types", "exceptions", "protocol.envelope", "protocol.refusals"}
+    {
+        "status_codes",
+        "defaults",
+        "headers",
+        "types",
+        "exceptions",
+        "paths",
+        "health",
+        "protocol.envelope",
+        "protocol.refusals",
+    }
 )
 TOP = frozenset({"cli"})
 

@@ -8,11 +8,7 @@ from starlette.routing import Route
 
 from telex import Telex, channel_listener
 from telex.channels import Channels
-
-
-async def ready(_: Request) -> Response:
-    """Send no new clients to a process that has lost the broker."""
-    return Response(status_code=200 if channels.is_ready else 503)
+from telex.health import Health
 
 
 async def statistics(_: Request) -> Response:
@@ -22,6 +18,6 @@ async def statistics(_: Request) -> Response:
 channels = Channels(os.environ.get("CHANNELS_URL", "memory://"), channels=["news"])
 app = Telex(
     [channel_listener("/news", channel="news")],
-    plugins=[channels],
-    http=Starlette(routes=[Route("/ready", ready), Route("/channels", statistics)]),
+    plugins=[channels, Health()],
+    http=Starlette(routes=[Route("/channels", statistics)]),
 )

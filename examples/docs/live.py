@@ -1,17 +1,8 @@
 from collections.abc import AsyncGenerator
 
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
-
 from telex import Telex, WebSocket, websocket_listener, websocket_stream
+from telex.health import Health
 from telex.server import ServerStatus
-
-
-async def ready(request: Request) -> PlainTextResponse:
-    status: ServerStatus = request.scope["state"]["telex.server"]
-    return PlainTextResponse("ready") if status.ready else PlainTextResponse("draining", status_code=503)
 
 
 @websocket_listener("/echo", max_message_size=64 * 1024, max_queued_messages=8)
@@ -29,6 +20,6 @@ async def last_words(socket: WebSocket) -> AsyncGenerator[str, None]:
 
 app = Telex(
     [echo, last_words],
-    http=Starlette(routes=[Route("/ready", ready)]),
+    plugins=[Health()],
     allowed_origins=["https://app.example.com"],
 )

@@ -11,16 +11,18 @@ from starlette.datastructures import URLPath
 from starlette.responses import JSONResponse, Response
 
 from telex.calls import Cache
+from telex.channels.hub import Channels, ChannelsProvider
 from telex.connection import Socket, WebSocket
 from telex.datastructures import State
 from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException, PermissionDeniedException
+from telex.health import READINESS
 from telex.layers import Layer, LayerOptions, nearest
 from telex.limits.handshakes import ConnectLimits
 from telex.middleware import without_fast_path
 from telex.multiplex.scope import before_routing
 from telex.origins import compile_origin_check
-from telex.paths import PathTemplate, RouteTable
+from telex.paths import PathTemplate, RouteTable, own_path
 from telex.plans import Build, HandlerPlan, compile_plan
 from telex.protocol.refusals import compile_refusals, offers_frames
 from telex.registry import Registry
@@ -47,6 +49,8 @@ class AppConfig:
     state: State = field(default_factory=State)
     debug: bool = False
     options: LayerOptions = field(default_factory=LayerOptions)
+    http_routes: dict[str, ASGIApp] = field(default_factory=dict)
+    """ASGI apps for HTTP requests to exact paths, before ``http``: for plugins that answer such requests."""
 
     @property
     def dependencies(self) -> dict[str, Any]:
@@ -109,6 +113,7 @@ class Telex:
         self.connections: Final = Registry()
         """Every accepted connection."""
         self._http = config.http
+        self._http_routes = dict(config.http_routes)
         self._lifespans = tuple(config.lifespan)
         self._on_startup = tuple(config.on_startup)
         self._on_shutdown = tuple(config.on_shutdown)
@@ -124,6 +129,8 @@ class Telex:
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = self._compile(config.route_handlers)
         """The compiled handlers, one plan for each path, in the order of registration."""
+        self._hubs = self._find_hubs()
+        self._runs = False
 
     def _compile(self, route_handlers: Iterable[RouteHandler]) -> tuple[HandlerPlan, ...]:
         rows = tuple(flatten(route_handlers, self._layer, self))
@@ -162,7 +169,7 @@ class Telex:
         elif kind == "http":
             await self._serve_http(scope, receive, send)
         elif kind == "lifespan":
-            await self._serve_lifespan(receive, send)
+            await self._serve_lifespan(scope, receive, send)
         else:
             raise ImproperlyConfiguredException(f"Telex serves http, websocket and lifespan, not {kind!r}")
 
@@ -170,14 +177,14 @@ class Telex:
         """Find the ASGI app that serves this connection; add its handler and path parameters to the scope."""
         if "app" in scope:
             without_fast_path(scope)
-        found = self._table.find(_own_path(scope))
+        found = self._table.find(own_path(scope))
         if found is not None and found[0].handler.opens_others:
             scope["telex.before_routing"] = before_routing(scope)
         return self._enter(found, scope)
 
     def _find_among(self, plans: Collection[int], scope: Scope) -> ASGIApp:
         """The same for a route on a shared socket, which may be one of ``plans``, given by their ids."""
-        found = self._table.find(_own_path(scope))
+        found = self._table.find(own_path(scope))
         return self._enter(found if found is not None and id(found[0]) in plans else None, scope)
 
     def _enter(self, found: tuple[HandlerPlan, dict[str, Any]] | None, scope: Scope) -> ASGIApp:
@@ -200,18 +207,20 @@ class Telex:
         await self._errors.end(socket, NotFoundException())
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._http is not None:
-            await self._http(scope, receive, send)
+        http = self._http_routes.get(own_path(scope), self._http)
+        if http is not None:
+            await http(scope, receive, send)
             return
-        if self._table.find(_own_path(scope)) is None:
+        if self._table.find(own_path(scope)) is None:
             response: Response = JSONResponse({"status_code": 404, "detail": "Not Found"}, 404)
         else:
             body = {"status_code": 426, "detail": "this path is a WebSocket"}
             response = JSONResponse(body, 426, headers={"upgrade": "websocket", "connection": "upgrade"})
         await response(scope, receive, send)
 
-    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
+        scope.setdefault("state", {})[READINESS] = self.readiness
         started = False
         try:
             async with self.lifespan():
@@ -240,9 +249,11 @@ class Telex:
                 await stack.enter_async_context(entered)
             for hook in self._on_startup:
                 await self._run_hook(hook)
+            self._runs = True
             try:
                 yield
             finally:
+                self._runs = False
                 for hook in self._on_shutdown:
                     await self._run_hook(hook)
 
@@ -250,6 +261,25 @@ class Telex:
         result = hook(self) if positional_count(hook) else hook()
         if isinstance(result, Awaitable):
             await result
+
+    def readiness(self) -> dict[str, bool]:
+        """Whether this process should get new clients: it should if all values are true. For readiness probes.
+
+        ``accepting``: the lifespan runs. ``not_draining``: ``app.connections.drain()`` does not run. And the name of
+        each dependency that is a hub of channels: whether it receives events and can publish. A drain of Telex's server
+        is known to the server: see :class:`telex.server.ServerStatus`, and :class:`telex.health.Health` for both.
+        """
+        hubs = {name: hub.is_ready for name, hub in self._hubs.items()}
+        return {"accepting": self._runs, "not_draining": not self.connections.is_draining, **hubs}
+
+    def _find_hubs(self) -> dict[str, Channels]:
+        layers = (self.dependencies, *(plan.layer.dependencies for plan in self.plans))
+        return {
+            name: provider.hub
+            for dependencies in layers
+            for name, provider in dependencies.items()
+            if isinstance(provider, ChannelsProvider)
+        }
 
     # -- URLs
 
@@ -270,12 +300,3 @@ def _read_path(row: Row) -> PathTemplate:
         return PathTemplate.parse(row.path)
     except ImproperlyConfiguredException as exc:
         raise ImproperlyConfiguredException(f"{row.handler.where}: {exc.detail}") from exc
-
-
-def _own_path(scope: Scope) -> str:
-    """The path below ``root_path``, which belongs to the app that Telex is mounted in."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
-        path = path[len(root) :]
-    return path or "/"

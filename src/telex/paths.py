@@ -14,8 +14,9 @@ import msgspec
 from starlette.convertors import Convertor, PathConvertor, StringConvertor, UUIDConvertor
 
 from telex.exceptions import ImproperlyConfiguredException
+from telex.types import Scope
 
-__all__ = ("CONVERTORS", "PathTemplate", "RouteTable")
+__all__ = ("CONVERTORS", "PathTemplate", "RouteTable", "own_path")
 
 T = TypeVar("T")
 
@@ -248,3 +249,12 @@ def _matched(node: _Segment[T], texts: tuple[str, ...]) -> tuple[T, dict[str, An
         }
     except (ValueError, msgspec.ValidationError):
         return None
+
+
+def own_path(scope: Scope) -> str:
+    """The path below ``root_path``, which belongs to the app that Telex is mounted in."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in {"", "/"}:
+        path = path[len(root) :]
+    return path or "/"

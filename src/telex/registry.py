@@ -27,6 +27,7 @@ class Registry:
     def __init__(self) -> None:
         self._sockets: set[Socket] = set()
         self._shared: set[Socket] = set()
+        self._drains = 0
         self.add: Callable[[Socket], None] = self._sockets.add
         self.discard: Callable[[Socket], None] = self._sockets.discard
         self.add_shared: Callable[[Socket], None] = self._shared.add
@@ -40,6 +41,11 @@ class Registry:
 
     def __contains__(self, socket: object) -> bool:
         return socket in self._sockets
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether :meth:`drain` runs."""
+        return self._drains > 0
 
     async def drain(
         self,
@@ -59,6 +65,13 @@ class Registry:
         A client of telex.v1 is told first, by a ``goaway`` frame: it has ``within`` seconds to open another connection
         and to leave this one; with 0 it is closed as all others are.
         """
+        self._drains += 1
+        try:
+            return await self._drain(batch, interval, within, code, reason)
+        finally:
+            self._drains -= 1
+
+    async def _drain(self, batch: int, interval: float, within: float, code: int, reason: str) -> int:
         loop = asyncio.get_running_loop()
         sockets = left = [*(socket for socket in self._sockets if not socket.is_route), *self._shared]
         longest_wait = min(within / 4, len(sockets) / batch * interval)

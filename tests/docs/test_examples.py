@@ -135,7 +135,10 @@ async def test_live() -> None:
         await server.listening.wait()
         address = f"127.0.0.1:{server.port}"
         async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as http:
-            assert (await http.get("/ready")).text == "ready"
+            assert (await http.get("/ready")).json() == {
+                "ready": True,
+                "checks": {"accepting": True, "not_draining": True},
+            }
         async with connect(f"ws://{address}/last-words", proxy=None) as client:
             assert await client.recv() == "working"
             server.should_exit = True

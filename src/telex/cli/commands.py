@@ -47,6 +47,8 @@ def telex() -> None:
 @_factory
 @_app_dir
 @click.option("--root-path", metavar="PATH", help="The path under which a proxy serves the app.")
+@click.option("--health-path", metavar="PATH", help="The path that answers 200 while the process is alive.")
+@click.option("--ready-path", metavar="PATH", help="The path that answers 200 while it takes new clients, else 503.")
 @click.option("--forwarded-allow-ips", metavar="IPS", help="Proxies whose X-Forwarded-* headers are used.")
 @click.option("--ssl-keyfile", metavar="FILE", help="The private key, for https and wss.")
 @click.option("--ssl-keyfile-password", metavar="TEXT", help="The password of the private key.")

@@ -43,6 +43,7 @@ from telex.exceptions import ImproperlyConfiguredException
 from telex.server.frames import CloseReason
 from telex.server.protocol import WebSocketProtocol
 from telex.server.settings import App, ServerConfig, Settings
+from telex.server.systemd import notify
 from telex.server.workers import Workers
 
 __all__ = ("Server", "ServerStatus", "run", "serve")
@@ -96,6 +97,8 @@ class Server(uvicorn.Server):
         """The TCP port; if the setting is 0, the port that the system chose (after the start)."""
         self.on_listening: Callable[[], None] | None = None
         """Called when ``listening`` is set: for a parent process that waits for this one."""
+        self.on_draining: Callable[[], None] | None = None
+        """Called when the drain begins."""
         self._owns_process = False
         self._can_drain = False
         """Whether the server is past its start, and not yet in the app's shutdown."""
@@ -168,6 +171,8 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.settings.drain_timeout
         self.status.draining.set()
+        if self.on_draining is not None:
+            self.on_draining()
         cause = f" on {signal.Signals(self._signal).name}" if self._signal is not None else ""
         _logger.info("Draining%s: no longer ready", cause)
         await self._wait(min(deadline, loop.time() + self.settings.drain_delay))
@@ -322,6 +327,8 @@ def _remove_socket(settings: Settings) -> None:
 
 def _run_here(app: App, settings: Settings) -> None:
     server = Server(app, settings)
+    server.on_listening = partial(notify, "READY=1")
+    server.on_draining = partial(notify, "STOPPING=1")
     _drain_on_hangup(server)
     with suppress(KeyboardInterrupt):  # uvicorn raises the signal again, after the shutdown
         server.run()

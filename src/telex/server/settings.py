@@ -13,6 +13,8 @@ from typing import Any, Final, Literal, TypeAlias
 from uvicorn.config import Config
 
 from telex.exceptions import ImproperlyConfiguredException
+from telex.health import Probes
+from telex.paths import own_path
 from telex.server.http import http_protocol
 from telex.server.limits import Limits
 from telex.server.logs import log_config
@@ -52,6 +54,10 @@ class Settings(Limits):
     """``auto`` (uvloop if it is installed), ``asyncio`` or ``uvloop``."""
     http: Literal["auto", "httptools", "h11"] = "auto"
     root_path: str = ""
+    health_path: str | None = None
+    """The path that answers 200 while the process is alive."""
+    ready_path: str | None = None
+    """The path that answers 200 while the server takes new clients, and 503 while it or its app does not."""
     proxy_headers: bool = True
     """Whether to use ``X-Forwarded-For`` and ``X-Forwarded-Proto`` from the proxies in ``forwarded_allow_ips``."""
     forwarded_allow_ips: str | None = None
@@ -79,6 +85,16 @@ class Settings(Limits):
     """The time that clients of telex.v1 have to leave after ``goaway``, before they are closed as others are."""
     drain_timeout: float = 30.0
     """The time from the start of the drain until busy connections are closed."""
+
+    def __post_init__(self) -> None:
+        self.probes()
+
+    def probes(self) -> Mapping[str, ASGIApp]:
+        """The apps of ``health_path`` and ``ready_path``.
+
+        :raises ImproperlyConfiguredException: one of them is no path, or they are the same.
+        """
+        return Probes(self.health_path, self.ready_path).routes
 
     @classmethod
     def read(cls, given: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Settings:
@@ -168,11 +184,23 @@ class _UnixSocketPeer:
         await self._app(scope, receive, send)
 
 
+class _ProbesFirst:
+    """Answers the probes before the app, whatever app it is."""
+
+    def __init__(self, app: ASGIApp, probes: Mapping[str, ASGIApp]) -> None:
+        self._app = app
+        self._probes = probes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        probe = self._probes.get(own_path(scope)) if scope["type"] == "http" else None
+        await (probe or self._app)(scope, receive, send)
+
+
 class ServerConfig(Config):
     """uvicorn's configuration, made from :class:`Settings`; the protocol reads its limits from ``limits``."""
 
     def __init__(self, app: App, settings: Settings) -> None:
-        self.limits = settings
+        self.limits: Settings = settings
         super().__init__(
             app,
             host=settings.host,
@@ -207,7 +235,9 @@ class ServerConfig(Config):
         )
 
     def load(self) -> None:
-        """Load the app, and make uvicorn accept proxy headers from a Unix socket."""
+        """Load the app, make uvicorn accept proxy headers from a Unix socket, and put the probes before the app."""
         super().load()
         if self.uds and self.proxy_headers:
             self.loaded_app: ASGIApp = _UnixSocketPeer(self.loaded_app)
+        if probes := self.limits.probes():
+            self.loaded_app = _ProbesFirst(self.loaded_app, probes)

@@ -20,6 +20,8 @@ from typing import Final
 
 from uvicorn.config import STARTUP_FAILURE, Config
 
+from telex.server.systemd import notify
+
 __all__ = ("Workers",)
 
 _logger: Final = logging.getLogger("uvicorn.error")
@@ -137,7 +139,9 @@ class Workers:
         return [*(slot.worker for slot in self._slots), *self._retired, *successor]
 
     def _replace_dead(self) -> int:
-        self._has_served = self._has_served or any(slot.worker.serving.is_set() for slot in self._slots)
+        if not self._has_served and any(slot.worker.serving.is_set() for slot in self._slots):
+            self._has_served = True
+            notify("READY=1")
         for slot in self._slots:
             if slot.restart_at is not None:
                 if time.monotonic() >= slot.restart_at:
@@ -191,6 +195,7 @@ class Workers:
             self._successor = None
 
     def _stop(self) -> None:
+        notify("STOPPING=1")
         for worker in self._all():
             if worker not in self._retired:  # a second signal would cut their drain short
                 worker.process.terminate()
