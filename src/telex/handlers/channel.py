@@ -150,7 +150,7 @@ class ChannelHandler(Handler):
                 if isinstance(session, CallSession):
                     await introduce(socket, topic, subscriber, watch)
                     streams_of(socket).start(_forward(subscriber, socket, as_frames))
-                    await supervised(session.serve([*slots, topic]), socket.event_reader)
+                    await session.serve([*slots, topic])
                 elif serve is None:
                     socket.event_reader.on_unread = discard
                     await supervised(_forward(subscriber, socket, encoding), socket.event_reader)

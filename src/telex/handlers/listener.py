@@ -274,7 +274,7 @@ def _by_protocol(serve_plainly: Serve) -> Serve:
     def serve(socket: Socket, slots: list[Any]) -> Coroutine[Any, Any, None]:
         if not isinstance(socket.envelope, CallSession):
             return serve_plainly(socket, slots)
-        return supervised(socket.envelope.serve(slots), socket.event_reader)
+        return socket.envelope.serve(slots)
 
     return serve
 

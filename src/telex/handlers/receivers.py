@@ -133,6 +133,8 @@ class _Receiver:
     encode: Writer | None
     bind: Callable[[Socket, Slots], Handle]
     bind_target: Callable[[Socket, Slots], CallTarget]
+    shared_target: CallTarget | None
+    """The target of every connection, where no argument belongs to one."""
     awaits: bool
     answers_itself: bool
 
@@ -167,6 +169,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
         encode=encode,
         bind=_bind_sending(bind_answering, encode, mode, parts=parts) if answers_itself else bind_once,
         bind_target=bind_target,
+        shared_target=None if per_message or call.arguments else CallTarget(_handle(call, []), write, awaits, parts),
         awaits=awaits,
         answers_itself=answers_itself,
     )
@@ -226,17 +229,16 @@ def _bind_sending(
 
 def _bind_once(call: Call) -> Callable[[Socket, Slots], Handle]:
     """Bind when the connection starts: all arguments except ``data`` are available then."""
+    return lambda _, slots: _handle(call, slots)
+
+
+def _handle(call: Call, slots: Slots) -> Handle:
     first = call.signature.parameters[0]
-    by_position = first.name == "data" and first.positional
-
-    def bind(_: Socket, slots: Slots) -> Handle:
-        bound = call.bind(slots)
-        handle = bound if by_position else _by_name(bound)
-        if call.in_thread:
-            return _in_thread(handle)
-        return _awaited(handle) if call.signature.kind is Kind.MAYBE_ASYNC else handle
-
-    return bind
+    bound = call.bind(slots)
+    handle = bound if first.name == "data" and first.positional else _by_name(bound)
+    if call.in_thread:
+        return _in_thread(handle)
+    return _awaited(handle) if call.signature.kind is Kind.MAYBE_ASYNC else handle
 
 
 def _awaited(handle: Handle) -> Handle:
@@ -316,6 +318,14 @@ def bind_message_scope(build: Build, call: Call) -> BindAnswering:
 
 
 def _bind_only_target(only: _Receiver) -> BindTarget:
+    shared = only.shared_target
+    if shared is not None:
+
+        def find(_: Any) -> CallTarget:
+            return shared
+
+        return lambda _, __: find
+
     def bind(socket: Socket, slots: Slots) -> Callable[[Any], CallTarget]:
         target = only.bind_target(socket, slots)
         return lambda _: target

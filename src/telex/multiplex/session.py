@@ -130,20 +130,22 @@ class MultiplexSession(FrameReading):
     async def serve(self, slots: Slots) -> None:
         """Carry routes until the connection ends, and wait until each of them has ended."""
         end: BaseException = WebSocketDisconnect(1006)
+        is_cancelled = True
+        self._output.takes_work = True
         try:
-            async with asyncio.TaskGroup() as self._output.group:
-                try:
-                    await self._read()
-                except Exception as exc:
-                    end = exc
-                except asyncio.CancelledError as exc:
-                    if not self._socket.event_reader.interrupts:
-                        raise
-                    end = exc
-                await self._end_routes(end)
+            try:
+                await self._read()
+            except Exception as exc:
+                end = exc
+            except asyncio.CancelledError as exc:
+                if not self._socket.event_reader.interrupts:
+                    raise
+                end = exc
+            await self._end_routes(end)
+            is_cancelled = False
         finally:
-            self._output.group = None
             self._opening.stop()
+            await self._output.end_work(cancel=is_cancelled)
         try:
             raise end
         finally:

@@ -12,6 +12,7 @@ from typing import Any
 
 from telex.calls import Slots
 from telex.connection import Socket
+from telex.event_reader import Supervision
 from telex.protocol import frames
 from telex.protocol.asking import read_data
 from telex.protocol.jobs import NO_TARGET, CallPlan, CallTarget, Job
@@ -33,48 +34,42 @@ class CallSession(FrameSession):
         self._target_of: Callable[[Any], CallTarget] | None = None
 
     async def serve(self, slots: Slots) -> None:
-        """Handle calls until the connection ends. The caller supervises it."""
-        runner, reader = self._runner, self._socket.event_reader
-        self._target_of = target_of = self._bind(self._socket, slots)
-        try:
-            async with asyncio.TaskGroup() as group:
-                reader.mark_idle()
-                try:
-                    runner.begin(group, target_of)
-                    await self._serve_in_order()
-                except Exception:
-                    self._stop()
-                    await reader.until_let_go()
-                    raise
-                except asyncio.CancelledError:
-                    self._stop()
-                    if reader.interrupts:  # a task may have begun its cleanup since the interrupt
-                        await reader.until_let_go()
-                    raise
-        finally:
-            self._stop()
-
-    async def _serve_in_order(self) -> None:
-        """Run one call after another. With ``max_concurrency`` above 1 the runner starts tasks, and there are none.
+        """Handle calls until the connection ends: one after another, or in tasks with ``max_concurrency`` above 1.
 
         Where the server has no fast path, this task reads itself until a handler first waits for something: from then
-        on the event reader reads beside it. So calls whose handlers never wait cost no task switch.
+        on the event reader reads beside it. So calls whose handlers never wait cost no task switch. All this is one
+        coroutine: each idle connection keeps it, and each wake-up passes through it.
         """
         runner, reader = self._runner, self._socket.event_reader
-        task = asyncio.current_task()
-        reads = self._soon is not None and not reader.reads_ahead and runner.max_concurrency == 1
-        if reads and self._soon is not None:
-            self._soon.cancel()
-        while True:
-            if runner.queue and runner.max_concurrency == 1:
-                await runner.run_next(task, reader.start_pump if reads else None)
-                reads = reads and not reader.reads_ahead
-            elif reads:
-                taken = reader.pass_on(await reader.next_directly())
-                if taken is not None:
-                    await taken
-            else:
-                await runner.wait()
+        self._target_of = target_of = self._bind(self._socket, slots)
+        async with Supervision(reader):
+            reader.mark_idle()
+            try:
+                runner.begin(target_of)
+                task, in_order = asyncio.current_task(), runner.max_concurrency == 1
+                reads = in_order and self._reads_late()
+                while True:
+                    if in_order and runner.queue:
+                        await runner.run_next(task, reader.start_pump if reads else None)
+                        reads = reads and not reader.reads_ahead
+                    elif reads:
+                        taken = reader.pass_on(await reader.next_directly())
+                        if taken is not None:
+                            await taken
+                    else:
+                        await runner.wait()
+            except Exception:
+                self._stop()
+                await reader.until_let_go()
+                raise
+            except asyncio.CancelledError:
+                self._stop()
+                if reader.interrupts:  # a task may have begun its cleanup since the interrupt
+                    await reader.until_let_go()
+                raise
+            finally:
+                self._stop()
+                await self._output.end_work(cancel=True)
 
     def _feed(self, raw: str | bytes) -> None:
         """Handle an ordinary call with few steps; all others as the base does."""

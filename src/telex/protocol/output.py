@@ -23,14 +23,15 @@ class FrameOutput:
         "_in_line",
         "_is_flushing",
         "_order",
+        "_running",
         "_sent",
         "_sent_before",
         "_socket",
         "_task",
         "_timer",
         "_transport",
-        "group",
         "is_collecting",
+        "takes_work",
         "waiting",
     )
 
@@ -43,8 +44,10 @@ class FrameOutput:
         self._order: asyncio.Lock | None = None
         """Keeps the order of sends, once one had to wait for frames that :meth:`write` has left."""
         self._task: asyncio.Task[None] | None = None
-        self.group: asyncio.TaskGroup | None = None
-        """Owns the tasks of the connection while its handler runs."""
+        self.takes_work: bool = False
+        """Whether tasks of the connection may be started: while its handler runs, which awaits :meth:`end_work`."""
+        self._running: set[asyncio.Task[None]] | None = None
+        """The tasks of the connection, once there was one."""
         self.waiting: list[Encoded] = []
         self.is_collecting: bool = False
         self._timer: asyncio.TimerHandle | None = None
@@ -52,10 +55,35 @@ class FrameOutput:
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
         """Run ``work`` in a task of the connection, unless the connection has ended."""
-        if self.group is None:
+        if not self.takes_work:
             work.close()
             return None
-        return self.group.create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
+        if self._running is None:
+            self._running = set()
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def end_work(self, *, cancel: bool) -> None:
+        """Start no more tasks, and wait until all have ended; a cancellation of the caller cancels them as well."""
+        self.takes_work = False
+        cancelled: asyncio.CancelledError | None = None
+        if cancel:
+            self._cancel_work()
+        while self._running:
+            try:
+                await asyncio.wait(self._running)
+            except asyncio.CancelledError as exc:
+                if not cancel:
+                    cancel, cancelled = True, exc
+                    self._cancel_work()
+        if cancelled is not None:
+            raise cancelled
+
+    def _cancel_work(self) -> None:
+        for task in self._running or ():
+            task.cancel()
 
     async def send(self, payload: Encoded) -> None:
         """Send one message after those of :meth:`write`, and wait while the transport is full.

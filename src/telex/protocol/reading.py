@@ -106,9 +106,21 @@ class FrameReading(ABC):
         transport, reader = self._transport, self._socket.event_reader
         await reader.feed(self._take_event)
         if transport is None or reader.limiter is not None:  # a frame that a limit lets wait needs a task
-            self._soon = asyncio.get_running_loop().call_soon(reader.start_pump)
+            self._soon = asyncio.get_running_loop().call_soon(self._read_beside)
         else:
             transport.set_message_handler(self._on_message)
+
+    def _read_beside(self) -> None:
+        self._soon = None
+        self._socket.event_reader.start_pump()
+
+    def _reads_late(self) -> bool:
+        """Whether no task reads yet; then none begins to, and the caller reads."""
+        if self._soon is None:
+            return False
+        self._soon.cancel()
+        self._soon = None
+        return True
 
     async def _read(self) -> None:
         """Read until the connection ends; the caller is supervised.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final
 
@@ -35,11 +35,11 @@ class CallRunner:
     """
 
     __slots__ = (
+        "_context",
         "_output",
         "_plan",
         "_reader",
         "_route",
-        "_run_in_context",
         "_socket",
         "_streams",
         "_taken",
@@ -56,7 +56,8 @@ class CallRunner:
         self._plan = plan
         self._socket = socket
         self._output = output
-        self._run_in_context: Callable[..., Any] = _directly
+        self._context: Context
+        """That of the handler, set by :meth:`begin`."""
         self._route = socket.route
         self.max_concurrency: int = plan.max_concurrency
         self.queue: list[Job] = []  # an empty deque takes more memory than a connection has jobs
@@ -125,7 +126,7 @@ class CallRunner:
 
     def stop(self) -> None:
         """The connection has ended: begin nothing more."""
-        self._output.group = None
+        self._output.takes_work = False
         self.queue.clear()
         for job in self.calls.values():
             if job.timer is not None:
@@ -133,10 +134,10 @@ class CallRunner:
 
     # -- running
 
-    def begin(self, group: asyncio.TaskGroup, target_of: Callable[[Any], CallTarget]) -> None:
+    def begin(self, target_of: Callable[[Any], CallTarget]) -> None:
         """The handler is ready for what was read, and what will be."""
-        self._output.group = group
-        self._run_in_context = copy_context().run
+        self._output.takes_work = True
+        self._context = copy_context()
         for job in self.queue:
             job.target = target_of(job.data)
         self._start_tasks()
@@ -181,7 +182,7 @@ class CallRunner:
     def run_inline(self, call_id: int, data: Any, size: int, target: CallTarget) -> None:
         """Run a sync function here, in the context of the handler; nothing of it needs to be kept."""
         try:
-            reply = self._run_in_context(target.handle, data)
+            reply = self._context.run(target.handle, data)
             if call_id:
                 write = target.write
                 answer = None if write is None else write(reply)
@@ -196,7 +197,7 @@ class CallRunner:
 
         It uses credit and a place as one that runs: exception handlers may take long, and the answers keep their order.
         """
-        if self._output.group is None:
+        if not self._output.takes_work:
             return False
         self.start(Job(call_id, None, size, NO_TARGET._replace(handle=partial(_raise, exc))), None)
         self.calls.pop(call_id, None)  # it has run: a cancel is too late
@@ -205,7 +206,7 @@ class CallRunner:
     def _start_tasks(self) -> None:
         """With ``max_concurrency`` above 1: run what waits in tasks, as many as may run at once."""
         limit = self.max_concurrency
-        while limit > 1 and self.running < limit and self.queue and self._output.group is not None:
+        while limit > 1 and self.running < limit and self.queue and self._output.takes_work:
             job = self.queue.pop(0)
             self.running += 1
             job.has_place = True
@@ -486,7 +487,3 @@ def _uncancel(job: Job, task: asyncio.Task[Any] | None) -> None:
 
 def _raise(exc: BaseException, _: Any) -> None:
     raise exc
-
-
-def _directly(fn: Callable[[Any], Any], data: Any) -> Any:
-    return fn(data)

@@ -34,7 +34,7 @@ __all__ = ("FrameSession",)
 class FrameSession(FrameReading):
     """The frames of one connection, in both directions."""
 
-    __slots__ = ("_asking", "_invalid_in_a_row", "_last_id", "_max_calls", "_plan", "_runner")
+    __slots__ = ("_asking", "_end", "_invalid_in_a_row", "_last_id", "_max_calls", "_plan", "_runner")
 
     def __init__(self, plan: FramePlan, socket: Socket) -> None:
         super().__init__(socket, plan.max_message_size)
@@ -42,7 +42,9 @@ class FrameSession(FrameReading):
         self._max_calls = plan.max_calls
         """The client's credit: 0 once nothing more is taken."""
         self._runner = CallRunner(plan, socket, self._output)
-        self._asking = Asking(self._output.send, self._output.write)
+        self._asking: Asking | None = None
+        """The calls of the server, once there was one."""
+        self._end: WebSocketDisconnect | None = None
         self._last_id = 0
         self._invalid_in_a_row = 0
 
@@ -74,6 +76,10 @@ class FrameSession(FrameReading):
 
     async def call(self, data: object, answer: Any, within: float) -> Any:
         """Ask the client; see :meth:`telex.WebSocket.call`."""
+        if self._asking is None:
+            self._asking = Asking(self._output.send, self._output.write)
+            if self._end is not None:
+                self._asking.end(self._end)
         return await self._asking.ask(self._plan.write_value(data), answer, within)
 
     async def aclose(self) -> None:
@@ -85,10 +91,15 @@ class FrameSession(FrameReading):
 
     def closed(self) -> None:
         """This side has closed the connection: wake those who wait for the client's answers."""
-        self._asking.end(WebSocketDisconnect(self._socket.close_code or 1006, self._socket.close_reason))
+        self._end_asking(WebSocketDisconnect(self._socket.close_code or 1006, self._socket.close_reason))
 
     def _lost(self) -> None:
-        self._asking.end(self._socket.event_reader.disconnect or WebSocketDisconnect(1006))
+        self._end_asking(self._socket.event_reader.disconnect or WebSocketDisconnect(1006))
+
+    def _end_asking(self, end: WebSocketDisconnect) -> None:
+        self._end = end
+        if self._asking is not None:
+            self._asking.end(end)
 
     def _stop(self) -> None:
         """Begin nothing more, and ignore what the client still sends."""
@@ -256,7 +267,7 @@ class FrameSession(FrameReading):
     def _on_answer(self, found: frames.ReplyFrame | frames.ErrorFrame, payload: bytes | None) -> None:
         if found.id is None:
             self._socket.logger.info("%s: the client reports an error: %s", self._plan.where, cut(found.error.code))
-        elif not self._asking.answered(found, payload):
+        elif self._asking is None or not self._asking.answered(found, payload):
             self._refuse_frame(BadFrame("bad_frame", f"the server made no call {found.id}"))
 
     def _on_ping(self, _: frames.PingFrame, __: bytes | None) -> None:
