@@ -4,8 +4,8 @@ A page shows a file in the code block below ``<!-- file: examples/docs/hello.py 
 between ``<!-- reference: telex.Telex -->`` and ``<!-- end of reference -->``. ``only: a, b`` and ``without: a, b``
 after the name choose its members; ``only: none`` shows none. ``<!-- tree -->`` and ``<!-- floors -->`` stand before
 the map of the code in the same way, ``<!-- close codes -->`` before the table of close codes, and ``<!-- frames: client
--->`` and the like before the tables of frames. Scripts of the examples have the table of close codes between
-``// <close-codes>`` and ``// </close-codes>``.
+-->`` and the like before the tables of frames. Scripts of the examples, and the TypeScript client, have the table of
+close codes between ``// <close-codes>`` and ``// </close-codes>``.
 """
 
 from __future__ import annotations
@@ -53,13 +53,14 @@ def pages() -> list[Path]:
 
 
 def scripts() -> list[Path]:
-    """Every script of the examples."""
-    return sorted((ROOT / "examples").rglob("*.js"))
+    """Every script of the examples, and the table of the TypeScript client."""
+    return [*sorted((ROOT / "examples").rglob("*.js")), ROOT / "clients/typescript/src/close-codes.ts"]
 
 
-def synced_script(text: str) -> str:
-    """``text`` of a script, with the table of close codes as it is now."""
-    return SCRIPT.sub(lambda match: f"{match['head']}{docs_close_codes.as_javascript()}\n{match['end']}", text)
+def synced_script(file: Path) -> str:
+    """The text of a script, with the table of close codes as it is now."""
+    table = docs_close_codes.as_javascript() if file.suffix == ".js" else docs_close_codes.as_typescript()
+    return SCRIPT.sub(lambda match: f"{match['head']}{table}\n{match['end']}", file.read_text("utf-8"))
 
 
 def synced(text: str) -> str:
@@ -88,7 +89,7 @@ def names(text: str) -> list[str]:
 if __name__ == "__main__":
     for file in [*scripts(), *pages()]:
         before = file.read_text("utf-8")
-        after = synced_script(before) if file.suffix == ".js" else synced(before)
+        after = synced(before) if file.suffix == ".md" else synced_script(file)
         if after != before:
             file.write_text(after, "utf-8")
             print(f"wrote {file.relative_to(ROOT)}")  # noqa: T201

