@@ -16,7 +16,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "telex"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("status_codes", "defaults", "renamed", "protocol.errors"),
+    ("status_codes", "defaults", "clock", "renamed", "protocol.errors"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
     ("redis_server", "health", "paths"),
     ("limits.rates",),
@@ -123,6 +123,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("attrs_dto", "dataclass_dto", "msgspec_dto", "pydantic_dto", "sqlalchemy_dto", "typeddict_dto"),
     ),
     "testing": (
+        ("clock",),
         ("errors", "tasks", "cookies", "handshake", "frames", "line", "pipe"),
         ("http", "lifespan", "matching", "portal", "protocol"),
         ("frame_client",),

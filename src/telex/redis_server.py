@@ -13,6 +13,7 @@ from telex.exceptions import MissingDependencyException
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+    from redis.commands.core import AsyncScript
 
 __all__ = ("REDIS_URLS", "RedisServer", "StoreUnavailable")
 
@@ -46,6 +47,7 @@ class RedisServer:
         self._what = what
         self._where = where
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
+        self._scripts: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, AsyncScript]] = WeakKeyDictionary()
         self._asks_again_at = -math.inf
 
     async def run(self, script: str, keys: Sequence[str], arguments: Sequence[str | bytes]) -> Any:
@@ -58,14 +60,21 @@ class RedisServer:
             raise StoreUnavailable
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                # A registered script is loaded again where Redis was flushed or restarted.
-                return await self._client(loop).register_script(script)(keys=keys, args=arguments)
+                return await self._script(loop, script)(keys=keys, args=arguments)
         except (self._redis.RedisError, OSError, ValueError) as exc:  # TimeoutError is an OSError
             self._asks_again_at = loop.time() + PAUSE
             logger.warning(
                 "%s: the store of %s does not answer: %s: %s", self._where, self._what, type(exc).__name__, exc
             )
             raise StoreUnavailable from exc
+
+    def _script(self, loop: asyncio.AbstractEventLoop, source: str) -> AsyncScript:
+        """The script, made once for the connections of ``loop``. It loads itself again where Redis was flushed."""
+        scripts = self._scripts.setdefault(loop, {})
+        script = scripts.get(source)
+        if script is None:
+            script = scripts[source] = self._client(loop).register_script(source)
+        return script
 
     def _client(self, loop: asyncio.AbstractEventLoop) -> Redis:
         client = self._clients.get(loop)
@@ -78,6 +87,9 @@ class RedisServer:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
-        client = self._clients.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        self._asks_again_at = -math.inf  # the next loop may have another time
+        self._scripts.pop(loop, None)
+        client = self._clients.pop(loop, None)
         if client is not None:
             await client.aclose()

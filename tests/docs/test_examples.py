@@ -64,6 +64,11 @@ from examples.docs.test_things import (  # noqa: F401
     test_an_error_of_the_app,
     test_on_the_event_loop,
 )
+from examples.docs.test_time import (  # noqa: F401
+    test_a_limit,
+    test_a_time_out,
+    test_one_a_second,
+)
 from telex import WebSocketDisconnect
 from telex.server import Server, Settings
 from telex.testing import AsyncTestClient, AsyncWebSocketTestSession, WebSocketDenied

@@ -176,7 +176,7 @@ async def test_without_authentication_a_limit_by_user_admits_nobody(
     app = Telex([websocket_listener("/", connect_limit=Limit(5, key=user))(echo)])
     async with serving(app, kind) as running:
         assert (await denied(running)).status == 500
-    assert "socket.user is not set: it needs an authentication middleware" in caplog.text
+    assert "socket.user is not set: it needs authenticate=, or an authentication middleware" in caplog.text
 
 
 def _passes_on(app: ASGIApp) -> ASGIApp:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from telex import Telex, redis_server, websocket_listener
 from telex.limits import Limit, client_ip
-from telex.limits.stores import MOST_KEYS, MemoryStore, RedisStore
+from telex.limits.stores import MOST_KEYS, TAKE, MemoryStore, RedisStore
 from tests.channels.brokers import Valkey
 from tests.contract.servers import Running, ServerKind
 from tests.limits.test_handshakes import ONE, OTHER, echo, enters, from_address
@@ -121,6 +121,24 @@ async def test_it_counts_as_in_memory(shared: Valkey) -> None:
             assert 0 < await redis.pttl(key) <= 1000 * 6 / 50  # nothing is kept of who has paid off
     finally:
         await store.aclose()
+
+
+@pytest.mark.broker
+async def test_the_script_is_made_once_for_all_takes(shared: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    register = Redis.register_script
+
+    def counted(self: Any, script: Any) -> Any:
+        made.append(script)
+        return register(self, script)
+
+    monkeypatch.setattr(Redis, "register_script", counted)
+    store = RedisStore(limit_in(shared.url, name="once"), "here")
+    try:
+        assert [await store.take("key") for _ in range(2)] == [0, 0]
+    finally:
+        await store.aclose()
+    assert made == [TAKE]
 
 
 @pytest.mark.broker

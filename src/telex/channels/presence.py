@@ -12,7 +12,6 @@ import asyncio
 import logging
 import random
 import secrets
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
@@ -20,6 +19,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from telex.channels.delivery.queue import DeliveryQueue
+from telex.clock import loop_time
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
 
 __all__ = ("Change", "Heartbeat", "Joined", "Left", "Member", "Presence", "Watch", "write_change")
@@ -154,7 +154,7 @@ class Presence:
 
     def __init__(self, tell: Callable[[bytes], Awaitable[None]], heartbeat: Heartbeat) -> None:
         self._tell = tell
-        self._received_at = time.monotonic()
+        self._received_at = loop_time()
         self._heartbeat = heartbeat
         self.node: str = secrets.token_hex(8)
         self._own = _View()
@@ -210,7 +210,7 @@ class Presence:
 
     def hear(self, data: bytes) -> None:
         """Handle a received message. Data that is not a message is logged and dropped."""
-        self._note_hearing(time.monotonic())
+        self._note_hearing(loop_time())
         try:
             message = _decode(data)
         except msgspec.DecodeError:
@@ -236,7 +236,7 @@ class Presence:
 
     def resume(self) -> None:
         """Request the lists of all nodes and publish the own list again, because messages were lost."""
-        now = time.monotonic()
+        now = loop_time()
         for node in self._others.values():
             node.seen = now
         self._ask(None)
@@ -244,12 +244,12 @@ class Presence:
 
     async def run(self) -> None:
         """Publish changes and beats, until cancelled."""
-        next_beat = time.monotonic()
+        next_beat = loop_time()
         while True:
             self._news.clear()
             for message in self._pending():
                 await self._say(message)
-            now = time.monotonic()
+            now = loop_time()
             if now >= next_beat:
                 next_beat = now + self._heartbeat.seconds * random.uniform(0.8, 1.0)  # noqa: S311
                 await self._say(_Beat(self.node, self._own.version))
@@ -307,7 +307,7 @@ class Presence:
         node = self._others.get(message.node)
         if node is None:
             node = self._others[message.node] = _View()
-        node.seen = time.monotonic()
+        node.seen = loop_time()
         if isinstance(message, _Whole):
             self._replace(node, message)
         elif isinstance(message, _Delta) and message.version == node.version + 1:

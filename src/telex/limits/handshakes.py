@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from telex.clock import Clock, loop_time
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException, ServiceUnavailableException, TooManyRequestsException
 from telex.limits.keys import client_ip, is_global, is_named_by_proxy
-from telex.limits.rates import Clock, Limit
+from telex.limits.rates import Limit
 from telex.limits.stores import MemoryStore, RedisStore
 from telex.redis_server import StoreUnavailable
 
@@ -54,7 +54,7 @@ class HandshakeChecks:
 class ConnectLimits:
     """What one app has counted. Equal limits are one limit: give them a ``name`` where they are to count apart."""
 
-    def __init__(self, clock: Clock = time.monotonic) -> None:
+    def __init__(self, clock: Clock = loop_time) -> None:
         self._clock = clock
         self._memory: dict[Limit, MemoryStore] = {}
         self._redis: dict[Limit, RedisStore] = {}
@@ -93,7 +93,9 @@ class ConnectLimits:
         return HandshakeChecks(tuple(first), tuple(before), tuple(after))
 
     async def aclose(self) -> None:
-        """The app stops: close the connections to stores."""
+        """The app stops: forget what was counted in memory, and close the connections to stores."""
+        for counted in self._memory.values():
+            counted.clear()
         for store in self._redis.values():
             await store.aclose()
 

@@ -11,15 +11,14 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from telex.clock import Clock
 from telex.exceptions import ImproperlyConfiguredException
 from telex.redis_server import REDIS_URLS
 
-__all__ = ("Clock", "Limit", "OnExceed", "OnStoreFailure", "counter", "spend")
+__all__ = ("Limit", "OnExceed", "OnStoreFailure", "counter", "spend")
 
 OnExceed: TypeAlias = Literal["wait", "reply", "close"]
 OnStoreFailure: TypeAlias = Literal["open", "closed"]
-Clock: TypeAlias = Callable[[], float]
-"""Returns seconds that never go back."""
 
 _ROUNDING: Final = 1e-6
 """Seconds below which a wait is an error of floating-point numbers."""

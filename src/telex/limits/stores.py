@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Final
 
-from telex.limits.rates import Clock, Limit, spend
+from telex.clock import Clock, loop_time
+from telex.limits.rates import Limit, spend
 from telex.redis_server import RedisServer
 
 __all__ = ("MOST_KEYS", "MemoryStore", "RedisStore")
@@ -20,7 +20,7 @@ class MemoryStore:
 
     __slots__ = ("_clock", "_empty_at", "_limit", "_most", "forgotten")
 
-    def __init__(self, limit: Limit, clock: Clock = time.monotonic, most: int = MOST_KEYS) -> None:
+    def __init__(self, limit: Limit, clock: Clock = loop_time, most: int = MOST_KEYS) -> None:
         self._limit = limit
         self._clock = clock
         self._most = most
@@ -46,6 +46,10 @@ class MemoryStore:
             del known[next(iter(known))]
             self.forgotten += 1
         return wait
+
+    def clear(self) -> None:
+        """Forget all keys."""
+        self._empty_at.clear()
 
 
 class RedisStore:

@@ -11,6 +11,7 @@ from telex.testing.blocking import MultiplexTestSession, TestClient, WebSocketTe
 from telex.testing.blocking_calls import Items, PendingCall
 from telex.testing.calling import AsyncItems, AsyncPendingCall
 from telex.testing.client import AsyncTestClient
+from telex.testing.clock import TestClock
 from telex.testing.create import create_async_test_client, create_test_client
 from telex.testing.errors import ProtocolMisuse, WebSocketDenied
 from telex.testing.multiplex import AsyncMultiplexTestSession
@@ -27,6 +28,7 @@ __all__ = (
     "PendingCall",
     "ProtocolMisuse",
     "TestClient",
+    "TestClock",
     "WebSocketDenied",
     "WebSocketTestSession",
     "create_async_test_client",

@@ -11,6 +11,7 @@ from telex.exception_handling import REPORT_EXTENSION
 from telex.exceptions import WebSocketDisconnect
 from telex.signatures import describe
 from telex.status_codes import WS_1006_ABNORMAL_CLOSURE
+from telex.testing.clock import real_timeout
 from telex.testing.errors import ClientGone, ProtocolMisuse, WebSocketDenied
 from telex.testing.frame_client import FrameClient
 from telex.testing.handshake import DENIAL_EXTENSION
@@ -86,7 +87,7 @@ class AppRun:
         :raises Exception: the app failed; as :meth:`take`.
         """
         try:
-            async with asyncio.timeout(limit):
+            async with real_timeout(limit):
                 event = await self._from_app.peek(index)
         except TimeoutError:
             return None
@@ -161,7 +162,7 @@ class AppRun:
         :raises TimeoutError: it took longer; the text begins with ``what``.
         """
         try:
-            async with asyncio.timeout(limit):
+            async with real_timeout(limit):
                 return await wait
         except TimeoutError:
             raise TimeoutError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType, UnionType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, Unpack, overload
 
 from telex.testing.blocking_calls import Items, PendingCall
 from telex.testing.calling import Credit
 from telex.testing.client import OFFERED_EXTENSIONS, AsyncTestClient
+from telex.testing.clock import TestClock
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import Headers, QueryParams
 from telex.testing.http import RequestOptions
@@ -27,6 +28,9 @@ __all__ = ("MultiplexTestSession", "TestClient", "WebSocketTestSession")
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., object])
+
+ADVANCE_WITHIN: Final = 60.0
+"""Real seconds for the work of an app while a test advances its clock."""
 
 
 class WebSocketTestSession:
@@ -263,6 +267,7 @@ class TestClient:
         root_path: str = "",
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
+        clock: TestClock | None = None,
     ) -> None:
         """See :class:`AsyncTestClient`."""
         self._client = AsyncTestClient(
@@ -274,6 +279,7 @@ class TestClient:
             root_path=root_path,
             raise_server_exceptions=raise_server_exceptions,
             max_queued=max_queued,
+            clock=clock,
         )
         self._portal = Portal()
 
@@ -301,6 +307,10 @@ class TestClient:
             self._portal.call(self._client.__aexit__(exc_type, exc, tb), _outer_limit(self._client.timeout))
         finally:
             self._portal.close()
+
+    def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass for the app, without waiting; the client has a ``clock``."""
+        self._portal.call(self._client.advance(seconds), ADVANCE_WITHIN)
 
     def websocket_connect(
         self,

@@ -8,7 +8,9 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, Unpack
 
+from telex.exceptions import ConnectionStateError
 from telex.protocol.envelope import SUBPROTOCOL
+from telex.testing.clock import TestClock, time_runs
 from telex.testing.cookies import Cookies
 from telex.testing.handshake import DENIAL_EXTENSION, Headers, QueryParams, http_url, target_url, websocket_scope
 from telex.testing.http import HTTPCaller, RequestOptions
@@ -52,6 +54,7 @@ class AsyncTestClient:
         root_path: str = "",
         raise_server_exceptions: bool = True,
         max_queued: int = 64,
+        clock: TestClock | None = None,
     ) -> None:
         """Configure the client; ``async with`` starts the app's lifespan.
 
@@ -63,12 +66,14 @@ class AsyncTestClient:
         :param root_path: the scope's ``root_path``; it is not added to paths.
         :param raise_server_exceptions: raise the app's exceptions in the test; else the test gets what a client gets.
         :param max_queued: the limit of queued messages in each direction; a send above it blocks.
+        :param clock: time stands still for the app, and passes by :meth:`advance`. It serves one client at a time.
         """
         self.app = app
         self.base_url = base_url
         self.timeout: float = checked_timeout(timeout)
         self.headers: Headers = headers or {}
         self.cookies: Cookies = Cookies(cookies)
+        self._clock = clock
         self._root_path = root_path
         self._raise_server_exceptions = raise_server_exceptions
         self._max_queued = max_queued
@@ -79,17 +84,33 @@ class AsyncTestClient:
 
     async def __aenter__(self) -> Self:
         lifespan = AppLifespan(self.app, self.timeout)
-        await lifespan.start()
-        self._lifespan, self._http = lifespan, None
-        self._exits.push_async_callback(self._forget)
-        self._exits.push_async_callback(lifespan.stop)
+        async with AsyncExitStack() as exits:
+            if self._clock is not None:
+                await exits.enter_async_context(self._clock)
+            with time_runs():
+                await lifespan.start()
+            exits.push_async_callback(self._exits.aclose)
+            self._lifespan, self._http = lifespan, None
+            exits.push_async_callback(self._forget)
+            exits.push_async_callback(lifespan.stop)
+            self._exits = exits.pop_all()
         return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._exits.push_async_callback(self._close_sessions)
-        await unmasked(self._exits.aclose(), exc)
+        with time_runs():
+            await unmasked(self._exits.aclose(), exc)
+
+    async def advance(self, seconds: float) -> None:
+        """Let ``seconds`` pass for the app, without waiting: :meth:`TestClock.advance`.
+
+        :raises ConnectionStateError: the client has no clock, or is not entered.
+        """
+        if self._clock is None:
+            raise ConnectionStateError("advance: the client has no clock: write clock=TestClock() where it is made")
+        await self._clock.advance(seconds)
 
     def websocket_connect(
         self,

@@ -6,7 +6,7 @@ import asyncio
 from typing import Literal
 
 from telex.testing.errors import ProtocolMisuse
-from telex.testing.tasks import GRACE, is_cancelled, name_of, stop, whereabouts
+from telex.testing.tasks import GRACE, is_cancelled, name_of, stop, wait, whereabouts
 from telex.types import ASGIApp, Message
 
 __all__ = ("AppLifespan",)
@@ -66,7 +66,7 @@ class AppLifespan:
         """Send the event and await the answer; false if the app ended without one."""
         self._events.put_nowait({"type": f"lifespan.{phase}"})
         self._answer = answering = asyncio.get_running_loop().create_future()
-        await asyncio.wait({answering, task}, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
+        await wait({answering, task}, self._timeout)
         if not answering.done():
             self._check_ended(phase, task)
             return False
@@ -74,7 +74,7 @@ class AppLifespan:
         if answer["type"] == f"lifespan.{phase}.complete":
             return True
         # Frameworks raise an exception with the cause after this answer.
-        await asyncio.wait({task}, timeout=GRACE)
+        await wait({task}, GRACE)
         self._raise_error()
         raise RuntimeError(f"{name_of(self._app)} answered {answer['type']}: {answer.get('message', '')}")
 

@@ -15,6 +15,7 @@ from telex.exceptions import WebSocketDisconnect
 from telex.multiplex.frames import PUSHES, with_route
 from telex.protocol.envelope import SUBPROTOCOL
 from telex.protocol.frames import BadFrame, Encoded, frame
+from telex.testing.clock import real_timeout
 from telex.testing.frame_client import FrameClient
 from telex.testing.frames import fields_of, payload_of
 from telex.testing.handshake import QueryParams, target_url
@@ -166,7 +167,7 @@ class RouteLine:
     async def look(self, index: int, limit: float) -> Message | None:
         """The queued event at ``index``; ``None`` if none comes in time or before the end."""
         try:
-            async with asyncio.timeout(limit):
+            async with real_timeout(limit):
                 return await self._from_app.peek(index)
         except TimeoutError:
             return None

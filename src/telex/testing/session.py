@@ -21,6 +21,7 @@ from telex.protocol.envelope import SUBPROTOCOL
 from telex.protocol.frames import Encoded
 from telex.testing.app_run import AppRun
 from telex.testing.calling import CallMethods
+from telex.testing.clock import time_runs
 from telex.testing.errors import WebSocketDenied
 from telex.testing.frame_client import FrameClient
 from telex.testing.frames import Frame, encode
@@ -121,8 +122,9 @@ class AsyncWebSocketTestSession(CallMethods):
         self._registry.discard(self)
         self._disconnect(WebSocketDisconnect(1000))
         if self._run is not None:
-            await self._frames.aclose()
-            await self._run.finish(self.timeout)
+            with time_runs():
+                await self._frames.aclose()
+                await self._run.finish(self.timeout)
 
     async def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection as the client; does nothing if it is closed.

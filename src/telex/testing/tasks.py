@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Set
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final, TypeVar
 
+from telex.testing.clock import real_timeout, running_clock
 from telex.types import ASGIApp
 
 __all__ = (
@@ -21,6 +23,7 @@ __all__ = (
     "settled",
     "stop",
     "unmasked",
+    "wait",
     "whereabouts",
 )
 
@@ -40,13 +43,21 @@ def checked_timeout(timeout: float) -> float:
     return timeout
 
 
+async def wait(futures: Set[asyncio.Future[Any]], limit: float) -> set[asyncio.Future[Any]]:
+    """Wait until one of ``futures`` is done, at most ``limit`` real seconds; returns those that are."""
+    with suppress(TimeoutError):
+        async with real_timeout(limit):
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    return {future for future in futures if future.done()}
+
+
 async def bounded(task: asyncio.Task[T], limit: float, what: str) -> T:
     """The result of ``task``; cancel it if it takes longer than ``limit`` seconds.
 
     :raises TimeoutError: it took longer; the text begins with ``what`` and names the line where the task waited.
     """
     try:
-        done, _ = await asyncio.wait({task}, timeout=limit)
+        done = await wait({task}, limit)
     except asyncio.CancelledError:
         task.cancel()
         raise
@@ -60,7 +71,7 @@ async def bounded(task: asyncio.Task[T], limit: float, what: str) -> T:
 async def stop(task: asyncio.Task[Any]) -> bool:
     """Cancel ``task`` and wait for its cleanup; false if the cleanup takes longer than :data:`GRACE` seconds."""
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=GRACE)
+    done = await wait({task}, GRACE)
     return bool(done)
 
 
@@ -107,7 +118,10 @@ def name_of(app: ASGIApp) -> str:
 def whereabouts(task: asyncio.Task[Any]) -> str:
     """The place where ``task`` waits: the innermost function outside of ``telex.testing`` and asyncio."""
     frames = [frame for frame in _suspended_frames(task.get_coro()) if not _is_machinery(frame)]
-    return f"it waits in {frame_text(frames[-1])}" if frames else "it waits outside of coroutines"
+    text = f"it waits in {frame_text(frames[-1])}" if frames else "it waits outside of coroutines"
+    clock = running_clock()
+    stands_still = clock is not None and clock.stands_still
+    return f"{text}; the client's clock stands still until client.advance()" if stands_still else text
 
 
 def frame_text(frame: FrameType) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -14,6 +14,7 @@ from telex.channels.backends.base import ChannelsBackend, Listener, Sink
 from telex.channels.delivery.yield_budget import YieldBudget
 from telex.channels.events import DataKind, Event, Keep, Past, Position
 from telex.channels.names import Target, TopicName
+from telex.clock import Clock, loop_time
 from telex.renamed import litestars_names
 
 __all__ = ("MemoryBackend",)
@@ -80,18 +81,18 @@ class _MemoryListener(Listener):
 class MemoryBackend(ChannelsBackend):
     """Delivers events between the hubs that share this object, all on one event loop.
 
-    ``clock`` returns seconds; tests replace it so that histories expire without waiting.
+    ``clock`` returns seconds; by default it is the time of the event loop.
     """
 
     supports_patterns = True
     is_shared = False
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, clock: Clock = loop_time) -> None:
         self._clock = clock
         self._listeners: list[_MemoryListener] = []
         self._logs: dict[str, _Log] = {}
         self._budget = YieldBudget(pieces=16)
-        self._swept = clock()
+        self._swept = -math.inf
 
     async def open(self) -> None:
         """Do nothing: there is no connection."""

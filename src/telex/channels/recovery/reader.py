@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -21,6 +20,7 @@ from telex.channels.delivery.topic import Delivery, Recipient, Topic
 from telex.channels.events import Event, Keep, Past, Position
 from telex.channels.names import INTERNAL, TopicName
 from telex.channels.recovery.replay import Replay, all_of
+from telex.clock import loop_time
 from telex.exceptions import BackendUnavailable
 
 __all__ = ("BrokerReader",)
@@ -189,7 +189,7 @@ class BrokerReader:
     async def run(self) -> None:
         """Keep a listener open until cancelled; reopen it after each loss."""
         while True:
-            started = time.monotonic()
+            started = loop_time()
             try:
                 async with self._backend.listen(self) as listener:
                     self._begin()
@@ -203,7 +203,7 @@ class BrokerReader:
             finally:
                 self._end()
             _heed_cancellation()
-            if time.monotonic() - started > STABLE_SECONDS:
+            if loop_time() - started > STABLE_SECONDS:
                 self._failures = 0
             await self._rest(self._pause())
 
@@ -224,7 +224,7 @@ class BrokerReader:
     def _note_loss(self, detail: str) -> None:
         self.replay.trouble = detail
         if self._down_since is None:
-            self._down_since = time.monotonic()
+            self._down_since = loop_time()
             logger.warning("channels lost %s: %s; reconnecting", type(self._backend).__name__, detail)
 
     def _note_deaf(self, name: TopicName, detail: str) -> None:
@@ -238,7 +238,7 @@ class BrokerReader:
         self.connected.set()
         if self._down_since is not None:
             self.reconnects += 1
-            logger.warning("channels are back after %.1f s", time.monotonic() - self._down_since)
+            logger.warning("channels are back after %.1f s", loop_time() - self._down_since)
             self._down_since = None
 
     def _pause(self) -> float:
@@ -258,7 +258,7 @@ class BrokerReader:
         self._hurried.clear()
 
     async def _serve(self, listener: Listener) -> None:
-        beat_at = time.monotonic() + HEARTBEAT_SECONDS
+        beat_at = loop_time() + HEARTBEAT_SECONDS
         while True:
             self._wake.clear()
             _heed_cancellation()
@@ -271,9 +271,9 @@ class BrokerReader:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._wake.wait()
             # Checked by the clock, because subscribers that join and leave may set the event all the time.
-            if time.monotonic() >= beat_at:
+            if loop_time() >= beat_at:
                 await listener.ping()
-                beat_at = time.monotonic() + HEARTBEAT_SECONDS
+                beat_at = loop_time() + HEARTBEAT_SECONDS
 
     async def _reconcile(self, listener: Listener) -> None:
         dirty, self._dirty = self._dirty, set()

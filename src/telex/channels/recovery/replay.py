@@ -7,13 +7,13 @@ need the same past share one read. The work for them in one turn of the event lo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 from telex.channels.backends.base import BrokerRefusal, ChannelsBackend
 from telex.channels.delivery.topic import Recipient, Topic
 from telex.channels.events import Keep, Past, Position
+from telex.clock import loop_time
 from telex.exceptions import BackendUnavailable, ChannelsException
 
 __all__ = ("Replay", "all_of")
@@ -108,8 +108,8 @@ class Replay:
             except BackendUnavailable as error:
                 # This connection may fail before the reader's connection does: try again.
                 self.trouble = error.detail
-                until = until or time.monotonic() + self._timeout
-                if time.monotonic() > until:
+                until = until or loop_time() + self._timeout
+                if loop_time() > until:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

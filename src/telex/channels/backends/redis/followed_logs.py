@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Final
@@ -10,6 +9,7 @@ from typing import Final
 from telex.channels.backends.base import BrokerRefusal, ChannelsBackend, Sink
 from telex.channels.backends.redis.scripts import META_SECONDS
 from telex.channels.names import TopicName
+from telex.clock import loop_time
 
 __all__ = ("FollowedLogs",)
 
@@ -24,7 +24,7 @@ class FollowedLogs:
         self._backend = backend
         self._sink = sink
         self._channels: set[str] = set()
-        self._touched = time.monotonic()
+        self._touched = loop_time()
 
     def add(self, topic: TopicName) -> None:
         """Add a subscribed topic if it is a channel with history."""
@@ -40,9 +40,9 @@ class FollowedLogs:
 
         :raises BackendUnavailable: the server does not answer.
         """
-        if time.monotonic() - self._touched < TOUCH_SECONDS:
+        if loop_time() - self._touched < TOUCH_SECONDS:
             return
-        self._touched = time.monotonic()
+        self._touched = loop_time()
         targets = [(name, keep) for name in self._channels if (keep := self._sink.keep_for(name)) is not None]
         for start in range(0, len(targets), TOUCHED_AT_ONCE):
             # If the server refuses writes now, the next call tries again; the subscriptions go on.
