@@ -106,19 +106,20 @@ async def test_nodes_count_together(shared: Valkey, kind: ServerKind) -> None:
 
 @pytest.mark.broker
 async def test_it_counts_as_in_memory(shared: Valkey) -> None:
-    limit = Limit(50, per=1, burst=5, key=client_ip, store=shared.url, on_store_failure="open", name="model")
-    store = RedisStore(limit, "here")
+    limit = Limit(2, per=1, burst=5, key=client_ip, store=shared.url, on_store_failure="open", name="model")
+    store, loop = RedisStore(limit, "here"), asyncio.get_running_loop()
     try:
+        began = loop.time()
         waits = [await store.take("key") for _ in range(8)]
+        paid_off = 2 * (loop.time() - began)
         assert waits[:5] == [0] * 5
-        admitted = sum(not wait for wait in waits)
-        assert all(0 < wait <= 1 / 50 for wait in waits if wait)
+        assert sum(not wait for wait in waits) <= 5 + paid_off
+        assert all(wait <= 1 / 2 for wait in waits)
         await asyncio.sleep(waits[-1])  # what the server has said
         assert await store.take("key") == 0
-        assert 5 <= admitted < 8
         async with Redis.from_url(shared.url) as redis:
             (key,) = await redis.keys("telex:limit:model:*")
-            assert 0 < await redis.pttl(key) <= 1000 * 6 / 50  # nothing is kept of who has paid off
+            assert 0 < await redis.pttl(key) <= 1000 * 6 / 2  # nothing is kept of who has paid off
     finally:
         await store.aclose()
 
@@ -214,7 +215,8 @@ async def test_a_slow_store_delays_a_handshake_by_a_bounded_time_and_then_is_not
 
 
 @pytest.mark.broker
-async def test_many_handshakes_at_once_share_a_few_connections(shared: Valkey) -> None:
+async def test_many_handshakes_at_once_share_a_few_connections(shared: Valkey, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_server, "ANSWER_WITHIN", 10.0)  # however busy the machine is
     limit = limit_in(shared.url, burst=1_000, name="many")
     store = RedisStore(limit, "here")
     try:
