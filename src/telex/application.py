@@ -29,6 +29,7 @@ from telex.registry import Registry
 from telex.routing import RouteHandler, RouteNames, Row, flatten
 from telex.signatures import positional_count
 from telex.types import ASGIApp, Receive, Scope, Send
+from telex.users.people import Users
 
 __all__ = ("AppConfig", "Plugin", "Telex")
 
@@ -120,6 +121,8 @@ class Telex:
         self._layer = Layer.read(config.options, "Telex(...)")
         self.dependencies: Final = self._layer.dependencies
         """The dependencies of the app's layer, including those of plugins."""
+        self.users: Final = Users(self.connections, _hub_among(self.dependencies), self._layer.type_encoders)
+        """The connections of each user, on all nodes if there are channels."""
         self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
         self._check_origin = compile_origin_check(nearest(self._layer.allowed_origins, ()), "Telex")
         self._make_readable = compile_refusals(nearest(self._layer.denials, "auto"))
@@ -243,6 +246,7 @@ class Telex:
         self._cache.forget()
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._connect_limits.aclose)
+            stack.push_async_callback(self.users.aclose)
             for manager in self._lifespans:
                 # contextlib's managers are also callable, as decorators.
                 entered = manager if isinstance(manager, AbstractAsyncContextManager) else manager(self)
@@ -293,6 +297,11 @@ class Telex:
     def url_path_for(self, name: str, /, **path_params: Any) -> URLPath:
         """The same as ``route_reverse``, with starlette's interface, so that starlette apps can build URLs."""
         return URLPath(self.route_reverse(name, **path_params), protocol="websocket")
+
+
+def _hub_among(dependencies: Mapping[str, object]) -> Channels | None:
+    providers = (provider for provider in dependencies.values() if isinstance(provider, ChannelsProvider))
+    return next((provider.hub for provider in providers), None)
 
 
 def _read_path(row: Row) -> PathTemplate:

@@ -9,6 +9,7 @@ A connection has five states; the table ``_ALLOWED`` lists the calls that each s
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
@@ -128,6 +129,8 @@ class StatefulConnection(HTTPConnection[StateT]):
 
     authentication: Authentication | None = None
     """Who the client is, where the option ``authenticate`` is given."""
+    began: float = math.inf
+    """When the handshake of a connection with a user began, on the clock of the event loop."""
 
     def __init__(
         self,

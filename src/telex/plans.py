@@ -21,6 +21,7 @@ from telex.auth.connection import Authenticator
 from telex.auth.provider import compile_identify, for_one_run
 from telex.auth.tokens import compile_finder
 from telex.calls import Cache
+from telex.clock import loop_time
 from telex.codecs import Reader, Writer
 from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
@@ -50,6 +51,9 @@ from telex.types import ASGIApp, Mode, Receive, Scope, Send
 __all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
 
 logger: Final = logging.getLogger("telex")
+
+BEGAN: Final = "telex.began"
+"""The key in the scope for when a handshake reached the app's own middleware."""
 
 
 Guarding: TypeAlias = Callable[[Socket, list[Any]], Awaitable[None]]
@@ -295,7 +299,7 @@ def _compile_session(
 ) -> ASGIApp:
     """The ASGI app that serves one connection from its handshake to its end."""
     websocket_class, options = build.websocket_class, _connection_options(build)
-    discard = build.registry.discard_shared if build.handler.opens_others else build.registry.discard
+    discard = build.registry.discard
     options = replace(
         options,
         open_envelope=build.open_envelope,
@@ -307,6 +311,9 @@ def _compile_session(
         socket = websocket_class(scope, receive, send)
         socket.configure(options)
         socket.own(asyncio.current_task())
+        began = scope.pop(BEGAN, None)
+        if "user" in scope:
+            socket.began = began or loop_time()
         try:
             if admit is not None:
                 admit(socket)
@@ -370,7 +377,7 @@ def _compile_serve(
     Only the values that guards take are resolved before the guards run, so that refusing a client is cheap.
     """
     graph, registry = build.graph, build.registry
-    announce = registry.add_shared if build.handler.opens_others else registry.add
+    announce: Callable[[Socket], None] = registry.add_shared if build.handler.opens_others else registry.add
     resolve_for_guards, resolve = graph.connection_resolver(until=guarded), graph.connection_resolver(guarded)
     size = graph.size
     if authenticator is not None:
@@ -509,6 +516,7 @@ def _behind_middleware(build: Build, session: ASGIApp, policy: ExceptionPolicy, 
         outer: Socket = WebSocket(scope, receive, send)
         outer.configure(options)
         without_fast_path(scope)
+        scope[BEGAN] = loop_time()
         try:
             if admit is not None:
                 admit(outer)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
 from telex.connection import Socket
 from telex.status_codes import WS_1012_SERVICE_RESTART
+from telex.users.index import UserIndex
 
 __all__ = ("Registry",)
 
@@ -28,10 +29,8 @@ class Registry:
         self._sockets: set[Socket] = set()
         self._shared: set[Socket] = set()
         self._drains = 0
-        self.add: Callable[[Socket], None] = self._sockets.add
-        self.discard: Callable[[Socket], None] = self._sockets.discard
-        self.add_shared: Callable[[Socket], None] = self._shared.add
-        self.discard_shared: Callable[[Socket], None] = self._shared.discard
+        self.users: UserIndex = UserIndex()
+        """The connections and shared sockets of each user."""
 
     def __len__(self) -> int:
         return len(self._sockets)
@@ -46,6 +45,25 @@ class Registry:
     def is_draining(self) -> bool:
         """Whether :meth:`drain` runs."""
         return self._drains > 0
+
+    def add(self, socket: Socket) -> None:
+        """Add an open connection.
+
+        :raises WebSocketException: its user was closed during its handshake.
+        """
+        self.users.add(socket)
+        self._sockets.add(socket)
+
+    def add_shared(self, socket: Socket) -> None:
+        """Add an open shared socket; see :meth:`add`."""
+        self.users.add(socket)
+        self._shared.add(socket)
+
+    def discard(self, socket: Socket) -> None:
+        """Remove a connection or shared socket, if it is here."""
+        self._sockets.discard(socket)
+        self._shared.discard(socket)
+        self.users.discard(socket)
 
     async def drain(
         self,
@@ -82,11 +100,21 @@ class Registry:
             told = [socket for socket in turn if socket not in leave_by and _tell(socket, within, longest_wait)]
             leave_by |= dict.fromkeys(turn, now + within)
             closing = [socket for socket in turn if socket not in told]
-            await asyncio.gather(*(_close(socket, code, reason) for socket in closing))
+            await asyncio.gather(*(self.close(socket, code, reason) for socket in closing))
             left = [socket for socket in left if socket.is_open and socket not in closing]
             if left:
                 await asyncio.sleep(interval)
         return len(sockets)
+
+    @staticmethod
+    async def close(socket: Socket, code: int, reason: str) -> None:
+        """Close one connection and end its handler; a client that does not read must not delay the others."""
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN):
+                await socket.close(code, reason)
+        except TimeoutError:
+            socket.logger.warning("the close frame of a connection could not be sent within %s s", CLOSE_WITHIN)
+        socket.event_reader.stop(socket.lost(code, reason))
 
 
 def _tell(socket: Socket, within: float, longest_wait: float) -> bool:
@@ -94,13 +122,3 @@ def _tell(socket: Socket, within: float, longest_wait: float) -> bool:
     if not within or socket.envelope is None:
         return False
     return socket.envelope.go_away(within, random.uniform(0.0, longest_wait))  # noqa: S311 - a spread, not a secret
-
-
-async def _close(socket: Socket, code: int, reason: str) -> None:
-    """Close one connection and end its handler; a client that does not read must not delay the others."""
-    try:
-        async with asyncio.timeout(CLOSE_WITHIN):
-            await socket.close(code, reason)
-    except TimeoutError:
-        socket.logger.warning("the close frame of a connection could not be sent within %s s", CLOSE_WITHIN)
-    socket.event_reader.stop(socket.lost(code, reason))

@@ -141,6 +141,10 @@ class RouteConnection(Protocol):
     def query(self) -> str:
         """The query string that the client has opened it with."""
 
+    @property
+    def shared(self) -> object:
+        """The session of the shared socket, which is its ``envelope``."""
+
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`ActivityWatcher.set_activity`."""
 

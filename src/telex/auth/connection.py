@@ -20,6 +20,7 @@ from typing import Any, Final
 from telex.auth.identity import Identity
 from telex.auth.provider import Identify
 from telex.auth.tokens import FindToken
+from telex.clock import loop_time
 from telex.connection import Socket
 from telex.status_codes import CLOSE_CODE_OF_STATUS, HTTP_401_UNAUTHORIZED
 
@@ -47,6 +48,7 @@ class Authenticator:
 
         :raises Exception: the handshake is refused.
         """
+        socket.began = loop_time()
         identity = await self.identify(socket, self.find(socket))
         socket.scope["user"] = identity.user
         socket.authentication = ConnectionIdentity(self, socket, identity)

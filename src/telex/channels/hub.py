@@ -40,7 +40,8 @@ __all__ = ("Channels", "ChannelsProvider", "GeneratedRoutes")
 PRESENCE: Final = f"{INTERNAL}presence"
 """The channel on which the nodes exchange presence."""
 
-PRESENCE_BACKLOG: Final = 10_000
+INTERNAL_BACKLOG: Final = 10_000
+"""Messages of an internal channel that may wait to be handled."""
 
 RESTART_SECONDS: Final = 1.0
 """The pause before a failed task of the hub restarts."""
@@ -162,6 +163,8 @@ class Channels:
         self._sender = SharedSender()
         self._reader: BrokerReader | None = None
         self._main: asyncio.Task[None] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._followed: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: set[asyncio.Timeout] = set()
         self._published = 0
@@ -217,11 +220,11 @@ class Channels:
 
     async def _run(self, reader: BrokerReader) -> None:
         async with asyncio.TaskGroup() as group:
+            self._tasks = group
             group.create_task(_supervised(reader.run), name="telex.channels.reader")
             group.create_task(_supervised(self._publish_queue.run), name="telex.channels.publish_queue")
             if self._presence is not None:
-                hear = partial(self._hear_presence, reader, self._presence)
-                group.create_task(_supervised(hear), name="telex.channels.presence")
+                self.follow_internal(PRESENCE, self._presence.hear, self._presence.resume)
                 group.create_task(_supervised(self._presence.run), name="telex.channels.heartbeat")
 
     async def _end(self) -> None:
@@ -236,7 +239,8 @@ class Channels:
             await asyncio.wait([main])
         if self._presence is not None:
             await self._presence.end()
-        self._reader = self._presence = None
+        self._reader = self._presence = self._tasks = None
+        self._followed.clear()
         await self.backend.close()
 
     def _running(self) -> BrokerReader:
@@ -466,16 +470,47 @@ class Channels:
     async def _tell_presence(self, data: bytes) -> None:
         await self.backend.publish([(PRESENCE, None)], data, "json")
 
-    async def _hear_presence(self, reader: BrokerReader, presence: Presence) -> None:
-        subscriber = Subscriber(PRESENCE_BACKLOG, "drop_oldest")
-        await reader.join(subscriber, [TopicName(PRESENCE)], None, {})
+    # -- channels of Telex itself, which no user code and no client can name
+
+    async def publish_internal(self, name: str, data: bytes) -> None:
+        """Publish to an internal channel; returns when the broker has it.
+
+        :raises BackendUnavailable: as :meth:`publish`.
+        """
+        self._running_here()
+        await self.backend.publish([(name, None)], data, "bytes")
+
+    def queue_internal(self, name: str, data: bytes) -> None:
+        """As :meth:`publish_nowait`, to an internal channel."""
+        self._publish_queue.put([(name, None)], data, "bytes")
+
+    def follow_internal(self, name: str, hear: Callable[[bytes], None], resume: Callable[[], None]) -> bool:
+        """Call ``hear`` with each message of an internal channel until the hub ends.
+
+        ``resume`` is called when the broker has confirmed, and whenever messages were lost. Returns false, and does
+        nothing, if the channel is followed already, or the hub does not run.
+        """
+        if self._tasks is None or self._reader is None or name in self._followed:
+            return False
+        self._followed.add(name)
+        follow = partial(self._hear_internal, self._reader, name, hear, resume)
+        self._tasks.create_task(_supervised(follow), name=f"telex.channels.{name[1:]}")
+        return True
+
+    async def _hear_internal(
+        self, reader: BrokerReader, name: str, hear: Callable[[bytes], None], resume: Callable[[], None]
+    ) -> None:
+        subscriber = Subscriber(INTERNAL_BACKLOG, "drop_oldest")
+        dropped = 0
+        await reader.join(subscriber, [TopicName(name)], None, {})
         try:
-            presence.resume()
+            resume()
             async for item in subscriber:
                 if isinstance(item, Event):
-                    presence.hear(item.data)
-                else:
-                    presence.resume()
+                    hear(item.data)
+                if not isinstance(item, Event) or subscriber.dropped > dropped:
+                    dropped = subscriber.dropped
+                    resume()
         finally:
             reader.leave_all(recipient_of(subscriber))
 
@@ -492,7 +527,7 @@ class Channels:
         return Statistics(
             connected=self.is_ready,
             reconnects=reader.reconnects if reader else 0,
-            channels=sum(topic.name != PRESENCE for topic in reader.topics) if reader else 0,
+            channels=sum(not topic.name.startswith(INTERNAL) for topic in reader.topics) if reader else 0,
             subscribers=len(audience),
             published=self._published + self._publish_queue.published,
             failed=self._publish_queue.failed,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
 
-__all__ = ("client_ip", "is_global", "is_named_by_proxy", "user")
+__all__ = ("client_ip", "is_global", "is_named_by_proxy", "user", "user_key")
 
 _NAMING: Final = frozenset({b"x-forwarded-for", b"forwarded", b"x-real-ip", b"cf-connecting-ip", b"true-client-ip"})
 """Headers in which proxies name their clients."""
@@ -30,26 +30,33 @@ def client_ip(socket: Socket) -> str | None:
 
 
 def user(socket: Socket) -> object:
-    """The user of ``socket.user``: the first of its ``id``, ``identity``, ``username`` and ``email``, or itself.
+    """The user of ``socket.user``, as :func:`user_key` names it.
+
+    :raises ImproperlyConfiguredException: no authentication middleware has set a user, or it has no name.
+    """
+    return user_key(socket.user)
+
+
+def user_key(user: object) -> object:
+    """What names a user: the first of its ``id``, ``identity``, ``username`` and ``email``, or itself.
 
     ``None`` for a user that is not authenticated: nobody is counted.
 
-    :raises ImproperlyConfiguredException: no authentication middleware has set a user, or it has none of these.
+    :raises ImproperlyConfiguredException: it has none of these.
     """
-    found: Any = socket.user
-    if found is None or getattr(found, "is_authenticated", True) is False:
+    if user is None or getattr(user, "is_authenticated", True) is False:
         return None
-    if isinstance(found, (str, int)):
-        return found
+    if isinstance(user, (str, int)):
+        return user
     for name in ("id", "identity", "username", "email"):
         try:
-            value = getattr(found, name, None)
+            value = getattr(user, name, None)
         except NotImplementedError:  # starlette's users need not have an identity
             continue
         if value is not None:
             return str(value)
     raise ImproperlyConfiguredException(
-        f"key=user cannot tell one {type(found).__name__} from another: write key=lambda socket: socket.user.…"
+        f"key=user cannot tell one {type(user).__name__} from another: write key=lambda socket: socket.user.…"
     )
 
 

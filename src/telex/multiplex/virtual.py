@@ -133,6 +133,11 @@ class VirtualConnection:
 
     # -- the interface of the server, for the connection's Telex app
 
+    @property
+    def shared(self) -> object:
+        """See :attr:`telex.types.RouteConnection.shared`."""
+        return self._shared
+
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`telex.types.Transport.set_activity`."""
         self._activity = activity

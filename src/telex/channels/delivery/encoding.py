@@ -17,7 +17,17 @@ from telex.protocol import frames
 from telex.protocol.frames import Encoded
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA, WS_1012_SERVICE_RESTART
 
-__all__ = ("Encoding", "as_bytes", "as_frames", "as_text", "data_of", "lost", "with_position", "write_page")
+__all__ = (
+    "Encoding",
+    "as_bytes",
+    "as_frames",
+    "as_notifies",
+    "as_text",
+    "data_of",
+    "lost",
+    "with_position",
+    "write_page",
+)
 
 MAX_PAGE_BYTES: Final = 1 << 20
 """Bytes of the events in one page of history; a page has one event at least."""
@@ -70,6 +80,12 @@ def _frame_of(item: Item) -> Encoded:
     return frames.frame(with_position('{"type":"event"', item.position), _data_in_frame(item))
 
 
+def _notify_of(item: Item) -> Encoded:
+    if isinstance(item, Gap):
+        raise lost(item)
+    return frames.frame('{"type":"notify"', _data_in_frame(item))
+
+
 def _data_in_frame(event: Event) -> Encoded:
     """The data as its kind says. What is not valid JSON, as a program without Telex may publish, is text or bytes."""
     data, kind = event.data, event.kind
@@ -116,3 +132,5 @@ as_text: Final = Encoding(_text_of)
 as_bytes: Final = Encoding(data_of)
 as_frames: Final = Encoding(_frame_of)
 """The frames of telex.v1."""
+as_notifies: Final = Encoding(_notify_of)
+"""Notifies of telex.v1: their data wants no answer."""

@@ -1,0 +1,234 @@
+"""``app.users`` over nodes: two apps on one broker, each on a real socket; and brokers that are away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from telex import Telex, websocket_listener
+from telex.channels import Channels, ChannelsBackend, MemoryBackend, backend_from_url
+from telex.exceptions import BackendUnavailable, ChannelsException
+from telex.handlers.channel import channel_listener
+from telex.users import nodes as module
+from telex.users.index import Closed
+from telex.users.nodes import CHANNEL
+from tests.channels.brokers import Broker, Nats, Postgres, Valkey
+from tests.channels.conftest import Engine, until
+from tests.contract.servers import Running
+from tests.support.live import asked, connected, denied, ending, heard, heard_json, soon
+from tests.users.conftest import as_user, site
+
+
+@pytest.fixture(autouse=True)
+def no_introduction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests wait themselves until the nodes know each other."""
+    monkeypatch.setattr(module, "INTRODUCTION", 0.0)
+
+
+@websocket_listener("/")
+async def echo(data: str) -> str:
+    return data
+
+
+class Node:
+    """An app that runs, on a hub of its own."""
+
+    def __init__(self, app: Telex, hub: Channels, running: Running) -> None:
+        self.app = app
+        self.hub = hub
+        self.running = running
+
+    @property
+    def follows(self) -> bool:
+        """Whether it hears the others."""
+        return CHANNEL in self.hub._followed and self._nodes._following.is_set()
+
+    @property
+    def _nodes(self) -> module.Nodes:
+        assert self.app.users._nodes is not None
+        return self.app.users._nodes
+
+    def knows(self, other: Node) -> bool:
+        """Whether it has heard of the other."""
+        return other._nodes._node in self._nodes._others
+
+
+@asynccontextmanager
+async def node(backend: ChannelsBackend, **options: Any) -> AsyncIterator[Node]:
+    hub = Channels(backend, arbitrary_channels_allowed=True, **options)
+    app = Telex([echo], plugins=[hub])
+    async with site(app) as running:
+        yield Node(app, hub, running)
+
+
+async def test_a_user_is_told_closed_and_counted_on_every_node(engine: Engine) -> None:
+    async with AsyncExitStack() as stack:
+        here, there = [await stack.enter_async_context(node(engine.new_backend())) for _ in range(2)]
+        near = await stack.enter_async_context(connected(here.running, **as_user("ada")))
+        far = [await stack.enter_async_context(connected(there.running, **as_user("ada"))) for _ in range(2)]
+        other = await stack.enter_async_context(connected(there.running, **as_user("ben")))
+        for client in (near, *far, other):
+            await asked(client, "x")
+        await until(lambda: here.follows and there.follows and here.knows(there) and there.knows(here))
+
+        await soon(here.app.users.notify("ada", {"n": 1}))
+        await soon(there.app.users.notify("ada", b"\x00\xff"))
+        for client in (near, *far):
+            assert {await heard(client), await heard(client)} == {'{"n":1}', b"\x00\xff"}
+
+        for asking in (here, there):
+            assert await asking.app.users.count("ada", within=30) == 3
+            assert await asking.app.users.count("ben", within=30) == 1
+            assert await asking.app.users.count("eve", within=30) == 0
+        assert len(here.app.users.connections("ada")) == 1
+
+        await soon(here.app.users.close("ada", 4403, "revoked"))
+        for client in (near, *far):
+            assert await ending(client) == (4403, "revoked")
+        await until(lambda: not there.app.users.connections("ada"))
+        assert await here.app.users.count("ada", within=30) == 0
+        assert await asked(other, "still") == "still"
+
+
+async def test_a_node_without_users_follows_nothing_and_reaches_the_others(engine: Engine) -> None:
+    async with (
+        node(engine.new_backend()) as worker,
+        node(engine.new_backend()) as serving_node,
+        connected(serving_node.running, **as_user("ada")) as client,
+        connected(worker.running) as nobody,
+    ):
+        await asked(client, "x")
+        await asked(nobody, "x")
+        await until(lambda: serving_node.follows)
+        await soon(worker.app.users.notify("ada", "hello"))
+        assert await heard(client) == "hello"
+        assert CHANNEL not in worker.hub._followed
+        assert worker.hub.statistics().channels == serving_node.hub.statistics().channels == 0
+
+
+async def test_a_node_that_does_not_answer_counts_none_and_delays_one_count() -> None:
+    broker = MemoryBackend()
+    async with (
+        node(broker) as here,
+        connected(here.running, **as_user("ada")) as client,
+    ):
+        await asked(client, "x")
+        await until(lambda: here.follows)
+        here._nodes._others.add("gone")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        assert await here.app.users.count("ada", within=0.2) == 1
+        assert loop.time() - began >= 0.19
+        assert await here.app.users.count("ada", within=30) == 1
+
+
+async def test_clients_and_user_code_cannot_name_the_channel(engine: Engine) -> None:
+    """Not by a path, not by ``publish`` or ``subscribe``, and a pattern that has it as a prefix delivers nothing."""
+
+    follow = channel_listener("/follow/{name:str}", channel=lambda name: name)
+    hub = Channels(engine.new_backend(), arbitrary_channels_allowed=True)
+    app = Telex([echo, follow], plugins=[hub])
+    forged = msgspec.msgpack.encode({"type": "closes", "node": "x", "closes": [["ada", 4403, "forged", 0.0]]})
+    async with site(app) as running, connected(running, **as_user("ada")) as client:
+        await asked(client, "x")
+        await until(lambda: CHANNEL in hub._followed)
+        for name in (CHANNEL, "\x1f"):
+            with pytest.raises(ChannelsException, match="is no channel"):
+                await hub.publish(name, forged)
+            with pytest.raises(ChannelsException, match="is no channel"):
+                hub.publish_nowait(name, forged)
+            with pytest.raises(ChannelsException, match="is no channel"):
+                hub.subscribe(name)
+        assert (await denied(running, "/follow/%1Fusers")).status == 404
+        if hub.backend.supports_patterns:
+            async with hub.subscribe("*", pattern=True) as everything:
+                await app.users.notify("ada", "secret")
+                await hub.publish("room", "public")
+                assert await heard(client) == "secret"
+                async with asyncio.timeout(30):
+                    assert getattr(await anext(everything), "data", None) == b"public"
+        assert await asked(client, "still") == "still"
+
+
+async def test_what_cannot_be_read_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    async with node(MemoryBackend()) as here, connected(here.running, **as_user("ada")) as client:
+        await asked(client, "x")
+        await until(lambda: here.follows)
+        for bad in (b"", b"{}", msgspec.msgpack.encode({"type": "closes", "node": "x", "closes": [["ada", "x"]]})):
+            await here.hub.publish_internal(CHANNEL, bad)
+        await here.app.users.notify("ada", "after")
+        assert await heard(client) == "after"
+        await until(lambda: "cannot be read" in caplog.text)
+
+
+# -- closes that a node has missed
+
+
+async def test_a_node_that_begins_to_hear_applies_the_closes_before_it_but_no_older_ones() -> None:
+    """The first user of a node connects, and is closed elsewhere before the node hears the others."""
+    backend = MemoryBackend()
+    async with node(backend) as here, node(backend) as late:
+        await here.app.users.close("ada", 4403, "before she came")
+        async with connected(late.running, **as_user("ada")) as fresh:
+            await asked(fresh, "x")
+            await until(lambda: late.follows and late.knows(here))
+            assert await asked(fresh, "she has logged in since") == "she has logged in since"
+            # The same as if the close had been told while the node did not hear.
+            now = late.app.connections.users.of("ada")[0].began + 1
+            here._nodes._told["ada"] = Closed(now, 4403, "revoked")
+            late._nodes._resume()
+            assert await ending(fresh) == (4403, "revoked")
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("kind", [Valkey, Nats, Postgres])
+async def test_a_broker_that_is_away(kind: type[Broker]) -> None:
+    """Killed: notify raises and sends nothing, close ends the own connections and raises; back, all is as before."""
+    broker = kind()
+    try:
+        await broker.restart()
+        async with AsyncExitStack() as stack:
+            here, there = [await stack.enter_async_context(node(backend_from_url(broker.url))) for _ in range(2)]
+            near = await stack.enter_async_context(connected(here.running, **as_user("ada")))
+            far = await stack.enter_async_context(connected(there.running, **as_user("ada")))
+            for client in (near, far):
+                await asked(client, "x")
+            await until(lambda: here.follows and there.follows and here.knows(there) and there.knows(here))
+            await asyncio.to_thread(broker.kill)
+            await until(lambda: not here.hub.is_ready and not there.hub.is_ready)
+
+            with pytest.raises(BackendUnavailable):
+                await asyncio.wait_for(here.app.users.notify("ada", "lost"), 30)
+            with pytest.raises(BackendUnavailable):
+                await asyncio.wait_for(here.app.users.count("ada", within=20), 30)
+            assert await asked(near, "nothing was sent") == "nothing was sent"
+            with pytest.raises(BackendUnavailable):
+                await asyncio.wait_for(here.app.users.close("ada", 4403, "revoked"), 30)
+            assert await ending(near) == (4403, "revoked")
+            assert await asked(far, "not reached") == "not reached"
+
+            await broker.restart()
+            # The node that has closed tells it as soon as it hears again, or is asked by the other.
+            async with asyncio.timeout(60):
+                await far.wait_closed()
+            assert (far.close_code, far.close_reason) == (4403, "revoked")
+            await until(lambda: here.hub.is_ready and there.hub.is_ready)
+            again = await stack.enter_async_context(connected(there.running, **as_user("ada")))
+            await asked(again, "x")
+            await soon(here.app.users.notify("ada", {"n": 2}))
+            assert await heard_json(again) == {"n": 2}
+    finally:
+        broker.remove()
+
+
+async def test_channels_that_do_not_run_raise() -> None:
+    app = Telex([echo], plugins=[Channels("memory://", channels=["x"])])
+    with pytest.raises(ChannelsException, match="do not run"):
+        await app.users.notify("ada", 1)
+    with pytest.raises(ChannelsException, match="do not run"):
+        await app.users.close("ada")
