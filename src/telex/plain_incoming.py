@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from telex import codecs
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol.envelope import Incoming
-from telex.protocol.errors import cut, error_body
+from telex.protocol.errors import checked_code, cut, error_body
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA
 from telex.types import Message, TypeDecoder
 
@@ -85,7 +85,8 @@ class PlainMessage(Incoming[Any]):
             await self._socket.notify(data)
 
     async def error(self, code: str, message: str = "", data: object = None, *, path: str = "") -> None:
-        await self._socket.notify({"type": "error", "error": error_body(code, message, path=path, data=data)})
+        error = error_body(checked_code(code), message, path=path, data=data)
+        await self._socket.notify({"type": "error", "error": error})
 
     async def stream(self, parts: AsyncIterator[object]) -> None:
         try:

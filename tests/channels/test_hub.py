@@ -10,6 +10,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 import pytest
@@ -398,6 +399,18 @@ async def test_history_ages() -> None:
             clock.now = 200
         await hub.publish("c", "new")
         assert (await hub.position("c")).epoch != start.epoch
+
+
+@pytest.mark.parametrize("history", [50, True, {"c": 50}, {"c": Keep(5), "d*": None}])
+def test_a_history_that_is_no_keep_says_what_to_write(history: Any) -> None:
+    with pytest.raises(ImproperlyConfiguredException, match=r"history=.* does not say what to keep: write.*Keep\(50"):
+        Channels("memory://", arbitrary_channels_allowed=True, history=history)
+
+
+def test_a_presence_that_is_no_heartbeat_says_what_to_write() -> None:
+    wrong: Any = True
+    with pytest.raises(ImproperlyConfiguredException, match=r"presence=True: write presence=Heartbeat\(\)"):
+        Channels("memory://", channels=["c"], presence=wrong)
 
 
 def test_to_keep_nothing_is_an_error() -> None:

@@ -16,6 +16,7 @@ from telex import (
     WebSocketDisconnect,
     websocket_listener,
 )
+from telex.protocol.errors import ERROR_CODES, checked_code
 from telex.types import ASGIApp, Receive, Scope, Send
 from tests.contract.servers import ServerKind
 from tests.protocol.apps import Journal, NoSuchRoom, make_app
@@ -275,6 +276,26 @@ async def test_what_is_no_frame_is_answered_with_an_error(
         await caller.client.send(frame)
         answer = await caller.receive()
         assert (answer["type"], answer["error"]["code"]) == ("error", code)
+        assert answer.get("id") == (5 if has_id else None)
+        await caller.send({"type": "call", "id": 6, "data": 1})
+        assert await caller.receive() == {"type": "reply", "id": 6, "data": 2}
+
+
+@pytest.mark.parametrize(
+    ("frame", "has_id"),
+    [
+        ('{"type":"call", "id":5 ,"data":NESTED}', True),
+        ('{"id":5,"key":"data","type":"call","data":NESTED}', True),
+        ('{"type":"call","data":NESTED,"id":5}', False),
+        ('{"type":"notify","id":5,"data":NESTED}', False),
+        ('{"type":"call","id":5,"meta":{"a":1,"data":NESTED}}', False),
+    ],
+)
+async def test_a_call_whose_data_is_nested_too_deeply_is_answered(kind: ServerKind, frame: str, has_id: bool) -> None:
+    async with calling(make_app(Journal()), "/sync", kind) as caller:
+        await caller.client.send(frame.replace("NESTED", "[" * 50_000 + "]" * 50_000))
+        answer = await caller.receive()
+        assert answer["error"] == {"code": "invalid_message", "message": "the message is nested too deeply"}
         assert answer.get("id") == (5 if has_id else None)
         await caller.send({"type": "call", "id": 6, "data": 1})
         assert await caller.receive() == {"type": "reply", "id": 6, "data": 2}
@@ -543,6 +564,29 @@ async def test_a_close_in_a_handler_ends_every_call(kind: ServerKind) -> None:
         await caller.begin("wait")
         await caller.begin("close")
         assert await ending(caller.client) == (4000, "enough")
+
+
+@pytest.mark.parametrize("code", ["", "Not Found", "_hidden", "9lives", "a" * 65, "é", "a-b", 404])
+def test_the_code_of_an_error_is_a_word(code: Any) -> None:
+    with pytest.raises(ValueError, match="is a word as 'not_found'"):
+        checked_code(code)
+
+
+@pytest.mark.parametrize("code", [*ERROR_CODES, "room_is_full", "e42"])
+def test_codes_of_telex_and_of_their_form_are_words(code: str) -> None:
+    assert checked_code(code) == code
+
+
+def test_a_declared_error_whose_code_is_no_word_is_an_error() -> None:
+    class Full(Exception):
+        code = "Room is full!"
+
+    @websocket_listener("/", errors=[Full])
+    async def echo(data: str) -> str:
+        return data
+
+    with pytest.raises(ImproperlyConfiguredException, match=r"echo.*errors=\[Full\]: the code of an error is a word"):
+        Telex([echo])
 
 
 def test_a_declared_error_has_a_code_of_its_own() -> None:

@@ -30,6 +30,10 @@ def raw_handler(journal: Journal, *, max_calls: int = 8) -> WebsocketHandler:
                 await message.reply(await socket.call("why?", str))
             elif text == "no":
                 await message.error("no_such_thing", "there is none", {"n": 1})
+            elif text == "badly":
+                with pytest.raises(ValueError, match="code of an error is a word"):
+                    await message.error("No such thing!")
+                await message.error("no_such_thing")
             elif text == "keep":
                 kept.append(message)
             elif text == "fail":
@@ -73,6 +77,13 @@ async def test_a_handler_answers_the_calls_that_it_takes(kind: ServerKind) -> No
         assert await caller.receive() == {"type": "reply", "id": 3, "data": "because"}
     await journal.until("left 0")
     assert journal.entries == ["a", "b", "no", "ask", "left 0"]
+
+
+async def test_a_code_of_another_form_is_not_sent(kind: ServerKind) -> None:
+    async with calling(Telex([raw_handler(Journal())]), "/", kind) as caller:
+        assert (await caller.call(say("badly")))["error"]["code"] == "no_such_thing"
+    async with serving(Telex([raw_handler(Journal())]), kind) as running, connected(running) as client:
+        assert json.loads(await asked(client, json.dumps(say("badly"))))["error"]["code"] == "no_such_thing"
 
 
 async def test_data_of_another_type_is_answered_with_an_error(kind: ServerKind) -> None:

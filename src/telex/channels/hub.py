@@ -127,6 +127,8 @@ class Channels:
         subscribe_timeout: float = 10.0,
     ) -> None:
         self._names = ChannelNames(channels, arbitrary_channels_allowed, history)
+        if presence is not None and not isinstance(presence, Heartbeat):
+            raise ImproperlyConfiguredException(f"presence={presence!r:.80}: write presence=Heartbeat()")
         self.backend: ChannelsBackend = backend_from_url(backend) if isinstance(backend, str) else backend
         if not isinstance(self.backend, ChannelsBackend):
             raise ImproperlyConfiguredException(f"{backend!r:.80} is not a ChannelsBackend: pass one, or a URL")

@@ -57,8 +57,7 @@ class ChannelNames:
             raise ImproperlyConfiguredException(
                 "no channel is declared: write channels=[...], or arbitrary_channels_allowed=True"
             )
-        for pattern in history if isinstance(history, Mapping) else ():
-            _check_name(pattern, ImproperlyConfiguredException)
+        _check_history(history)
         self._history = history
         # Called by each publish and subscription. The cache is bounded, because clients may choose names.
         self.keep_for: Callable[[str], Keep | None] = lru_cache(CACHED_NAMES)(self._find_keep)
@@ -194,3 +193,14 @@ def _position(value: object) -> Position:
     if not isinstance(value, Position):
         raise ChannelsException(f"since={value!r:.80} is no position: give what channels.position() or an event has")
     return value.checked()
+
+
+def _check_history(history: object) -> None:
+    kept = history if isinstance(history, Mapping) else {} if history is None else {"*": history}
+    for pattern, keep in kept.items():
+        _check_name(pattern, ImproperlyConfiguredException)
+        if not isinstance(keep, Keep):
+            raise ImproperlyConfiguredException(
+                f"history={history!r:.80} does not say what to keep: write history=Keep(50), or by name"
+                " history={'room:*': Keep(50, seconds=3600)}"
+            )

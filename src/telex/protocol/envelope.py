@@ -43,7 +43,10 @@ class Incoming(ABC, Generic[T]):
 
     @abstractmethod
     async def error(self, code: str, message: str = "", data: object = None) -> None:
-        """Answer with an error."""
+        """Answer with an error. ``code`` is one of Telex, as ``not_found``, or your own word of this form.
+
+        :raises ValueError: ``code`` has another form.
+        """
 
     @abstractmethod
     async def stream(self, parts: AsyncIterator[object]) -> None:

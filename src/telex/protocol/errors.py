@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ("ERROR_CODES", "LONGEST_TEXT", "cut", "error_body")
+__all__ = ("ERROR_CODES", "LONGEST_TEXT", "checked_code", "cut", "error_body")
 
 ERROR_CODES: Final[Mapping[str, str]] = {
     "invalid_message": "the data is not of the handler's type, with the `path` of the value; or the message is no JSON",
@@ -27,6 +28,22 @@ ERROR_CODES: Final[Mapping[str, str]] = {
 
 LONGEST_TEXT: Final = 500
 """The limit, in characters, of a message or path in an error: both may repeat data of the client."""
+
+
+_CODE: Final = re.compile("[a-z][a-z0-9_]{0,63}")
+
+
+def checked_code(code: str) -> str:
+    """``code``, if it is one of Telex or has their form.
+
+    :raises ValueError: it has another form.
+    """
+    if not isinstance(code, str) or _CODE.fullmatch(code) is None:
+        raise ValueError(
+            f"the code of an error is a word as 'not_found' or 'room_is_full': at most 64 of a-z, 0-9 and _, beginning"
+            f" with a letter, not {code!r:.80}"
+        )
+    return code
 
 
 def cut(text: str) -> str:

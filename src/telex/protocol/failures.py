@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from telex.exceptions import HTTPException, ImproperlyConfiguredException, ValidationException
-from telex.protocol.errors import ERROR_CODES, cut
+from telex.protocol.errors import ERROR_CODES, checked_code, cut
 from telex.protocol.refusals import code_of_status
 
 __all__ = ("CallFailure", "Failures")
@@ -29,6 +29,12 @@ class Failures:
         self._codes = {kind: _code_of(kind) for kind in declared}
         self._debug = debug
         for kind, code in self._codes.items():
+            try:
+                checked_code(code)
+            except ValueError as wrong:
+                raise ImproperlyConfiguredException(
+                    f"{where}: errors=[{kind.__name__}]: {wrong}: set another as its class attribute 'code'"
+                ) from None
             if code in ERROR_CODES:
                 raise ImproperlyConfiguredException(
                     f"{where}: errors=[{kind.__name__}] has the code {code!r}, which is Telex's own: set another as the"

@@ -10,6 +10,7 @@ frame as JSON without ``data``), then the bytes.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Annotated, Any, Final, TypeAlias
@@ -220,11 +221,25 @@ def _explain(raw: str | bytes, exc: Exception) -> BadFrame:
     try:
         head = _decode_head(raw)
     except Exception:
-        return BadFrame("invalid_message", invalid.detail, invalid.path)
-    call_id = head.id if head.type == "call" and _is_id(head.id) else None
+        call_id = _id_before_data(raw) if isinstance(exc, RecursionError) else None
+        return BadFrame("invalid_message", invalid.detail, invalid.path, call_id)
     if head.type not in CLIENT_TYPES:
         return unknown_type(head.type)
-    return BadFrame("bad_frame", invalid.detail, invalid.path, call_id)
+    return BadFrame("bad_frame", invalid.detail, invalid.path, _id_of(head))
+
+
+_BEFORE_DATA: Final = re.compile(rb'[^\0]*?(?=,\s*"data"\s*:)')
+
+
+def _id_before_data(raw: str | bytes) -> int | None:
+    """The id of a call whose ``data`` is nested too deeply to be skipped, if ``data`` comes after it."""
+    start = raw[:MAX_FRAME_OVERHEAD].encode() if isinstance(raw, str) else raw[:MAX_FRAME_OVERHEAD]
+    found = _BEFORE_DATA.match(start)
+    try:
+        head = _decode_head(found[0] + b"}") if found else None
+    except msgspec.DecodeError:
+        return None
+    return None if head is None else _id_of(head)
 
 
 def unknown_type(kind: str) -> BadFrame:
@@ -232,8 +247,11 @@ def unknown_type(kind: str) -> BadFrame:
     return BadFrame("unknown_type", f"the server takes no frame of type {kind[:64]!r}")
 
 
-def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ID
+def _id_of(head: _Head) -> int | None:
+    """The id, if it is that of a call."""
+    value = head.id
+    is_id = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ID
+    return value if is_id and head.type == "call" else None
 
 
 def _id_of_call(found: ClientFrame) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any
 from telex.protocol import frames
 from telex.protocol.asking import read_data
 from telex.protocol.envelope import Incoming
+from telex.protocol.errors import checked_code
 from telex.protocol.jobs import NO_TARGET, Job
 from telex.protocol.runner import CallRunner
 from telex.protocol.session import FrameSession
@@ -84,7 +85,7 @@ class _FramedIncoming(Incoming[Any]):
         await self._runner.reply(self._job, data)
 
     async def error(self, code: str, message: str = "", data: object = None) -> None:
-        await self._runner.refuse(self._job, code, message, data)
+        await self._runner.refuse(self._job, checked_code(code), message, data)
 
     async def stream(self, parts: AsyncIterator[object]) -> None:
         await self._runner.stream(self._job, parts)
