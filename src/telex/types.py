@@ -145,8 +145,20 @@ class RouteConnection(Protocol):
     def shared(self) -> object:
         """The session of the shared socket, which is its ``envelope``."""
 
+    async def receive(self) -> Message:
+        """ASGI's ``receive``; a connection that has another one is behind middleware."""
+
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`ActivityWatcher.set_activity`."""
+
+    def set_message_handler(self, handler: Callable[[str | bytes], None]) -> None:
+        """See :meth:`Transport.set_message_handler`: the end is told to the activity alone."""
+
+    def write(self, payload: str | bytes) -> None:
+        """Send a frame that takes no credit of the client, from code that cannot wait.
+
+        :raises OSError: the route has ended.
+        """
 
     def has_room(self, size: int, times: int = 1) -> bool:
         """Whether the window of the socket has room for ``size`` more bytes; with ``times``, one that is larger."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from enum import IntEnum, auto
 from typing import Any, Final, Protocol
 
@@ -84,6 +85,7 @@ class VirtualConnection:
         "_awaits_hello",
         "_denial",
         "_end",
+        "_handler",
         "_in_hand",
         "_is_connected",
         "_is_plain",
@@ -110,6 +112,8 @@ class VirtualConnection:
         self.task: asyncio.Task[Any] | None = None
         """The task that runs the route, once it has begun."""
         self._activity: Activity | None = None
+        self._handler: Callable[[str | bytes], None] | None = None
+        """Takes the frames of the client where they are read, instead of :meth:`receive`."""
         self._stage = _Stage.PENDING
         self._end: tuple[int, str] | None = None
         """The code and reason that the route ended with."""
@@ -141,6 +145,20 @@ class VirtualConnection:
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`telex.types.Transport.set_activity`."""
         self._activity = activity
+
+    def set_message_handler(self, handler: Callable[[str | bytes], None]) -> None:
+        """See :meth:`telex.types.RouteConnection.set_message_handler`."""
+        self._handler = handler
+        early, self._unread = self._unread, []
+        for raw in early:
+            self.count_bytes(-len(raw))
+            handler(raw)
+
+    def write(self, payload: Encoded) -> None:
+        """See :meth:`telex.types.RouteConnection.write`."""
+        if self._end is not None:
+            raise OSError("the route is closed")
+        self._shared.output.write(_numbered(payload, self.c))
 
     def has_room(self, size: int, times: int = 1) -> bool:
         """See :meth:`telex.types.RouteConnection.has_room`."""
@@ -225,6 +243,9 @@ class VirtualConnection:
     def put(self, raw: str | bytes) -> None:
         """A frame of the client."""
         if self._end is not None or self._stage is _Stage.DENIED:
+            return
+        if self._handler is not None:
+            self._handler(raw)
             return
         if len(self._unread) >= MAX_UNREAD or not self.has_room(len(raw), 2):
             if not self._is_refused(raw):
@@ -425,6 +446,6 @@ class VirtualConnection:
             self._waiter.set_result(None)
 
 
-def _numbered(text: str, c: int) -> Encoded:
-    sent = frames.read_sent(text)
-    return frames.with_route(text, 0 if sent is None else sent.at, c)
+def _numbered(payload: Encoded, c: int) -> Encoded:
+    sent = frames.read_sent(payload)
+    return frames.with_route(payload, 0 if sent is None else sent.at, c)

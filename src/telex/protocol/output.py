@@ -9,7 +9,7 @@ from typing import Any
 
 from telex.connection import Socket
 from telex.protocol.frames import Encoded
-from telex.types import Transport
+from telex.types import RouteConnection, Transport
 
 __all__ = ("FrameOutput",)
 
@@ -31,6 +31,7 @@ class FrameOutput:
         "_timer",
         "_transport",
         "is_collecting",
+        "route",
         "takes_work",
         "waiting",
     )
@@ -38,6 +39,8 @@ class FrameOutput:
     def __init__(self, socket: Socket) -> None:
         self._socket = socket
         self._transport: Transport | None = socket.transport
+        self.route: RouteConnection | None = None
+        """The route on a shared socket that gives its messages to this connection directly, and takes its answers."""
         self._is_flushing = False
         self._in_line = 0
         """Sends that wait for frames before theirs."""
@@ -160,11 +163,15 @@ class FrameOutput:
 
         With ``is_collecting`` the code that has set it calls :meth:`flush`; otherwise a task does.
         """
-        if self._transport is not None:
+        transport, route = self._transport, self.route
+        if transport is not None or route is not None:
             self._sent += 1
             if self._socket.is_open:
-                try:  # noqa: SIM105  # suppress() would take longer than all the rest
-                    self._transport.send(payload)
+                try:
+                    if transport is not None:
+                        transport.send(payload)
+                    elif route is not None:
+                        route.write(payload)
                 except OSError:
                     pass  # the end is noticed by who reads
             return

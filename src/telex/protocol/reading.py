@@ -103,12 +103,17 @@ class FrameReading(ABC):
 
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
-        transport, reader = self._transport, self._socket.event_reader
+        transport, reader, route = self._transport, self._socket.event_reader, self._socket.route
         await reader.feed(self._take_event)
-        if transport is None or reader.limiter is not None:  # a frame that a limit lets wait needs a task
+        if reader.limiter is not None:  # a frame that a limit lets wait needs a task
             self._soon = asyncio.get_running_loop().call_soon(self._read_beside)
-        else:
+        elif transport is not None:
             transport.set_message_handler(self._on_message)
+        elif route is not None and reader.receive == route.receive:
+            self._output.route = route
+            route.set_message_handler(self._on_message)
+        else:
+            self._soon = asyncio.get_running_loop().call_soon(self._read_beside)
 
     def _read_beside(self) -> None:
         self._soon = None
