@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("users.index",),
     ("di", "dto", "exception_handling"),
     ("layers", "middleware", "origins", "registry", "ends", "protocol", "limits", "auth"),
-    ("multiplex",),
+    ("multiplex", "once"),
     ("plans",),
     ("channels",),
     ("handlers", "users"),
@@ -62,6 +62,13 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("calls", "incoming"),
     ),
     "auth": (("identity",), ("tokens", "provider"), ("connection",)),
+    "once": (
+        ("options", "keys"),
+        ("answers",),
+        ("redis_answers",),
+        ("runs",),
+        ("calls",),
+    ),
     "multiplex": (
         ("frames", "turns", "credit", "opening", "scope", "denial"),
         ("plain",),

@@ -21,6 +21,7 @@ from telex.layers import Layer, LayerOptions, nearest
 from telex.limits.handshakes import ConnectLimits
 from telex.middleware import without_fast_path
 from telex.multiplex.scope import before_routing
+from telex.once.runs import OnceRuns
 from telex.origins import compile_origin_check
 from telex.paths import PathTemplate, RouteTable, own_path
 from telex.plans import Build, HandlerPlan, compile_plan
@@ -128,6 +129,7 @@ class Telex:
         self._make_readable = compile_refusals(nearest(self._layer.denials, "auto"))
         self._cache = Cache()
         self._connect_limits = ConnectLimits()
+        self._once_runs = OnceRuns()
         self._names = RouteNames()
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = self._compile(config.route_handlers)
@@ -152,6 +154,7 @@ class Telex:
             registry=self.connections,
             cache=self._cache,
             connect_limits=self._connect_limits,
+            once_runs=self._once_runs,
             debug=self.debug,
             sources=row.sources,
             compiled=compiled,
@@ -247,6 +250,7 @@ class Telex:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._connect_limits.aclose)
             stack.push_async_callback(self.users.aclose)
+            stack.push_async_callback(self._once_runs.aclose)
             for manager in self._lifespans:
                 # contextlib's managers are also callable, as decorators.
                 entered = manager if isinstance(manager, AbstractAsyncContextManager) else manager(self)
@@ -258,6 +262,7 @@ class Telex:
                 yield
             finally:
                 self._runs = False
+                await self._once_runs.drain()
                 for hook in self._on_shutdown:
                     await self._run_hook(hook)
 

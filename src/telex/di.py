@@ -83,6 +83,8 @@ class Dependency:
     default: object = Empty
 
 
+_WITH_CLEANUP: Final = frozenset({Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.MAYBE_GENERATOR})
+
 NamedDependency = Annotated[T, Dependency()]
 """A parameter whose value comes from a layer's provider or is its default; it is never read from the handshake."""
 
@@ -120,6 +122,8 @@ class Graph:
         self._connection_steps: list[Step] = []
         self._message_steps: dict[int, Step] = {}
         self._providers_of_messages: dict[int, Signature] = {}
+        self._ends_with_connection: dict[int, frozenset[str]] = {}
+        """For each slot of a dependency, what it uses that is closed at the end of the connection."""
         self._requires: dict[int, tuple[int, ...]] = {}
         """For each slot of message scope, the slots to fill in order: those that it depends on, then itself."""
         self._size = 1
@@ -158,6 +162,11 @@ class Graph:
     def is_per_message(self, call: Call) -> bool:
         """Whether ``call`` takes a dependency of message scope."""
         return bool(self._required(call))
+
+    def closed_with_connection(self, call: Call) -> frozenset[str]:
+        """The dependencies of ``call`` that are closed at the end of the connection: function, file and line."""
+        found = (self._ends_with_connection.get(index, frozenset()) for _, index in call.arguments)
+        return frozenset[str]().union(*found)
 
     @property
     def needs_resolving(self) -> bool:
@@ -353,6 +362,10 @@ class Graph:
                 " value instead of yielding it"
             )
         index = self._new_slot()
+        ends = self.closed_with_connection(call)
+        if scope == "connection" and call.signature.kind in _WITH_CLEANUP:
+            ends |= {call.signature.where}
+        self._ends_with_connection[index] = ends
         step = provider_step(call, index, provider if provider.use_cache else None, self._cache)
         if scope == "message":
             self._message_steps[index] = step

@@ -37,6 +37,7 @@ from telex.layers import Layer, nearest
 from telex.limits.handshakes import ConnectLimits, HandshakeChecks
 from telex.limits.messages import MessageLimits
 from telex.middleware import without_fast_path, wrap_in_middleware
+from telex.once.runs import OnceRuns
 from telex.origins import compile_origin_check
 from telex.params import RequestParameter
 from telex.protocol.envelope import Envelope
@@ -137,6 +138,7 @@ class Build:
     registry: Registry
     cache: Cache
     connect_limits: ConnectLimits
+    once_runs: OnceRuns
     debug: bool = False
     sources: tuple[object, ...] = ()
     """See :class:`HandlerPlan`."""

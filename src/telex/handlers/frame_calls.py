@@ -9,6 +9,7 @@ from typing import Any
 from telex.codecs import Reader, frame_writer
 from telex.defaults import MAX_CALLS, MAX_INVALID_MESSAGES, MAX_STREAMS
 from telex.layers import nearest
+from telex.once.calls import OnceCalls
 from telex.plans import Build
 from telex.protocol.calls import CallSession
 from telex.protocol.failures import Failures
@@ -25,6 +26,7 @@ def speak_calls(
     *,
     max_concurrency: int,
     max_invalid_messages: int,
+    once: OnceCalls | None = None,
 ) -> None:
     """Let a handler speak telex.v1: ``readers`` read the JSON and the bytes of calls, ``bind`` finds what answers."""
     read_json, read_bytes = readers
@@ -34,6 +36,7 @@ def speak_calls(
         read_json=read_json,
         read_bytes=read_bytes,
         bind=bind,
+        once=once,
     )
     build.open_envelope = partial(CallSession, plan)
 

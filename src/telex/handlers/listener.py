@@ -27,8 +27,11 @@ from telex.handlers.base import (
 )
 from telex.handlers.frame_calls import speak_calls
 from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
-from telex.handlers.receivers import compile_receivers, declared_receivers
+from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
 from telex.layers import LayerOptions
+from telex.once.calls import OnceCalls
+from telex.once.keys import contract_of
+from telex.once.options import Once, read_once
 from telex.plans import Build, MessageShape, Run
 from telex.protocol.calls import CallSession
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
@@ -60,6 +63,9 @@ class ListenerOptions(LayerOptions, total=False):
     completion."""
     max_invalid_messages: int
     """The number of consecutive invalid messages that closes the connection with 1007 (default 10)."""
+    idempotent: Once | bool
+    """Calls of telex.v1 may have a ``key``: a second call with the same key gets the answer of the first. ``True``
+    remembers them in this process, ``Once(store="redis://…")`` for all processes."""
     protocol: FrameProtocol | None
     """``telex.v1``: speak it with clients that offer it, also if the handler names other subprotocols in ``accept``."""
     sync_to_thread: bool
@@ -81,6 +87,7 @@ class ListenerHandler(Handler):
     on_disconnect: AnyCallable | None = None
     max_concurrency: int = 1
     max_invalid_messages: int = MAX_INVALID_MESSAGES
+    idempotent: Once | None = None
     protocol: FrameProtocol | None = None
     sync_to_thread: bool = False
 
@@ -92,7 +99,14 @@ class ListenerHandler(Handler):
     def compile_run(self, build: Build) -> Run:
         """Accept, run the hooks, and exchange messages until the client leaves."""
         self._check(build)
-        receivers = compile_receivers(build, self.receivers, self.receive_mode, self.send_mode, self.sync_to_thread)
+        receivers = compile_receivers(
+            build,
+            self.receivers,
+            self.receive_mode,
+            self.send_mode,
+            self.sync_to_thread,
+            outlives=self.idempotent is not None,
+        )
         build.receives = tuple(MessageShape(each, self.receive_mode) for each in receivers.receives)
         build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
         serve = MessageLoop.compile(
@@ -113,6 +127,7 @@ class ListenerHandler(Handler):
                 receivers.bind_calls,
                 max_concurrency=self.max_concurrency,
                 max_invalid_messages=self.max_invalid_messages,
+                once=self._compile_once(build, receivers),
             )
             build.prefers_envelope = self.protocol is not None
             serve = _by_protocol(serve)
@@ -120,7 +135,18 @@ class ListenerHandler(Handler):
             return _run_in_lifespan(build, self.connection_lifespan, serve)
         return self._run_with_hooks(build, serve)
 
+    def _compile_once(self, build: Build, receivers: Receivers) -> OnceCalls | None:
+        if self.idempotent is None:
+            return None
+        contract = contract_of(receivers.receives, receivers.sends)
+        return OnceCalls(self.idempotent, build.once_runs, where=build.where, path=build.path, contract=contract)
+
     def _check(self, build: Build) -> None:
+        if self.idempotent is not None and overrides_messages(build.websocket_class):
+            raise build.wrong(
+                f"idempotent= needs calls of telex.v1, which {build.websocket_class.__name__} does not have because it"
+                " overrides how messages are received or sent"
+            )
         hooks = (self.connection_accept_handler, self.on_accept, self.on_disconnect)
         if self.connection_lifespan is not None:
             if any(hook is not None for hook in hooks):
@@ -241,6 +267,7 @@ def _describe_listener(
     for mode in ("receive_mode", "send_mode"):
         check_mode(own.get(mode, "text"), mode, where)
     check_protocol(own.get("protocol"), where)
+    own["idempotent"] = read_once(own.get("idempotent", False), where)
     for limit in ("max_concurrency", "max_invalid_messages"):
         check_count(own.get(limit, 1), limit, where)
     return ListenerHandler(fn=fn, receivers=receivers, paths=read_paths(path), name=name, layer=layer, **own)

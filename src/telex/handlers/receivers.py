@@ -92,13 +92,19 @@ def _names_by_tag(annotation: Any) -> frozenset[str]:
 
 
 def compile_receivers(
-    build: Build, functions: tuple[AnyCallable, ...], receive_mode: Mode, send_mode: Mode, in_thread: bool
+    build: Build,
+    functions: tuple[AnyCallable, ...],
+    receive_mode: Mode,
+    send_mode: Mode,
+    in_thread: bool,
+    *,
+    outlives: bool = False,
 ) -> Receivers:
-    """Compile the callbacks against ``build.graph``.
+    """Compile the callbacks against ``build.graph``; with ``outlives`` their calls go on when the client has left.
 
     :raises ImproperlyConfiguredException: a callback takes no ``data``, or two callbacks take the same type.
     """
-    receivers = [_compile_one(build, fn, send_mode, in_thread) for fn in functions]
+    receivers = [_compile_one(build, fn, send_mode, in_thread, outlives) for fn in functions]
     sends = tuple(each.returns for each in receivers if each.encode is not None)
     if len(receivers) == 1:
         only = receivers[0]
@@ -139,7 +145,7 @@ class _Receiver:
     answers_itself: bool
 
 
-def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> _Receiver:
+def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool, outlives: bool) -> _Receiver:
     signature = read_signature(fn, build.layer.signature_namespace)
     if "data" not in signature:
         raise build.wrong(f"{signature.where} takes no 'data': add the parameter data with the type of its messages")
@@ -152,6 +158,8 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
     encode = None if silent else build.writer(returns, mode)
     write = None if silent else build.frame_writer(returns)
     call = build.graph.call(fn, skip=("data",), scope="message", in_thread=in_thread)
+    if outlives:
+        _check_outlives(build, call, parts=parts)
     per_message = build.graph.is_per_message(call)
     answers_itself = per_message or parts
     awaits = answers_itself or call.in_thread or signature.kind in {Kind.ASYNC, Kind.MAYBE_ASYNC}
@@ -173,6 +181,20 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool) -> 
         awaits=awaits,
         answers_itself=answers_itself,
     )
+
+
+def _check_outlives(build: Build, call: Call, *, parts: bool) -> None:
+    """Raise for an idempotent callback whose answer cannot be kept, or that would use what is closed."""
+    if parts:
+        raise build.wrong(
+            f"{call.signature.where} answers in parts, and an idempotent listener keeps one answer for each key: give"
+            " the generator a listener of its own, without idempotent="
+        )
+    for where in sorted(build.graph.closed_with_connection(call)):
+        raise build.wrong(
+            f"idempotent= lets a call go on when its client has left, but the dependency {where} is closed then: give"
+            ' it Provide(..., scope="message")'
+        )
 
 
 def _type_of_parts(build: Build, returns: Any) -> Any:

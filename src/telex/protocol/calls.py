@@ -121,7 +121,13 @@ class CallSession(FrameSession):
         self._invalid_in_a_row = 0
         runner = self._runner
         target = NO_TARGET if self._target_of is None else self._target_of(data)
-        if not (target.awaits or target is NO_TARGET or runner.running or runner.queue):
+        if isinstance(found, frames.CallFrame) and found.key is not None:
+            job = Job(call_id, data, size, target)
+            job.key, job.is_json = found.key, payload is None
+            job.raw = bytes(found.data) if payload is None else payload
+            job.target = runner.keyed(job, target)
+            runner.start(job, self._timeout_of(found))
+        elif not (target.awaits or target is NO_TARGET or runner.running or runner.queue):
             runner.run_inline(call_id, data, size, target)
         else:
             runner.start(Job(call_id, data, size, target), self._timeout_of(found))

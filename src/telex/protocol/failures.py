@@ -10,7 +10,26 @@ from telex.exceptions import HTTPException, ImproperlyConfiguredException, Valid
 from telex.protocol.errors import ERROR_CODES, checked_code, cut
 from telex.protocol.refusals import code_of_status
 
-__all__ = ("CallFailure", "Failures")
+__all__ = ("CallFailure", "Failures", "SettledError")
+
+
+class SettledError(Exception):
+    """The error that a caller gets, as it goes into the frame; ``data`` is JSON, or bytes, which are left out."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str = "",
+        path: str = "",
+        data: str | bytes | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.path = path
+        self.data = data
+        self.retry_after = retry_after
 
 
 class CallFailure(NamedTuple):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
 from telex.calls import Slots
 from telex.codecs import Reader, Writer
 from telex.connection import Socket
 from telex.defaults import PING_AFTER
-from telex.exception_handling import ExceptionPolicy
-from telex.protocol.failures import Failures
+from telex.exception_handling import ExceptionPolicy, familiar
+from telex.protocol.failures import Failures, SettledError
 
-__all__ = ("NO_TARGET", "BindTarget", "CallPlan", "CallTarget", "FramePlan", "Job")
+__all__ = ("NO_TARGET", "BindTarget", "CallPlan", "CallTarget", "FramePlan", "Job", "KeyedCalls")
 
 PARTS_AHEAD: Final = 16
 """Parts of an answer that are sent before the client gives credit for more."""
@@ -39,6 +39,16 @@ BindTarget: TypeAlias = Callable[[Socket, Slots], Callable[[Any], CallTarget]]
 """Binds a handler to a connection; the result finds the target of a decoded message."""
 
 
+class KeyedCalls(Protocol):
+    """The calls of an idempotent listener that have a key."""
+
+    def what_is_wrong(self, socket: Socket, key: str) -> str:
+        """Why the client cannot use this key; empty if it can."""
+
+    def target(self, plan: FramePlan, socket: Socket, job: Job, target: CallTarget) -> CallTarget:
+        """What handles ``job`` instead of ``target``: it runs that, or gives its caller the answer of another call."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramePlan:
     """What every kind of handler says of its frames."""
@@ -59,6 +69,30 @@ class FramePlan:
     max_concurrency: int = 1
     on_unread: Callable[[bool], Exception | bool] | None = None
     """For a handler that receives nothing: what happens to a notify. Its calls are answered with an error."""
+    once: KeyedCalls | None = None
+    """For an idempotent listener: its calls with keys."""
+
+    async def settle(self, socket: Socket, exc: Exception) -> SettledError:
+        """The error that a caller gets for an exception of the handler; what is not declared is logged."""
+        error, answer = familiar(exc), None
+        handler = self.errors.find(exc)
+        if handler is not None:
+            answer = await self.errors.answer(socket, handler, exc)
+        elif not self.failures.is_declared(error):
+            self.errors.report(socket, error)
+        failure = self.failures.of(error)
+        data = self._encoded(socket, failure.data if answer is None else answer)
+        return SettledError(failure.code, failure.message, failure.path, data)
+
+    def _encoded(self, socket: Socket, data: object) -> str | bytes | None:
+        """The data of an error; ``None`` if it cannot be written, which is logged: the call needs its answer."""
+        if data is None:
+            return None
+        try:
+            return self.write_value(data)
+        except Exception as exc:
+            self.errors.report(socket, exc)
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +121,10 @@ class Job:
     """Whether the final frame has been sent, or is being sent."""
     reason: str | None = None
     """Why the call is interrupted: ``cancelled`` or ``timeout``."""
+    key: str | None = None
+    raw: bytes = b""
+    """The encoded data of a call with a key."""
+    is_json = True
     credit: int = PARTS_AHEAD
     more: asyncio.Future[None] | None = None
 

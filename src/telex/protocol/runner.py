@@ -14,6 +14,7 @@ from telex.event_reader import as_unexpected
 from telex.exception_handling import familiar
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.protocol import frames
+from telex.protocol.failures import SettledError
 from telex.protocol.frames import Encoded
 from telex.protocol.jobs import NO_TARGET, CallTarget, FramePlan, Job
 from telex.protocol.output import FrameOutput
@@ -139,8 +140,13 @@ class CallRunner:
         self._output.takes_work = True
         self._context = copy_context()
         for job in self.queue:
-            job.target = target_of(job.data)
+            job.target = self.keyed(job, target_of(job.data))
         self._start_tasks()
+
+    def keyed(self, job: Job, target: CallTarget) -> CallTarget:
+        """The target of ``job``, which may have a key."""
+        once = self._plan.once
+        return target if once is None or job.key is None else once.target(self._plan, self._socket, job, target)
 
     async def run_next(self, task: asyncio.Task[Any] | None, read: Callable[[], None] | None) -> None:
         """Run the next of :attr:`queue` in ``task``, which calls this; a generator runs in a task of its own.
@@ -287,33 +293,22 @@ class CallRunner:
 
         :raises Exception: ``exc``, if it closes the connection.
         """
-        plan, error = self._plan, familiar(exc)
-        if isinstance(error, WebSocketException):
+        if isinstance(familiar(exc), WebSocketException):
             raise exc
-        handler, answer = plan.errors.find(exc), None
-        if handler is not None:
-            answer = await plan.errors.answer(self._socket, handler, exc)
-        elif not plan.failures.is_declared(error):
-            plan.errors.report(self._socket, error)
-        if job.final:
-            return  # it was answered before its cleanup failed
-        failure = plan.failures.of(error)
-        data = self._encoded(failure.data if answer is None else answer)
-        await self._send_error(job, failure.code, failure.message, failure.path, data)
+        settled = exc if isinstance(exc, SettledError) else await self._plan.settle(self._socket, exc)
+        if not job.final:  # else it was answered before its cleanup failed
+            await self._send_error(job, settled)
 
-    def _encoded(self, data: object) -> Encoded | None:
-        """The data of an error; ``None`` if it cannot be written, which is logged: the call needs its answer."""
-        if data is None:
-            return None
-        try:
-            return self._plan.write_value(data)
-        except Exception as exc:
-            self._plan.errors.report(self._socket, exc)
-            return None
-
-    async def _send_error(self, job: Job, code: str, message: str, path: str, data: Encoded | None) -> None:
-        about = "connection" if job.id else "notify"
-        text = frames.error_frame(job.id or None, code, message, path=path, data=data, about=about)
+    async def _send_error(self, job: Job, error: SettledError) -> None:
+        text = frames.error_frame(
+            job.id or None,
+            error.code,
+            error.message,
+            path=error.path,
+            data=error.data,
+            about="connection" if job.id else "notify",
+            retry_after=error.retry_after,
+        )
         await self._send_final(job, text)
 
     # -- answering
@@ -331,7 +326,7 @@ class CallRunner:
         try:
             if self._streams >= self._plan.max_streams:
                 text = f"at most {self._plan.max_streams} answers in parts at once"
-                await self._send_error(job, "too_many_calls", text, "", None)
+                await self._send_error(job, SettledError("too_many_calls", text))
                 return
             self._streams += 1
             try:
@@ -378,7 +373,8 @@ class CallRunner:
     async def refuse(self, job: Job, code: str, message: str, data: object) -> None:
         """Answer a call with an error, also a notify."""
         if not job.final:
-            await self._send_error(job, code, message, "", None if data is None else self._plan.write_value(data))
+            written = None if data is None else self._plan.write_value(data)
+            await self._send_error(job, SettledError(code, message, data=written))
         self._leave(job)
 
     async def stream(self, job: Job, parts: AsyncIterator[object]) -> None:

@@ -60,7 +60,7 @@ class FrameSession(FrameReading):
             "max": plan.max_message_size,
             "credit": plan.max_calls,
             "bytes": MAX_QUEUED_BYTES,
-            "features": (),
+            "features": () if plan.once is None else ("idempotent",),
         }
         authentication = self._socket.authentication
         if authentication is not None:
@@ -191,6 +191,10 @@ class FrameSession(FrameReading):
         self._last_id = call_id
         if found.key is not None:
             text = "this handler takes no 'key'"
+            if self._plan.once is not None:
+                text = self._plan.once.what_is_wrong(self._socket, found.key)
+                if not text:
+                    return self._has_room(call_id, size)
             self._output.write(frames.error_frame(call_id, "bad_frame", text, path="$.key"))
             return False
         return self._has_room(call_id, size)

@@ -90,21 +90,47 @@ class WebSocketTestSession:
 
     @overload
     def call(
-        self, data: object, answer: type[T], timeout: float | None = ..., *, frame: Mapping[str, object] = ...
+        self,
+        data: object,
+        answer: type[T],
+        timeout: float | None = ...,
+        *,
+        key: str | None = ...,
+        frame: Mapping[str, object] = ...,
     ) -> T: ...
     @overload
     def call(
-        self, data: object, answer: Any = ..., timeout: float | None = ..., *, frame: Mapping[str, object] = ...
+        self,
+        data: object,
+        answer: Any = ...,
+        timeout: float | None = ...,
+        *,
+        key: str | None = ...,
+        frame: Mapping[str, object] = ...,
     ) -> Any: ...
     def call(
-        self, data: object, answer: Any = Any, timeout: float | None = None, *, frame: Mapping[str, object] = {}
+        self,
+        data: object,
+        answer: Any = Any,
+        timeout: float | None = None,
+        *,
+        key: str | None = None,
+        frame: Mapping[str, object] = {},
     ) -> Any:
         """Call the app on ``telex.v1``, and return its answer as the type ``answer``."""
-        return self._call(self._session.call(data, answer, timeout, frame=frame), 2 * (timeout or 0))
+        return self._call(self._session.call(data, answer, timeout, key=key, frame=frame), 2 * (timeout or 0))
 
-    def begin(self, data: object, timeout: float | None = None, *, frame: Mapping[str, object] = {}) -> PendingCall:
+    def begin(
+        self,
+        data: object,
+        timeout: float | None = None,
+        *,
+        key: str | None = None,
+        frame: Mapping[str, object] = {},
+    ) -> PendingCall:
         """Send a call and do not wait for its answer."""
-        return PendingCall(self._call(self._session.begin(data, timeout, frame=frame), timeout), self._call)
+        begun = self._session.begin(data, timeout, key=key, frame=frame)
+        return PendingCall(self._call(begun, timeout), self._call)
 
     @overload
     def stream(

@@ -47,19 +47,37 @@ class CallMethods(ABC):
 
     @overload
     async def call(
-        self, data: object, answer: type[T], timeout: float | None = ..., *, frame: Mapping[str, object] = ...
+        self,
+        data: object,
+        answer: type[T],
+        timeout: float | None = ...,
+        *,
+        key: str | None = ...,
+        frame: Mapping[str, object] = ...,
     ) -> T: ...
     @overload
     async def call(
-        self, data: object, answer: Any = ..., timeout: float | None = ..., *, frame: Mapping[str, object] = ...
+        self,
+        data: object,
+        answer: Any = ...,
+        timeout: float | None = ...,
+        *,
+        key: str | None = ...,
+        frame: Mapping[str, object] = ...,
     ) -> Any: ...
     async def call(
-        self, data: object, answer: Any = Any, timeout: float | None = None, *, frame: Mapping[str, object] = {}
+        self,
+        data: object,
+        answer: Any = Any,
+        timeout: float | None = None,
+        *,
+        key: str | None = None,
+        frame: Mapping[str, object] = {},
     ) -> Any:
         """Call the app, and return its answer as the type ``answer``; ``None`` if the answer has no data.
 
-        ``frame`` has further fields of the frame: ``timeout``, ``key``, ``meta``. A call that no answer comes to is
-        cancelled.
+        ``key`` is for idempotent listeners. ``frame`` has further fields of the frame: ``timeout``, ``meta``. A call
+        that no answer comes to is cancelled.
 
         :raises CallError: the app answered with an error: its ``code``, ``message`` and ``data``.
         :raises AssertionError: the answer is no ``answer``.
@@ -67,14 +85,20 @@ class CallMethods(ABC):
         :raises TimeoutError: no answer came, or there was no credit for the call.
         :raises Exception: the exception of the handler, unless ``raise_server_exceptions=False``.
         """
-        pending = await self.begin(data, timeout, frame=frame)
+        pending = await self.begin(data, timeout, key=key, frame=frame)
         return await pending.result(answer, timeout)
 
     async def begin(
-        self, data: object, timeout: float | None = None, *, frame: Mapping[str, object] = {}
+        self,
+        data: object,
+        timeout: float | None = None,
+        *,
+        key: str | None = None,
+        frame: Mapping[str, object] = {},
     ) -> AsyncPendingCall:
         """Send a call and do not wait for its answer: for calls that are cancelled, or answered out of order."""
-        return AsyncPendingCall(self, await self._begin(data, timeout, frame))
+        fields = frame if key is None else {**frame, "key": key}
+        return AsyncPendingCall(self, await self._begin(data, timeout, fields))
 
     @overload
     def stream(
