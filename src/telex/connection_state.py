@@ -24,11 +24,12 @@ from telex.datastructures import State
 from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.event_reader import EventReader
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
-from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Authentication, Envelope
+from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.streams import Streams
 from telex.types import (
     ActivityWatcher,
+    Authentication,
     CloseEvent,
     Message,
     Mode,

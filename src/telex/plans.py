@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol, TypeAlias
 
 from telex import codecs
-from telex.auth.connection import Authenticator
+from telex.auth.connection import Authenticator, Recheck
 from telex.auth.provider import compile_identify, for_one_run
 from telex.auth.tokens import compile_finder
 from telex.calls import Cache
@@ -41,6 +41,7 @@ from telex.once.runs import OnceRuns
 from telex.origins import compile_origin_check
 from telex.params import RequestParameter
 from telex.protocol.envelope import Envelope
+from telex.protocol.failures import Failures
 from telex.protocol.refusals import compile_refusals
 from telex.registry import Registry
 from telex.reserved import RESERVED
@@ -255,7 +256,7 @@ def compile_plan(build: Build) -> HandlerPlan:
     run = build.handler.compile_run(build)
     policy = build.exception_policy(build.handler.send_mode)
     checks = _handshake_checks(build)
-    serve = _compile_serve(build, run, policy, checks, _compile_authenticator(build), guards, guarded)
+    serve = _compile_serve(build, run, policy, checks, guards, guarded)
     admit = _compile_admission(build, checks.first)
     session = _compile_session(build, serve, policy, None if build.layer.middleware else admit)
     app = _behind_middleware(build, session, policy, admit) if build.layer.middleware else session
@@ -370,7 +371,6 @@ def _compile_serve(
     run: Run,
     policy: ExceptionPolicy,
     checks: HandshakeChecks,
-    authenticator: Authenticator | None,
     guards: Sequence[Guarding],
     guarded: Built,
 ) -> Callable[[Socket], Awaitable[None]]:
@@ -382,6 +382,17 @@ def _compile_serve(
     announce: Callable[[Socket], None] = registry.add_shared if build.handler.opens_others else registry.add
     resolve_for_guards, resolve = graph.connection_resolver(until=guarded), graph.connection_resolver(guarded)
     size = graph.size
+
+    async def run_guards(socket: Socket, exits: AsyncExitStack, slots: list[Any]) -> None:
+        await resolve_for_guards(socket, exits, slots)
+        for guard in guards:
+            await guard(socket, slots)
+
+    async def recheck(socket: Socket) -> None:
+        async with AsyncExitStack() as exits:
+            await run_guards(socket, exits, [None] * size)
+
+    authenticator = _compile_authenticator(build, policy, recheck)
     if authenticator is not None:
         announce = _announced_with_identity(announce)
     body = _with_streams(run) if build.uses_streams or graph.takes_socket else run
@@ -400,9 +411,7 @@ def _compile_serve(
                 await check(socket)
             if authenticator is not None:
                 await authenticator.authenticate(socket)
-            await resolve_for_guards(socket, exits, slots)
-            for guard in guards:
-                await guard(socket, slots)
+            await run_guards(socket, exits, slots)
             for check in checks.after_guards:
                 await check(socket)
             await resolve(socket, exits, slots)
@@ -422,12 +431,19 @@ def _announced_with_identity(announce: Callable[[Socket], None]) -> Callable[[So
     return announce_and_begin
 
 
-def _compile_authenticator(build: Build) -> Authenticator | None:
+def _compile_authenticator(build: Build, policy: ExceptionPolicy, recheck: Recheck) -> Authenticator | None:
     option = nearest(build.layer.authenticate, None)
     if option is None:
         return None
     graph = build.new_graph(for_one_run(build.layer.dependencies))
-    return Authenticator(where=build.where, find=compile_finder(option), identify=compile_identify(option, graph))
+    return Authenticator(
+        find=compile_finder(option),
+        identify=compile_identify(option, graph),
+        recheck=recheck,
+        errors=policy,
+        failures=Failures((), build.where, debug=build.debug),
+        timeout=option.timeout,
+    )
 
 
 def _with_streams(run: Run) -> Run:

@@ -14,6 +14,7 @@ __all__ = (
     "ASGIApp",
     "AcceptEvent",
     "Activity",
+    "Authentication",
     "CloseEvent",
     "DenialBodyEvent",
     "DenialStartEvent",
@@ -27,6 +28,7 @@ __all__ = (
     "RouteConnection",
     "Scope",
     "Send",
+    "TellAnswer",
     "ServerConnection",
     "Transport",
     "TypeDecoder",
@@ -130,6 +132,31 @@ class ServerConnection(ActivityWatcher, Protocol):
         """
 
 
+TellAnswer: TypeAlias = Callable[[tuple[str, str] | None], Awaitable[None]]
+"""Answers a new token: ``None`` says that it was taken, otherwise the code and the text of the error."""
+
+
+class Authentication(Protocol):
+    """Who the client of a connection is, and until when: :class:`telex.auth.connection.ConnectionIdentity`."""
+
+    @property
+    def hello(self) -> Mapping[str, object]:
+        """What ``hello`` says of it."""
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until the token expires; ``None`` if it does not."""
+
+    def begin(self) -> None:
+        """The connection is open, and its guards have passed."""
+
+    def renew(self, token: str, tell: TellAnswer) -> bool:
+        """Check a new token beside the handler, then call ``tell``; false while another is being checked."""
+
+    def aclose(self) -> Awaitable[None]:
+        """The connection has ended."""
+
+
 class RouteConnection(Protocol):
     """The connection of a route on a shared socket, as ``scope["extensions"]["telex.multiplexed"]``."""
 
@@ -144,6 +171,10 @@ class RouteConnection(Protocol):
     @property
     def shared(self) -> object:
         """The session of the shared socket, which is its ``envelope``."""
+
+    @property
+    def authentication(self) -> Authentication | None:
+        """Who the client of the shared socket is, where ``authenticate`` is given on it."""
 
     async def receive(self) -> Message:
         """ASGI's ``receive``; a connection that has another one is behind middleware."""

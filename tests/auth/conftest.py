@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from typing import Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+import pytest
 
 from telex import Authenticate, Identity, NotAuthorizedException, WebSocket
 from tests.limits.conftest import kind
 
-__all__ = ("USERS", "User", "bearer", "by_header", "kind", "name_of", "who")
+__all__ = ("USERS", "Skip", "User", "bearer", "by_header", "kind", "name_of", "skip", "who")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,3 +43,25 @@ def bearer(token: str) -> dict[str, str]:
 
 def name_of(socket: WebSocket[User, Any, Any]) -> str:
     return socket.user.id
+
+
+Skip: TypeAlias = Callable[[float], Awaitable[None]]
+"""Moves the clock of the event loop forward by some seconds: less than a test waits for anything."""
+
+
+@pytest.fixture
+def skip(monkeypatch: pytest.MonkeyPatch) -> Skip:
+    """Time passes at once: so a token expires when the test wants, however slow the machine is."""
+    ahead = 0.0
+
+    async def skip_by(seconds: float) -> None:
+        nonlocal ahead
+        if not ahead:
+            loop = asyncio.get_running_loop()
+            time = loop.time
+            monkeypatch.setattr(loop, "time", lambda: time() + ahead)
+        ahead += seconds
+        for _ in range(2):  # what is due now runs before anything that is read later
+            await asyncio.sleep(0)
+
+    return skip_by

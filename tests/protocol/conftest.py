@@ -56,6 +56,19 @@ class Caller:
         assert found["id"] == call_id
         return found
 
+    async def auth(self, token: object) -> Any:
+        """The frame that answers a new token."""
+        auth_id = await self.begin_auth(token)
+        found = await self.receive()
+        assert found["id"] == auth_id
+        return found
+
+    async def begin_auth(self, token: object) -> int:
+        """Send a new token; returns its id."""
+        self._ids += 1
+        await self.send({"type": "auth", "id": self._ids, "token": token})
+        return self._ids
+
     async def quiet(self) -> None:
         """Fails if a frame comes before the answer to a ping."""
         await self.send({"type": "ping"})
@@ -63,9 +76,9 @@ class Caller:
 
 
 @contextlib.asynccontextmanager
-async def calling(app: ASGIApp, path: str, kind: ServerKind) -> AsyncIterator[Caller]:
+async def calling(app: ASGIApp, path: str, kind: ServerKind, **options: Any) -> AsyncIterator[Caller]:
     """A client of ``app`` that has received ``hello``."""
-    async with serving(app, kind) as running, connected(running, path, subprotocols=["telex.v1"]) as client:
+    async with serving(app, kind) as running, connected(running, path, subprotocols=["telex.v1"], **options) as client:
         caller = Caller(client)
         caller.hello = await caller.receive()
         yield caller

@@ -26,13 +26,13 @@ from telex.multiplex.scope import is_target, route_scope
 from telex.multiplex.turns import Turns
 from telex.multiplex.virtual import VirtualConnection
 from telex.protocol.errors import cut
-from telex.protocol.frames import CLIENT_TYPES, BadFrame, unknown_type
+from telex.protocol.frames import CLIENT_TYPES, AuthFrame, BadFrame, read, unknown_type
 from telex.protocol.output import FrameOutput
 from telex.protocol.reading import FrameReading
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
-from telex.types import ASGIApp, Message, Scope
+from telex.types import ASGIApp, Authentication, Message, Scope
 
 __all__ = ("MultiplexPlan", "MultiplexSession")
 
@@ -62,6 +62,7 @@ class MultiplexSession(FrameReading):
         "_plan",
         "_routes",
         "_since_turn",
+        "_why_none",
         "bytes",
         "dropped",
         "output",
@@ -75,6 +76,8 @@ class MultiplexSession(FrameReading):
         self._routes: dict[int, VirtualConnection] = {}
         self._opening = Opening()
         self._goes_away = False
+        self._why_none = ""
+        """Why no route may be opened."""
         self._highest = 0
         self._invalid_in_a_row = 0
         self._since_turn = 0
@@ -99,6 +102,8 @@ class MultiplexSession(FrameReading):
             "bytes": MAX_QUEUED_BYTES,
             "routes": plan.max_routes,
         }
+        if self.authentication is not None:
+            hello |= self.authentication.hello
         await self._output.send(msgspec.json.encode(hello).decode())
         self._output.ping_every(PING_AFTER)
 
@@ -115,8 +120,18 @@ class MultiplexSession(FrameReading):
         """Whether a drain must wait: a route works, or opens."""
         return self._opening.is_busy or any(route.busy for route in self._routes.values())
 
-    def take_no_more(self) -> None:
-        """The client's token has expired."""
+    @property
+    def authentication(self) -> Authentication | None:
+        """Who the client is."""
+        return self._socket.authentication
+
+    def take_no_more(self, why: str) -> None:
+        """Open no route."""
+        self._why_none = why
+
+    def take_again(self) -> None:
+        """Undo :meth:`take_no_more`."""
+        self._why_none = ""
 
     def refuse(self, raw: str | bytes, message: str, retry_after: float) -> bool:
         """Not called: a limit of a shared socket waits or closes."""
@@ -196,6 +211,9 @@ class MultiplexSession(FrameReading):
 
     def _route(self, head: Head, raw: str | bytes) -> None:
         kind, c = head.type, head.c
+        if kind == "auth" and c is None:
+            self._on_auth(raw)
+            return
         if c is None or kind in _NEVER_WITH_ROUTE:
             self._handle_own(head)
             return
@@ -221,6 +239,11 @@ class MultiplexSession(FrameReading):
             raise unknown_type(head.type)
         elif head.type != "pong":
             raise BadFrame("bad_frame", f"a frame of type {head.type!r} needs 'c', the number of its route")
+
+    def _on_auth(self, raw: str | bytes) -> None:
+        found, _ = read(raw)
+        if isinstance(found, AuthFrame):
+            self._renew(found)
 
     def _check_opened(self, c: int) -> None:
         if c > self._highest:
@@ -251,6 +274,8 @@ class MultiplexSession(FrameReading):
         delay = self._opening.delay()
         if not is_target(found.path, found.query):
             return Denial.of(400, "path and query must be those of a request target, percent-encoded")
+        if self._why_none:
+            return Denial.of(401, self._why_none)
         if self._goes_away:
             return Denial.of(503, "the server stops: open the route on another connection")
         if len(self._routes) >= self._plan.max_routes:

@@ -33,7 +33,7 @@ from telex.protocol.output import FrameOutput
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1008_POLICY_VIOLATION, WS_1011_UNEXPECTED_ERROR
-from telex.types import Activity, ASGIApp, Message, Scope
+from telex.types import Activity, ASGIApp, Authentication, Message, Scope
 
 __all__ = ("SharedSocket", "VirtualConnection")
 
@@ -60,6 +60,10 @@ class SharedSocket(Protocol):
     output: FrameOutput
     turns: Turns
     bytes: int
+
+    @property
+    def authentication(self) -> Authentication | None:
+        """Who the client is."""
 
     def answered(self, route: VirtualConnection, denied: bool | None) -> None:
         """``route`` has accepted or refused; ``None``: the client has closed it before."""
@@ -141,6 +145,11 @@ class VirtualConnection:
     def shared(self) -> object:
         """See :attr:`telex.types.RouteConnection.shared`."""
         return self._shared
+
+    @property
+    def authentication(self) -> Authentication | None:
+        """See :attr:`telex.types.RouteConnection.authentication`."""
+        return self._shared.authentication
 
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`telex.types.Transport.set_activity`."""

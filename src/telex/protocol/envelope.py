@@ -8,7 +8,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from telex.types import Activity
 
-__all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Authentication", "Envelope", "Incoming")
+__all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Envelope", "Incoming")
 
 SUBPROTOCOL: Final = "telex.v1"
 
@@ -74,25 +74,14 @@ class Envelope(Activity, Protocol):
     def next(self, kind: Any) -> Awaitable[Incoming[Any]]:
         """The next call or notify, its data as the type ``kind``."""
 
-    def take_no_more(self) -> None:
-        """The client's token has expired: refuse its calls and notifies with ``not_authorized``."""
+    def take_no_more(self, why: str) -> None:
+        """Refuse the client's calls and notifies with ``not_authorized``."""
+
+    def take_again(self) -> None:
+        """Undo :meth:`take_no_more`."""
 
     def closed(self) -> None:
         """This side has closed the connection: no answer of the client comes any more."""
 
     def aclose(self) -> Awaitable[None]:
         """Stop everything that belongs to the connection; called once, after its handler has ended."""
-
-
-class Authentication(Protocol):
-    """Who the client of a connection is, and until when: :class:`telex.auth.connection.ConnectionIdentity`."""
-
-    @property
-    def hello(self) -> dict[str, object]:
-        """What ``hello`` says of it."""
-
-    def begin(self) -> None:
-        """The connection is open, and its guards have passed."""
-
-    def aclose(self) -> Awaitable[None]:
-        """The connection has ended."""

@@ -18,13 +18,14 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from telex.codecs import as_validation_error
-from telex.defaults import KIB
+from telex.defaults import KIB, MAX_TOKEN
 from telex.protocol.errors import error_body
 
 __all__ = (
     "CLIENT_TYPES",
     "MAX_FRAME_OVERHEAD",
     "MAX_ID",
+    "AuthFrame",
     "BadFrame",
     "ErrorBody",
     "CallFrame",
@@ -129,6 +130,13 @@ class CancelFrame(msgspec.Struct, tag_field="type", tag="cancel", frozen=True):
     id: Id
 
 
+class AuthFrame(msgspec.Struct, tag_field="type", tag="auth", frozen=True):
+    """A new token."""
+
+    id: Id
+    token: Annotated[str, msgspec.Meta(max_length=MAX_TOKEN)]
+
+
 class PingFrame(msgspec.Struct, tag_field="type", tag="ping", frozen=True):
     """Answered by ``pong``."""
 
@@ -146,10 +154,13 @@ ClientFrame: TypeAlias = (
     | MoreFrame
     | ErrorFrame
     | CancelFrame
+    | AuthFrame
     | PingFrame
     | PongFrame
 )
-CLIENT_TYPES: Final = frozenset({"call", "notify", "reply", "item", "end", "more", "error", "cancel", "ping", "pong"})
+CLIENT_TYPES: Final = frozenset(
+    {"call", "notify", "reply", "item", "end", "more", "error", "cancel", "auth", "ping", "pong"}
+)
 """The types of the frames that a client may send."""
 
 decode: Final[Callable[[str | bytes], ClientFrame]] = msgspec.json.Decoder(ClientFrame).decode
@@ -248,10 +259,10 @@ def unknown_type(kind: str) -> BadFrame:
 
 
 def _id_of(head: _Head) -> int | None:
-    """The id, if it is that of a call."""
+    """The id, if it is that of a call or a token."""
     value = head.id
     is_id = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MAX_ID
-    return value if is_id and head.type == "call" else None
+    return value if is_id and head.type in {"call", "auth"} else None
 
 
 def _id_of_call(found: ClientFrame) -> int | None:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
+
+import msgspec
 
 from telex.connection import Socket
 from telex.events import is_too_long
 from telex.exceptions import ConcurrencyError, WebSocketException
 from telex.protocol.envelope import Incoming
-from telex.protocol.frames import MAX_FRAME_OVERHEAD, Encoded, frame, goaway_frame
+from telex.protocol.frames import (
+    MAX_FRAME_OVERHEAD,
+    AuthFrame,
+    BadFrame,
+    Encoded,
+    error_frame,
+    frame,
+    goaway_frame,
+)
 from telex.protocol.output import FrameOutput
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
-from telex.types import Message, Transport
+from telex.types import Authentication, Message, Transport
 
 __all__ = ("FrameReading",)
 
@@ -28,6 +39,7 @@ class FrameReading(ABC):
     __slots__ = (
         "_failure",
         "_is_over",
+        "_last_id",
         "_max_message_size",
         "_output",
         "_quick_limit",
@@ -47,6 +59,8 @@ class FrameReading(ABC):
         self._soon: asyncio.Handle | None = None
         """Begins to read in the next turn of the event loop, unless the handler reads itself until then."""
         self._is_over = False
+        self._last_id = 0
+        """The highest id of a call or token."""
         """Whether messages are ignored, because the connection ends."""
 
     # -- the interface of the connection
@@ -60,8 +74,12 @@ class FrameReading(ABC):
         raise ConcurrencyError("this handler gets its messages itself: receive none from 'socket'")
 
     @abstractmethod
-    def take_no_more(self) -> None:
-        """The client's token has expired."""
+    def take_no_more(self, why: str) -> None:
+        """Refuse calls and notifies, with ``not_authorized``."""
+
+    @abstractmethod
+    def take_again(self) -> None:
+        """Undo :meth:`take_no_more`."""
 
     def closed(self) -> None:  # noqa: B027  # most sessions need nothing here
         """This side has closed the connection."""
@@ -100,6 +118,26 @@ class FrameReading(ABC):
 
     def _lost(self) -> None:  # noqa: B027  # most sessions need nothing here
         """The connection has ended; the handler is interrupted next."""
+
+    def _renew(self, found: AuthFrame) -> None:
+        """Let a new token be checked, beside the handler and one at a time. Its id is used up."""
+        authentication = self._socket.authentication
+        if found.id <= self._last_id:
+            raise BadFrame("bad_frame", f"the id {found.id} is not higher than the last")
+        self._last_id = found.id
+        if authentication is None:
+            self._output.write(error_frame(found.id, "not_found", "this handler takes no tokens"))
+        elif not authentication.renew(found.token, partial(self._tell, authentication, found.id)):
+            self._output.write(error_frame(found.id, "too_many_calls", "another token is being checked"))
+
+    async def _tell(self, authentication: Authentication, auth_id: int, error: tuple[str, str] | None) -> None:
+        if error is None:
+            text = msgspec.json.encode(
+                {"type": "reply", "id": auth_id, "data": {"expires_in": authentication.expires_in}}
+            ).decode()
+        else:
+            text = error_frame(auth_id, *error)
+        await self._output.send(text)
 
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""

@@ -34,18 +34,18 @@ __all__ = ("FrameSession",)
 class FrameSession(FrameReading):
     """The frames of one connection, in both directions."""
 
-    __slots__ = ("_asking", "_end", "_invalid_in_a_row", "_last_id", "_max_calls", "_plan", "_runner")
+    __slots__ = ("_asking", "_end", "_invalid_in_a_row", "_max_calls", "_plan", "_runner", "_why_none")
 
     def __init__(self, plan: FramePlan, socket: Socket) -> None:
         super().__init__(socket, plan.max_message_size)
         self._plan = plan
         self._max_calls = plan.max_calls
-        """The client's credit: 0 once nothing more is taken."""
+        """The client's credit: 0 while nothing is taken."""
+        self._why_none = ""
         self._runner = CallRunner(plan, socket, self._output)
         self._asking: Asking | None = None
         """The calls of the server, once there was one."""
         self._end: WebSocketDisconnect | None = None
-        self._last_id = 0
         self._invalid_in_a_row = 0
 
     # -- the interface of the connection
@@ -205,7 +205,7 @@ class FrameSession(FrameReading):
         if runner.used < most and runner.has_room(size):
             return True
         if not most:
-            self._refuse_expired(call_id)
+            self._refuse_unauthorized(call_id)
             return False
         if call_id:
             text = f"at most {most} calls and notifies, and {MAX_QUEUED_BYTES} bytes, at once"
@@ -215,13 +215,17 @@ class FrameSession(FrameReading):
             raise WebSocketException(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
         return True
 
-    def take_no_more(self) -> None:
-        """The client's token has expired."""
-        self._max_calls = 0
+    def take_no_more(self, why: str) -> None:
+        """Refuse calls and notifies. Without credit none is admitted, so that the path of calls has no check more."""
+        self._max_calls, self._why_none = 0, why
 
-    def _refuse_expired(self, call_id: int) -> None:
+    def take_again(self) -> None:
+        """Undo :meth:`take_no_more`."""
+        self._max_calls = self._plan.max_calls
+
+    def _refuse_unauthorized(self, call_id: int) -> None:
         about = "connection" if call_id else "notify"
-        text = frames.error_frame(call_id or None, "not_authorized", "the token has expired", about=about)
+        text = frames.error_frame(call_id or None, "not_authorized", self._why_none, about=about)
         self._output.write(text)
         if not call_id:
             self._runner.count_notify()
@@ -274,6 +278,12 @@ class FrameSession(FrameReading):
         elif self._asking is None or not self._asking.answered(found, payload):
             self._refuse_frame(BadFrame("bad_frame", f"the server made no call {found.id}"))
 
+    def _on_auth(self, found: frames.AuthFrame, _: bytes | None) -> None:
+        try:
+            self._renew(found)
+        except BadFrame as bad:
+            self._refuse_frame(bad)
+
     def _on_ping(self, _: frames.PingFrame, __: bytes | None) -> None:
         self._output.write('{"type":"pong"}')
 
@@ -286,6 +296,7 @@ _ROUTES: Final[dict[type, Callable[[FrameSession, Any, bytes | None], None]]] = 
     frames.ErrorFrame: FrameSession._on_answer,
     frames.CancelFrame: FrameSession._on_cancel,
     frames.MoreFrame: FrameSession._on_more,
+    frames.AuthFrame: FrameSession._on_auth,
     frames.PingFrame: FrameSession._on_ping,
     frames.PongFrame: lambda _, __, ___: None,  # any frame shows that the client lives
     frames.ItemFrame: FrameSession._on_part,
