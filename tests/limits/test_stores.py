@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from telex import Telex, redis_server, websocket_listener
 from telex.limits import Limit, client_ip
 from telex.limits.stores import MOST_KEYS, TAKE, MemoryStore, RedisStore
+from telex.testing import TestClock
 from tests.channels.brokers import Valkey
 from tests.contract.servers import Running, ServerKind
 from tests.limits.test_handshakes import ONE, OTHER, echo, enters, from_address
@@ -91,6 +92,58 @@ async def nodes(limit: Limit, kind: ServerKind, count: int = 1) -> AsyncIterator
 
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+
+@asynccontextmanager
+async def ruined(how: str) -> AsyncIterator[str]:
+    """The URL of a store that is not there, that never answers, or that is no Redis."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer):
+            while await reader.read(4096) and how == "no redis":
+                writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            await silent.wait()
+
+    silent = asyncio.Event()
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    if how == "away":
+        server.close()
+    try:
+        yield url
+    finally:
+        silent.set()
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("policy", ["open", "closed"])
+@pytest.mark.parametrize("how", ["away", "silent", "no redis"])
+async def test_a_store_that_never_served_does_what_the_limit_says(
+    how: str, policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(redis_server, "ANSWER_WITHIN", 0.05)
+    async with ruined(how) as url, nodes(limit_in(url, on_store_failure=policy), ServerKind("telex")) as (node,):
+        for _ in range(3):
+            if policy == "open":
+                assert await enters(node)
+            else:
+                refused = await denied(node, headers=from_address(ONE))
+                assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert "the store of a limit does not answer" in caplog.text
+
+
+@pytest.mark.broker
+async def test_the_clocks_of_the_processes_do_not_count(shared: Valkey) -> None:
+    limit = limit_in(shared.url, name="clocks")
+    ours, theirs = RedisStore(limit, "here"), RedisStore(limit, "there")
+    async with TestClock() as clock:
+        assert [await ours.take("key"), await ours.take("key")] == [0, 0]
+        assert 3590 <= await ours.take("key") <= 3600
+        await clock.advance(24 * 3600)  # the process runs a day ahead of Redis
+        assert 3590 <= await theirs.take("key") <= 3600
+        await ours.aclose()
+        await theirs.aclose()
 
 
 @pytest.mark.broker
