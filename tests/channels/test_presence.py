@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -12,6 +13,7 @@ from telex.channels import Channels, Heartbeat, Left
 from telex.channels import presence as module
 from telex.channels.presence import Presence, Watch
 from telex.exceptions import BackendUnavailable, ChannelsException, ImproperlyConfiguredException
+from telex.testing import TestClock
 from tests.channels.brokers import Valkey
 from tests.channels.conftest import MakeHub, until, within
 
@@ -68,8 +70,10 @@ async def test_a_node_that_ends_takes_its_members_with_it_at_once(make_hub: Make
 class Wire:
     """Carries messages between the views of several nodes in memory, and may be cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: Heartbeat) -> None:
+        self.heartbeat = heartbeat
         self.views: dict[str, Presence] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
         self.cut: set[str] = set()
         self.deaf: set[str] = set()
         self.sent: list[bytes] = []
@@ -84,7 +88,7 @@ class Wire:
             # As over a broker, a message arrives after its publish has returned, at the sender too.
             asyncio.get_running_loop().call_later(0.005, self._carry, data)
 
-        self.views[name] = Presence(tell, QUICK)
+        self.views[name] = Presence(tell, self.heartbeat)
         return self.views[name]
 
     def _carry(self, data: bytes) -> None:
@@ -101,88 +105,102 @@ class Wire:
         await until(lambda: self.carried == len(self.sent))
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("trouble", ["deaf", "stalled"])
-async def test_a_node_that_hears_nothing_calls_nobody_gone(trouble: str) -> None:
-    wire = Wire()
+@asynccontextmanager
+async def two_nodes(heartbeat: Heartbeat) -> AsyncIterator[tuple[Wire, Presence, Presence]]:
+    """Two nodes on one wire, whose tasks run."""
+    wire = Wire(heartbeat)
     one, two = wire.view("one"), wire.view("two")
-    tasks = [asyncio.create_task(view.run()) for view in (one, two)]
+    wire.tasks = {name: asyncio.create_task(view.run()) for name, view in wire.views.items()}
     try:
-        async with one.track("room", "ann"), two.track("room", "bob"):
-            await until(lambda: len(one.members("room")) == len(two.members("room")) == 2)
-            async with one.watch("room") as changes:
-                if trouble == "deaf":
-                    # Its listener is half open: it publishes, and hears nobody, not even itself.
-                    wire.deaf = {"one"}
-                    await asyncio.sleep(2 * QUICK.lost_after)
-                    wire.deaf = set()
-                    # It receives its own beats before those of the other node.
-                    wire.cut = {"two"}
-                    await wire.beats("one", 2)
-                    wire.cut = set()
-                else:
-                    await wire.beats("one", 1)
-                    # No message is on its way: the first thing that happens after the stall is the node's own beat.
-                    time.sleep(2 * QUICK.lost_after)  # noqa: ASYNC251 - the event loop itself stands still
-                with pytest.raises(TimeoutError):
-                    await within(anext(changes), 0.8 * QUICK.lost_after)
-                assert {member.key for member in one.members("room")} == {"ann", "bob"}
-                tasks[1].cancel()
-                assert isinstance(await within(anext(changes)), Left)
+        yield wire, one, two
     finally:
-        for task in tasks:
+        for task in wire.tasks.values():
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.wait(wire.tasks.values())
+
+
+def keys(view: Presence) -> set[str]:
+    return {member.key for member in view.members("room")}
+
+
+async def test_a_node_that_is_deaf_calls_nobody_gone() -> None:
+    """Its listener is half open: it publishes, and hears nobody, not even itself."""
+    async with (
+        TestClock() as clock,
+        two_nodes(Heartbeat()) as (wire, one, two),
+        one.track("room", "ann"),
+        two.track("room", "bob"),
+    ):
+        await clock.advance(1)
+        assert keys(one) == keys(two) == {"ann", "bob"}
+        wire.deaf = {"one"}
+        await clock.advance(30)
+        wire.deaf, wire.cut = set(), {"two"}  # it receives its own beats before those of the other node
+        await clock.advance(11)  # two beats
+        assert keys(one) == {"ann", "bob"}
+        wire.cut = set()
+        await clock.advance(10)
+        assert keys(one) == {"ann", "bob"}
+        wire.tasks["two"].cancel()
+        await clock.advance(21)
+        assert keys(one) == {"ann"}
+
+
+@pytest.mark.long
+async def test_a_node_whose_event_loop_stood_still_calls_nobody_gone() -> None:
+    async with two_nodes(QUICK) as (wire, one, two), one.track("room", "ann"), two.track("room", "bob"):
+        await until(lambda: keys(one) == keys(two) == {"ann", "bob"})
+        async with one.watch("room") as changes:
+            await wire.beats("one", 1)
+            # No message is on its way: the first thing that happens after the stall is the node's own beat.
+            time.sleep(2 * QUICK.lost_after)  # noqa: ASYNC251 - the event loop itself stands still
+            with pytest.raises(TimeoutError):
+                await within(anext(changes), 0.8 * QUICK.lost_after)
+            wire.tasks["two"].cancel()
+            assert isinstance(await within(anext(changes)), Left)
 
 
 async def test_a_crashed_node_expires_and_lost_changes_are_asked_for() -> None:
-    wire = Wire()
-    one, two = wire.view("one"), wire.view("two")
-    tasks = {name: asyncio.create_task(view.run()) for name, view in wire.views.items()}
-    try:
-        async with one.track("room", "ann"), two.watch("room") as changes:
-            await until(lambda: len(two.members("room")) == 1)
-            wire.cut = {"one"}
-            async with one.track("room", "bob"):
-                await asyncio.sleep(0)
-                wire.cut = set()
-                await until(lambda: {member.key for member in two.members("room")} == {"ann", "bob"})
-            await until(lambda: {member.key for member in two.members("room")} == {"ann"})
-            tasks["one"].cancel()
-            await until(lambda: two.members("room") == ())
-            seen: list[tuple[str, str, object]] = []
-            while len(seen) < 4:
-                seen.append(await next_change(changes))
-        assert [(kind, key) for kind, key, _ in seen if (kind, key) != ("Joined", "ann")][-3:] == [
-            ("Joined", "bob"),
-            ("Left", "bob"),
-            ("Left", "ann"),
-        ]
-    finally:
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.wait(tasks.values())
+    async with (
+        TestClock() as clock,
+        two_nodes(Heartbeat()) as (wire, one, two),
+        one.track("room", "ann"),
+        two.watch("room") as changes,
+    ):
+        await clock.advance(1)
+        assert keys(two) == {"ann"}
+        wire.cut = {"one"}
+        async with one.track("room", "bob"):
+            await clock.advance(0)  # the change is lost
+            wire.cut = set()
+            await clock.advance(6)  # the next beat shows that
+            assert keys(two) == {"ann", "bob"}
+        await clock.advance(1)
+        assert keys(two) == {"ann"}
+        wire.tasks["one"].cancel()
+        await clock.advance(14)
+        assert keys(two) == {"ann"}
+        await clock.advance(7)
+        assert keys(two) == set()
+        seen = [await anext(changes) for _ in range(4)]
+    assert [(type(change).__name__, change.member.key) for change in seen] == [
+        ("Joined", "ann"),
+        ("Joined", "bob"),
+        ("Left", "bob"),
+        ("Left", "ann"),
+    ]
 
 
-@pytest.mark.long
 async def test_a_node_that_hears_nothing_calls_nobody_silent() -> None:
-    wire = Wire()
-    one, two = wire.view("one"), wire.view("two")
-    tasks = [asyncio.create_task(view.run()) for view in wire.views.values()]
-    try:
-        async with one.track("room", "ann"):
-            await until(lambda: len(two.members("room")) == 1)
-            wire.cut = {"two"}
-            await asyncio.sleep(QUICK.lost_after * 2)
-            assert len(two.members("room")) == 1
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+    async with TestClock() as clock, two_nodes(Heartbeat()) as (wire, one, two), one.track("room", "ann"):
+        await clock.advance(1)
+        wire.cut = {"two"}
+        await clock.advance(60)
+        assert keys(two) == {"ann"}
 
 
 async def test_garbage_on_the_wire_is_dropped() -> None:
-    view = Wire().view("one")
+    view = Wire(QUICK).view("one")
     for data in (b"", b"\xff", b"{}", b'{"type":"bye"}', b'{"type":"beat","node":3,"version":"x"}', b"[" * 100_000):
         view.hear(data)
     assert view.members("room") == ()
