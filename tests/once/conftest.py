@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from telex import redis_server
 from tests.channels.brokers import Valkey
 from tests.contract.servers import KINDS, ServerKind
 
@@ -27,6 +28,12 @@ def shared() -> Iterator[Valkey]:
 def own() -> Iterator[Valkey]:
     """One for a test that does."""
     yield from started()
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Redis may take its time: the machine may be busy."""
+    monkeypatch.setattr(redis_server, "ANSWER_WITHIN", 20.0)
 
 
 def started() -> Iterator[Valkey]:
