@@ -21,7 +21,10 @@ from telex.protocol.runner import MAX_QUEUED_BYTES, MORE_WITHIN
 __all__ = ("SERVER_FRAMES", "client_frames", "codes", "limits", "route_frames", "server_frames")
 
 SERVER_FRAMES: Final = {
-    "hello": ("`session`, `ping`, `max`, `credit`, `bytes`, `features`", "The first frame: what the client must know"),
+    "hello": (
+        "`session`, `ping`, `max`, `credit`, `bytes`, `features`, `contract`",
+        "The first frame: what the client must know",
+    ),
     "call": ("`id`, [`data`]", "A question to the client, which wants an answer"),
     "notify": ("[`data`]", "A message that wants no answer"),
     "reply": ("`id`, [`data`]", "The answer to a call; without `data` it says only that the handler has run"),

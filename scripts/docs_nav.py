@@ -21,6 +21,7 @@ FIRST = {
         "concurrency",
         "back-pressure",
         "security",
+        "contract",
     ),
     "docs": ("architecture", "threats-and-promises"),
 }

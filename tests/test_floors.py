@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("plans",),
     ("channels",),
     ("handlers", "users"),
-    ("routing",),
+    ("routing", "contract"),
     ("application",),
     ("testing",),
     ("cli",),
@@ -131,6 +131,14 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("compiler",),
         ("attrs_dto", "dataclass_dto", "msgspec_dto", "pydantic_dto", "sqlalchemy_dto", "typeddict_dto"),
     ),
+    "contract": (
+        ("schemas",),
+        ("checks", "errors", "settings", "messages", "security"),
+        ("parameters",),
+        ("routes",),
+        ("document",),
+        ("serving",),
+    ),
     "testing": (
         ("clock",),
         ("errors", "tasks", "cookies", "handshake", "frames", "line", "pipe"),
@@ -143,7 +151,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("blocking",),
         ("create",),
     ),
-    "cli": (("loading", "routes"), ("serving",), ("commands",), ("main",)),
+    "cli": (("loading", "routes"), ("serving", "documents"), ("commands",), ("main",)),
 }
 """The floors inside each package."""
 

@@ -9,6 +9,7 @@ import telex.di
 
 EXPECTED: tuple[str, ...] = (
     "AppConfig",
+    "AsyncAPI",
     "Authenticate",
     "CallError",
     "CallTimeout",

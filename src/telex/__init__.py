@@ -12,6 +12,7 @@ from telex.application import AppConfig, Plugin, Telex
 from telex.auth.identity import Authenticate, Identity
 from telex.channels.hub import Channels
 from telex.connection import WebSocket
+from telex.contract.serving import AsyncAPI
 from telex.datastructures import State
 from telex.di import Dependency, NamedDependency, Provide
 from telex.exceptions import (
@@ -45,6 +46,7 @@ __version__ = "0.1.0"
 
 __all__ = (
     "AppConfig",
+    "AsyncAPI",
     "Authenticate",
     "CallError",
     "CallTimeout",

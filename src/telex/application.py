@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from starlette.responses import JSONResponse, Response
 from telex.calls import Cache
 from telex.channels.hub import Channels, ChannelsProvider
 from telex.connection import Socket, WebSocket
+from telex.contract.document import AsyncAPIVersion, DocumentInfo, make_document
+from telex.contract.serving import AsyncAPI
 from telex.datastructures import State
 from telex.exception_handling import ExceptionPolicy
 from telex.exceptions import ImproperlyConfiguredException, NotFoundException, PermissionDeniedException
@@ -34,6 +37,8 @@ from telex.users.people import Users
 
 __all__ = ("AppConfig", "Plugin", "Telex")
 
+_logger: Final = logging.getLogger("telex")
+
 Hook: TypeAlias = Callable[..., Awaitable[None] | None]
 """Called at the start or end of the app, with the app or without arguments."""
 Lifespan: TypeAlias = Callable[[Any], AbstractAsyncContextManager[Any]] | AbstractAsyncContextManager[Any]
@@ -50,6 +55,8 @@ class AppConfig:
     on_shutdown: list[Hook] = field(default_factory=list)
     state: State = field(default_factory=State)
     debug: bool = False
+    asyncapi: AsyncAPI | None = None
+    """The plugin of the app's document, if there is one."""
     options: LayerOptions = field(default_factory=LayerOptions)
     http_routes: dict[str, ASGIApp] = field(default_factory=dict)
     """ASGI apps for HTTP requests to exact paths, before ``http``: for plugins that answer such requests."""
@@ -115,7 +122,10 @@ class Telex:
         self.connections: Final = Registry()
         """Every accepted connection."""
         self._http = config.http
-        self._http_routes = dict(config.http_routes)
+        self._asyncapi = config.asyncapi
+        document = config.asyncapi or (AsyncAPI() if config.debug else None)
+        served = {} if document is None else document.http_routes(self.asyncapi)
+        self._http_routes = {**served, **config.http_routes}
         self._lifespans = tuple(config.lifespan)
         self._on_startup = tuple(config.on_startup)
         self._on_shutdown = tuple(config.on_shutdown)
@@ -131,6 +141,7 @@ class Telex:
         self._connect_limits = ConnectLimits()
         self._once_runs = OnceRuns()
         self._names = RouteNames()
+        self._contract: str | None = None
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = self._compile(config.route_handlers)
         """The compiled handlers, one plan for each path, in the order of registration."""
@@ -159,6 +170,7 @@ class Telex:
             sources=row.sources,
             compiled=compiled,
             find_route=self._find_among,
+            contract=self.contract,
         )
         plan = compile_plan(build)
         self._table.add(template, plan, plan.where)
@@ -289,6 +301,29 @@ class Telex:
             for name, provider in dependencies.items()
             if isinstance(provider, ChannelsProvider)
         }
+
+    # -- the contract
+
+    def asyncapi(self, version: AsyncAPIVersion = "3.1.0") -> dict[str, Any]:
+        """The AsyncAPI document of the app's routes, messages and limits: the same for the same code.
+
+        :param version: the version of AsyncAPI, ``3.1.0`` or ``3.0.0``.
+        """
+        info = DocumentInfo() if self._asyncapi is None else self._asyncapi.info
+        return make_document(self.plans, info, version)
+
+    def contract(self) -> str:
+        """The hash of what matters to clients in the document, as clients of telex.v1 get it in ``hello``.
+
+        It is computed at the first call. It is empty if the document cannot be written, which is logged.
+        """
+        if self._contract is None:
+            try:
+                self._contract = str(self.asyncapi()["x-telex-contract"])
+            except Exception:
+                _logger.exception("the AsyncAPI document cannot be written: clients get no hash of the contract")
+                self._contract = ""
+        return self._contract
 
     # -- URLs
 

@@ -54,6 +54,9 @@ __all__ = (
     "frame_reader",
     "frame_writer",
     "is_raw_writer",
+    "raw_types",
+    "read_by_pydantic",
+    "written_by_pydantic",
     "reader",
     "value_writer",
     "writer",
@@ -72,7 +75,7 @@ def reader(annotation: Any, mode: Mode = "text", decoders: Sequence[TypeDecoder]
     :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read the whole type.
     """
     annotation = expand(annotation)
-    constraints = _raw_constraints(annotation)
+    constraints = raw_types(annotation)
     return _raw_reader(constraints, mode) if constraints else _json_reader(annotation, decoders)
 
 
@@ -84,7 +87,7 @@ def frame_reader(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> tuple
     :raises ImproperlyConfiguredException: neither msgspec nor pydantic can read the whole type.
     """
     annotation = expand(annotation)
-    constraints = _raw_constraints(annotation)
+    constraints = raw_types(annotation)
     if not constraints:
         return _json_reader(annotation, decoders), None
     text = _json_reader(annotated(str, constraints[str]), decoders) if str in constraints else None
@@ -93,7 +96,7 @@ def frame_reader(annotation: Any, decoders: Sequence[TypeDecoder] = ()) -> tuple
 
 
 def _json_reader(annotation: Any, decoders: Sequence[TypeDecoder]) -> Reader:
-    if _library(annotation, decoders) == "pydantic":
+    if read_by_pydantic(annotation, decoders):
         return guarded(pydantic_reader(annotation), _hashed_by_pydantic(annotation))
     try:
         decode: Reader = msgspec.json.Decoder(annotation, dec_hook=_dec_hook(decoders)).decode
@@ -113,7 +116,7 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
     :raises ImproperlyConfiguredException: no encoder, nor msgspec or pydantic, can write the type.
     """
     annotation = expand(annotation)
-    if _raw_constraints(annotation):
+    if raw_types(annotation):
         return as_text if mode == "text" else as_bytes
     encode = _json_encoder(annotation, encoders or {})
     return _as_text(encode) if mode == "text" else encode
@@ -122,7 +125,7 @@ def writer(annotation: Any, mode: Mode = "text", encoders: Mapping[type, TypeEnc
 def frame_writer(annotation: Any, encoders: Mapping[type, TypeEncoder] | None = None) -> Writer:
     """The function that writes the data of a telex.v1 frame: bytes unchanged, every other value as JSON text."""
     annotation = expand(annotation)
-    is_raw = bool(_raw_constraints(annotation))
+    is_raw = bool(raw_types(annotation))
     encode = _encode_plain if is_raw else _json_encoder(annotation, encoders or {})
 
     def write(value: object) -> Raw:
@@ -270,7 +273,7 @@ def as_validation_error(exc: BaseException) -> ValidationException | None:
 # -- text and bytes
 
 
-def _raw_constraints(annotation: Any) -> dict[type, tuple[object, ...]]:
+def raw_types(annotation: Any) -> dict[type, tuple[object, ...]]:
     """The metadata of ``str`` and ``bytes`` in an annotation of only these types; empty for any other annotation.
 
     :raises ImproperlyConfiguredException: one of them appears twice with different metadata.
@@ -370,10 +373,28 @@ RAW_TYPES: Final = (str, *BINARY_TYPES)
 """The types that :func:`but_raw` writes unchanged."""
 
 
-def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], bytes]:
-    parts = [part for part in parts_of(annotation) if not part.field]
+def read_by_pydantic(annotation: Any, decoders: Sequence[TypeDecoder]) -> bool:
+    """Whether pydantic reads all of ``annotation``."""
+    return _library(annotation, decoders) == "pydantic"
+
+
+def written_by_pydantic(annotation: Any) -> bool:
+    """Whether pydantic writes all of ``annotation``."""
+    return _is_pydantics(annotation, _own_parts(annotation))
+
+
+def _own_parts(annotation: Any) -> list[Part]:
+    return [part for part in parts_of(annotation) if not part.field]
+
+
+def _is_pydantics(annotation: Any, parts: Sequence[Part]) -> bool:
     roles = {part.role for part in parts}
-    if roles & {"pydantic", "constraint"} and "msgspec" not in roles and why_not(annotation) is None:
+    return bool(roles & {"pydantic", "constraint"}) and "msgspec" not in roles and why_not(annotation) is None
+
+
+def _json_encoder(annotation: Any, encoders: Mapping[type, TypeEncoder]) -> Callable[[Any], bytes]:
+    parts = _own_parts(annotation)
+    if _is_pydantics(annotation, parts):
         return pydantic_writer(annotation)
     for part in parts:
         if part.role == "custom" and not _is_writable(part.what, encoders):

@@ -112,6 +112,9 @@ class Parameter:
                 "min_length": self.min_items if self.min_length is None else self.min_length,
                 "max_length": self.max_items if self.max_length is None else self.max_length,
                 "pattern": self.pattern,
+                "title": self.title,
+                "description": self.description,
+                "examples": list(self.examples) or None,
             },
         )
 

@@ -50,7 +50,7 @@ from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
-__all__ = ("Build", "HandlerPlan", "MessageShape", "Run", "compile_plan")
+__all__ = ("Build", "ChannelShape", "HandlerPlan", "MessageShape", "Operation", "Run", "compile_plan")
 
 logger: Final = logging.getLogger("telex")
 
@@ -71,10 +71,33 @@ Admission: TypeAlias = Callable[[Socket], None]
 
 @dataclass(frozen=True, slots=True)
 class MessageShape:
-    """One type of message of a handler, for API documents: its annotation and its mode."""
+    """One type of message of a handler, for API documents: its annotation, its mode and its data transfer object."""
 
     annotation: Any
     mode: Mode
+    dto: type[AbstractDTO[Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What one function of a handler takes, and what it answers, for API documents."""
+
+    takes: MessageShape
+    answers: MessageShape | None = None
+    parts: bool = False
+    """Whether the answer comes in parts of the type ``answers``."""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelShape:
+    """The channel whose events a handler sends, for API documents."""
+
+    name: str
+    """The name with path parameters in braces; empty if a function returns it."""
+    keeps: bool
+    """Whether the channel may have history."""
+    has_presence: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,13 +111,29 @@ class HandlerPlan:
     layer: Layer
     app: ASGIApp
     where: str
-    receives: tuple[MessageShape, ...]
-    sends: tuple[MessageShape, ...]
+    operations: tuple[Operation, ...]
+    pushes: tuple[MessageShape, ...]
+    """What the handler sends besides answers."""
     parameters: tuple[RequestParameter, ...]
+    asks: tuple[Operation, ...] = ()
+    """What the handler asks clients; ``takes`` is what clients get."""
+    channel: ChannelShape | None = None
+    speaks_frames: bool = False
+    """Whether clients that offer telex.v1 are served in frames."""
     sources: tuple[object, ...] = ()
     """What the handler was registered with, from outside to inside: routers, controllers, and its identity."""
     opens: tuple[str, ...] = ()
     """The paths of the routes that a Multiplex opens."""
+
+    @property
+    def receives(self) -> tuple[MessageShape, ...]:
+        """The messages that clients may send."""
+        return tuple(each.takes for each in self.operations)
+
+    @property
+    def sends(self) -> tuple[MessageShape, ...]:
+        """The messages that clients get: answers, and what is sent besides."""
+        return (*(each.answers for each in self.operations if each.answers is not None), *self.pushes)
 
 
 class Compilable(Protocol):
@@ -146,11 +185,16 @@ class Build:
     compiled: Sequence[HandlerPlan] = ()
     """The other plans of the app, for a handler that opens them."""
     find_route: FindRoute | None = None
+    contract: Callable[[], str] = str
+    """Returns the hash of the app's contract; empty where there is no app."""
     opens: tuple[str, ...] = ()
     graph: Graph = field(init=False)
     where: str = field(init=False)
-    receives: tuple[MessageShape, ...] = ()
-    sends: tuple[MessageShape, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    """This and the next three: see :class:`HandlerPlan`."""
+    pushes: tuple[MessageShape, ...] = ()
+    asks: tuple[Operation, ...] = ()
+    channel: ChannelShape | None = None
     uses_streams: bool = False
     """Whether the handler starts streams, even if no function takes the socket."""
     open_envelope: Callable[[Socket], Envelope] | None = None
@@ -236,6 +280,14 @@ class Build:
             return dto_writer(dto, annotation, "text", self.layer.type_encoders, self.where)
         return codecs.frame_writer(annotation, self.layer.type_encoders)
 
+    def received(self, annotation: Any, mode: Mode) -> MessageShape:
+        """The description of messages that :meth:`reader` reads."""
+        return MessageShape(annotation, mode, nearest(self.layer.dto, None))
+
+    def sent(self, annotation: Any, mode: Mode) -> MessageShape:
+        """The description of messages that :meth:`writer` writes."""
+        return MessageShape(annotation, mode, self._return_dto(annotation))
+
     def _return_dto(self, annotation: Any) -> type[AbstractDTO[Any]] | None:
         """``return_dto``; if none is given, ``dto`` if it is for the annotation's model."""
         dto = nearest(self.layer.dto, None)
@@ -268,8 +320,11 @@ def compile_plan(build: Build) -> HandlerPlan:
         layer=build.layer,
         app=app,
         where=build.where,
-        receives=build.receives,
-        sends=build.sends,
+        operations=build.operations,
+        pushes=build.pushes,
+        asks=build.asks,
+        channel=build.channel,
+        speaks_frames=build.open_envelope is not None,
         parameters=build.graph.request_parameters,
         sources=build.sources,
         opens=build.opens,

@@ -21,6 +21,7 @@ __all__ = (
     "dump_pydantic",
     "from_pydantic",
     "is_pydantic_error",
+    "json_schemas",
     "pydantic_reader",
     "pydantic_writer",
     "validate_pydantic",
@@ -108,6 +109,43 @@ def _stopping(schema: Any, kinds: Collection[str]) -> Any:
 
 def pydantic_writer(annotation: Any) -> Callable[[Any], bytes]:
     return functools.partial(adapter(annotation).dump_json, by_alias=True, warnings="error")
+
+
+def json_schemas(
+    annotations: Mapping[str, Any], read: bool, template: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """The JSON schemas of annotations by key, as they are read or written, and the definitions that they refer to.
+
+    A type that pydantic cannot describe has an empty schema.
+    """
+    from pydantic import TypeAdapter
+    from pydantic.errors import PydanticInvalidForJsonSchema
+    from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+    class Generator(GenerateJsonSchema):
+        def field_is_required(self, field: Any, total: bool) -> bool:
+            is_written = self.mode == "serialization" and field["type"] != "typed-dict-field"
+            return is_written or super().field_is_required(field, total)
+
+    mode: JsonSchemaMode = "validation" if read else "serialization"
+
+    def describe(keys: Collection[str]) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        wanted = [(key, mode, adapter(annotations[key])) for key in keys]
+        found, rest = TypeAdapter.json_schemas(wanted, ref_template=template, schema_generator=Generator)
+        return {key: schema for (key, _), schema in found.items()}, rest.get("$defs", {})
+
+    def is_describable(key: str) -> bool:
+        try:
+            describe([key])
+        except PydanticInvalidForJsonSchema:
+            return False
+        return True
+
+    try:
+        return describe(annotations)
+    except PydanticInvalidForJsonSchema:
+        found, definitions = describe([key for key in annotations if is_describable(key)])
+        return {key: found.get(key, {}) for key in annotations}, definitions
 
 
 def validate_pydantic(wanted: type, value: object) -> object:

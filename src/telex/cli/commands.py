@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from pathlib import Path
+from typing import NoReturn, get_args
 
 import click
 from rich.console import Console
 
 from telex import __version__
+from telex.cli.documents import difference, document_of, written_as
 from telex.cli.loading import LoadError, load_telex, make_importable
 from telex.cli.routes import routes_table
+from telex.contract.document import AsyncAPIVersion
 from telex.protocol.close_codes import table
 
 __all__ = ("telex",)
@@ -18,13 +21,14 @@ __all__ = ("telex",)
 _app_dir = click.option(
     "--app-dir", default=".", metavar="DIR", show_default=True, help="The directory that modules are imported from."
 )
+_file = click.Path(dir_okay=False, path_type=Path)
 _factory = click.option("--factory", is_flag=True, default=None, help="TARGET is a function that returns the app.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="telex", message="%(prog)s %(version)s")
 def telex() -> None:
-    """Serve an app, print its routes, or print the table of close codes.
+    """Serve an app, print its routes, or write its contract.
 
     TARGET is module:attribute, such as chat.app:app.
 
@@ -99,6 +103,51 @@ def routes(target: str, app_dir: str, factory: bool | None) -> None:
     if not console.is_terminal:
         console.width = _UNFOLDED
     console.print(routes_table(app.plans))
+
+
+@telex.command("asyncapi", short_help="Write the AsyncAPI document of TARGET.")
+@click.argument("target")
+@click.option("--out", type=_file, metavar="FILE", help="The file to write (default: standard output).")
+@click.option("--yaml", is_flag=True, help="Write YAML (default: JSON, unless FILE ends with .yaml or .yml).")
+@click.option(
+    "--version",
+    type=click.Choice(get_args(AsyncAPIVersion)),
+    default="3.1.0",
+    show_default=True,
+    help="The version of AsyncAPI.",
+)
+@click.option("--check", type=_file, metavar="FILE", help="Write nothing; exit with 1 if FILE is not up to date.")
+@_factory
+@_app_dir
+def asyncapi(
+    target: str,
+    out: Path | None,
+    yaml: bool,
+    version: AsyncAPIVersion,
+    check: Path | None,
+    app_dir: str,
+    factory: bool | None,
+) -> None:
+    """Write the AsyncAPI document of TARGET: its channels, messages, replies, errors, close codes and limits."""
+    try:
+        make_importable(app_dir)
+        document = document_of(load_telex(target, factory=bool(factory)), version)
+        file = check or out
+        text = written_as(document, yaml=yaml or (file is not None and file.suffix in {".yaml", ".yml"}))
+        _write_or_check(text, out, check, "telex asyncapi")
+    except LoadError as exc:
+        _fail(exc)
+
+
+def _write_or_check(text: str, out: Path | None, check: Path | None, command: str) -> None:
+    if check is not None:
+        changes = difference(check, text)
+        if changes is not None:
+            raise LoadError(f"{check} is not up to date: write it with {command} --out {check}\n{changes}")
+    elif out is not None:
+        out.write_text(text, "utf-8")
+    else:
+        click.echo(text, nl=False)
 
 
 @telex.command("close-codes", short_help="Print the table of close codes as JSON.")

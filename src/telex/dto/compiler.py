@@ -24,7 +24,7 @@ from telex.dto.unions import compile_union
 from telex.exceptions import ImproperlyConfiguredException
 from telex.types import Mode, TypeDecoder, TypeEncoder
 
-__all__ = ("dto_reader", "dto_writer")
+__all__ = ("dto_reader", "dto_wire", "dto_writer")
 
 
 def dto_reader(
@@ -73,6 +73,11 @@ def dto_writer(
     ]
     write: Writer = code.define(code.reserve("write"), lines)
     return write
+
+
+def dto_wire(dto: type[AbstractDTO[Any]], annotation: Any, where: str, *, to_wire: bool) -> Any:
+    """The type of the messages that a reader (``to_wire`` false) or writer of this DTO decodes or encodes."""
+    return _compile(dto, annotation, where, to_wire=to_wire)[0].wire
 
 
 def _compile(dto: type[AbstractDTO[Any]], annotation: Any, where: str, *, to_wire: bool) -> tuple[Shape, Code]:

@@ -10,16 +10,25 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias, cast
 from telex.datastructures import Empty
 from telex.exceptions import ImproperlyConfiguredException
 from telex.layers import Layer, LayerOptions
-from telex.plans import Build, Run
+from telex.plans import Build, MessageShape, Operation, Run
 from telex.protocol.envelope import SUBPROTOCOL
 from telex.signatures import AnyCallable, Signature, describe
 from telex.types import Mode
 
-__all__ = ("FrameProtocol", "Handler", "Paths", "read_paths")
+__all__ = ("ContractOptions", "FrameProtocol", "Handler", "Paths", "read_paths")
 
 Paths: TypeAlias = str | Sequence[str] | None
 FrameProtocol: TypeAlias = Literal["telex.v1"]
 """The subprotocol that a handler can be told to speak."""
+
+
+class ContractOptions(LayerOptions, total=False):
+    """What annotations do not tell of a handler's messages. It is for documents and generated clients."""
+
+    pushes: Any
+    """The type of the messages that the handler sends besides its answers: ``Joined | Left``."""
+    asks: Mapping[Any, Any]
+    """What the handler asks clients with ``socket.call``, and the types of the answers: ``{Confirm: Answer}``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +47,8 @@ class Handler(ABC):
     name: str | None = None
     layer: Layer = field(default_factory=Layer)
     send_mode: Mode = "text"
+    pushes: Any = None
+    asks: Mapping[Any, Any] | None = None
     identity: object = field(default_factory=object, compare=False, repr=False)
     """The key of the handler for ``route_reverse``; copies that are bound to an instance keep it."""
 
@@ -55,6 +66,17 @@ class Handler(ABC):
         given = [option for option in options if getattr(self.layer, option) not in (Empty, None, (), {})]
         if given:
             raise build.wrong(f"{given[0]}= has no effect: {why}")
+
+    def describe_sent(self, build: Build) -> None:
+        """Add what the handler says of its messages to ``build``, for API documents."""
+        if self.asks is not None and not isinstance(self.asks, Mapping):
+            raise build.wrong(f"asks= is a mapping of types, {{Confirm: Answer}}, not {self.asks!r}")
+        if self.pushes is not None:
+            build.pushes = (*build.pushes, MessageShape(self.pushes, self.send_mode))
+        build.asks = tuple(
+            Operation(MessageShape(asked, self.send_mode), MessageShape(answer, self.send_mode))
+            for asked, answer in (self.asks or {}).items()
+        )
 
     def bound_to(self, owner: object) -> Self:
         """This handler with ``fn`` as a method of ``owner``."""

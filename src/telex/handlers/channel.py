@@ -32,7 +32,7 @@ from telex.handlers.channel_frames import compile_channel_frames, introduce
 from telex.handlers.channel_publishing import Publishing, compile_publishing, only_text
 from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
 from telex.layers import Layer, LayerOptions
-from telex.plans import Build, MessageShape, Run
+from telex.plans import Build, ChannelShape, MessageShape, Operation, Run
 from telex.protocol.calls import CallSession
 from telex.protocol.envelope import SUBPROTOCOL
 from telex.signatures import AnyCallable, call_site, describe
@@ -130,7 +130,13 @@ class ChannelHandler(Handler):
                 f"no function has a parameter {min(unused)!r} for this dependency: add the parameter to a guard,"
                 " on_publish= or presence=, or remove the dependency"
             )
-        build.sends = build.sends or (MessageShape(Any, self.send_mode),)
+        build.pushes = build.pushes or (MessageShape(Any, self.send_mode),)
+        prefix, is_exact = self._prefix()
+        build.channel = ChannelShape(
+            name=self.channel if isinstance(self.channel, str) else "",
+            keeps=hub.may_keep(prefix, exactly=is_exact),
+            has_presence=self.presence is not None,
+        )
         build.uses_streams = True
         encoding = as_text if self.send_mode == "text" else as_bytes
 
@@ -253,8 +259,8 @@ class ChannelHandler(Handler):
 
     def _compile_loop(self, build: Build, publishing: Publishing) -> Serve:
         """The message loop that publishes, in plain mode."""
-        build.receives = (MessageShape(self.publish, self.receive_mode),)
-        build.sends = (MessageShape(publishing.sends, self.send_mode),)
+        build.operations = (Operation(build.received(self.publish, self.receive_mode)),)
+        build.pushes = (build.sent(publishing.sends, self.send_mode),)
         decode = build.reader(self.publish, self.receive_mode)
         if self.receive_mode == "binary" and self.send_mode == "text":
             decode = only_text(decode)

@@ -51,6 +51,7 @@ def _common(build: Build, max_invalid_messages: int) -> dict[str, Any]:
     layer = build.layer
     return {
         "where": build.where,
+        "contract": build.contract,
         "read_as": _cached(build.frame_reader),
         "write_value": frame_writer(Any, layer.type_encoders),
         "errors": build.exception_policy(),

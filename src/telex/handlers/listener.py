@@ -15,6 +15,7 @@ from telex.defaults import MAX_INVALID_MESSAGES
 from telex.ends import OnEnd
 from telex.event_reader import supervised
 from telex.handlers.base import (
+    ContractOptions,
     FrameProtocol,
     Handler,
     Paths,
@@ -28,11 +29,10 @@ from telex.handlers.base import (
 from telex.handlers.frame_calls import speak_calls
 from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
-from telex.layers import LayerOptions
 from telex.once.calls import OnceCalls
 from telex.once.keys import contract_of
 from telex.once.options import Once, read_once
-from telex.plans import Build, MessageShape, Run
+from telex.plans import Build, Run
 from telex.protocol.calls import CallSession
 from telex.signatures import AnyCallable, class_attribute, describe, is_undecorated, positional_count
 from telex.types import Mode
@@ -43,7 +43,7 @@ AcceptHandler: TypeAlias = Callable[[Any], Awaitable[None] | None]
 ConnectionLifespan: TypeAlias = Callable[..., AbstractAsyncContextManager[Any]]
 
 
-class ListenerOptions(LayerOptions, total=False):
+class ListenerOptions(ContractOptions, total=False):
     """Options of ``websocket_listener`` besides ``path`` and ``name``, and attributes of ``WebsocketListener``."""
 
     receive_mode: Mode
@@ -107,8 +107,8 @@ class ListenerHandler(Handler):
             self.sync_to_thread,
             outlives=self.idempotent is not None,
         )
-        build.receives = tuple(MessageShape(each, self.receive_mode) for each in receivers.receives)
-        build.sends = tuple(MessageShape(each, self.send_mode) for each in receivers.sends)
+        build.operations = receivers.operations
+        self.describe_sent(build)
         serve = MessageLoop.compile(
             build,
             receive_mode=self.receive_mode,
@@ -138,7 +138,8 @@ class ListenerHandler(Handler):
     def _compile_once(self, build: Build, receivers: Receivers) -> OnceCalls | None:
         if self.idempotent is None:
             return None
-        contract = contract_of(receivers.receives, receivers.sends)
+        answers = [each.answers.annotation for each in receivers.operations if each.answers is not None]
+        contract = contract_of(receivers.receives, answers)
         return OnceCalls(self.idempotent, build.once_runs, where=build.where, path=build.path, contract=contract)
 
     def _check(self, build: Build) -> None:

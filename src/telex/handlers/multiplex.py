@@ -129,6 +129,7 @@ class Multiplex(Handler):
             where=build.where,
             find_route=partial(build.find_route, frozenset(map(id, served))),
             max_routes=self.max_routes,
+            contract=build.contract,
             max_message_size=self._limit(build, served),
         )
         build.open_envelope = partial(MultiplexSession, plan)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final, TypeAlias, Unpack
 from telex.connection import WebSocket
 from telex.event_reader import supervised
 from telex.handlers.base import (
+    ContractOptions,
     FrameProtocol,
     Handler,
     Paths,
@@ -19,8 +20,7 @@ from telex.handlers.base import (
     refuse_parameters,
 )
 from telex.handlers.frame_calls import speak_incoming
-from telex.layers import LayerOptions
-from telex.plans import Build, Run
+from telex.plans import Build, MessageShape, Operation, Run
 from telex.signatures import Kind, describe, read_signature
 
 __all__ = ("WebsocketHandler", "WebsocketOptions", "websocket")
@@ -28,9 +28,11 @@ __all__ = ("WebsocketHandler", "WebsocketOptions", "websocket")
 RawFunction: TypeAlias = Callable[..., Awaitable[None]]
 
 
-class WebsocketOptions(LayerOptions, total=False):
+class WebsocketOptions(ContractOptions, total=False):
     """The options of ``websocket`` in addition to ``path`` and ``name``."""
 
+    receives: Any
+    """The type of the messages that clients may send, as ``pushes`` for the other direction."""
     protocol: FrameProtocol | None
     """``telex.v1``: speak it with clients that offer it; take their calls and notifies from ``socket.incoming()``."""
 
@@ -44,6 +46,7 @@ class WebsocketHandler(Handler):
 
     kind: ClassVar[str] = "websocket"
 
+    receives: Any = None
     protocol: FrameProtocol | None = None
 
     def compile_run(self, build: Build) -> Run:
@@ -63,6 +66,9 @@ class WebsocketHandler(Handler):
             raise build.wrong("a websocket handler is asynchronous: write async def")
         if signature.returns not in {None, type(None)}:
             raise build.wrong(f"a websocket handler returns nothing: annotate '-> None', not {signature.returns!r}")
+        self.describe_sent(build)
+        if self.receives is not None:
+            build.operations = (Operation(MessageShape(self.receives, self.send_mode)),)
         call, by_result = build.graph.call(self.fn), signature.kind is Kind.MAYBE_ASYNC
 
         async def run(socket: WebSocket[Any, Any, Any], slots: list[Any]) -> None:

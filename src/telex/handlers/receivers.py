@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections.abc
+import inspect
 import types
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
@@ -18,7 +19,7 @@ from telex.connection import Socket
 from telex.exceptions import ImproperlyConfiguredException
 from telex.handlers.base import refuse_parameters
 from telex.handlers.message_loop import Handle
-from telex.plans import Build
+from telex.plans import Build, Operation
 from telex.protocol.jobs import BindTarget, CallTarget
 from telex.signatures import AnyCallable, Kind, annotation_of, declared_method, describe, read_signature
 from telex.threads import run_in_thread
@@ -50,7 +51,7 @@ class Receivers:
     bind: Callable[[Socket, Slots], Handle]
     awaits: bool
     receives: tuple[Any, ...]
-    sends: tuple[Any, ...]
+    operations: tuple[Operation, ...]
     bind_calls: BindTarget
     """Binds the callbacks for a connection that speaks telex.v1."""
 
@@ -105,7 +106,15 @@ def compile_receivers(
     :raises ImproperlyConfiguredException: a callback takes no ``data``, or two callbacks take the same type.
     """
     receivers = [_compile_one(build, fn, send_mode, in_thread, outlives) for fn in functions]
-    sends = tuple(each.returns for each in receivers if each.encode is not None)
+    operations = tuple(
+        Operation(
+            build.received(each.takes, receive_mode),
+            build.sent(each.returns, send_mode) if each.encode is not None else None,
+            parts=each.parts,
+            description=inspect.getdoc(fn) or "",
+        )
+        for each, fn in zip(receivers, functions, strict=True)
+    )
     if len(receivers) == 1:
         only = receivers[0]
         return Receivers(
@@ -114,7 +123,7 @@ def compile_receivers(
             bind=only.bind,
             awaits=only.awaits,
             receives=(only.takes,),
-            sends=sends,
+            operations=operations,
             bind_calls=_bind_only_target(only),
         )
     table = _table(build, receivers)
@@ -125,7 +134,7 @@ def compile_receivers(
         bind_calls=_bind_all_targets(table),
         awaits=True,
         receives=tuple(each.takes for each in receivers),
-        sends=sends,
+        operations=operations,
     )
 
 
@@ -143,6 +152,7 @@ class _Receiver:
     """The target of every connection, where no argument belongs to one."""
     awaits: bool
     answers_itself: bool
+    parts: bool
 
 
 def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool, outlives: bool) -> _Receiver:
@@ -180,6 +190,7 @@ def _compile_one(build: Build, fn: AnyCallable, mode: Mode, in_thread: bool, out
         shared_target=None if per_message or call.arguments else CallTarget(_handle(call, []), write, awaits, parts),
         awaits=awaits,
         answers_itself=answers_itself,
+        parts=parts,
     )
 
 

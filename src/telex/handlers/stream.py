@@ -13,6 +13,7 @@ from telex.connection import Socket
 from telex.event_reader import supervised
 from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.base import (
+    ContractOptions,
     FrameProtocol,
     Handler,
     Paths,
@@ -25,8 +26,7 @@ from telex.handlers.base import (
     refuse_parameters,
 )
 from telex.handlers.frame_calls import speak_incoming
-from telex.layers import LayerOptions
-from telex.plans import Build, MessageShape, Run
+from telex.plans import Build, Run
 from telex.protocol.envelope import Envelope
 from telex.signatures import describe, read_signature
 from telex.status_codes import WS_1003_UNSUPPORTED_DATA
@@ -41,7 +41,7 @@ UnreadPolicy: TypeAlias = Callable[[bool], Exception | bool]
 logger: Final = logging.getLogger("telex")
 
 
-class StreamOptions(LayerOptions, total=False):
+class StreamOptions(ContractOptions, total=False):
     """The options of ``websocket_stream`` in addition to ``path`` and ``name``."""
 
     mode: Mode
@@ -75,7 +75,8 @@ class StreamHandler(Handler):
                 build, ("message_limit", "byte_limit"), "a stream with listen_for_disconnect=False reads nothing"
             )
         yields = _yielded_type(build, signature.returns)
-        build.sends = (MessageShape(yields, self.send_mode),)
+        build.pushes = (build.sent(yields, self.send_mode),)
+        self.describe_sent(build)
         call = build.graph.call(self.fn)
         write_frame = build.frame_writer(yields)
         write, mode = build.writer(yields, self.send_mode, by_value=True), self.send_mode

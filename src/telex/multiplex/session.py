@@ -46,6 +46,8 @@ class MultiplexPlan:
     """The ASGI app of a route, which refuses a path that is not served here."""
     max_routes: int
     max_message_size: int
+    contract: Callable[[], str]
+    """Returns the hash of the app's contract."""
     reported: set[str] = field(default_factory=set)
     """The paths of routes whose headers were lost, each logged once."""
 
@@ -101,6 +103,7 @@ class MultiplexSession(FrameReading):
             "max": plan.max_message_size,
             "bytes": MAX_QUEUED_BYTES,
             "routes": plan.max_routes,
+            "contract": plan.contract(),
         }
         if self.authentication is not None:
             hello |= self.authentication.hello

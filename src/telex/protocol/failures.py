@@ -10,7 +10,7 @@ from telex.exceptions import HTTPException, ImproperlyConfiguredException, Valid
 from telex.protocol.errors import ERROR_CODES, checked_code, cut
 from telex.protocol.refusals import code_of_status
 
-__all__ = ("CallFailure", "Failures", "SettledError")
+__all__ = ("CallFailure", "Failures", "SettledError", "code_of")
 
 
 class SettledError(Exception):
@@ -45,7 +45,7 @@ class Failures:
     """The exceptions that a handler declares with ``errors=[…]``, and the codes of all others."""
 
     def __init__(self, declared: Sequence[type[Exception]], where: str, *, debug: bool) -> None:
-        self._codes = {kind: _code_of(kind) for kind in declared}
+        self._codes = {kind: code_of(kind) for kind in declared}
         self._debug = debug
         for kind, code in self._codes.items():
             try:
@@ -78,7 +78,8 @@ class Failures:
         return CallFailure("internal", cut(f"{type(exc).__name__}: {exc}") if self._debug else "internal error")
 
 
-def _code_of(kind: type[Exception]) -> str:
+def code_of(kind: type[Exception]) -> str:
+    """The code of a declared exception: its own attribute ``code``, or its name in snake_case."""
     own = kind.__dict__.get("code")
     if isinstance(own, str):
         return own

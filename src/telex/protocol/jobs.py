@@ -54,6 +54,8 @@ class FramePlan:
     """What every kind of handler says of its frames."""
 
     where: str
+    contract: Callable[[], str]
+    """Returns the hash of the app's contract."""
     read_as: Callable[[Any], tuple[Reader | None, Reader | None]]
     """The readers of JSON and of bytes for a type."""
     write_value: Writer

@@ -61,6 +61,7 @@ class FrameSession(FrameReading):
             "credit": plan.max_calls,
             "bytes": MAX_QUEUED_BYTES,
             "features": () if plan.once is None else ("idempotent",),
+            "contract": plan.contract(),
         }
         authentication = self._socket.authentication
         if authentication is not None:

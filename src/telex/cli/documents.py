@@ -1,0 +1,50 @@
+"""Writes and compares the documents of ``telex asyncapi``."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+from telex.application import Telex
+from telex.cli.loading import LoadError
+from telex.contract.checks import check_document
+from telex.contract.document import AsyncAPIVersion, to_json, to_yaml
+
+__all__ = ("difference", "document_of", "written_as")
+
+
+def document_of(app: Telex, version: AsyncAPIVersion) -> dict[str, Any]:
+    """The document of ``app``, checked.
+
+    :raises LoadError: an example of the app is not of its type.
+    """
+    document = app.asyncapi(version)
+    problems = check_document(document)
+    if problems:
+        raise LoadError("the document is wrong:\n" + "\n".join(problems))
+    return document
+
+
+def written_as(document: dict[str, Any], *, yaml: bool) -> str:
+    """The text of a document."""
+    return to_yaml(document) if yaml else to_json(document)
+
+
+def difference(path: Path, text: str) -> str | None:
+    """How the file differs from ``text``, as the first lines of a diff; ``None`` if they are the same.
+
+    :raises LoadError: the file cannot be read.
+    """
+    try:
+        found = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise LoadError(f"{path} cannot be read: {exc}") from exc
+    if found == text:
+        return None
+    lines = difflib.unified_diff(found.splitlines(), text.splitlines(), str(path), "the app", lineterm="", n=1)
+    return "\n".join(list(lines)[:LONGEST_DIFF])
+
+
+LONGEST_DIFF = 40
+"""Lines of a diff that are shown."""
