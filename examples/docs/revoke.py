@@ -1,30 +1,23 @@
 import os
 
 from starlette.applications import Starlette
-from starlette.authentication import AuthCredentials, AuthenticationBackend, BaseUser, SimpleUser
-from starlette.middleware.authentication import AuthenticationMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from telex import Channels, DefineMiddleware, NotAuthorizedException, Telex, WebSocket, websocket_listener
-from telex.handlers import Handler
+from telex import Authenticate, Channels, Identity, NotAuthorizedException, Telex, websocket_listener
 
 SESSIONS = {"phone-secret": "ada", "laptop-secret": "ada", "bo-secret": "bo"}  # a table, which all nodes read
 
 
-class ByCookie(AuthenticationBackend):
-    async def authenticate(self, conn: HTTPConnection) -> tuple[AuthCredentials, BaseUser] | None:
-        name = SESSIONS.get(conn.cookies.get("session", ""))
-        return None if name is None else (AuthCredentials(), SimpleUser(name))
-
-
-def logged_in(socket: WebSocket, _: Handler) -> None:
-    if not socket.user.is_authenticated:
+async def who(token: str) -> Identity[str]:
+    name = SESSIONS.get(token)
+    if name is None:
         raise NotAuthorizedException("log in first")
+    return Identity(name)
 
 
-@websocket_listener("/echo", guards=[logged_in])
+@websocket_listener("/echo")
 async def echo(data: str) -> str:
     return data
 
@@ -53,10 +46,9 @@ admin = Starlette(
     ]
 )
 
-channels = Channels(os.environ.get("CHANNELS_URL", "memory://"), channels=["news"])
 app = Telex(
     [echo],
-    plugins=[channels],
-    middleware=[DefineMiddleware(AuthenticationMiddleware, backend=ByCookie())],
+    authenticate=Authenticate(who, cookie="session"),
+    plugins=[Channels(os.environ.get("CHANNELS_URL", "memory://"), channels=["news"])],
     http=admin,
 )

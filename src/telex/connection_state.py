@@ -255,10 +255,18 @@ class StatefulConnection(HTTPConnection[StateT]):
             self.is_open = self._was_accepted = True
             await self._begin(open_envelope if event["subprotocol"] == SUBPROTOCOL else None)
             if self._announce is not None:
-                self._announce(self)
+                await self._announce_or_close(self._announce)
         finally:
             accepting.set_result(None)
             self._accepting = None
+
+    async def _announce_or_close(self, announce: Callable[[Self], None]) -> None:
+        """Close here what may not be open: a handler could catch what :meth:`accept` raises, and go on."""
+        try:
+            announce(self)
+        except WebSocketException as refused:
+            await self.close(refused.code, refused.reason)
+            raise
 
     async def _begin(self, open_envelope: Callable[[Any], Envelope] | None) -> None:
         """Make the server and the application's side of the connection known to each other, and begin with frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import threading
 from collections.abc import AsyncGenerator
@@ -10,10 +11,12 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
-from telex import Multiplex, Telex, WebSocket, websocket, websocket_listener, websocket_stream
+from telex import Authenticate, Identity, Multiplex, Telex, WebSocket, websocket, websocket_listener, websocket_stream
 from telex.clock import loop_time
 from telex.connection import Socket
+from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
 from telex.plans import BEGAN
 from telex.users import index, notices
 from tests.channels.conftest import until
@@ -334,6 +337,87 @@ async def test_a_handshake_that_began_before_the_close_is_closed_when_it_opens(p
             await client.send("again")
             await until(lambda: ran == ["again"])
     assert ran == ["again"]
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["plain", "telex.v1"])
+async def test_so_is_one_whose_provider_has_read_the_old_table(kind: ServerKind, framed: bool) -> None:
+    reached, may_go_on = asyncio.Event(), asyncio.Event()
+    left: list[int | None] = []
+
+    async def who(token: str) -> Identity[str]:
+        reached.set()
+        await soon(may_go_on.wait())
+        return Identity(token)
+
+    async def leave(socket: WebSocket) -> None:
+        left.append(socket.close_code)
+
+    @websocket_listener("/", on_disconnect=leave)
+    async def listen(data: str) -> str:
+        raise AssertionError("a message was handled")
+
+    app = Telex([listen], authenticate=Authenticate(who, cookie="session"))
+    cookie = {"cookie": "session=ada"}
+    async with serving(app, kind) as running:
+
+        async def connect() -> tuple[int | None, str | None]:
+            async with connected(running, "/", headers=cookie, subprotocols=["telex.v1"] if framed else []) as client:
+                with contextlib.suppress(ConnectionClosed):
+                    await client.send("x")
+                await soon(client.wait_closed())
+                return client.close_code, client.close_reason
+
+        opening = asyncio.create_task(connect())
+        await soon(reached.wait())
+        await app.users.close("ada", 4403, "revoked")
+        may_go_on.set()
+        assert await soon(opening) == (4403, "revoked")
+        await until(lambda: left == [4403])
+        assert not app.users.connections("ada")
+
+
+async def test_a_handler_that_catches_what_accept_raises_has_a_closed_connection() -> None:
+    went_on: list[str] = []
+
+    @websocket("/")
+    async def stubborn(socket: WebSocket) -> None:
+        await app.users.close("ada", 4403, "revoked")
+        with contextlib.suppress(WebSocketException):
+            await socket.accept()
+        with contextlib.suppress(ConnectionStateError, WebSocketDisconnect):
+            await socket.send_text("still here")
+            went_on.append("sent")
+
+    app = Telex([stubborn])
+    async with site(app) as running, connected(running, "/", **as_user("ada")) as client:
+        assert await ending(client) == (4403, "revoked")
+    assert not went_on
+
+
+async def test_so_is_a_route_that_opens() -> None:
+    reached, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def who(token: str) -> Identity[str]:
+        reached.set()
+        await soon(may_go_on.wait())
+        return Identity(token)
+
+    @websocket_listener("/own", authenticate=Authenticate(who, query="ticket"))
+    async def own(data: str) -> str:
+        return data
+
+    app = Telex([own, Multiplex("/socket", routes=[own])])
+    async with site(app) as running, connected(running, "/socket", subprotocols=["telex.v1"]) as page:
+        await heard_json(page)
+        await page.send('{"type":"open","c":1,"path":"/own","query":"ticket=ada"}')
+        await soon(reached.wait())
+        await app.users.close("ada", 4403, "revoked")
+        may_go_on.set()
+        frames = [await heard_json(page)]
+        while frames[-1]["type"] != "closed":
+            frames.append(await heard_json(page))
+        assert (frames[-1]["code"], frames[-1]["reason"]) == (4403, "revoked")
+        assert not app.users.connections("ada")
 
 
 # -- slow clients
