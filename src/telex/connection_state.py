@@ -111,6 +111,8 @@ class ConnectionOptions:
     """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
     limit_messages: Callable[[Any], None] | None = None
     """Limits the messages of an accepted connection; ``None`` where no limit is given."""
+    notices: bool = True
+    """Whether ``app.users.notify`` reaches the connection."""
     encode_json: Callable[[object], bytes] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -84,6 +84,9 @@ class LayerOptions(TypedDict, total=False):
     the limit of an outer layer."""
     byte_limit: Limit | None
     """How many bytes of messages a client may send: ``Limit(1 << 20, per=1)``. Counted for each connection."""
+    notices: bool
+    """Whether ``app.users.notify`` reaches the connection (default); ``False`` where its client expects other messages
+    alone. ``app.users.close`` always does."""
     call_timeout: float | None
     """Seconds that a call of telex.v1 may take, waiting included; for an answer in parts, until its first part. Then
     the handler is cancelled and the caller gets the error ``timeout``. By default there is no limit."""
@@ -136,6 +139,7 @@ class Layer:
     )
     message_limit: Limit | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     byte_limit: Limit | EmptyType | None = field(default=Empty, metadata=_NEAREST)
+    notices: bool | EmptyType = field(default=Empty, metadata=_NEAREST)
     call_timeout: float | EmptyType | None = field(default=Empty, metadata=_NEAREST)
     max_calls: int | EmptyType = field(default=Empty, metadata=_NEAREST)
     max_streams: int | EmptyType = field(default=Empty, metadata=_NEAREST)
@@ -288,6 +292,12 @@ def _read_denials(value: Any, where: str) -> Denials:
     return cast("Denials", value)
 
 
+def _read_notices(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise ImproperlyConfiguredException(f"{where}: notices is True or False, not {value!r}")
+    return value
+
+
 def _read_class(value: Any, where: str) -> type[WebSocket[Any, Any, Any]] | EmptyType:
     if value is None:
         return Empty
@@ -329,6 +339,7 @@ _READ: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "call_timeout": _read_timeout,
     "errors": _read_errors,
     "denials": _read_denials,
+    "notices": _read_notices,
     "on_invalid_message": _read_invalid,
     "websocket_class": _read_class,
 }

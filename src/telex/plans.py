@@ -540,6 +540,7 @@ def _connection_options(build: Build) -> ConnectionOptions:
         max_queued_messages=nearest(build.layer.max_queued_messages, MAX_QUEUED_MESSAGES),
         type_encoders=build.layer.type_encoders,
         type_decoders=build.layer.type_decoders,
+        notices=nearest(build.layer.notices, True),
     )
 
 

@@ -10,15 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from telex import Telex, websocket_listener
+from telex import Telex, WebSocket, websocket, websocket_listener
 from telex.channels import Channels, ChannelsBackend, MemoryBackend, backend_from_url
+from telex.clock import loop_time
 from telex.exceptions import BackendUnavailable, ChannelsException
 from telex.handlers.channel import channel_listener
 from telex.users import nodes as module
 from telex.users.index import Closed
 from telex.users.nodes import CHANNEL
 from tests.channels.brokers import Broker, Nats, Postgres, Valkey
-from tests.channels.conftest import Engine, until
+from tests.channels.conftest import Engine, until, within
 from tests.contract.servers import Running
 from tests.support.live import asked, connected, denied, ending, heard, heard_json, soon
 from tests.users.conftest import as_user, site
@@ -183,6 +184,65 @@ async def test_a_node_that_begins_to_hear_applies_the_closes_before_it_but_no_ol
             here._nodes._told["ada"] = Closed(now, 4403, "revoked")
             late._nodes._resume()
             assert await ending(fresh) == (4403, "revoked")
+
+
+async def test_a_node_that_hears_again_tells_its_own_closes_again() -> None:
+    """Its broker was away when it has told them, and the others have said hello before it heard again."""
+    backend = MemoryBackend()
+    async with node(backend) as here, node(backend) as there, connected(there.running, **as_user("ada")) as far:
+        await asked(far, "x")
+        here._nodes.follow()
+        await until(lambda: here.follows and there.follows and there.knows(here) and here.knows(there))
+        here._nodes._told["ada"] = Closed(loop_time(), 4403, "revoked")
+        here._nodes._others.clear()
+        here._nodes._resume()
+        assert await ending(far) == (4403, "revoked")
+
+
+async def test_a_handler_that_closes_its_own_user_reaches_the_other_nodes() -> None:
+    """Its own connection is closed first, which cancels it."""
+    ended, may_publish = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryBackend):
+        async def publish(self, targets: Any, data: bytes, kind: Any = "bytes") -> Any:
+            if targets[0][0] == CHANNEL and b"closes" in data:
+                await within(may_publish.wait())
+            return await super().publish(targets, data, kind)
+
+    @websocket("/leave")
+    async def leave(socket: WebSocket) -> None:
+        await socket.receive_text()
+        try:
+            await app.users.close(socket.user, 4001, "logged out")
+        finally:
+            ended.set()
+
+    backend = Slow()
+    app = Telex([leave], plugins=[Channels(backend, arbitrary_channels_allowed=True)])
+    async with node(backend) as there, site(app) as running, connected(there.running, **as_user("ada")) as far:
+        await asked(far, "x")
+        async with connected(running, "/leave", **as_user("ada")) as near:
+            nodes = app.users._nodes
+            assert nodes is not None
+            await until(lambda: there.follows and bool(app.users.connections("ada")) and bool(nodes._others))
+            await near.send("log out")
+            assert await ending(near) == (4001, "logged out")
+            await within(ended.wait())
+            may_publish.set()
+            assert await ending(far) == (4001, "logged out")
+
+
+async def test_a_long_value_reaches_every_node(engine: Engine) -> None:
+    """PostgreSQL's own notifications take 8,000 bytes."""
+    async with (
+        node(engine.new_backend()) as here,
+        node(engine.new_backend()) as there,
+        connected(there.running, **as_user("ada")) as far,
+    ):
+        await asked(far, "x")
+        await until(lambda: there.follows)
+        await soon(here.app.users.notify("ada", "é" * 100_000))
+        assert await heard(far) == "é" * 100_000
 
 
 @pytest.mark.broker

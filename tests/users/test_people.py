@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from telex import Authenticate, Identity, Multiplex, Telex, WebSocket, websocket, websocket_listener, websocket_stream
+from telex import (
+    Authenticate,
+    Identity,
+    ImproperlyConfiguredException,
+    Multiplex,
+    Router,
+    Telex,
+    WebSocket,
+    websocket,
+    websocket_listener,
+    websocket_stream,
+)
 from telex.clock import loop_time
 from telex.connection import Socket
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
@@ -70,6 +81,31 @@ async def test_a_user_is_told_on_each_socket_and_nobody_else(kind: ServerKind) -
         assert len(app.users.connections("ada")) == 3
         assert all(socket.user == "ada" and socket in app.connections for socket in app.users.connections("ada"))
     assert app.users.connections("ada") == ()
+
+
+async def test_notices_may_be_left_out_on_any_layer_and_closes_may_not() -> None:
+    @websocket_listener("/quiet", notices=False)
+    async def quiet(data: str) -> str:
+        return data
+
+    @websocket_listener("/told", notices=True)
+    async def told(data: str) -> str:
+        return data
+
+    app = Telex([quiet, Router("/r", route_handlers=[told, echo], notices=False)])
+    async with site(app) as running, AsyncExitStack() as stack:
+        paths = ("/quiet", "/r/told", "/r/echo")
+        clients = {path: await stack.enter_async_context(connected(running, path, **as_user("ada"))) for path in paths}
+        for client in clients.values():
+            await asked(client, "x")
+        await app.users.notify("ada", "notice")
+        assert await app.users.count("ada") == 3
+        assert await heard(clients["/r/told"]) == "notice"
+        await app.users.close("ada")
+        for client in clients.values():
+            assert await ending(client) == (4403, "revoked")
+    with pytest.raises(ImproperlyConfiguredException, match="notices is True or False, not 'no'"):
+        Telex([quiet], notices="no")  # type: ignore[arg-type]
 
 
 async def test_a_value_is_written_by_the_encoders_of_the_app_and_once() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
@@ -113,7 +113,7 @@ class Users:
 
     def notify_here(self, key: str, notice: Event) -> None:
         """Send ``notice`` to the sockets of this process."""
-        for socket in self._sockets(self._index.of(key)):
+        for socket in self._sockets(socket for socket in self._index.of(key) if socket.options.notices):
             self._notices.send(socket, notice)
 
     def close_here(self, key: str, closed: Closed) -> None:
@@ -132,8 +132,9 @@ class Users:
             await asyncio.wait(self._tasks)
 
     @staticmethod
-    def _sockets(connections: tuple[Socket, ...]) -> Iterator[Socket]:
+    def _sockets(connections: Iterable[Socket]) -> Iterator[Socket]:
         """The connections without the routes whose socket is among them; of other shared sockets the oldest route."""
+        connections = tuple(connections)
         seen = {id(socket.envelope) for socket in connections if not socket.is_route and socket.envelope is not None}
         for socket in connections:
             route = socket.route
