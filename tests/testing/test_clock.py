@@ -117,7 +117,9 @@ async def test_timers_without_delay_and_of_before_fire_too() -> None:
         assert fired[2:] == ["before", "later"]
 
 
-async def test_an_app_that_is_never_idle_is_named() -> None:
+async def test_an_app_that_is_never_idle_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("telex.testing.clock.ROUNDS", 1_000)
+
     async def spin() -> None:
         while True:  # noqa: ASYNC110 - it waits for nothing
             await asyncio.sleep(0)

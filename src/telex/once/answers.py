@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 
+from telex.clock import Clock, loop_time
 from telex.defaults import KIB, MIB
 from telex.once.keys import CallId
 from telex.once.options import Once
@@ -138,7 +138,7 @@ class _Kept(NamedTuple):
 class MemoryAnswers:
     """Answers in this process. What runs is known to who runs it, so that only answers are kept."""
 
-    def __init__(self, once: Once, where: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, once: Once, where: str, clock: Clock = loop_time) -> None:
         self._once = once
         self._where = where
         self._clock = clock
