@@ -18,7 +18,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "telex"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("status_codes", "defaults", "clock", "renamed", "protocol.errors"),
     ("types", "headers", "exceptions", "datastructures", "busy_monitor", "threads", "slow_callbacks"),
-    ("redis_server", "health", "paths"),
+    ("redis_server", "health", "paths", "telemetry.counts"),
     ("limits.rates",),
     ("annotations", "collisions", "pydantic_codecs", "protocol.envelope"),
     ("annotation_parts", "protocol.refusals"),
@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("multiplex", "once", "auth"),
     ("plans",),
     ("channels",),
-    ("handlers", "users"),
+    ("handlers", "users", "telemetry"),
     ("routing", "contract"),
     ("application",),
     ("testing",),
@@ -118,6 +118,7 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("settings", "workers"),
         ("runner",),
     ),
+    "telemetry": (("counts", "labels"), ("families",), ("prometheus", "opentelemetry")),
     "dto": (
         ("config", "code"),
         ("fields", "field_paths"),
@@ -165,6 +166,7 @@ UNDER_THE_TOWER = frozenset(
         "exceptions",
         "paths",
         "health",
+        "telemetry.counts",
         "protocol.envelope",
         "protocol.refusals",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from telex.calls import Cache
 from telex.channels.hub import Channels, ChannelsProvider
-from telex.connection import Socket, WebSocket
+from telex.connection import ConnectionOptions, Socket, WebSocket
 from telex.contract.document import AsyncAPIVersion, DocumentInfo, make_document
 from telex.contract.serving import AsyncAPI
 from telex.datastructures import State
@@ -32,6 +33,8 @@ from telex.protocol.refusals import compile_refusals, offers_frames
 from telex.registry import Registry
 from telex.routing import RouteHandler, RouteNames, Row, flatten
 from telex.signatures import positional_count
+from telex.telemetry.counts import AppCounts
+from telex.telemetry.labels import message_labels
 from telex.types import ASGIApp, Receive, Scope, Send
 from telex.users.people import Users
 
@@ -60,6 +63,8 @@ class AppConfig:
     options: LayerOptions = field(default_factory=LayerOptions)
     http_routes: dict[str, ASGIApp] = field(default_factory=dict)
     """ASGI apps for HTTP requests to exact paths, before ``http``: for plugins that answer such requests."""
+    counts: AppCounts | None = None
+    """What the app counts; without it, nothing. For plugins that show metrics."""
 
     @property
     def dependencies(self) -> dict[str, Any]:
@@ -67,6 +72,13 @@ class AppConfig:
         dependencies = dict(self.options.get("dependencies") or {})
         self.options["dependencies"] = dependencies
         return dependencies
+
+
+class DrainingServer(Protocol):
+    """What Telex's server says of itself in the lifespan state."""
+
+    @property
+    def draining(self) -> asyncio.Event: ...
 
 
 @runtime_checkable
@@ -134,18 +146,24 @@ class Telex:
         """The dependencies of the app's layer, including those of plugins."""
         self.users: Final = Users(self.connections, _hub_among(self.dependencies), self._layer.type_encoders)
         """The connections of each user, on all nodes if there are channels."""
+        self.counts: Final = config.counts
+        """What the app counts (:mod:`telex.telemetry`); ``None`` if no plugin asks for it."""
         self._errors = ExceptionPolicy(self._layer.exception_handlers, "Telex", debug=config.debug)
         self._check_origin = compile_origin_check(nearest(self._layer.allowed_origins, ()), "Telex")
         self._make_readable = compile_refusals(nearest(self._layer.denials, "auto"))
         self._cache = Cache()
         self._connect_limits = ConnectLimits()
         self._once_runs = OnceRuns()
+        self._server: DrainingServer | None = None
+        if self.counts is not None:
+            self.counts.limits = self._connect_limits
         self._names = RouteNames()
         self._contract: str | None = None
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = self._compile(config.route_handlers)
         """The compiled handlers, one plan for each path, in the order of registration."""
-        self._hubs = self._find_hubs()
+        self.hubs: Final[Mapping[str, Channels]] = self._find_hubs()
+        """The hubs of channels, by the names of their dependencies."""
         self._runs = False
 
     def _compile(self, route_handlers: Iterable[RouteHandler]) -> tuple[HandlerPlan, ...]:
@@ -166,6 +184,7 @@ class Telex:
             cache=self._cache,
             connect_limits=self._connect_limits,
             once_runs=self._once_runs,
+            counts=None if self.counts is None else self.counts.route(row.path),
             debug=self.debug,
             sources=row.sources,
             compiled=compiled,
@@ -173,6 +192,8 @@ class Telex:
             contract=self.contract,
         )
         plan = compile_plan(build)
+        if build.counts is not None:
+            build.counts.types = message_labels(shape.annotation for shape in plan.receives)
         self._table.add(template, plan, plan.where)
         self._names.add(row.handler, template)
         return plan
@@ -217,6 +238,8 @@ class Telex:
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Deny with 404, or close with 4404 if the server does not support denial responses."""
         socket: Socket = WebSocket(scope, receive, send)
+        if self.counts is not None:
+            socket.configure(ConnectionOptions(handshakes=self.counts.handshakes))
         if self._make_readable is not None and offers_frames(scope):
             with suppress(PermissionDeniedException):
                 if self._check_origin is not None:
@@ -238,7 +261,8 @@ class Telex:
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        scope.setdefault("state", {})[READINESS] = self.readiness
+        state = scope.setdefault("state", {})
+        state[READINESS], self._server = self.readiness, state.get("telex.server")
         started = False
         try:
             async with self.lifespan():
@@ -286,12 +310,17 @@ class Telex:
     def readiness(self) -> dict[str, bool]:
         """Whether this process should get new clients: it should if all values are true. For readiness probes.
 
-        ``accepting``: the lifespan runs. ``not_draining``: ``app.connections.drain()`` does not run. And the name of
-        each dependency that is a hub of channels: whether it receives events and can publish. A drain of Telex's server
-        is known to the server: see :class:`telex.server.ServerStatus`, and :class:`telex.health.Health` for both.
+        ``accepting``: the lifespan runs. ``not_draining``: neither Telex's server nor ``app.connections.drain()``
+        closes connections. And the name of each dependency that is a hub of channels: whether it receives events and
+        can publish.
         """
-        hubs = {name: hub.is_ready for name, hub in self._hubs.items()}
-        return {"accepting": self._runs, "not_draining": not self.connections.is_draining, **hubs}
+        hubs = {name: hub.is_ready for name, hub in self.hubs.items()}
+        return {"accepting": self._runs, "not_draining": not self.is_draining, **hubs}
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether Telex's server or ``app.connections.drain()`` closes the connections."""
+        return self.connections.is_draining or (self._server is not None and self._server.draining.is_set())
 
     def _find_hubs(self) -> dict[str, Channels]:
         layers = (self.dependencies, *(plan.layer.dependencies for plan in self.plans))

@@ -279,6 +279,8 @@ class WebSocket(StatefulConnection[StateT], Generic[UserT, AuthT, StateT]):
         await self._transmit(message)
 
     def _transmit(self, message: str | bytes) -> Awaitable[None]:
+        if self.options.counts is not None:
+            self.options.counts.sent += 1
         if self.transport is not None:
             return self._send_fast(self.transport, message)
         return self._wire({"type": "websocket.send", "text" if isinstance(message, str) else "bytes": message})

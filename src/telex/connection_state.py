@@ -25,8 +25,9 @@ from telex.defaults import MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.event_reader import EventReader
 from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
 from telex.protocol.envelope import MULTIPLEXED, SUBPROTOCOL, Envelope
-from telex.status_codes import CLOSE_CODE_OF_STATUS
+from telex.status_codes import CLOSE_CODE_OF_STATUS, WS_1006_ABNORMAL_CLOSURE
 from telex.streams import Streams
+from telex.telemetry.counts import Handshakes, RouteCounts
 from telex.types import (
     ActivityWatcher,
     Authentication,
@@ -109,6 +110,10 @@ class ConnectionOptions:
     """Makes the frames of a connection whose client offers telex.v1; ``None`` where the handler does not speak it."""
     prefers_envelope: bool = False
     """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
+    counts: RouteCounts | None = None
+    """What the route counts; ``None`` where nobody asks."""
+    handshakes: Handshakes | None = None
+    """What the app counts of handshakes; given to the outermost connection of each."""
     limit_messages: Callable[[Any], None] | None = None
     """Limits the messages of an accepted connection; ``None`` where no limit is given."""
     notices: bool = True
@@ -189,6 +194,12 @@ class StatefulConnection(HTTPConnection[StateT]):
         """The connection or its handshake is over."""
         for call in self._at_end or ():
             call()
+        if not self._was_accepted and self._step == "disconnect":
+            self._count_handshake("abandoned", "")
+
+    def _count_handshake(self, outcome: str, status: str) -> None:
+        if self.options.handshakes is not None:
+            self.options.handshakes[outcome, status] += 1
 
     def own_tasks(self) -> None:
         """Allow tasks that this context starts from now on to accept by sending: they belong to the handler."""
@@ -255,7 +266,10 @@ class StatefulConnection(HTTPConnection[StateT]):
             await self._wire(cast("Message", event))
             self._step = "open"
             self.is_open = self._was_accepted = True
+            self._count_handshake("accepted", "101")
             await self._begin(open_envelope if event["subprotocol"] == SUBPROTOCOL else None)
+            if self.options.counts is not None:
+                self._count_connection(self.options.counts)
             if self._announce is not None:
                 await self._announce_or_close(self._announce)
         finally:
@@ -269,6 +283,17 @@ class StatefulConnection(HTTPConnection[StateT]):
         except WebSocketException as refused:
             await self.close(refused.code, refused.reason)
             raise
+
+    def _count_connection(self, counts: RouteCounts) -> None:
+        now = asyncio.get_running_loop().time
+        counts.opened += 1
+        begun = now()
+
+        def count_end() -> None:
+            code = WS_1006_ABNORMAL_CLOSURE if self.close_code is None else self.close_code
+            counts.end(now() - begun, code, chosen_here=self.event_reader.closing)
+
+        self.when_gone(count_end)
 
     async def _begin(self, open_envelope: Callable[[Any], Envelope] | None) -> None:
         """Make the server and the application's side of the connection known to each other, and begin with frames."""
@@ -316,6 +341,7 @@ class StatefulConnection(HTTPConnection[StateT]):
         )
         await self._await_connect()
         self._step = "closed"
+        self._count_handshake("denied", str(status))
         for event in answer:
             await self._wire(cast("Message", event))
 
@@ -379,6 +405,8 @@ class StatefulConnection(HTTPConnection[StateT]):
             await self._send_close(events.close_event(code, reason))
 
     async def _send_close(self, event: CloseEvent) -> None:
+        if self._step == "connect":
+            self._count_handshake("denied", "403")
         self._step = "closed"
         self.is_open = False
         self.close_code, self.close_reason = event["code"], event["reason"]
@@ -442,6 +470,7 @@ class StatefulConnection(HTTPConnection[StateT]):
                 self._refuse("deny")
             await self._await_connect()
             self._step = "closed"
+            self._count_handshake("denied", str(event["status"]))
         await self._wire(event)
 
     async def _wire(self, event: Message) -> None:

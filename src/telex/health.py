@@ -20,7 +20,7 @@ READINESS: Final = "telex.readiness"
 Readiness = Callable[[], Mapping[str, bool]]
 
 
-class _AppConfig(Protocol):
+class ProbedConfig(Protocol):
     http_routes: dict[str, ASGIApp]
     lifespan: list[Any]
 
@@ -50,7 +50,7 @@ class Health:
         self._ready_path = ready_path
         self._checks = dict(checks or {})
 
-    def on_app_init(self, config: _AppConfig) -> None:
+    def on_app_init(self, config: ProbedConfig) -> None:
         """Add the two paths to the app."""
         probes, checks = Probes(self._path, self._ready_path, _not_started), tuple(self._checks.items())
 

@@ -48,6 +48,7 @@ from telex.reserved import RESERVED
 from telex.signatures import describe, parameter_names
 from telex.slow_callbacks import report_blocking
 from telex.streams import Streams
+from telex.telemetry.counts import Handshakes, RouteCounts
 from telex.types import ASGIApp, Mode, Receive, Scope, Send
 
 __all__ = ("Build", "ChannelShape", "HandlerPlan", "MessageShape", "Operation", "Run", "compile_plan")
@@ -179,6 +180,7 @@ class Build:
     cache: Cache
     connect_limits: ConnectLimits
     once_runs: OnceRuns
+    counts: RouteCounts | None = None
     debug: bool = False
     sources: tuple[object, ...] = ()
     """See :class:`HandlerPlan`."""
@@ -226,6 +228,11 @@ class Build:
         """The class of ``socket``."""
         default: type[Socket] = WebSocket
         return nearest(self.layer.websocket_class, default)
+
+    @property
+    def handshakes(self) -> Handshakes | None:
+        """What the app counts of handshakes."""
+        return None if self.counts is None else self.counts.app.handshakes
 
     @property
     def max_message_size(self) -> int:
@@ -362,6 +369,8 @@ def _compile_session(
         options,
         open_envelope=build.open_envelope,
         prefers_envelope=build.prefers_envelope,
+        counts=build.counts,
+        handshakes=None if build.layer.middleware else build.handshakes,
         limit_messages=_message_limits(build),
     )
 
@@ -550,7 +559,10 @@ def _message_limits(build: Build) -> Callable[[Socket], None] | None:
     messages, size = nearest(layer.message_limit, None), nearest(layer.byte_limit, None)
     if messages is None and size is None:
         return None
-    return MessageLimits(where=build.where, messages=messages, size=size, mode=build.handler.send_mode).apply
+    limits = MessageLimits(
+        where=build.where, messages=messages, size=size, mode=build.handler.send_mode, counts=build.counts
+    )
+    return limits.apply
 
 
 def _compile_guards(build: Build) -> Sequence[Guarding]:
@@ -584,7 +596,7 @@ def _compile_guard(guard: Callable[..., Any], build: Build) -> Guarding:
 def _behind_middleware(build: Build, session: ASGIApp, policy: ExceptionPolicy, admit: Admission | None) -> ASGIApp:
     """Wrap ``session`` in the layers' middleware; exceptions of the middleware also end the connection."""
     wrapped = wrap_in_middleware(session, build.layer.middleware, build.where)
-    options = _connection_options(build)
+    options = replace(_connection_options(build), handshakes=build.handshakes)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         outer: Socket = WebSocket(scope, receive, send)

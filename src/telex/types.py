@@ -218,6 +218,10 @@ class Transport(Protocol):
     def unread(self) -> int:
         """The number of messages that :meth:`receive` has not returned, with those dropped after the client left."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait until the client reads."""
+
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         """Deliver each message to ``handler`` inside the frame callback; ``None`` restores the receive queue.
 

@@ -432,7 +432,7 @@ async def test_the_hub_plugs_into_an_app() -> None:
     ready = [hub.is_ready]
     async with lifespan[0](object()):
         ready.append(hub.is_ready)
-        assert hub.statistics() == Statistics(True, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        assert hub.statistics() == Statistics(True, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
     ready.append(hub.is_ready)
     assert ready == [False, True, False]
     assert msgspec.json.encode(hub.statistics())

@@ -36,6 +36,10 @@ class Transport:
     def unread(self) -> int:
         return len(self.waiting)
 
+    @property
+    def unsent(self) -> int:
+        return 0
+
     def set_message_handler(self, handler: Callable[[str | bytes], None] | None) -> None:
         self.handler = handler
         while self.waiting and self.handler is not None:

@@ -539,6 +539,7 @@ class Channels:
             conflated=audience.conflated,
             gaps=reader.gaps if reader else 0,
             backlog=audience.backlog,
+            recovered=reader.recovered if reader else 0,
         )
 
     if not TYPE_CHECKING:

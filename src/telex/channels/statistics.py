@@ -16,7 +16,8 @@ class Statistics(msgspec.Struct, frozen=True):
 
     Counts are events since the hub was created: ``received`` from the broker; ``delivered`` to readers, ``dropped`` and
     ``conflated`` by their policies (added up over all subscribers); ``failed`` in :meth:`Channels.publish_nowait`.
-    ``gaps`` counts how often events of a channel could not be recovered.
+    ``gaps`` counts how often events of a channel could not be recovered after a loss; ``recovered``, how often all
+    could.
     """
 
     connected: bool
@@ -31,6 +32,7 @@ class Statistics(msgspec.Struct, frozen=True):
     conflated: int
     gaps: int
     backlog: int
+    recovered: int
 
 
 class Audience:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any
 
+from telex.calls import Slots
 from telex.codecs import Reader, frame_writer
+from telex.connection import Socket
 from telex.defaults import MAX_CALLS, MAX_INVALID_MESSAGES, MAX_STREAMS
 from telex.layers import nearest
 from telex.once.calls import OnceCalls
@@ -14,7 +16,8 @@ from telex.plans import Build
 from telex.protocol.calls import CallSession
 from telex.protocol.failures import Failures
 from telex.protocol.incoming import IncomingSession
-from telex.protocol.jobs import BindTarget, CallPlan, FramePlan
+from telex.protocol.jobs import BindTarget, CallPlan, CallTarget, FramePlan
+from telex.telemetry.counts import RouteCounts, timed_handle
 
 __all__ = ("speak_calls", "speak_incoming")
 
@@ -35,10 +38,29 @@ def speak_calls(
         max_concurrency=max_concurrency,
         read_json=read_json,
         read_bytes=read_bytes,
-        bind=bind,
+        bind=bind if build.counts is None else _counting(bind, build.counts),
         once=once,
     )
     build.open_envelope = partial(CallSession, plan)
+
+
+def _counting(bind: BindTarget, counts: RouteCounts) -> BindTarget:
+    """``bind``, whose result is asked once for each message that the handler gets."""
+    received, measures = counts.received, counts.app.measures_handling
+
+    def bind_and_count(socket: Socket, slots: Slots) -> Callable[[Any], CallTarget]:
+        target_of = bind(socket, slots)
+
+        def count(data: Any) -> CallTarget:
+            received[data.__class__] += 1
+            target = target_of(data)
+            if measures and not target.parts:
+                return target._replace(handle=timed_handle(target.handle, counts, awaits=target.awaits))
+            return target
+
+        return count
+
+    return bind_and_count
 
 
 def speak_incoming(build: Build, on_unread: Callable[[bool], Exception | bool] | None = None) -> None:
@@ -62,6 +84,7 @@ def _common(build: Build, max_invalid_messages: int) -> dict[str, Any]:
         "max_calls": nearest(layer.max_calls, MAX_CALLS),
         "max_streams": nearest(layer.max_streams, MAX_STREAMS),
         "timeout": nearest(layer.call_timeout, None),
+        "counts": build.counts,
     }
 
 

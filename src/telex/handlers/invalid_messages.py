@@ -19,6 +19,7 @@ from telex.layers import nearest
 from telex.plans import Build
 from telex.protocol.errors import cut, error_body
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA
+from telex.telemetry.counts import RouteCounts
 from telex.types import Mode
 
 __all__ = ("InvalidMessages",)
@@ -32,12 +33,19 @@ class InvalidMessages:
     send_mode: Mode
     close_at_first: bool
     max_in_a_row: int
+    counts: RouteCounts | None
 
     @classmethod
     def compile(cls, build: Build, errors: ExceptionPolicy, send_mode: Mode, max_in_a_row: int) -> InvalidMessages:
         """The policy from the options of ``build``; ``errors`` holds the exception handlers."""
         close_at_first = nearest(build.layer.on_invalid_message, "reply") == "close"
-        return cls(errors=errors, send_mode=send_mode, close_at_first=close_at_first, max_in_a_row=max_in_a_row)
+        return cls(
+            errors=errors,
+            send_mode=send_mode,
+            close_at_first=close_at_first,
+            max_in_a_row=max_in_a_row,
+            counts=build.counts,
+        )
 
     async def refuse(self, socket: Socket, exc: Exception, in_a_row: int) -> int:
         """Answer an invalid message that follows ``in_a_row`` others; returns the new number.
@@ -48,6 +56,8 @@ class InvalidMessages:
         if invalid is None:
             raise exc
         in_a_row += 1
+        if self.counts is not None:
+            self.counts.invalid += 1
         handler = self.errors.find(invalid)
         if handler is not None:
             await self.errors.reply(socket, handler, invalid)

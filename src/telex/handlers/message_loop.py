@@ -33,6 +33,7 @@ from telex.exceptions import WebSocketDisconnect, WebSocketException
 from telex.handlers.invalid_messages import InvalidMessages
 from telex.plans import Build
 from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
+from telex.telemetry.counts import RouteCounts, timed
 from telex.types import Message, Mode, Transport
 
 __all__ = ("Handle", "MessageLoop", "Serve")
@@ -69,6 +70,7 @@ class MessageLoop:
     invalid_messages: InvalidMessages
     max_message_size: int
     max_concurrency: int
+    counts: RouteCounts | None
 
     @classmethod
     def compile(
@@ -86,6 +88,8 @@ class MessageLoop:
     ) -> Serve:
         """The function that exchanges a connection's messages with the options of ``build``."""
         errors = build.exception_policy(send_mode)
+        if build.counts is not None:
+            bind = timed(bind, build.counts, awaits=awaits)
         loop = cls(
             where=build.where,
             receive_mode=receive_mode,
@@ -98,6 +102,7 @@ class MessageLoop:
             invalid_messages=InvalidMessages.compile(build, errors, send_mode, max_invalid_messages),
             max_message_size=build.max_message_size,
             max_concurrency=max_concurrency,
+            counts=build.counts,
         )
         return loop._choose(build.websocket_class)
 
@@ -116,12 +121,12 @@ class MessageLoop:
 
     # -- the loops
 
-    async def serve_by_events(self, socket: Socket, slots: Slots) -> None:
+    async def serve_by_events(self, socket: Socket, slots: Slots) -> None:  # noqa: C901 - see the module's docstring
         """Read ASGI events from the server and send events back."""
         reader, receive, send = socket.event_reader, socket.event_reader.receive, socket.asgi_send
         handle, decode, encode, awaits = self.bind(socket, slots), self.decode, self.encode, self.awaits
         key_in, key_out, quick_limit = KEYS[self.receive_mode], KEYS[self.send_mode], self.max_message_size // 4
-        native_out, invalid_in_a_row = self._native_out, 0
+        native_out, counts, invalid_in_a_row = self._native_out, self.counts, 0
         async with Supervision(reader):
             while True:
                 event = await (reader.next(receive) if awaits or reader.state != READING else receive())
@@ -139,13 +144,15 @@ class MessageLoop:
                             return
                         continue
                     invalid_in_a_row = 0
+                if counts is not None:
+                    counts.received[data.__class__] += 1
                 try:
                     reply = handle(data)
                     if awaits:
                         reader.begin_work()
                         reply = await reply
                 except Exception as exc:
-                    await self._recover(socket, exc)
+                    await self._recover(socket, exc, data)
                     continue
                 if not socket.is_open:
                     return
@@ -153,15 +160,19 @@ class MessageLoop:
                     try:
                         payload = reply if type(reply) is native_out else encode(reply)
                         await send({"type": "websocket.send", key_out: payload})
+                        if counts is not None:
+                            counts.sent += 1
                     except OSError as exc:
                         raise socket.lost() from exc
 
-    async def serve_by_transport(self, socket: Socket, transport: Transport, slots: Slots) -> None:
+    async def serve_by_transport(  # noqa: C901 - see the module's docstring
+        self, socket: Socket, transport: Transport, slots: Slots
+    ) -> None:
         """Read messages from the server's transport and write replies to it."""
         reader, receive, send, drain = socket.event_reader, transport.receive, transport.send, transport.drain
         handle, decode, encode = self.bind(socket, slots), self.decode, self.encode
         native, quick_limit = NATIVE[self.receive_mode], self.max_message_size // 4
-        native_out, invalid_in_a_row = self._native_out, 0
+        native_out, counts, invalid_in_a_row = self._native_out, self.counts, 0
         async with Supervision(reader):
             while True:
                 raw: Any = await reader.next(receive)
@@ -181,11 +192,13 @@ class MessageLoop:
                             return
                         continue
                     invalid_in_a_row = 0
+                if counts is not None:
+                    counts.received[data.__class__] += 1
                 try:
                     reader.begin_work()
                     reply = await handle(data)
                 except Exception as exc:
-                    await self._recover(socket, exc)
+                    await self._recover(socket, exc, data)
                     continue
                 if not socket.is_open:
                     return
@@ -195,6 +208,8 @@ class MessageLoop:
                     try:
                         if not send(payload):
                             await drain()
+                        if counts is not None:
+                            counts.sent += 1
                     except OSError as exc:
                         raise socket.lost() from exc
 
@@ -214,13 +229,19 @@ class MessageLoop:
                     transport.set_message_handler(on_message)
                     raw = await transport.receive()  # returns when the callback hands a message over
                 failure, handover.failure = handover.failure, None
-                handover.invalid_in_a_row = await self._settle(socket, handle, raw, failure, handover.invalid_in_a_row)
+                data, handover.data = handover.data, None
+                if failure is None:
+                    handover.invalid_in_a_row = await self._settle(socket, handle, raw, handover.invalid_in_a_row)
+                elif isinstance(failure, _Unsent):
+                    raise socket.lost() if isinstance(failure.cause, OSError) else failure.cause
+                else:
+                    await self._recover(socket, failure, data)
 
         return serve_by_callback
 
     def _compile_on_message(self) -> Callable[[Handle, Transport, _Handover], Callable[[Raw], None]]:
         decode, encode, native_out = self.decode, self.encode, self._native_out
-        native, quick_limit = NATIVE[self.receive_mode], self.max_message_size // 4
+        native, quick_limit, counts = NATIVE[self.receive_mode], self.max_message_size // 4, self.counts
 
         def compile_on_message(handle: Handle, transport: Transport, handover: _Handover) -> Callable[[Raw], None]:
             send, hand_over = transport.send, transport.hand_over
@@ -241,20 +262,24 @@ class MessageLoop:
                         hand_over(raw)
                         return
                     handover.invalid_in_a_row = 0
+                if counts is not None:
+                    counts.received[data.__class__] += 1
                 try:
                     reply = run(handle, data)
                 except Exception as exc:
-                    handover.failure = exc
+                    handover.failure, handover.data = exc, data
                     hand_over(raw)
                     return
                 except asyncio.CancelledError as exc:
-                    handover.failure = unexpected(exc)
+                    handover.failure, handover.data = unexpected(exc), data
                     hand_over(raw)
                     return
                 if reply is not None and encode is not None:
                     kind = reply.__class__
                     try:
                         send(reply if kind is native_out else encode(reply))
+                        if counts is not None:
+                            counts.sent += 1
                     except Exception as exc:
                         handover.failure = _Unsent(exc)
                         hand_over(raw)
@@ -348,25 +373,20 @@ class MessageLoop:
     # -- one message, outside of the fast path
 
     async def _exchange(self, socket: Socket, handle: Handle, data: Any) -> None:
+        if self.counts is not None:
+            self.counts.received[data.__class__] += 1
         try:
             reply = handle(data)
             if isinstance(reply, Awaitable):
                 reply = await reply
         except Exception as exc:
-            await self._recover(socket, exc)
+            await self._recover(socket, exc, data)
         else:
             if reply is not None and self.encode is not None and socket.is_open:
                 await socket.send_data(self.encode(reply), self.send_mode)
 
-    async def _settle(
-        self, socket: Socket, handle: Handle, raw: Raw | None, failure: Exception | None, invalid_in_a_row: int
-    ) -> int:
+    async def _settle(self, socket: Socket, handle: Handle, raw: Raw | None, invalid_in_a_row: int) -> int:
         """Handle a message that the callback handed over; returns the number of consecutive invalid messages."""
-        if isinstance(failure, _Unsent):
-            raise socket.lost() if isinstance(failure.cause, OSError) else failure.cause
-        if failure is not None:
-            await self._recover(socket, failure)
-            return invalid_in_a_row
         raw = await self._payload(socket, raw)
         if raw is None:
             return invalid_in_a_row
@@ -415,15 +435,19 @@ class MessageLoop:
                 self.receive_mode,
             )
         socket.ignored_messages += 1
+        if self.counts is not None:
+            self.counts.ignored += 1
 
     async def _refuse(self, socket: Socket, exc: Exception, in_a_row: int) -> int:
         return await self.invalid_messages.refuse(socket, exc, in_a_row)
 
-    async def _recover(self, socket: Socket, exc: Exception) -> None:
-        """Call the user's exception handler for ``exc``; the connection stays open.
+    async def _recover(self, socket: Socket, exc: Exception, data: Any) -> None:
+        """Call the user's exception handler for ``exc``, which ``data`` has caused; the connection stays open.
 
         :raises Exception: ``exc``, if there is no exception handler for it.
         """
+        if self.counts is not None and not isinstance(exc, WebSocketDisconnect):
+            self.counts.failed[data.__class__] += 1
         handler = None if isinstance(exc, WebSocketDisconnect) else self.errors.find(exc)
         if handler is None:
             raise exc
@@ -438,11 +462,13 @@ class MessageLoop:
 class _Handover:
     """The data that one connection's frame callback passes to its task."""
 
-    __slots__ = ("failure", "invalid_in_a_row")
+    __slots__ = ("data", "failure", "invalid_in_a_row")
 
     def __init__(self) -> None:
         self.failure: Exception | None = None
         """The exception that the callback got for the message it handed over."""
+        self.data: Any = None
+        """What was decoded from that message."""
         self.invalid_in_a_row = 0
 
 

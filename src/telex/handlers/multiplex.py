@@ -131,6 +131,7 @@ class Multiplex(Handler):
             max_routes=self.max_routes,
             contract=build.contract,
             max_message_size=self._limit(build, served),
+            counts=build.counts,
         )
         build.open_envelope = partial(MultiplexSession, plan)
 

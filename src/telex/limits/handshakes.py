@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -59,6 +60,20 @@ class ConnectLimits:
         self._memory: dict[Limit, MemoryStore] = {}
         self._redis: dict[Limit, RedisStore] = {}
         self._open: dict[Key, dict[object, int]] = {}
+        self._refusals: list[_Refusals] = []
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Handshakes that were refused, by the option that refused them."""
+        counts: Counter[str] = Counter()
+        for refusals in self._refusals:
+            counts[refusals.option] += refusals.count
+        return counts
+
+    @property
+    def forgotten(self) -> int:
+        """Active keys that limits in memory have forgotten because there were too many."""
+        return sum(store.forgotten for store in self._memory.values())
 
     def compile(
         self, given: Sequence[Limit | None], most: tuple[Key, int] | bool | None, where: str
@@ -103,7 +118,7 @@ class ConnectLimits:
         store = self._memory.get(limit)
         if store is None:
             store = self._memory[limit] = MemoryStore(limit, self._clock)
-        take, key_of, refusals = store.take, _key_of(limit), _Refusals(f"connect_limit of {limit}", where, self._clock)
+        take, key_of, refusals = store.take, _key_of(limit), self._new_refusals("connect_limit", limit, where)
 
         def check(socket: Socket) -> None:
             key = key_of(socket)
@@ -118,7 +133,7 @@ class ConnectLimits:
         store = self._redis.get(limit)
         if store is None:
             store = self._redis[limit] = RedisStore(limit, where)
-        take, key_of, refusals = store.take, _key_of(limit), _Refusals(f"connect_limit of {limit}", where, self._clock)
+        take, key_of, refusals = store.take, _key_of(limit), self._new_refusals("connect_limit", limit, where)
         stays_open = limit.on_store_failure == "open"
 
         async def check(socket: Socket) -> None:
@@ -139,7 +154,7 @@ class ConnectLimits:
     def _open_check(self, key: Key, most: int, where: str) -> Check:
         counts = self._open.setdefault(key, {})
         key_of = _for_sockets(key) if key in _ADDRESSES else key
-        refusals = _Refusals(f"max_connections_per of {most}", where, self._clock)
+        refusals = self._new_refusals("max_connections_per", most, where)
 
         def check(socket: Socket) -> None:
             found = key_of(socket)
@@ -152,6 +167,11 @@ class ConnectLimits:
             socket.when_gone(lambda: _leave(counts, found))
 
         return check
+
+    def _new_refusals(self, option: str, of: object, where: str) -> _Refusals:
+        refusals = _Refusals(option, of, where, self._clock)
+        self._refusals.append(refusals)
+        return refusals
 
 
 def _leave(counts: dict[object, int], key: object) -> None:
@@ -189,23 +209,24 @@ def _later(check: Check) -> StoredCheck:
 class _Refusals:
     """Refuses handshakes, and logs how many: at most one line a minute."""
 
-    __slots__ = ("_clock", "_count", "_logs_at", "_warned", "_what", "_where")
+    __slots__ = ("_clock", "_logs_at", "_warned", "_what", "_where", "count", "option")
 
-    def __init__(self, what: str, where: str, clock: Clock) -> None:
-        self._what = what
+    def __init__(self, option: str, of: object, where: str, clock: Clock) -> None:
+        self.option = option
+        self._what = f"{option} of {of}"
         self._where = where
         self._clock = clock
-        self._count = 0
+        self.count: int = 0
         self._logs_at = -math.inf
         self._warned = False
 
     def refuse(self, socket: Socket, key: Key | None, wait: float) -> TooManyRequestsException:
         """The exception that refuses one handshake."""
-        self._count += 1
+        self.count += 1
         now = self._clock()
         if now >= self._logs_at:
             self._logs_at = now + LOG_EVERY
-            logger.warning("%s: %s: handshakes refused: %d", self._where, self._what, self._count)
+            logger.warning("%s: %s: handshakes refused: %d", self._where, self._what, self.count)
         if not self._warned and key is client_ip and is_named_by_proxy(socket):
             self._warned = True
             logger.warning(

@@ -26,6 +26,7 @@ from telex.limits.rates import Limit, counter
 from telex.protocol.envelope import MULTIPLEXED
 from telex.protocol.errors import error_body
 from telex.status_codes import CLOSE_CODE_OF_STATUS
+from telex.telemetry.counts import RouteCounts
 from telex.types import Activity, ActivityWatcher, DirectSend, Message, Mode, Receive, Transport
 
 __all__ = ("MessageLimits", "retry_after")
@@ -44,6 +45,7 @@ class MessageLimits:
     size: Limit | None
     mode: Mode
     """The mode in which refusals are sent in plain mode."""
+    counts: RouteCounts | None = None
 
     @property
     def given(self) -> Sequence[tuple[Limit, Callable[[Raw], int] | None]]:
@@ -77,6 +79,7 @@ class MessageLimiter:
         "_activity",
         "_ahead",
         "_counters",
+        "_counts",
         "_delay",
         "_due",
         "_end",
@@ -85,6 +88,7 @@ class MessageLimiter:
         "_is_charged",
         "_last",
         "_loop",
+        "_messages",
         "_mode",
         "_receive",
         "_socket",
@@ -98,7 +102,9 @@ class MessageLimiter:
         self._loop = loop = asyncio.get_running_loop()
         self._socket = socket
         self._where = limits.where
+        self._counts = limits.counts
         self._mode: Mode = limits.mode
+        self._messages = limits.messages
         self._exceeded: Limit = limits.given[0][0]
         """The limit that :meth:`charge` has found exceeded."""
         self._counters = tuple(
@@ -218,6 +224,8 @@ class MessageLimiter:
             delay = self._delay
         else:
             delay = self.charge(raw)
+        if delay:
+            self._count()
         if delay and not self._was_logged:
             self._was_logged = True
             self._socket.logger.info("%s: a client exceeds the limit of %s", self._where, self._exceeded)
@@ -229,8 +237,14 @@ class MessageLimiter:
 
     def answer_in_callback(self, transport: Transport, delay: float) -> None:
         """Answer a refused message, in plain mode. For code that cannot wait."""
+        self._count()
         with contextlib.suppress(OSError):  # the end is noticed by the task that reads
             transport.send(self._error(delay))
+
+    def _count(self) -> None:
+        if self._counts is not None:
+            kind = "messages" if self._exceeded is self._messages else "bytes"
+            self._counts.limited[kind, self.on_exceed] += 1
 
     async def _answered(self, raw: Raw, delay: float) -> bool:
         envelope = self._socket.envelope
@@ -323,6 +337,11 @@ class LimitedTransport:
     def unread(self) -> int:
         """See :class:`telex.types.Transport`."""
         return self._transport.unread
+
+    @property
+    def unsent(self) -> int:
+        """See :class:`telex.types.Transport`."""
+        return self._transport.unsent
 
     def set_message_handler(self, handler: Callable[[Raw], None] | None) -> None:
         """See :class:`telex.types.Transport`. A message that must wait is handed over, and waits in :meth:`receive`."""

@@ -32,6 +32,7 @@ from telex.protocol.reading import FrameReading
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
+from telex.telemetry.counts import RouteCounts
 from telex.types import ASGIApp, Authentication, Message, Scope
 
 __all__ = ("MultiplexPlan", "MultiplexSession")
@@ -48,6 +49,7 @@ class MultiplexPlan:
     max_message_size: int
     contract: Callable[[], str]
     """Returns the hash of the app's contract."""
+    counts: RouteCounts | None = None
     reported: set[str] = field(default_factory=set)
     """The paths of routes whose headers were lost, each logged once."""
 
@@ -228,7 +230,12 @@ class MultiplexSession(FrameReading):
             route.put(raw)
         else:
             self._check_opened(c)
-            self.dropped += 1
+            self._drop_frame()
+
+    def _drop_frame(self) -> None:
+        self.dropped += 1
+        if self._plan.counts is not None:
+            self._plan.counts.frames_dropped += 1
 
     def _handle_own(self, head: Head) -> None:
         """A frame about the socket itself."""
@@ -291,7 +298,7 @@ class MultiplexSession(FrameReading):
         route = self._routes.get(found.c)
         if route is None:
             self._check_opened(found.c)
-            self.dropped += 1
+            self._drop_frame()
             return
         if not is_sendable_close_code(found.code):
             raise BadFrame("bad_frame", f"close code {found.code} may not be sent", "$.code")
@@ -306,7 +313,7 @@ class MultiplexSession(FrameReading):
             route.credit.give(found.n)
         else:
             self._check_opened(found.c)
-            self.dropped += 1
+            self._drop_frame()
 
     # -- called by routes
 

@@ -13,6 +13,7 @@ from telex.codecs import Reader, as_validation_error, frame_reader
 from telex.exceptions import CallError, CallTimeout, ValidationException, WebSocketDisconnect
 from telex.protocol import frames
 from telex.protocol.frames import Encoded
+from telex.telemetry.counts import RouteCounts
 
 __all__ = ("Asking",)
 
@@ -20,9 +21,15 @@ __all__ = ("Asking",)
 class Asking:
     """The calls of the server on one connection that wait for an answer."""
 
-    __slots__ = ("_end", "_ids", "_send", "_waiting", "_write", "ignored")
+    __slots__ = ("_counts", "_end", "_ids", "_send", "_waiting", "_write", "ignored")
 
-    def __init__(self, send: Callable[[Encoded], Awaitable[None]], write: Callable[[Encoded], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[Encoded], Awaitable[None]],
+        write: Callable[[Encoded], None],
+        counts: RouteCounts | None = None,
+    ) -> None:
+        self._counts = counts
         self._send = send
         self._write = write
         self._ids = 0
@@ -72,6 +79,8 @@ class Asking:
             return False
         else:
             self.ignored += 1
+            if self._counts is not None:
+                self._counts.answers_ignored += 1
         return True
 
     def end(self, end: WebSocketDisconnect) -> None:

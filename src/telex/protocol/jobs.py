@@ -13,6 +13,7 @@ from telex.connection import Socket
 from telex.defaults import PING_AFTER
 from telex.exception_handling import ExceptionPolicy, familiar
 from telex.protocol.failures import Failures, SettledError
+from telex.telemetry.counts import RouteCounts
 
 __all__ = ("NO_TARGET", "BindTarget", "CallPlan", "CallTarget", "FramePlan", "Job", "KeyedCalls")
 
@@ -69,6 +70,7 @@ class FramePlan:
     timeout: float | None
     ping: float = PING_AFTER
     max_concurrency: int = 1
+    counts: RouteCounts | None = None
     on_unread: Callable[[bool], Exception | bool] | None = None
     """For a handler that receives nothing: what happens to a notify. Its calls are answered with an error."""
     once: KeyedCalls | None = None

@@ -193,6 +193,8 @@ class CallRunner:
                 write = target.write
                 answer = None if write is None else write(reply)
                 self._output.write(frames.frame(f'{{"type":"reply","id":{call_id}', answer))
+                if self._plan.counts is not None:
+                    self._plan.counts.calls_ok += 1
             else:
                 self.count_notify()
         except BaseException as exc:
@@ -265,7 +267,7 @@ class CallRunner:
             return None
         write = job.target.write
         data = None if write is None else write(reply)
-        if not self._finish(job):
+        if not self._finish(job, "ok"):
             return None
         return self._output.answer(frames.frame(f'{{"type":"reply","id":{job.id}', data))
 
@@ -276,7 +278,8 @@ class CallRunner:
             if isinstance(exc, asyncio.CancelledError):
                 task = asyncio.current_task()
                 if job.reason is not None and task is not None and (not was_started or not task.uncancel()):
-                    await self._send_final(job, frames.error_frame(job.id, job.reason, _TEXTS[job.reason]))
+                    text = frames.error_frame(job.id, job.reason, _TEXTS[job.reason])
+                    await self._send_final(job, text, job.reason)
                     return
                 exc = as_unexpected(exc)
             if not isinstance(exc, Exception):
@@ -293,6 +296,8 @@ class CallRunner:
 
         :raises Exception: ``exc``, if it closes the connection.
         """
+        if self._plan.counts is not None:
+            self._plan.counts.failed[job.data.__class__] += 1
         if isinstance(familiar(exc), WebSocketException):
             raise exc
         settled = exc if isinstance(exc, SettledError) else await self._plan.settle(self._socket, exc)
@@ -309,7 +314,7 @@ class CallRunner:
             about="connection" if job.id else "notify",
             retry_after=error.retry_after,
         )
-        await self._send_final(job, text)
+        await self._send_final(job, text, "error")
 
     # -- answering
 
@@ -317,9 +322,9 @@ class CallRunner:
         if job.target.parts:
             await self._send_parts(job, reply)
         elif job.id:
-            await self._send_final(job, _reply(job.id, job.target, reply))
+            await self._send_final(job, _reply(job.id, job.target, reply), "ok")
         else:
-            self._finish(job)
+            self._finish(job, "ok")
 
     async def _send_parts(self, job: Job, parts: AsyncIterator[Any]) -> None:
         self._give_place(job)
@@ -338,7 +343,7 @@ class CallRunner:
             if aclose is not None:
                 await aclose()
         if job.id:
-            await self._send_final(job, f'{{"type":"end","id":{job.id}}}')
+            await self._send_final(job, f'{{"type":"end","id":{job.id}}}', "ok")
 
     async def _send_each(self, job: Job, parts: AsyncIterator[Any]) -> None:
         write, head = job.target.write or self._plan.write_value, f'{{"type":"item","id":{job.id}'
@@ -367,7 +372,7 @@ class CallRunner:
         """Answer a call with ``data``."""
         if job.id and not job.final:
             payload = self._plan.write_value(data) if data is not None else None
-            await self._send_final(job, frames.frame(f'{{"type":"reply","id":{job.id}', payload))
+            await self._send_final(job, frames.frame(f'{{"type":"reply","id":{job.id}', payload), "ok")
         self._leave(job)
 
     async def refuse(self, job: Job, code: str, message: str, data: object) -> None:
@@ -397,7 +402,7 @@ class CallRunner:
 
     def drop(self, job: Job) -> None:
         """A handler has taken ``job``, which gets no answer from here."""
-        self._finish(job)
+        self._finish(job, "error")
         self._leave(job)
 
     # -- ends
@@ -415,11 +420,11 @@ class CallRunner:
             self._write_reason(job, reason)
 
     def _write_reason(self, job: Job, reason: str) -> None:
-        if self._finish(job):
+        if self._finish(job, reason):
             self._output.write(frames.error_frame(job.id, reason, _TEXTS[reason]))
         self._leave(job)
 
-    def _finish(self, job: Job) -> bool:
+    def _finish(self, job: Job, outcome: str) -> bool:
         """Whether the caller may send the final frame of ``job``: only the first may. The credit is free again."""
         if job.final:
             return False
@@ -428,11 +433,13 @@ class CallRunner:
             job.timer.cancel()
         if job.id:
             self.calls.pop(job.id, None)
+            if self._plan.counts is not None:
+                self._plan.counts.answered(outcome)
         self._free_credit(job)
         return True
 
-    async def _send_final(self, job: Job, text: Encoded) -> None:
-        if self._finish(job):
+    async def _send_final(self, job: Job, text: Encoded, outcome: str) -> None:
+        if self._finish(job, outcome):
             await self._output.send(text)
 
     def _leave(self, job: Job) -> None:

@@ -78,10 +78,14 @@ class FrameSession(FrameReading):
     async def call(self, data: object, answer: Any, within: float) -> Any:
         """Ask the client; see :meth:`telex.WebSocket.call`."""
         if self._asking is None:
-            self._asking = Asking(self._output.send, self._output.write)
+            self._asking = Asking(self._output.send, self._output.write, self._plan.counts)
             if self._end is not None:
                 self._asking.end(self._end)
-        return await self._asking.ask(self._plan.write_value(data), answer, within)
+        counts = self._plan.counts
+        if counts is None:
+            return await self._asking.ask(self._plan.write_value(data), answer, within)
+        with counts.asking():
+            return await self._asking.ask(self._plan.write_value(data), answer, within)
 
     async def aclose(self) -> None:
         """The handler has ended: stop the timers, and wake those who wait for the client's answers."""
@@ -172,6 +176,8 @@ class FrameSession(FrameReading):
 
     def _count_invalid(self, detail: str) -> None:
         self._invalid_in_a_row += 1
+        if self._plan.counts is not None:
+            self._plan.counts.invalid += 1
         if self._invalid_in_a_row >= self._plan.max_invalid_messages or self._plan.close_at_first_invalid:
             self._failure = WebSocketException(WS_1007_INVALID_FRAME_PAYLOAD_DATA, cut(detail))
 
@@ -211,6 +217,8 @@ class FrameSession(FrameReading):
         if call_id:
             text = f"at most {most} calls and notifies, and {MAX_QUEUED_BYTES} bytes, at once"
             self._output.write(frames.error_frame(call_id, "too_many_calls", text))
+            if self._plan.counts is not None:
+                self._plan.counts.answered("refused")
             return False
         if runner.used >= 2 * most or not runner.has_room(size, 2):
             raise WebSocketException(WS_1008_POLICY_VIOLATION, "more notifies than there is credit for")
@@ -254,6 +262,8 @@ class FrameSession(FrameReading):
         about = "connection" if call_id else "notify"
         text, path = cut(invalid.detail), cut(invalid.path)
         self._output.write(frames.error_frame(call_id or None, "invalid_message", text, path=path, about=about))
+        if size and call_id and self._plan.counts is not None:
+            self._plan.counts.answered("refused")
         if size and not call_id:
             self._runner.count_notify()
 

@@ -21,6 +21,7 @@ from telex.server.deflate import Deflater
 from telex.server.frames import BINARY, PONG, TEXT, ConnectionClosed, frame_header
 from telex.server.limits import Limits
 from telex.server.parser import HEADROOM, SEND_AT_MOST, Sender, new_sender
+from telex.telemetry.counts import process
 from telex.types import DirectSend
 
 __all__ = ("FrameWriter",)
@@ -185,8 +186,14 @@ class FrameWriter(WSListener):
         for on_end in ends or ():
             on_end()
 
+    @property
+    def unsent(self) -> int:
+        """See :class:`telex.types.Transport`."""
+        return self._wire.get_write_buffer_size() if self._open else 0
+
     def _drop_if_flooded(self) -> None:
         if self._wire.get_write_buffer_size() > self._limits.max_write_buffer:
+            process.aborted += 1
             # The application does not await drain() and the client does not read: only closing limits the memory.
             self._wire.abort()
 

@@ -10,6 +10,7 @@ from telex import status_codes
 from telex.server.frames import CloseReason
 from telex.server.limits import Limits
 from telex.server.timer_wheel import Timer, TimerWheel
+from telex.telemetry.counts import process
 
 __all__ = ("Keepalive", "Peer")
 
@@ -85,6 +86,7 @@ class Keepalive:
     def on_pong(self) -> None:
         """The peer answered: send the next ping one interval from now, not after the timeout."""
         if self._awaits_pong and self._ping is not None:
+            process.observe_ping(self._loop.time() - self._pinged_at)
             self._ping.cancel()
             self._schedule_ping(self._limits.ping_interval or 0)
 

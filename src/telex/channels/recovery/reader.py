@@ -62,6 +62,7 @@ class BrokerReader:
         self.connected: asyncio.Event = asyncio.Event()
         self.received: int = 0
         self.gaps: int = 0
+        self.recovered: int = 0
         self.reconnects: int = 0
 
     # -- called by the listener
@@ -348,6 +349,8 @@ class BrokerReader:
             return
         if past is None or not past.complete:
             self.gaps += 1
+        else:
+            self.recovered += 1
         if not topic.resume(past):
             self._touch(topic.name)
 

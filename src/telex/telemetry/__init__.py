@@ -1,0 +1,1 @@
+"""Telemetry: what an app counts, and how Prometheus and OpenTelemetry read it."""
