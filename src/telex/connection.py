@@ -46,6 +46,22 @@ AuthT = TypeVar("AuthT", default=Any)
 StateT = TypeVar("StateT", bound=State, default=State)
 
 
+class AppUsers(Protocol):
+    """What connections see of :class:`telex.users.people.Users`."""
+
+    async def notify(self, user: object, value: object) -> None:
+        """Send ``value`` to each socket of ``user``, on all nodes."""
+
+    async def close(self, user: object, code: int = ..., reason: str = ...) -> None:
+        """Close the connections of ``user``, on all nodes."""
+
+    async def count(self, user: object, *, within: float = ...) -> int:
+        """The number of sockets of ``user``, on all nodes."""
+
+    def connections(self, user: object) -> Collection[Socket]:
+        """The connections of ``user`` in this process."""
+
+
 class TelexApp(Protocol):
     """The part of the ``Telex`` app that its connections use."""
 
@@ -60,6 +76,10 @@ class TelexApp(Protocol):
     @property
     def connections(self) -> Collection[Socket]:
         """Every live connection of the app."""
+
+    @property
+    def users(self) -> AppUsers:
+        """The connections of each user."""
 
     def route_reverse(self, target: object, **path_parameters: Any) -> str:
         """The path of a handler with these path parameters; ``target`` is the handler or its name."""

@@ -21,6 +21,7 @@ from telex.channels.hub import Channels
 from telex.channels.names import INTERNAL
 from telex.clock import loop_time
 from telex.exceptions import BackendUnavailable, ChannelsException
+from telex.status_codes import is_sendable_close_code
 from telex.users.index import Closed, remember
 
 __all__ = ("CHANNEL", "Here", "Nodes")
@@ -210,7 +211,8 @@ class Nodes:
     def _on_closes(self, told: _Closes) -> None:
         now = loop_time()
         for close in told.closes:
-            self._here.close_here(close.key, Closed(now - max(0.0, close.age), close.code, close.reason))
+            if is_sendable_close_code(close.code):
+                self._here.close_here(close.key, Closed(now - max(0.0, close.age), close.code, close.reason))
 
     def _on_hello(self, told: _Hello) -> None:
         if told.asks:

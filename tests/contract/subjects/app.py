@@ -14,6 +14,7 @@ from tests.contract.subjects.journal import journal, probe, watched
 from tests.contract.subjects.lifetimes import lifetimes
 from tests.contract.subjects.limits import limits
 from tests.contract.subjects.messages import messages
+from tests.contract.subjects.people import people
 from tests.contract.subjects.refusals import refusals
 from tests.contract.subjects.sending import sending
 from tests.contract.subjects.strangers import strangers
@@ -39,6 +40,7 @@ subjects: Final[list[Any]] = [
     refusals,
     limits,
     calls,
+    people,
 ]
 open_to_all = Telex([probe, *subjects, Multiplex("/multiplex", routes=subjects)])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
