@@ -18,7 +18,7 @@ SOURCES = [
 
 
 def shown() -> Iterator[tuple[str, str]]:
-    for row in rows("threats-and-promises.md"):
+    for row in [*rows("threats-and-promises.md"), *threats()]:
         for match in NAMED_TESTS.finditer(row):
             for test in re.findall(r"`(test_\w+)`", match["tests"]):
                 yield match["file"], test
@@ -28,10 +28,18 @@ def rows(page: str) -> list[str]:
     return [line for line in (ROOT / "docs" / page).read_text("utf-8").splitlines() if line.startswith("| ")]
 
 
+def threats() -> list[str]:
+    """The rows of the table of threats in the topic of security."""
+    topic = (ROOT / "docs/topics/security.md").read_text("utf-8")
+    section = topic.partition("## Threats\n")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("| ") and not line.endswith("shown by |")]
+
+
 def test_every_promise_names_tests_that_exist() -> None:
     promises = [row for row in rows("threats-and-promises.md") if not row.endswith("shown by |")]
     assert len(promises) > 50
-    assert [row for row in promises if NAMED_TESTS.search(row) is None] == []
+    assert len(threats()) > 15
+    assert [row for row in [*promises, *threats()] if NAMED_TESTS.search(row) is None] == []
     files = {file: (ROOT / file).read_text("utf-8") for file, _ in shown()}
     assert [f"{file}: {test}" for file, test in shown() if f"def {test}(" not in files[file]] == []
 
