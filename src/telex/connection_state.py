@@ -137,6 +137,7 @@ class StatefulConnection(HTTPConnection[StateT]):
 
     authentication: Authentication | None = None
     """Who the client is, where the option ``authenticate`` is given."""
+    _is_accepted_first = False
     began: float = math.inf
     """When the handshake of a connection with a user began, on the clock of the event loop."""
 
@@ -253,6 +254,9 @@ class StatefulConnection(HTTPConnection[StateT]):
         :raises ValueError: the client did not offer the single subprotocol, or a header is not safe to send.
         """
         if self._accepting is not None or self._step not in _ALLOWED["accept"]:
+            if self._is_accepted_first:
+                self._is_accepted_first = False
+                return
             self._refuse("accept")
         open_envelope = self.options.open_envelope
         if subprotocols is None and open_envelope is not None:
@@ -294,6 +298,11 @@ class StatefulConnection(HTTPConnection[StateT]):
             counts.end(now() - begun, code, chosen_here=self.event_reader.closing)
 
         self.when_gone(count_end)
+
+    async def accept_first(self) -> None:
+        """Accept before guards and handler; the handler's own accept then does nothing."""
+        await self.accept()
+        self._is_accepted_first = True
 
     async def _begin(self, open_envelope: Callable[[Any], Envelope] | None) -> None:
         """Make the server and the application's side of the connection known to each other, and begin with frames."""

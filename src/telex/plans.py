@@ -203,6 +203,8 @@ class Build:
     """Makes the frames of connections that speak telex.v1, if the handler does."""
     prefers_envelope: bool = False
     """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
+    before_accept: Callable[[Socket], None] | None = None
+    """What the handler does with a connection before it accepts it; also before it is accepted for a first token."""
     on_end: OnEnd | None = None
     """The function to call at the end of an accepted connection."""
 
@@ -499,6 +501,11 @@ def _compile_authenticator(build: Build, policy: ExceptionPolicy, recheck: Reche
     option = nearest(build.layer.authenticate, None)
     if option is None:
         return None
+    if option.in_band and build.open_envelope is None:
+        raise build.wrong(
+            "authenticate= with in_band=True takes tokens in frames, and this handler speaks none:"
+            " write protocol='telex.v1', or authenticate=Authenticate(..., bearer=True)"
+        )
     graph = build.new_graph(for_one_run(build.layer.dependencies))
     return Authenticator(
         find=compile_finder(option),
@@ -506,6 +513,8 @@ def _compile_authenticator(build: Build, policy: ExceptionPolicy, recheck: Reche
         recheck=recheck,
         errors=policy,
         failures=Failures((), build.where, debug=build.debug),
+        in_band=option.in_band,
+        before_accept=build.before_accept,
         timeout=option.timeout,
     )
 

@@ -132,7 +132,7 @@ class ServerConnection(ActivityWatcher, Protocol):
         """
 
 
-TellAnswer: TypeAlias = Callable[[tuple[str, str] | None], Awaitable[None]]
+TellAnswer: TypeAlias = Callable[[tuple[str, str] | None], None]
 """Answers a new token: ``None`` says that it was taken, otherwise the code and the text of the error."""
 
 
@@ -146,6 +146,10 @@ class Authentication(Protocol):
     @property
     def expires_in(self) -> float | None:
         """Seconds until the token expires; ``None`` if it does not."""
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether the connection is accepted before a token has come, and takes nothing else."""
 
     def begin(self) -> None:
         """The connection is open, and its guards have passed."""

@@ -7,6 +7,9 @@
        expired: nothing new is taken <───────────────────────────┘    ``auth``: the provider ────┘ and the guards
           └── calls in work have ended, or GRACE seconds have passed ──> closed with 4401
 
+With ``in_band`` the connection is accepted first, in frames, and takes nothing but ``auth`` until the provider knows
+whose token that is; guards follow, and the connection is in no registry before.
+
 The timers are those of the event loop, which has the only clock here. A connection owns two tasks at most: one that
 checks a new token, and one that closes.
 """
@@ -24,17 +27,21 @@ from telex.auth.provider import Identify
 from telex.auth.tokens import FindToken
 from telex.clock import loop_time
 from telex.connection import Socket
-from telex.event_reader import as_unexpected
+from telex.event_reader import Supervision, as_unexpected
 from telex.exception_handling import ExceptionPolicy, familiar
 from telex.exceptions import (
+    ClientException,
     ImproperlyConfiguredException,
+    NotAuthorizedException,
     PermissionDeniedException,
     ServiceUnavailableException,
     WebSocketDisconnect,
     WebSocketException,
 )
 from telex.limits.keys import user_key
+from telex.protocol.envelope import SUBPROTOCOL
 from telex.protocol.failures import Failures
+from telex.protocol.refusals import offers_frames
 from telex.status_codes import CLOSE_CODE_OF_STATUS, HTTP_401_UNAUTHORIZED, HTTP_403_FORBIDDEN
 from telex.types import TellAnswer
 
@@ -49,6 +56,8 @@ LOOK_EVERY: Final = 0.05
 """Seconds between looks whether calls in work have ended."""
 CLOSE_WITHIN: Final = 5.0
 """Seconds allowed for sending a close frame: a client that does not read must not keep the connection."""
+FIRST_WITHIN: Final = 10.0
+"""Seconds in which the first token must have come, and be known, with ``in_band``."""
 MAX_REFUSED: Final = 3
 """Tokens of ``auth`` frames in a row that are refused before the connection is closed: nobody may try out many."""
 _EXPIRED: Final = "the token has expired"
@@ -63,6 +72,9 @@ class Authenticator:
     recheck: Recheck
     errors: ExceptionPolicy
     failures: Failures
+    in_band: bool
+    before_accept: Callable[[Socket], None] | None
+    """Called with ``in_band`` before the connection is accepted."""
     timeout: float
     """Seconds that the guards of one connection may take for a new token."""
 
@@ -74,11 +86,35 @@ class Authenticator:
         socket.began = loop_time()
         shared = None if socket.route is None else socket.route.authentication
         if isinstance(shared, ConnectionIdentity):
-            socket.authentication = _RouteIdentity(self, socket, shared)
+            socket.authentication = route = _RouteIdentity(self, socket, shared)
+            route.take(shared.user)
+            return
+        if self.in_band:
+            await self._accept_first(socket)
             return
         identity = await self.identify(socket, self.find(socket))
         socket.scope["user"] = identity.user
         socket.authentication = ConnectionIdentity(self, socket, identity)
+
+    async def _accept_first(self, socket: Socket) -> None:
+        """Accept, then wait for the first token.
+
+        :raises Exception: the token is refused, or none came in time.
+        """
+        if not offers_frames(socket.scope):
+            raise ClientException(f"this path takes tokens in frames: offer the subprotocol {SUBPROTOCOL!r}")
+        if self.before_accept is not None:
+            self.before_accept(socket)
+        socket.authentication = awaited = ConnectionIdentity(self, socket)
+        await socket.accept_first()
+        limit = asyncio.timeout(FIRST_WITHIN)
+        try:
+            async with limit:
+                await awaited.known()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise NotAuthorizedException("no token has come in time") from None
 
 
 class _Guarded:
@@ -90,6 +126,11 @@ class _Guarded:
         self._authenticator = authenticator
         self._socket = socket
         self._closing: asyncio.Task[None] | None = None
+
+    @property
+    def user(self) -> object:
+        """The user of the newest token."""
+        return self._socket.user
 
     @property
     def is_busy(self) -> bool:
@@ -149,9 +190,20 @@ class _Guarded:
 class ConnectionIdentity(_Guarded):
     """Who the client of one connection is, and until when."""
 
-    __slots__ = ("_expires_at", "_is_expired", "_loop", "_refused", "_renewing", "_timer", "generation", "routes")
+    __slots__ = (
+        "_expires_at",
+        "_first",
+        "_is_expired",
+        "_loop",
+        "_refused",
+        "_renewing",
+        "_tell_first",
+        "_timer",
+        "generation",
+        "routes",
+    )
 
-    def __init__(self, authenticator: Authenticator, socket: Socket, identity: Identity[Any]) -> None:
+    def __init__(self, authenticator: Authenticator, socket: Socket, identity: Identity[Any] | None = None) -> None:
         super().__init__(authenticator, socket)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -159,7 +211,11 @@ class ConnectionIdentity(_Guarded):
         self._is_expired = False
         self._refused = 0
         """Tokens that were refused in a row."""
-        self._expires_at = self._end_of(identity)
+        self._expires_at = None if identity is None else self._end_of(identity)
+        self._first: asyncio.Future[None] | None = self._loop.create_future() if identity is None else None
+        """Waits for the first token, with ``in_band``."""
+        self._tell_first: TellAnswer | None = None
+        """Answers it, as soon as the guards have passed and the handler begins."""
         self.generation: int = 0
         """How many tokens were taken after the first."""
         self.routes: set[_RouteIdentity] = set()
@@ -171,7 +227,26 @@ class ConnectionIdentity(_Guarded):
     @property
     def hello(self) -> dict[str, object]:
         """What ``hello`` says of it."""
+        if self._first is not None:
+            return {"auth": "required"}
         return {} if self._expires_at is None else {"expires_in": self.expires_in}
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether no token has come yet."""
+        return self._first is not None
+
+    async def known(self) -> None:
+        """Wait for the first token, and no longer than the client.
+
+        :raises Exception: it is refused.
+        """
+        if self._first is not None:
+            reader = self._socket.event_reader
+            async with Supervision(reader):
+                reader.mark_idle()  # a drain need not wait
+                await self._first
+            self._first = None
 
     @property
     def expires_in(self) -> float | None:
@@ -180,6 +255,10 @@ class ConnectionIdentity(_Guarded):
 
     def begin(self) -> None:
         """The connection is open, and its guards have passed: close it when the token expires."""
+        if self._tell_first is not None:
+            self.take_again()
+            self._tell_first(None)
+            self._tell_first = None
         if self._expires_at is not None:
             self._timer = self._loop.call_at(self._expires_at, self._expire)
 
@@ -217,25 +296,52 @@ class ConnectionIdentity(_Guarded):
 
     def renew(self, token: str, tell: TellAnswer) -> bool:
         """Check a new token beside the handler, then call ``tell``; false while another is being checked."""
-        if self._renewing is not None or self._closing is not None:
+        if self._renewing is not None or self._tell_first is not None or self._closing is not None:
             return False
         self._renewing = self._loop.create_task(self._renew(token, tell))
         return True
 
     async def _renew(self, token: str, tell: TellAnswer) -> None:
         try:
+            if self._first is not None:
+                await self._take_first(self._first, token, tell)
+                return
             failure, closes = await self._check(token)
             if failure is None:
-                await tell(None)
+                tell(None)
                 return
-            told = self._authenticator.failures.of(familiar(failure))
-            await tell((told.code, told.message))
+            await self._tell_failure(failure, tell)
             if closes:
                 self.end(failure)
         except WebSocketDisconnect:
             pass  # the client has left
         finally:
             self._renewing = None
+
+    async def _tell_failure(self, failure: Exception, tell: TellAnswer) -> None:
+        """Answer a token that is refused, before anything closes the connection for it."""
+        told = self._authenticator.failures.of(familiar(failure))
+        tell((told.code, told.message))
+        if self._socket.envelope is not None:
+            await self._socket.envelope.flush()
+
+    async def _take_first(self, first: asyncio.Future[None], token: str, tell: TellAnswer) -> None:
+        """Take the token that the connection waits for; a refusal is raised where it waits, and closes."""
+        try:
+            identity = await self._authenticator.identify(self._socket, check_token(token))
+        except Exception as exc:
+            failure = exc
+        except asyncio.CancelledError as exc:
+            failure = as_unexpected(exc)
+        else:
+            self.take(identity.user)
+            self._expires_at, self._tell_first = self._end_of(identity), tell
+            if not first.done():
+                first.set_result(None)
+            return
+        await self._tell_failure(failure, tell)
+        if not first.done():
+            first.set_exception(failure)
 
     async def _check(self, token: str) -> tuple[Exception | None, bool]:
         """Take the identity of a new token; returns why it is refused, and whether that closes the connection."""
@@ -295,6 +401,11 @@ class _RouteIdentity(_Guarded):
         return {}
 
     @property
+    def is_awaited(self) -> bool:
+        """A shared socket opens no route before."""
+        return False
+
+    @property
     def expires_in(self) -> float | None:
         """As of the shared socket."""
         return self._shared.expires_in
@@ -303,6 +414,7 @@ class _RouteIdentity(_Guarded):
         """The route is open. If a new token came since its guards began, they run again."""
         self._shared.routes.add(self)
         if self._checked != self._shared.generation:
+            self.take(self._shared.user)
             self._checking = asyncio.get_running_loop().create_task(self.recheck_or_end())
 
     async def recheck_or_end(self) -> None:

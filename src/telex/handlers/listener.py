@@ -29,6 +29,7 @@ from telex.handlers.base import (
 from telex.handlers.frame_calls import speak_calls
 from telex.handlers.message_loop import MessageLoop, Serve, overrides_messages
 from telex.handlers.receivers import Receivers, compile_receivers, declared_receivers
+from telex.layers import nearest
 from telex.once.calls import OnceCalls
 from telex.once.keys import contract_of
 from telex.once.options import Once, read_once
@@ -161,6 +162,11 @@ class ListenerHandler(Handler):
                     " decorate it with contextlib.asynccontextmanager"
                 )
         accept = self.connection_accept_handler
+        option = nearest(build.layer.authenticate, None)
+        if accept is not None and option is not None and option.in_band:
+            raise build.wrong(
+                "connection_accept_handler has no effect with in_band=True, which accepts before: remove one of them"
+            )
         if accept is not None and positional_count(accept) != 1:
             raise build.wrong(f"connection_accept_handler {describe(accept)} takes the socket and nothing else")
 

@@ -125,6 +125,7 @@ class Multiplex(Handler):
             raise build.wrong(f"no guard has a parameter {min(unused)!r} for this dependency: give it to the routes")
         served = self._served(build)
         build.opens = tuple(plan.path for plan in served)
+        self._check_identity(build, served)
         plan = MultiplexPlan(
             where=build.where,
             find_route=partial(build.find_route, frozenset(map(id, served))),
@@ -134,13 +135,12 @@ class Multiplex(Handler):
             counts=build.counts,
         )
         build.open_envelope = partial(MultiplexSession, plan)
+        build.before_accept = _compress_alone
 
         async def run(socket: Socket, slots: list[Any]) -> None:
             if SUBPROTOCOL not in socket.scope.get("subprotocols", ()):
                 raise ClientException(f"this path carries routes: offer the subprotocol {SUBPROTOCOL!r}")
-            server: ServerConnection | None = (socket.scope.get("extensions") or {}).get("telex.activity")
-            if server is not None:
-                server.compress_alone()  # routes of different trust share the socket
+            _compress_alone(socket)
             await socket.accept()
             if isinstance(socket.envelope, MultiplexSession):
                 await supervised(socket.envelope.serve(slots), socket.event_reader)
@@ -166,6 +166,17 @@ class Multiplex(Handler):
             served |= found
         return list(served.values())
 
+    def _check_identity(self, build: Build, served: Sequence[HandlerPlan]) -> None:
+        """The socket has one identity: a route has the same ``authenticate``, or says that it is open to all."""
+        own = nearest(build.layer.authenticate, None)
+        for plan in served:
+            option = plan.layer.authenticate
+            if option is not None and nearest(option, None) != own:
+                raise build.wrong(
+                    f"{plan.where} has another authenticate= than the socket, which has one identity for all its"
+                    " routes: give both the same, best on the app, or authenticate=None for a route that is open to all"
+                )
+
     def _limit(self, build: Build, served: Sequence[HandlerPlan]) -> int:
         """The size of the largest message: that of the route with the highest limit."""
         largest = max(served, key=_max_message_size, default=None)
@@ -178,6 +189,13 @@ class Multiplex(Handler):
                 " raise it, or omit it"
             )
         return limit
+
+
+def _compress_alone(socket: Socket) -> None:
+    """Routes of different trust share the socket."""
+    server: ServerConnection | None = (socket.scope.get("extensions") or {}).get("telex.activity")
+    if server is not None:
+        server.compress_alone()
 
 
 def _max_message_size(plan: HandlerPlan) -> int:

@@ -28,7 +28,7 @@ from telex.multiplex.virtual import VirtualConnection
 from telex.protocol.errors import cut
 from telex.protocol.frames import CLIENT_TYPES, AuthFrame, BadFrame, read, unknown_type
 from telex.protocol.output import FrameOutput
-from telex.protocol.reading import FrameReading
+from telex.protocol.reading import LOG_IN_FIRST, FrameReading
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
@@ -64,6 +64,7 @@ class MultiplexSession(FrameReading):
         "_invalid_in_a_row",
         "_opening",
         "_plan",
+        "_reads",
         "_routes",
         "_since_turn",
         "_why_none",
@@ -82,6 +83,7 @@ class MultiplexSession(FrameReading):
         self._goes_away = False
         self._why_none = ""
         """Why no route may be opened."""
+        self._reads = False
         self._highest = 0
         self._invalid_in_a_row = 0
         self._since_turn = 0
@@ -107,10 +109,15 @@ class MultiplexSession(FrameReading):
             "routes": plan.max_routes,
             "contract": plan.contract(),
         }
-        if self.authentication is not None:
-            hello |= self.authentication.hello
+        authentication = self.authentication
+        if authentication is not None:
+            hello |= authentication.hello
         await self._output.send(msgspec.json.encode(hello).decode())
         self._output.ping_every(PING_AFTER)
+        if authentication is not None and authentication.is_awaited:
+            self.take_no_more(LOG_IN_FIRST)
+            self._reads = True
+            await self._start_reading()  # its token comes before its handler begins
 
     async def notify(self, data: object) -> None:
         """A socket of many routes has no messages of its own."""
@@ -154,7 +161,9 @@ class MultiplexSession(FrameReading):
         self._output.takes_work = True
         try:
             try:
-                await self._read()
+                if not self._reads:
+                    await self._start_reading()
+                await self._until_end()
             except Exception as exc:
                 end = exc
             except asyncio.CancelledError as exc:

@@ -74,6 +74,9 @@ class Envelope(Activity, Protocol):
     def next(self, kind: Any) -> Awaitable[Incoming[Any]]:
         """The next call or notify, its data as the type ``kind``."""
 
+    def flush(self) -> Awaitable[None]:
+        """Send what was written by code that cannot wait."""
+
     def take_no_more(self, why: str) -> None:
         """Refuse the client's calls and notifies with ``not_authorized``."""
 

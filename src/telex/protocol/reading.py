@@ -6,7 +6,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +28,10 @@ from telex.status_codes import WS_1009_MESSAGE_TOO_BIG
 from telex.types import Authentication, Message, Transport
 
 __all__ = ("FrameReading",)
+
+
+LOG_IN_FIRST: Final = "send a token first"
+"""Why nothing is taken before the first token, with ``in_band``."""
 
 
 class FrameReading(ABC):
@@ -130,14 +134,18 @@ class FrameReading(ABC):
         elif not authentication.renew(found.token, partial(self._tell, authentication, found.id)):
             self._output.write(error_frame(found.id, "too_many_calls", "another token is being checked"))
 
-    async def _tell(self, authentication: Authentication, auth_id: int, error: tuple[str, str] | None) -> None:
+    def _tell(self, authentication: Authentication, auth_id: int, error: tuple[str, str] | None) -> None:
         if error is None:
             text = msgspec.json.encode(
                 {"type": "reply", "id": auth_id, "data": {"expires_in": authentication.expires_in}}
             ).decode()
         else:
             text = error_frame(auth_id, *error)
-        await self._output.send(text)
+        self._output.write(text)
+
+    async def flush(self) -> None:
+        """Send what was written by code that cannot wait."""
+        await self._output.flush()
 
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
@@ -165,12 +173,11 @@ class FrameReading(ABC):
         self._soon = None
         return True
 
-    async def _read(self) -> None:
-        """Read until the connection ends; the caller is supervised.
+    async def _until_end(self) -> None:
+        """Wait until the connection ends; the caller is supervised.
 
         :raises WebSocketDisconnect: the client has left.
         """
-        await self._start_reading()
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:

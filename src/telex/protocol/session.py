@@ -21,7 +21,7 @@ from telex.protocol.asking import Asking
 from telex.protocol.errors import cut
 from telex.protocol.frames import BadFrame
 from telex.protocol.jobs import FramePlan
-from telex.protocol.reading import FrameReading
+from telex.protocol.reading import LOG_IN_FIRST, FrameReading
 from telex.protocol.runner import MAX_QUEUED_BYTES, CallRunner
 from telex.status_codes import (
     WS_1007_INVALID_FRAME_PAYLOAD_DATA,
@@ -66,6 +66,8 @@ class FrameSession(FrameReading):
         authentication = self._socket.authentication
         if authentication is not None:
             hello |= authentication.hello
+            if authentication.is_awaited:
+                self.take_no_more(LOG_IN_FIRST)
         await self._output.send(msgspec.json.encode(hello).decode())
         if not self._socket.is_route:  # its socket sends pings
             self._output.ping_every(plan.ping)
