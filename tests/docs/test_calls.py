@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import ClientConnection
 
-from examples.docs import asking, calls, hello, incoming, many_rooms, tokens
+from examples.docs import asking, calls, hello, incoming, many_rooms, payments, tokens
 from scripts.docs_frames import SERVER_FRAMES
 from telex import Multiplex, Telex, WebSocket, websocket_listener
 from telex.exceptions import ClientException
@@ -27,6 +27,7 @@ SERVERS = [kind for kind in KINDS if kind.name in {"uvicorn-websockets", "telex"
 CONVERSATIONS: list[tuple[Callable[[], Telex], str, str]] = [
     (lambda: hello.app, "/hello", "hello_frames.txt"),
     (lambda: Telex([calls.Shop]), "/shop", "calls_frames.txt"),  # its stock is new for each test
+    (lambda: Telex([payments.pay], on_startup=[payments.payments.clear]), "/payments", "payments_frames.txt"),
     (lambda: asking.app, "/files", "asking_frames.txt"),
     (lambda: incoming.app, "/jobs", "incoming_frames.txt"),
     (lambda: tokens.app, "/ask", "tokens_frames.txt"),

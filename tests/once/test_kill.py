@@ -23,7 +23,7 @@ import msgspec
 import psycopg
 import pytest
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from examples.docs.orders_once import TABLE
@@ -137,7 +137,7 @@ async def attempt(port: int, key: str, article: str) -> str:
             await client.send(msgspec.json.encode(call).decode())
             async with asyncio.timeout(60):
                 frame: Any = msgspec.json.decode(await client.recv())
-    except (ConnectionClosed, OSError, EOFError):
+    except (WebSocketException, OSError):
         return ""
     if frame["type"] == "reply":
         return str(frame["data"]["number"])
@@ -185,11 +185,12 @@ async def test_a_node_killed_at_a_point(nodes: Nodes, policy: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_nodes_killed_at_all_sequences_of_points(nodes: Nodes, policy: str) -> None:
     total: Counter[str] = Counter()
     for points in itertools.product(POINTS, repeat=2):
-        sequence = (*points, "", "")
+        sequence = (*points, "")
         seen = await tried(nodes, policy, sequence)
         assert seen == expected(policy, sequence), (policy, sequence)
         agree(policy, seen)
@@ -198,6 +199,7 @@ async def test_nodes_killed_at_all_sequences_of_points(nodes: Nodes, policy: str
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("policy", POLICIES)
 async def test_nodes_killed_at_any_time(nodes: Nodes, policy: str) -> None:
     total: Counter[str] = Counter()
@@ -213,7 +215,7 @@ async def test_nodes_killed_at_any_time(nodes: Nodes, policy: str) -> None:
                 await asyncio.sleep(times.uniform(0, 0.03))
                 nodes.kill()
             answers.append(call.result())
-        answers += [await attempt(nodes.start(policy, ""), key, article) for _ in range(2)]
+        answers.append(await attempt(nodes.start(policy, ""), key, article))
         seen = count(nodes, article, answers)
         agree(policy, seen)
         total += Counter(

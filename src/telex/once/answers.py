@@ -147,7 +147,7 @@ class MemoryAnswers:
         self._logs_at = -math.inf
         self.bytes: int = 0
         self.forgotten: int = 0
-        """AnswerStore that were forgotten before their time, because there were too many in all."""
+        """Answers that were forgotten before their time, because there were too many in all."""
 
     def __len__(self) -> int:
         return len(self._kept)

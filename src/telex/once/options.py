@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from telex.exceptions import ImproperlyConfiguredException
 from telex.redis_server import REDIS_URLS
@@ -12,7 +12,6 @@ from telex.redis_server import REDIS_URLS
 __all__ = ("IfInterrupted", "Once", "read_once")
 
 IfInterrupted: TypeAlias = Literal["refuse", "run"]
-_LEASE: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,11 +24,11 @@ class Once:
     within: float = 300.0
     """Seconds for which an answer is kept. Without ``call_timeout`` it is also the longest that such a call may run."""
     results: int = 256
-    """AnswerStore that are kept for one user on one route; for one more the oldest is forgotten."""
+    """Answers that are kept for one user on one route; for one more the oldest is forgotten."""
     if_interrupted: IfInterrupted = "refuse"
     """What a call gets whose key belongs to a run that was interrupted (cancelled, over its time, ended with its
     process): it may have had its effect. ``refuse`` answers ``conflict``; ``run`` runs it again."""
-    lease: float = _LEASE
+    lease: float = 5.0
     """With ``store``: seconds after which a process that does not renew its claim counts as ended."""
     name: str = ""
     """With ``store``: keeps apps apart that share a Redis server."""
@@ -49,7 +48,7 @@ class Once:
             raise ImproperlyConfiguredException(
                 f"Once: if_interrupted is 'refuse' or 'run', not {self.if_interrupted!r}"
             )
-        if self.store is None and (self.name or self.lease != _LEASE):
+        if self.store is None and (self.name or self.lease != self.__dataclass_fields__["lease"].default):
             raise ImproperlyConfiguredException(
                 "Once: lease= and name= have no effect without store=, where each process has its own answers"
             )

@@ -20,8 +20,8 @@ ERROR_CODES: Final[Mapping[str, str]] = {
     "not_authorized": "the token is refused or has expired; or an exception with status 401",
     "permission_denied": "the token is another user's; or an exception with status 403",
     "not_found": "an exception with status 404 or 405; or the handler takes no calls, or no tokens",
-    "conflict": "an exception with status 409",
-    "unavailable": "an exception with status 503, such as a broker that is away",
+    "conflict": "an exception with status 409; or a `key` that cannot be used again, with the `reason` in `data`",
+    "unavailable": "an exception with status 503, such as a broker that is away; or the store of keys is",
     "internal": "any other exception; the log has it",
 }
 """The codes of Telex, and what each means; those of declared exceptions are others. The documentation has this text."""
