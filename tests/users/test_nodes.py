@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -282,6 +283,42 @@ async def test_a_broker_that_is_away(kind: type[Broker]) -> None:
             await asked(again, "x")
             await soon(here.app.users.notify("ada", {"n": 2}))
             assert await heard_json(again) == {"n": 2}
+    finally:
+        broker.remove()
+
+
+@pytest.mark.broker
+async def test_a_broker_that_refuses_the_channel_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A login of NATS that may follow the app's channels, and not those of Telex itself."""
+    monkeypatch.setattr("telex.channels.hub.RESTART_SECONDS", 0.01)
+    broker = Nats()
+    config = tmp_path / "nats.conf"
+    config.write_text('authorization { users: [{user: ann, password: x, permissions: {subscribe: {deny: "*.i.>"}}}] }')
+    monkeypatch.setattr(broker, "command", lambda: [*Nats.command(broker), "-c", str(config)])
+    try:
+        await broker.restart()
+        url = broker.url.replace("//", "//ann:x@")
+        async with node(backend_from_url(url)) as here, connected(here.running, **as_user("ada")) as client:
+            await asked(client, "x")
+            await until(lambda: "cannot hear each other of users" in caplog.text)
+            tries: list[object] = []
+            assert here.hub._reader is not None
+            join = here.hub._reader.join
+
+            async def counted(*args: Any) -> None:
+                tries.append(args)
+                await join(*args)
+
+            monkeypatch.setattr(here.hub._reader, "join", counted)
+            await until(lambda: len(tries) > 2)
+            assert caplog.text.count("cannot hear each other of users") == 1
+            assert "Traceback" not in caplog.text
+            with pytest.raises(BackendUnavailable, match="has not confirmed"):
+                await here.app.users.count("ada", within=0.1)
+            await here.app.users.notify("ada", "here")  # those of this process are reached all the same
+            assert await heard(client) == "here"
     finally:
         broker.remove()
 

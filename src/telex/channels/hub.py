@@ -167,6 +167,7 @@ class Channels:
         self._main: asyncio.Task[None] | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._followed: set[str] = set()
+        self._refused: set[str] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: set[asyncio.Timeout] = set()
         self._published = 0
@@ -243,6 +244,7 @@ class Channels:
             await self._presence.end()
         self._reader = self._presence = self._tasks = None
         self._followed.clear()
+        self._refused.clear()
         await self.backend.close()
 
     def _running(self) -> BrokerReader:
@@ -504,7 +506,14 @@ class Channels:
     ) -> None:
         subscriber = Subscriber(INTERNAL_BACKLOG, "drop_oldest")
         dropped = 0
-        await reader.join(subscriber, [TopicName(name)], None, {})
+        try:
+            await reader.join(subscriber, [TopicName(name)], None, {})
+        except BackendUnavailable as error:  # tried again, and logged once
+            if name not in self._refused:
+                self._refused.add(name)
+                logger.warning("the nodes cannot hear each other of %s: %s", name[1:], error.detail)
+            return
+        self._refused.discard(name)
         try:
             resume()
             async for item in subscriber:
