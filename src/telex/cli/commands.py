@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 import click
 from rich.console import Console
 
 from telex import __version__
-from telex.cli.documents import difference, document_of, written_as
+from telex.cli.documents import difference, document_of, read_document, written_as
 from telex.cli.loading import LoadError, load_telex, make_importable
 from telex.cli.routes import routes_table
+from telex.contract.compatibility import compare, report
 from telex.contract.document import AsyncAPIVersion
+from telex.exceptions import ImproperlyConfiguredException
 from telex.protocol.close_codes import table
 
 __all__ = ("telex",)
@@ -117,6 +120,7 @@ def routes(target: str, app_dir: str, factory: bool | None) -> None:
     help="The version of AsyncAPI.",
 )
 @click.option("--check", type=_file, metavar="FILE", help="Write nothing; exit with 1 if FILE is not up to date.")
+@click.option("--against", type=_file, metavar="FILE", help="Compare with FILE; exit with 1 if its clients may break.")
 @_factory
 @_app_dir
 def asyncapi(
@@ -125,6 +129,7 @@ def asyncapi(
     yaml: bool,
     version: AsyncAPIVersion,
     check: Path | None,
+    against: Path | None,
     app_dir: str,
     factory: bool | None,
 ) -> None:
@@ -132,11 +137,24 @@ def asyncapi(
     try:
         make_importable(app_dir)
         document = document_of(load_telex(target, factory=bool(factory)), version)
+        if against is not None:
+            _compare(read_document(against), document)
+            return
         file = check or out
         text = written_as(document, yaml=yaml or (file is not None and file.suffix in {".yaml", ".yml"}))
         _write_or_check(text, out, check, "telex asyncapi")
     except LoadError as exc:
         _fail(exc)
+
+
+def _compare(old: dict[str, Any], new: dict[str, Any]) -> None:
+    try:
+        differences = compare(old, new)
+    except ImproperlyConfiguredException as exc:
+        raise LoadError(exc.detail) from exc
+    click.echo(report(differences))
+    if any(each.is_breaking for each in differences):
+        sys.exit(1)
 
 
 def _write_or_check(text: str, out: Path | None, check: Path | None, command: str) -> None:

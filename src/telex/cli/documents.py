@@ -6,12 +6,14 @@ import difflib
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from telex.application import Telex
 from telex.cli.loading import LoadError
 from telex.contract.checks import check_document
-from telex.contract.document import AsyncAPIVersion, to_json, to_yaml
+from telex.contract.document import AsyncAPIVersion, from_yaml, to_json, to_yaml
 
-__all__ = ("difference", "document_of", "written_as")
+__all__ = ("difference", "document_of", "read_document", "written_as")
 
 
 def document_of(app: Telex, version: AsyncAPIVersion) -> dict[str, Any]:
@@ -29,6 +31,21 @@ def document_of(app: Telex, version: AsyncAPIVersion) -> dict[str, Any]:
 def written_as(document: dict[str, Any], *, yaml: bool) -> str:
     """The text of a document."""
     return to_yaml(document) if yaml else to_json(document)
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """A document that was written before, as JSON or YAML.
+
+    :raises LoadError: the file cannot be read, or is no document.
+    """
+    try:
+        text = path.read_text("utf-8")
+        found = from_yaml(text) if path.suffix in {".yaml", ".yml"} else msgspec.json.decode(text)
+    except (OSError, ValueError) as exc:
+        raise LoadError(f"{path} cannot be read: {exc}") from exc
+    if not isinstance(found, dict):
+        raise LoadError(f"{path} is no AsyncAPI document")
+    return found
 
 
 def difference(path: Path, text: str) -> str | None:

@@ -20,7 +20,7 @@ from telex.paths import PathTemplate
 from telex.plans import HandlerPlan
 from telex.protocol.close_codes import table
 
-__all__ = ("AsyncAPIVersion", "DocumentInfo", "contract_hash", "make_document", "to_json", "to_yaml")
+__all__ = ("AsyncAPIVersion", "DocumentInfo", "contract_hash", "from_yaml", "make_document", "to_json", "to_yaml")
 
 AsyncAPIVersion: TypeAlias = Literal["3.1.0", "3.0.0"]
 
@@ -167,3 +167,18 @@ def to_yaml(document: dict[str, Any]) -> str:
     plain = msgspec.json.decode(msgspec.json.encode(document))
     written: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=120)
     return written
+
+
+def from_yaml(text: str) -> object:
+    """The value of a YAML text.
+
+    :raises ValueError: it is no YAML.
+    :raises ModuleNotFoundError: PyYAML is not installed.
+    """
+    import yaml
+
+    try:
+        found: object = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        raise ValueError(str(exc)) from exc
+    return found
