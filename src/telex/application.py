@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias, Unpack, runtime_checkable
 from starlette.datastructures import URLPath
 from starlette.responses import JSONResponse, Response
 
+from telex.auth.tokens import hide_tickets
 from telex.calls import Cache
 from telex.channels.hub import Channels, ChannelsProvider
 from telex.connection import ConnectionOptions, Socket, WebSocket
@@ -162,6 +163,7 @@ class Telex:
         self._table: RouteTable[HandlerPlan] = RouteTable()
         self.plans: Final = self._compile(config.route_handlers)
         """The compiled handlers, one plan for each path, in the order of registration."""
+        self._tickets = _tickets_of(self.plans)
         self.hubs: Final[Mapping[str, Channels]] = self._find_hubs()
         """The hubs of channels, by the names of their dependencies."""
         self._runs = False
@@ -219,6 +221,8 @@ class Telex:
         found = self._table.find(own_path(scope))
         if found is not None and found[0].handler.opens_others:
             scope["telex.before_routing"] = before_routing(scope)
+        if self._tickets:
+            hide_tickets(scope, self._tickets if found is None else _tickets_of((found[0],)))
         return self._enter(found, scope)
 
     def _find_among(self, plans: Collection[int], scope: Scope) -> ASGIApp:
@@ -371,6 +375,12 @@ class Telex:
 def _hub_among(dependencies: Mapping[str, object]) -> Channels | None:
     providers = (provider for provider in dependencies.values() if isinstance(provider, ChannelsProvider))
     return next((provider.hub for provider in providers), None)
+
+
+def _tickets_of(plans: Iterable[HandlerPlan]) -> frozenset[str]:
+    """The query parameters that carry tokens."""
+    options = (nearest(plan.layer.authenticate, None) for plan in plans)
+    return frozenset(option.query for option in options if option is not None and option.query is not None)
 
 
 def _read_path(row: Row) -> PathTemplate:

@@ -235,6 +235,35 @@ async def test_the_layer_nearest_to_the_handler_says_how(kind: ServerKind) -> No
             assert await asked(client, "hi") == "False"
 
 
+async def test_tickets_are_in_no_log_and_in_no_scope_of_a_handler(
+    kind: ServerKind, caplog: pytest.LogCaptureFixture
+) -> None:
+    @websocket_listener("/")
+    async def listen(data: str, socket: WebSocket) -> str:
+        return f"{socket.url.query} {'ada-1' in str(socket.scope)}"
+
+    app = Telex(
+        [listen, websocket_listener("/open", authenticate=None)(say_query)],
+        authenticate=Authenticate(who, query="ticket"),
+    )
+    caplog.set_level(logging.INFO)
+    async with serving(app, kind) as running:
+        async with connected(running, "/?room=7&%74icket=ada-1&x") as client:
+            assert await asked(client, "hi") == "room=7&%74icket=***&x False"
+        assert (await denied(running, "/?ticket=eve-secret")).status == 401
+        assert (await denied(running, "/nowhere?ticket=ada-1")).status == 404
+        async with connected(running, "/open?ticket=mine") as client:
+            assert await asked(client, "hi") == "ticket=mine"
+    lines = [record.getMessage() for record in caplog.records if "WebSocket /" in record.getMessage()]
+    assert len(lines) == 4
+    assert "ada-1" not in caplog.text
+    assert "eve-secret" not in caplog.text
+
+
+async def say_query(data: str, socket: WebSocket) -> str:
+    return socket.url.query
+
+
 # -- providers that fail
 
 

@@ -1,15 +1,17 @@
-"""Finds the token of a handshake."""
+"""Finds the token of a handshake, and hides what is in its address."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, TypeAlias
+from urllib.parse import unquote_plus
 
 from telex.auth.identity import Authenticate, check_token
 from telex.connection import Socket
 from telex.exceptions import NotAuthorizedException
+from telex.types import Scope
 
-__all__ = ("FindToken", "compile_finder")
+__all__ = ("HIDDEN", "FindToken", "compile_finder", "hide_tickets")
 
 FindToken: TypeAlias = Callable[[Socket], str | None]
 """Returns the token of a handshake, if it has one.
@@ -21,6 +23,8 @@ _Source: TypeAlias = Callable[[Socket], Sequence[str]]
 BEARER: Final = "bearer."
 """What an offered subprotocol that carries a token begins with."""
 _SCHEME: Final = "bearer"
+HIDDEN: Final = "telex.tickets"
+"""The key in the scope of the tickets that :func:`hide_tickets` has found."""
 
 
 def compile_finder(option: Authenticate) -> FindToken:
@@ -55,9 +59,27 @@ def _cookie(name: str) -> _Source:
 
 def _query(name: str) -> _Source:
     def of_query(socket: Socket) -> Sequence[str]:
-        return _given(socket.query_params.getlist(name))
+        hidden = socket.scope.pop(HIDDEN, {})
+        return _given(hidden.get(name, ()))
 
     return of_query
+
+
+def hide_tickets(scope: Scope, names: Collection[str]) -> None:
+    """Replace the values of these parameters in the query of ``scope``, before anything reads or logs it.
+
+    Servers log the address that their own ``scope`` has when the handshake is answered.
+    """
+    found: dict[str, list[str]] = {}
+    parts = scope["query_string"].decode("latin-1").split("&")
+    for index, part in enumerate(parts):
+        name, _, value = part.partition("=")
+        if unquote_plus(name) in names:
+            found.setdefault(unquote_plus(name), []).append(unquote_plus(value))
+            parts[index] = f"{name}=***"
+    if found:
+        scope["query_string"] = "&".join(parts).encode("latin-1")
+        scope[HIDDEN] = found
 
 
 def _bearer(socket: Socket) -> Sequence[str]:
