@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NoReturn, Self, TypeAlias, cast
@@ -114,6 +114,8 @@ class ConnectionOptions:
     """What the route counts; ``None`` where nobody asks."""
     handshakes: Handshakes | None = None
     """What the app counts of handshakes; given to the outermost connection of each."""
+    may_rest: bool = False
+    """Whether an idle route needs no task, because nothing of its handler is open between two messages."""
     limit_messages: Callable[[Any], None] | None = None
     """Limits the messages of an accepted connection; ``None`` where no limit is given."""
     notices: bool = True
@@ -183,7 +185,17 @@ class StatefulConnection(HTTPConnection[StateT]):
     def own(self, task: asyncio.Task[object] | None) -> None:
         """Make ``task`` the only task that accepts by sending: it serves this connection."""
         self._owner = task
-        self.event_reader.owner = task
+        self.event_reader.own(task)
+
+    def rest(self, go_on: Callable[[Any], Awaitable[None]]) -> bool:
+        """Whether the task that serves this connection may end: ``go_on(self)`` then serves it when it must go on."""
+        route = self.event_reader.resting
+        if route is None:
+            return False
+        self._owner = None
+        self.event_reader.rest()
+        route.rest(go_on, self)
+        return True
 
     def when_gone(self, call: Callable[[], None]) -> None:
         """Call ``call`` when this connection or its handshake is over."""
@@ -233,7 +245,7 @@ class StatefulConnection(HTTPConnection[StateT]):
     @property
     def route(self) -> RouteConnection | None:
         """The connection of a route on a shared socket (:class:`telex.Multiplex`)."""
-        return cast("RouteConnection | None", (self.scope.get("extensions") or {}).get(MULTIPLEXED))
+        return cast("RouteConnection | None", self.scope.get(MULTIPLEXED))
 
     @property
     def is_route(self) -> bool:
@@ -308,7 +320,7 @@ class StatefulConnection(HTTPConnection[StateT]):
         """Make the server and the application's side of the connection known to each other, and begin with frames."""
         reader, extensions = self.event_reader, self.scope.get("extensions") or {}
         self.transport = extensions.get("telex.transport")
-        carrier: RouteConnection | None = extensions.get(MULTIPLEXED)
+        carrier: RouteConnection | None = self.route
         reader.server_reports_end = self.transport is not None or carrier is not None
         if carrier is not None:
             # The socket reads for all its routes, so that this one need not read ahead to notice the end.

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 from telex.busy_monitor import DONE, FRESH, running_monitor
 from telex.defaults import KIB, MAX_MESSAGE_SIZE, MAX_QUEUED_MESSAGES
 from telex.exceptions import ConcurrencyError, UnexpectedCancellation, WebSocketDisconnect
-from telex.types import ActivityWatcher, Message, Receive
+from telex.types import ActivityWatcher, Message, Receive, RouteConnection
 
 __all__ = ("READING", "EventReader", "Supervision", "as_disconnect", "as_unexpected", "supervised", "unexpected")
 
@@ -59,12 +59,20 @@ class Limiter(ActivityWatcher, Protocol):
         """The connection has ended."""
 
 
+class Fed(Protocol):
+    """A session of telex.v1, which takes all events of a connection."""
+
+    def take_event(self, event: Message) -> Awaitable[None] | None:
+        """Take a message, or the end."""
+
+
 class EventReader:
     """Events of one connection, in order; at most ``max_messages`` and ``max_bytes`` are read ahead."""
 
     __slots__ = (
         "_bytes",
         "_fail_timer",
+        "_fed",
         "_held",
         "_interrupt",
         "_is_put_off",
@@ -75,7 +83,6 @@ class EventReader:
         "_reading_task",
         "_stop_timer",
         "_supervises",
-        "_take_event",
         "_waiter",
         "calls",
         "closing",
@@ -87,6 +94,7 @@ class EventReader:
         "on_unread",
         "owner",
         "receive",
+        "resting",
         "server_reports_end",
         "state",
         "work",
@@ -112,7 +120,7 @@ class EventReader:
         self._stop_timer: asyncio.TimerHandle | None = None
         self._probe_timer: asyncio.TimerHandle | None = None
         self._supervises = False
-        self._take_event: Callable[[Message], Awaitable[None] | None] | None = None
+        self._fed: Fed | None = None
         self.limiter: Limiter | None = None
         """What reads for this reader, where messages are limited."""
         self.calls: int = 0
@@ -124,6 +132,8 @@ class EventReader:
         self.work: int = DONE
         """The state of the work to interrupt when the client leaves; see :mod:`telex.busy_monitor`."""
         self.listed: bool = False
+        self.resting: RouteConnection | None = None
+        """The route whose handler needs no task until there is a message, or the end; its session sets it."""
         self.state: int = _IDLE
         """Who reads: nobody, a task directly (``READING``), or this reader, ahead. Set by this class alone."""
         self.disconnect: WebSocketDisconnect | None = None
@@ -137,7 +147,7 @@ class EventReader:
 
         :raises ConcurrencyError: another task is already waiting for an event.
         """
-        if self._take_event is not None:
+        if self._fed is not None:
             raise ConcurrencyError(
                 "receive() on a connection that speaks telex.v1: its handler gets calls and notifies instead"
             )
@@ -218,13 +228,13 @@ class EventReader:
 
     # -- reading for a session of telex.v1
 
-    async def feed(self, take: Callable[[Message], Awaitable[None] | None]) -> None:
-        """Pass every message, and the end, to ``take`` from now on, and await its result; nobody else can read.
+    async def feed(self, fed: Fed) -> None:
+        """Pass every message, and the end, to ``fed`` from now on, and await its result; nobody else can read.
 
         When the client leaves, the handler is interrupted, also while it waits. Who calls this begins to read with
-        :meth:`start_pump`, or by :meth:`next_directly`, or lets the server call ``take`` and :meth:`on_end`.
+        :meth:`start_pump`, or by :meth:`next_directly`, or lets the server call ``fed`` and :meth:`on_end`.
         """
-        self._take_event, self.state = take, _AHEAD
+        self._fed, self.state = fed, _AHEAD
         read_before, self._queue, self._bytes = self._queue, [], 0
         for event in read_before:
             await self._pass_on(event)
@@ -249,7 +259,7 @@ class EventReader:
             self._note_end(event)
         if self.disconnect is not None:
             raise self.disconnect
-        return None if self._take_event is None else self._take_event(event)
+        return None if self._fed is None else self._fed.take_event(event)
 
     def end_with(self, failure: Exception) -> None:
         """What was read ends the connection: interrupt the handler, or the work that it begins next."""
@@ -261,19 +271,27 @@ class EventReader:
     async def _pass_on(self, event: Message) -> None:
         if event["type"] == "websocket.disconnect":
             self._note_end(event)
-        elif self._take_event is not None:
-            taken = self._take_event(event)
+        elif self._fed is not None:
+            taken = self._fed.take_event(event)
             if taken is not None:
                 await taken
 
     # -- watching
+
+    def own(self, task: asyncio.Task[object] | None) -> None:
+        """``task`` serves the connection, from the beginning or after a rest."""
+        self.owner, self.resting, self._supervises = task, None, False
+
+    def rest(self) -> None:
+        """The owner ends, and the connection goes on: what interrupts it wakes the route."""
+        self.owner, self._supervises = None, True
 
     def begin(self, owner: asyncio.Task[object]) -> _Supervision:
         """``owner`` begins work: interrupt it when the client leaves. Returns what :meth:`go_back` takes."""
         before = self.owner, self.work, self._supervises
         self.owner, self._supervises = owner, True
         self.mark_busy()
-        if self._take_event is not None:
+        if self._fed is not None:
             missed, self._interrupt = self._interrupt or self.disconnect, None
             if missed is not None:
                 self._interrupt_owner(missed)
@@ -326,7 +344,7 @@ class EventReader:
 
     def read_ahead(self) -> None:
         """Start to read ahead now, without waiting for the busy monitor."""
-        may_read = self._take_event is None and (self.on_unread is not None or self._has_room())
+        may_read = self._fed is None and (self.on_unread is not None or self._has_room())
         if self._pump is None and self.state != READING and self.disconnect is None and may_read:
             self.state = _AHEAD
             self._pump = asyncio.get_running_loop().create_task(self._pump_events())
@@ -375,7 +393,7 @@ class EventReader:
 
     def fail(self, interrupt: Exception) -> None:
         """Interrupt the running work with ``interrupt`` as soon as nothing is held."""
-        if self.work != DONE or (self._take_event is not None and self._supervises):
+        if self.work != DONE or (self._fed is not None and self._supervises):
             self._interrupt_owner(interrupt)
 
     def take_interrupt(self) -> Exception | None:
@@ -399,7 +417,12 @@ class EventReader:
         return self._supervises
 
     def _interrupt_owner(self, interrupt: Exception) -> None:
-        if self.owner is not None and self._interrupt is None:
+        if self._interrupt is not None:
+            return
+        if self.resting is not None:
+            self._interrupt = interrupt
+            self.resting.wake()
+        elif self.owner is not None:
             self._stop_fail_timer()
             self._interrupt = interrupt
             self._is_put_off = self._held > 0
@@ -460,8 +483,8 @@ class EventReader:
 
     def _tell_end(self) -> None:
         """The session of telex.v1 wakes those who wait for answers: the handler may wait for them."""
-        if self._take_event is not None:
-            self._take_event(self._end_event())
+        if self._fed is not None:
+            self._fed.take_event(self._end_event())
 
     def _end_event(self) -> Message:
         end = self.disconnect or WebSocketDisconnect(1006)
@@ -506,7 +529,7 @@ class EventReader:
 
     async def _pump_events(self, at_least: int = 0) -> None:
         try:
-            while self._take_event is not None or self.on_unread is not None or self._has_room() or at_least:
+            while self._fed is not None or self.on_unread is not None or self._has_room() or at_least:
                 at_least = 0
                 event = await self.receive()
                 waiter = self._waiter
@@ -515,7 +538,7 @@ class EventReader:
                         self._note_end(event)
                     waiter.set_result(event)
                     return
-                if self._take_event is None:
+                if self._fed is None:
                     self._keep(event)
                 else:
                     await self._pass_on(event)
@@ -527,7 +550,7 @@ class EventReader:
             self._pump_failed(exc)
         finally:
             self._pump = None
-            self.state = _AHEAD if self._queue or self._take_event is not None else _IDLE
+            self.state = _AHEAD if self._queue or self._fed is not None else _IDLE
 
     def _pump_failed(self, exc: Exception) -> None:
         if self._waiter is not None and not self._waiter.done():

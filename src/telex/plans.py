@@ -201,6 +201,8 @@ class Build:
     """Whether the handler starts streams, even if no function takes the socket."""
     open_envelope: Callable[[Socket], Envelope] | None = None
     """Makes the frames of connections that speak telex.v1, if the handler does."""
+    may_rest: bool = False
+    """Whether nothing of the handler is open between two messages, so that an idle route needs no task."""
     prefers_envelope: bool = False
     """Whether the handler speaks telex.v1 where it is offered, also if it names other subprotocols."""
     before_accept: Callable[[Socket], None] | None = None
@@ -373,36 +375,50 @@ def _compile_session(
         prefers_envelope=build.prefers_envelope,
         counts=build.counts,
         handshakes=None if build.layer.middleware else build.handshakes,
+        may_rest=build.may_rest,
         limit_messages=_message_limits(build),
     )
 
-    async def session(scope: Scope, receive: Receive, send: Send) -> None:
+    def session(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         socket = websocket_class(scope, receive, send)
         socket.configure(options)
-        socket.own(asyncio.current_task())
         began = scope.pop(BEGAN, None)
         if "user" in scope:
             socket.began = began or loop_time()
+        return attend(socket)
+
+    async def attend(socket: Socket) -> None:
+        """Serve a connection from its handshake, or from its last rest."""
+        socket.own(asyncio.current_task())
+        rests = False
         try:
-            if admit is not None:
+            if admit is not None and not socket.was_accepted:
                 admit(socket)
             await serve(socket)
-            await _finish(socket)
+            rests = socket.rest(attend)
+            if not rests:
+                await _finish(socket)
         except Exception as exc:
             await policy.end(socket, exc)
         except asyncio.CancelledError as exc:
             await end_cancelled(socket, exc, policy)
         finally:
-            discard(socket)
-            socket.gone()
-            _log_unhandled(socket, build)
-            if socket.authentication is not None:
-                await socket.authentication.aclose()
-            if socket.envelope is not None:
-                await socket.envelope.aclose()
-            await socket.event_reader.aclose()
+            if not rests:
+                discard(socket)
+                await _end(socket, build)
 
     return session
+
+
+async def _end(socket: Socket, build: Build) -> None:
+    """After a connection, or its handshake: stop what belongs to it."""
+    socket.gone()
+    _log_unhandled(socket, build)
+    if socket.authentication is not None:
+        await socket.authentication.aclose()
+    if socket.envelope is not None:
+        await socket.envelope.aclose()
+    await socket.event_reader.aclose()
 
 
 def _log_unhandled(socket: Socket, build: Build) -> None:
@@ -467,7 +483,8 @@ def _compile_serve(
     nothing: list[Any] = [None]
 
     def serve_plainly(socket: Socket) -> Awaitable[None]:
-        socket.admit(announce)
+        if not socket.was_accepted:  # else it has rested
+            socket.admit(announce)
         return body(socket, nothing)
 
     async def serve(socket: Socket) -> None:
@@ -485,7 +502,9 @@ def _compile_serve(
             await body(socket, slots)
 
     checked = authenticator or guards or checks.before_guards or checks.after_guards
-    return serve if checked or graph.needs_resolving else serve_plainly
+    is_plain = not (checked or graph.needs_resolving)
+    build.may_rest &= is_plain and body is run and not build.layer.middleware
+    return serve_plainly if is_plain else serve
 
 
 def _announced_with_identity(announce: Callable[[Socket], None]) -> Callable[[Socket], None]:

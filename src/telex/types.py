@@ -6,6 +6,7 @@ The events are those of the ASGI WebSocket specification 2.4 (https://asgi.readt
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextvars import Context
 from typing import Any, Final, Literal, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict
 
 __all__ = (
@@ -161,8 +162,18 @@ class Authentication(Protocol):
         """The connection has ended."""
 
 
+class FedRoute(Protocol):
+    """What takes the messages of a route."""
+
+    def on_message(self, raw: str | bytes) -> None:
+        """Take one message of the client."""
+
+
 class RouteConnection(Protocol):
-    """The connection of a route on a shared socket, as ``scope["extensions"]["telex.multiplexed"]``."""
+    """The connection of a route on a shared socket, as ``scope["telex.multiplexed"]``."""
+
+    context: Context
+    """That of the handler while it rests; set before :meth:`rest`."""
 
     @property
     def path(self) -> str:
@@ -183,16 +194,28 @@ class RouteConnection(Protocol):
     async def receive(self) -> Message:
         """ASGI's ``receive``; a connection that has another one is behind middleware."""
 
+    def rest(self, go_on: Callable[[Any], Awaitable[None]], socket: object) -> None:
+        """The task of the route ends, which is idle: :meth:`wake` calls ``go_on(socket)`` in another."""
+
+    def wake(self) -> None:
+        """Go on after :meth:`rest`: there is a message, or the connection ends."""
+
     def set_activity(self, activity: Activity) -> None:
         """See :meth:`ActivityWatcher.set_activity`."""
 
-    def set_message_handler(self, handler: Callable[[str | bytes], None]) -> None:
-        """See :meth:`Transport.set_message_handler`: the end is told to the activity alone."""
+    def feed(self, fed: FedRoute) -> None:
+        """Give each message to ``fed`` where it is read, the early ones now; the end is told to the activity alone."""
 
     def write(self, payload: str | bytes) -> None:
         """Send a frame that takes no credit of the client, from code that cannot wait.
 
         :raises OSError: the route has ended.
+        """
+
+    def write_now(self, payload: str | bytes) -> bool:
+        """The same if no message waits to be sent on the socket; false if the payload must be sent.
+
+        :raises OSError: the route or the socket has ended.
         """
 
     def has_room(self, size: int, times: int = 1) -> bool:

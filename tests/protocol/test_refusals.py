@@ -82,7 +82,7 @@ async def test_a_virtual_connection_is_denied_as_by_http() -> None:
     peer = Peer()
     headers = {"origin": "http://testserver"}
     given = scope("/room", headers=headers, subprotocols=["telex.v1"])
-    given["extensions"][MULTIPLEXED] = {}
+    given[MULTIPLEXED] = {}
     await Telex([room])(given, peer.receive, peer.send)
     assert peer.kinds == ["websocket.http.response.start", "websocket.http.response.body"]
 

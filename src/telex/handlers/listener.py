@@ -131,6 +131,7 @@ class ListenerHandler(Handler):
                 once=self._compile_once(build, receivers),
             )
             build.prefers_envelope = self.protocol is not None
+            build.may_rest = self.on_accept is None and self.connection_lifespan is None and self.max_concurrency == 1
             serve = _by_protocol(serve)
         if self.connection_lifespan is not None:
             return _run_in_lifespan(build, self.connection_lifespan, serve)

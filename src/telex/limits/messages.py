@@ -23,7 +23,6 @@ import msgspec
 from telex.connection import Socket
 from telex.event_reader import EventReader
 from telex.limits.rates import Limit, counter
-from telex.protocol.envelope import MULTIPLEXED
 from telex.protocol.errors import error_body
 from telex.status_codes import CLOSE_CODE_OF_STATUS
 from telex.telemetry.counts import RouteCounts
@@ -59,8 +58,7 @@ class MessageLimits:
     def apply(self, socket: Socket) -> None:
         """Limit an accepted connection, before anything of it is read."""
         limiter, transport = MessageLimiter(socket, self), socket.transport
-        extensions = socket.scope.get("extensions") or {}
-        watched: ActivityWatcher | None = extensions.get(MULTIPLEXED) or extensions.get("telex.activity")
+        watched: ActivityWatcher | None = socket.route or (socket.scope.get("extensions") or {}).get("telex.activity")
         if watched is not None:
             watched.set_activity(limiter)
         if transport is not None:

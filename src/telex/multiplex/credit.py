@@ -17,7 +17,7 @@ class ClientCredit:
 
     def __init__(self, left: int) -> None:
         self._left = left
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[None]] | None = None
         self._has_ended = False
 
     async def take(self) -> None:
@@ -29,6 +29,8 @@ class ClientCredit:
             self._left -= 1
             return
         turn = asyncio.get_running_loop().create_future()
+        if self._waiting is None:
+            self._waiting = []
         self._waiting.append(turn)
         try:
             await turn
@@ -51,6 +53,6 @@ class ClientCredit:
     def end(self) -> None:
         """The route has ended: wake those that wait."""
         self._has_ended = True
-        for turn in self._waiting:
+        for turn in self._waiting or ():
             if not turn.done():
                 turn.set_result(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import Final, Protocol
 
 __all__ = ("Opening", "Pending")
@@ -37,7 +36,7 @@ class Opening:
     __slots__ = ("_denials", "_last_denial", "_next", "_pause", "_timers", "_waiting")
 
     def __init__(self) -> None:
-        self._waiting: deque[Pending] = deque()
+        self._waiting: list[Pending] = []
         self._timers: dict[Pending, asyncio.TimerHandle] = {}
         self._pause: asyncio.TimerHandle | None = None
         self._denials = 0
@@ -100,7 +99,7 @@ class Opening:
                 if wait > 0:
                     self._pause = loop.call_later(wait, self._go_on)
                     return
-            route = self._waiting.popleft()
+            route = self._waiting.pop(0)
             self._timers[route] = loop.call_later(OPEN_WITHIN, route.give_up)
             route.start()
 

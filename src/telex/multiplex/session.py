@@ -10,6 +10,7 @@ import math
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -22,7 +23,7 @@ from telex.multiplex import frames
 from telex.multiplex.denial import denied_frame
 from telex.multiplex.frames import CloseRoute, CreditFrame, Head, OpenRoute
 from telex.multiplex.opening import Opening
-from telex.multiplex.scope import is_target, route_scope
+from telex.multiplex.scope import is_target, route_extensions, route_scope
 from telex.multiplex.turns import Turns
 from telex.multiplex.virtual import VirtualConnection
 from telex.protocol.errors import cut
@@ -31,7 +32,7 @@ from telex.protocol.output import FrameOutput
 from telex.protocol.reading import LOG_IN_FIRST, FrameReading
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
-from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, is_sendable_close_code
+from telex.status_codes import WS_1007_INVALID_FRAME_PAYLOAD_DATA, WS_1012_SERVICE_RESTART, is_sendable_close_code
 from telex.telemetry.counts import RouteCounts
 from telex.types import ASGIApp, Authentication, Message, Scope
 
@@ -59,6 +60,7 @@ class MultiplexSession(FrameReading):
 
     __slots__ = (
         "_before",
+        "_extensions",
         "_goes_away",
         "_highest",
         "_invalid_in_a_row",
@@ -78,6 +80,7 @@ class MultiplexSession(FrameReading):
         super().__init__(socket, plan.max_message_size)
         self._plan = plan
         self._before: Scope = socket.scope["telex.before_routing"]
+        self._extensions = route_extensions(self._before)
         self._routes: dict[int, VirtualConnection] = {}
         self._opening = Opening()
         self._goes_away = False
@@ -174,7 +177,10 @@ class MultiplexSession(FrameReading):
             is_cancelled = False
         finally:
             self._opening.stop()
-            await self._output.end_work(cancel=is_cancelled)
+            try:
+                await self._output.end_work(cancel=is_cancelled)
+            finally:
+                await self._end_resting()
         try:
             raise end
         finally:
@@ -189,11 +195,19 @@ class MultiplexSession(FrameReading):
         for route in tuple(self._routes.values()):
             route.end(code, reason)
 
+    async def _end_resting(self) -> None:
+        """This task was cancelled, which ends the tasks of routes: those that rest have none, and end as the others."""
+        if self._routes:
+            self._output.takes_work = True
+            for route in tuple(self._routes.values()):
+                route.end(WS_1012_SERVICE_RESTART, "service restart")
+            await self._output.end_work(cancel=False)
+
     # -- reading
 
-    def _take_event(self, event: Message) -> Awaitable[None] | None:
+    def take_event(self, event: Message) -> Awaitable[None] | None:
         """Let the routes read in between: a server with a queue of messages gives them without a turn of the loop."""
-        wait = super()._take_event(event)
+        wait = super().take_event(event)
         if event["type"] != "websocket.receive":
             return wait
         self._since_turn += len(event.get("text") or event.get("bytes") or "") + _PER_FRAME
@@ -212,7 +226,7 @@ class MultiplexSession(FrameReading):
         if self._failure is not None:
             return
         try:
-            if len(raw) > self._quick_limit:
+            if 4 * len(raw) > self._max_message_size:
                 self._check_size(raw)
             try:
                 head = frames.read_head(raw)
@@ -328,8 +342,9 @@ class MultiplexSession(FrameReading):
 
     def start(self, route: VirtualConnection) -> None:
         """Run ``route`` in a task of the socket."""
-        scope = route_scope(self._before, self._socket.scope, route)
-        self._output.spawn(route.run(self._plan.find_route(scope), scope))
+        scope = route_scope(self._before, self._socket.scope, route, self._extensions)
+        app = self._plan.find_route(scope)
+        self._output.spawn(route.run(partial(app, scope, route.receive, route.send)))
 
     def ended(self, route: VirtualConnection) -> None:
         """``route`` has ended, and its final frame is sent."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextvars import Context
 from enum import IntEnum, auto
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -33,7 +35,7 @@ from telex.protocol.output import FrameOutput
 from telex.protocol.refusals import Denial
 from telex.protocol.runner import MAX_QUEUED_BYTES
 from telex.status_codes import WS_1000_NORMAL_CLOSURE, WS_1008_POLICY_VIOLATION, WS_1011_UNEXPECTED_ERROR
-from telex.types import Activity, ASGIApp, Authentication, Message, Scope
+from telex.types import Activity, Authentication, FedRoute, Message
 
 __all__ = ("SharedSocket", "VirtualConnection")
 
@@ -89,19 +91,21 @@ class VirtualConnection:
         "_awaits_hello",
         "_denial",
         "_end",
-        "_handler",
+        "_fed",
         "_in_hand",
         "_is_connected",
         "_is_plain",
         "_kept",
         "_owed",
         "_refused",
+        "_rested",
         "_shared",
         "_stage",
         "_taken",
         "_unread",
         "_waiter",
         "c",
+        "context",
         "credit",
         "path",
         "query",
@@ -116,7 +120,7 @@ class VirtualConnection:
         self.task: asyncio.Task[Any] | None = None
         """The task that runs the route, once it has begun."""
         self._activity: Activity | None = None
-        self._handler: Callable[[str | bytes], None] | None = None
+        self._fed: FedRoute | None = None
         """Takes the frames of the client where they are read, instead of :meth:`receive`."""
         self._stage = _Stage.PENDING
         self._end: tuple[int, str] | None = None
@@ -125,7 +129,7 @@ class VirtualConnection:
         self._is_connected = False
         self._is_plain = False
         self._awaits_hello = False
-        self._unread: list[str | bytes] = []
+        self._unread: list[str | bytes] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self.credit: ClientCredit = ClientCredit(found.credit)
         self._owed = 0
@@ -136,6 +140,10 @@ class VirtualConnection:
         """Plain mode: bytes of the message that the app has received last."""
         self._kept = 0
         """Bytes of the socket's window that the route uses."""
+        self.context: Context
+        """See :attr:`telex.types.RouteConnection.context`."""
+        self._rested: tuple[Callable[[Any], Awaitable[None]], object] | None = None
+        """What goes on after a rest: a function, and the connection that it takes."""
         self._refused: range = _NO_IDS
         """The ids of calls that were refused unread, since the last that was not."""
 
@@ -155,19 +163,26 @@ class VirtualConnection:
         """See :meth:`telex.types.Transport.set_activity`."""
         self._activity = activity
 
-    def set_message_handler(self, handler: Callable[[str | bytes], None]) -> None:
-        """See :meth:`telex.types.RouteConnection.set_message_handler`."""
-        self._handler = handler
-        early, self._unread = self._unread, []
-        for raw in early:
+    def feed(self, fed: FedRoute) -> None:
+        """See :meth:`telex.types.RouteConnection.feed`."""
+        self._fed = fed
+        early, self._unread = self._unread, None
+        for raw in early or ():
             self.count_bytes(-len(raw))
-            handler(raw)
+            fed.on_message(raw)
 
     def write(self, payload: Encoded) -> None:
         """See :meth:`telex.types.RouteConnection.write`."""
         if self._end is not None:
             raise OSError("the route is closed")
         self._shared.output.write(_numbered(payload, self.c))
+
+    def write_now(self, payload: Encoded) -> bool:
+        """See :meth:`telex.types.RouteConnection.write_now`."""
+        if self._end is not None:
+            raise OSError("the route is closed")
+        shared = self._shared
+        return shared.turns.is_free and shared.output.write_now(_numbered(payload, self.c))
 
     def has_room(self, size: int, times: int = 1) -> bool:
         """See :meth:`telex.types.RouteConnection.has_room`."""
@@ -202,13 +217,30 @@ class VirtualConnection:
             if self.task is not None:
                 self.task.cancel()
 
-    async def run(self, app: ASGIApp, scope: Scope) -> None:
-        """Run the route to its end, and send its final frame."""
+    def rest(self, go_on: Callable[[Any], Awaitable[None]], socket: object) -> None:
+        """See :meth:`telex.types.RouteConnection.rest`."""
+        self._rested = (go_on, socket)
+
+    def wake(self) -> None:
+        """See :meth:`telex.types.RouteConnection.wake`."""
+        if self._rested is not None:
+            (go_on, socket), self._rested = self._rested, None
+            self._shared.output.spawn(self.run(partial(go_on, socket)), self.context)
+
+    async def run(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run the route to its end, and send its final frame; or to its next rest."""
         self.task = asyncio.current_task()
         try:
             code = WS_1000_NORMAL_CLOSURE
-            if self._end is None:
-                code = await self._run(app, scope)
+            if self._end is None or self._stage is not _Stage.PENDING:
+                try:
+                    await work()
+                except Exception:
+                    if self._end is None:
+                        logger.exception("Exception in the ASGI application of a route")
+                    code = WS_1011_UNEXPECTED_ERROR
+            if self._rested is not None:
+                return
             final = self._final_frame(code)
             if final is not None:
                 await self._send_frame(final)
@@ -221,18 +253,11 @@ class VirtualConnection:
                 self._shared.output.write(final)
             raise
         finally:
-            self.count_bytes(-self._kept)
-            self._shared.ended(self)
-
-    async def _run(self, app: ASGIApp, scope: Scope) -> int:
-        """Run the app; returns the code to close with if neither side has closed the route."""
-        try:
-            await app(scope, self.receive, self.send)
-        except Exception:
-            if self._end is None:
-                logger.exception("Exception in the ASGI application of a route")
-            return WS_1011_UNEXPECTED_ERROR
-        return WS_1000_NORMAL_CLOSURE
+            self.task = None
+            self._shared.output.finished()
+            if self._rested is None:
+                self.count_bytes(-self._kept)
+                self._shared.ended(self)
 
     def _final_frame(self, code: int) -> str | None:
         """The frame that ends the route with ``code``, unless a side has ended it; ``None`` if there was one."""
@@ -253,10 +278,10 @@ class VirtualConnection:
         """A frame of the client."""
         if self._end is not None or self._stage is _Stage.DENIED:
             return
-        if self._handler is not None:
-            self._handler(raw)
+        if self._fed is not None:
+            self._fed.on_message(raw)
             return
-        if len(self._unread) >= MAX_UNREAD or not self.has_room(len(raw), 2):
+        if len(self._unread or ()) >= MAX_UNREAD or not self.has_room(len(raw), 2):
             if not self._is_refused(raw):
                 self.end(WS_1008_POLICY_VIOLATION, "more frames or bytes than there is credit for")
         elif self._refused and self._is_about_refused(raw):
@@ -295,6 +320,8 @@ class VirtualConnection:
 
     def _keep(self, raw: str | bytes) -> None:
         self.count_bytes(len(raw))
+        if self._unread is None:
+            self._unread = []
         self._unread.append(raw)
         self._wake()
 
@@ -386,8 +413,8 @@ class VirtualConnection:
         if self._is_plain:
             # Written without waiting: an answer to what the client has sent already must not come first.
             self._shared.output.write(f'{{"type":"opened","c":{self.c},"plain":true,"credit":{CREDIT}}}')
-            early, self._unread = self._unread, []
-            for raw in early:
+            early, self._unread = self._unread, None
+            for raw in early or ():
                 self.count_bytes(-len(raw))
                 self._put_plain(raw)
 

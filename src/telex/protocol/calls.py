@@ -24,13 +24,12 @@ __all__ = ("CallSession",)
 class CallSession(FrameSession):
     """The frames of one connection, handled by a listener."""
 
-    __slots__ = ("_bind", "_read_bytes", "_read_json", "_target_of")
+    __slots__ = ("_call_plan", "_read_json", "_target_of")
 
     def __init__(self, plan: CallPlan, socket: Socket) -> None:
         super().__init__(plan, socket)
-        self._bind = plan.bind
+        self._call_plan = plan
         self._read_json = plan.read_json
-        self._read_bytes = plan.read_bytes
         self._target_of: Callable[[Any], CallTarget] | None = None
 
     async def serve(self, slots: Slots) -> None:
@@ -38,14 +37,17 @@ class CallSession(FrameSession):
 
         Where the server has no fast path, this task reads itself until a handler first waits for something: from then
         on the event reader reads beside it. So calls whose handlers never wait cost no task switch. All this is one
-        coroutine: each idle connection keeps it, and each wake-up passes through it.
+        coroutine: each idle connection keeps it, and each wake-up passes through it. A route of a handler that may rest
+        keeps none: this returns, and is called again for the next message.
         """
-        runner, reader = self._runner, self._socket.event_reader
-        self._target_of = target_of = self._bind(self._socket, slots)
+        runner, reader, output = self._runner, self._socket.event_reader, self._output
+        rests_on = output.route if self._socket.options.may_rest else None
         async with Supervision(reader):
             reader.mark_idle()
             try:
-                runner.begin(target_of)
+                if self._target_of is None:
+                    self._target_of = target_of = self._call_plan.bind(self._socket, slots)
+                    runner.begin(target_of)
                 task, in_order = asyncio.current_task(), runner.max_concurrency == 1
                 reads = in_order and self._reads_late()
                 while True:
@@ -56,6 +58,9 @@ class CallSession(FrameSession):
                         taken = reader.pass_on(await reader.next_directly())
                         if taken is not None:
                             await taken
+                    elif rests_on is not None and not (runner.calls or output.works or reader.interrupts):
+                        runner.rest(rests_on)
+                        return
                     else:
                         await runner.wait()
             except Exception:
@@ -68,8 +73,9 @@ class CallSession(FrameSession):
                     await reader.until_let_go()
                 raise
             finally:
-                self._stop()
-                await self._output.end_work(cancel=True)
+                if reader.resting is None:
+                    self._stop()
+                    await output.end_work(cancel=True)
 
     def _feed(self, raw: str | bytes) -> None:
         """Handle an ordinary call with few steps; all others as the base does."""
@@ -114,7 +120,7 @@ class CallSession(FrameSession):
         self, call_id: int, found: frames.CallFrame | frames.NotifyFrame, payload: bytes | None, size: int
     ) -> None:
         try:
-            data = read_data(found.data, payload, self._read_json, self._read_bytes)
+            data = read_data(found.data, payload, self._read_json, self._call_plan.read_bytes)
         except Exception as exc:
             self._refuse_data(call_id, size, exc)
             return

@@ -13,7 +13,7 @@ __all__ = ("MULTIPLEXED", "SUBPROTOCOL", "Envelope", "Incoming")
 SUBPROTOCOL: Final = "telex.v1"
 
 MULTIPLEXED: Final = "telex.multiplexed"
-"""The ASGI extension of a virtual connection: its denial becomes a ``denied`` frame, not an accepted connection."""
+"""The key of a route in its ASGI scope: its denial becomes a ``denied`` frame, not an accepted connection."""
 
 T = TypeVar("T")
 

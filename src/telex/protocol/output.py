@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Coroutine
-from typing import Any
+from contextvars import Context
+from typing import Any, cast
 
 from telex.connection import Socket
 from telex.protocol.frames import Encoded
@@ -22,6 +23,7 @@ class FrameOutput:
     __slots__ = (
         "_in_line",
         "_is_flushing",
+        "_is_full",
         "_order",
         "_running",
         "_sent",
@@ -42,6 +44,8 @@ class FrameOutput:
         self.route: RouteConnection | None = None
         """The route on a shared socket that gives its messages to this connection directly, and takes its answers."""
         self._is_flushing = False
+        self._is_full = False
+        """Whether :meth:`write_now` has filled the transport: who sends next waits."""
         self._in_line = 0
         """Sends that wait for frames before theirs."""
         self._order: asyncio.Lock | None = None
@@ -51,22 +55,32 @@ class FrameOutput:
         """Whether tasks of the connection may be started: while its handler runs, which awaits :meth:`end_work`."""
         self._running: set[asyncio.Task[None]] | None = None
         """The tasks of the connection, once there was one."""
-        self.waiting: list[Encoded] = []
+        self.waiting: list[Encoded] | None = None
+        """Frames of :meth:`write` that are not sent yet, on servers without a fast path."""
         self.is_collecting: bool = False
         self._timer: asyncio.TimerHandle | None = None
         self._sent = self._sent_before = 0
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None] | None:
+    @property
+    def works(self) -> bool:
+        """Whether a task of the connection runs."""
+        return bool(self._running)
+
+    def spawn(self, work: Coroutine[Any, Any, None], context: Context | None = None) -> asyncio.Task[None] | None:
         """Run ``work`` in a task of the connection, unless the connection has ended."""
         if not self.takes_work:
             work.close()
             return None
-        task = asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work, context=context)
         if self._running is None:
             self._running = set()
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
         return task
+
+    def finished(self) -> None:
+        """Called last by the work of :meth:`spawn`: a callback of the task would cost a turn of the event loop."""
+        if self._running is not None:
+            self._running.discard(cast("asyncio.Task[None]", asyncio.current_task()))
 
     async def end_work(self, *, cancel: bool) -> None:
         """Start no more tasks, and wait until all have ended; a cancellation of the caller cancels them as well."""
@@ -74,9 +88,9 @@ class FrameOutput:
         cancelled: asyncio.CancelledError | None = None
         if cancel:
             self._cancel_work()
-        while self._running:
+        while running := [task for task in self._running or () if not task.done()]:
             try:
-                await asyncio.wait(self._running)
+                await asyncio.wait(running)
             except asyncio.CancelledError as exc:
                 if not cancel:
                     cancel, cancelled = True, exc
@@ -121,11 +135,12 @@ class FrameOutput:
             await socket.send({"type": "websocket.send", "text" if isinstance(payload, str) else "bytes": payload})
             return
         try:
-            is_full = not transport.send(payload)
+            self._is_full = not transport.send(payload)
         except OSError as exc:
             raise socket.lost() from exc
-        if is_full:
+        if self._is_full:
             await self._drained(transport)
+            self._is_full = False
 
     async def _drained(self, transport: Transport) -> None:
         try:
@@ -141,12 +156,25 @@ class FrameOutput:
         if self._is_ahead():
             return self.send(payload)
         self._sent += 1
-        if transport is None:
-            return self._send_event(payload)
         try:
-            return None if transport.send(payload) else self._drained(transport)
+            if transport is not None:
+                return None if transport.send(payload) else self._drained(transport)
+            if self.route is not None and self.route.write_now(payload):
+                return None
         except OSError as exc:
             raise socket.lost() from exc
+        return self._send_event(payload)
+
+    def write_now(self, payload: Encoded) -> bool:
+        """Send one message, if none waits and the transport is not full.
+
+        :raises OSError: the connection is closing or closed.
+        """
+        if self._transport is None or self._is_full or self._is_ahead() or not self._socket.is_open:
+            return False
+        self._sent += 1
+        self._is_full = not self._transport.send(payload)
+        return True
 
     async def _send_event(self, payload: Encoded) -> None:
         """Without a turn for other tasks after some messages, which :meth:`send` gives."""
@@ -175,6 +203,8 @@ class FrameOutput:
                 except OSError:
                     pass  # the end is noticed by who reads
             return
+        if self.waiting is None:
+            self.waiting = []
         self.waiting.append(payload)
         if not (self.is_collecting or self._is_flushing):
             self._flushing()

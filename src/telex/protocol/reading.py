@@ -46,7 +46,6 @@ class FrameReading(ABC):
         "_last_id",
         "_max_message_size",
         "_output",
-        "_quick_limit",
         "_socket",
         "_soon",
         "_transport",
@@ -57,7 +56,6 @@ class FrameReading(ABC):
         self._transport: Transport | None = socket.transport
         self._output = FrameOutput(socket)
         self._max_message_size = max_message_size
-        self._quick_limit = max_message_size // 4
         self._failure: Exception | None = None
         """What ended the connection while it was read: it interrupts the handler."""
         self._soon: asyncio.Handle | None = None
@@ -150,14 +148,14 @@ class FrameReading(ABC):
     async def _start_reading(self) -> None:
         """Pass every message to :meth:`_feed` from now on. An end interrupts the handler."""
         transport, reader, route = self._transport, self._socket.event_reader, self._socket.route
-        await reader.feed(self._take_event)
+        await reader.feed(self)
         if reader.limiter is not None:  # a frame that a limit lets wait needs a task
             self._soon = asyncio.get_running_loop().call_soon(self._read_beside)
         elif transport is not None:
-            transport.set_message_handler(self._on_message)
+            transport.set_message_handler(self.on_message)
         elif route is not None and reader.receive == route.receive:
             self._output.route = route
-            route.set_message_handler(self._on_message)
+            route.feed(self)
         else:
             self._soon = asyncio.get_running_loop().call_soon(self._read_beside)
 
@@ -186,7 +184,7 @@ class FrameReading(ABC):
                 raise
             raise interrupt from None
 
-    def _take_event(self, event: Message) -> Awaitable[None] | None:
+    def take_event(self, event: Message) -> Awaitable[None] | None:
         """Takes the events of servers without a fast path. What it returns is awaited before the next."""
         raw = event.get("text")
         if raw is None:
@@ -208,7 +206,7 @@ class FrameReading(ABC):
         if self._failure is not None:
             self._end_with(self._failure)
 
-    def _on_message(self, raw: str | bytes) -> None:
+    def on_message(self, raw: str | bytes) -> None:
         """The frame callback of Telex's server."""
         self._feed_message(raw)
         if self._failure is not None:
@@ -223,7 +221,7 @@ class FrameReading(ABC):
         if self._is_over or self._failure is not None:
             return
         try:
-            if len(raw) > self._quick_limit:
+            if 4 * len(raw) > self._max_message_size:  # a character takes up to four bytes
                 self._check_size(raw)
             self._feed(raw)
         except Exception as exc:

@@ -164,7 +164,7 @@ def compile_refusals(denials: str) -> Callable[[Refusable], None] | None:
 
     def make_readable(connection: Refusable) -> None:
         scope = connection.scope
-        if not offers_frames(scope) or MULTIPLEXED in (scope.get("extensions") or {}):
+        if not offers_frames(scope) or MULTIPLEXED in scope:
             return
         if for_programs or any(name == b"origin" for name, _ in scope["headers"]):
             SocketRefusal(connection)

@@ -19,6 +19,7 @@ from telex.protocol.frames import Encoded
 from telex.protocol.jobs import NO_TARGET, CallTarget, FramePlan, Job
 from telex.protocol.output import FrameOutput
 from telex.protocol.stepping import watching
+from telex.types import RouteConnection
 
 __all__ = ("MAX_QUEUED_BYTES", "CallRunner")
 
@@ -124,6 +125,8 @@ class CallRunner:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+        elif self._reader.resting is not None:
+            self._reader.resting.wake()
 
     def stop(self) -> None:
         """The connection has ended: begin nothing more."""
@@ -147,6 +150,12 @@ class CallRunner:
         """The target of ``job``, which may have a key."""
         once = self._plan.once
         return target if once is None or job.key is None else once.target(self._plan, self._socket, job, target)
+
+    def rest(self, route: RouteConnection) -> None:
+        """There is nothing to do until ``route`` wakes the handler, in the context that it leaves."""
+        self._context = route.context = copy_context()
+        self.calls.clear()  # there are none: it frees the table
+        self._reader.resting = route
 
     async def run_next(self, task: asyncio.Task[Any] | None, read: Callable[[], None] | None) -> None:
         """Run the next of :attr:`queue` in ``task``, which calls this; a generator runs in a task of its own.
@@ -231,6 +240,8 @@ class CallRunner:
             await self._run(job)
         except Exception as exc:
             self._reader.end_with(exc)
+        finally:
+            self._output.finished()
 
     async def _run(self, job: Job) -> None:
         target = job.target
