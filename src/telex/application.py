@@ -195,7 +195,7 @@ class Telex:
         )
         plan = compile_plan(build)
         if build.counts is not None:
-            build.counts.types = message_labels(shape.annotation for shape in plan.receives)
+            build.counts.label(message_labels(shape.annotation for shape in plan.receives))
         self._table.add(template, plan, plan.where)
         self._names.add(row.handler, template)
         return plan

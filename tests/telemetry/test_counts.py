@@ -19,6 +19,7 @@ from telex import Channels, Multiplex, Telex, WebSocket, websocket, websocket_li
 from telex.exceptions import NotAuthorizedException
 from telex.limits import Limit, client_ip
 from telex.telemetry.counts import MOST_CODES
+from telex.telemetry.labels import message_labels
 from telex.telemetry.prometheus import Prometheus
 from tests.channels.conftest import until
 from tests.contract.servers import Running, ServerKind
@@ -217,7 +218,7 @@ async def test_clients_make_no_labels() -> None:
                 await client.send(message)
             with pytest.raises(InvalidStatus):
                 await opened(server, "/no-such-path")
-            await until(lambda: sum(app.counts.routes[2].received.values()) == 7 if app.counts else False)
+            await until(lambda: sum((app.counts.routes[2].by_type or {}).values()) == 7 if app.counts else False)
             shown = await scrape(server.port)
         await until(lambda: len(app.connections) == 0)
         shown = await scrape(server.port)
@@ -458,3 +459,19 @@ async def test_the_registry_has_the_metrics_while_the_app_runs() -> None:
         names = {metric.name for metric in registry.collect()}
         assert {"telex_messages", "telex_server_active_connections"} <= names
     assert list(registry.collect()) == []
+
+
+@pytest.mark.parametrize(
+    ("annotation", "labels"),
+    [
+        (str, {str: "str"}),
+        (Move | Say, {Move: "move", Say: "say"}),
+        (list[int], {list: "list"}),
+        (Move | None, {Move: "move", type(None): "NoneType"}),
+        (Any, {}),
+        (str | Any, {}),
+    ],
+    ids=str,
+)
+def test_labels_of_messages_are_tags_and_names_of_types(annotation: Any, labels: dict[type, str]) -> None:
+    assert message_labels([annotation]) == labels

@@ -46,13 +46,13 @@ def speak_calls(
 
 def _counting(bind: BindTarget, counts: RouteCounts) -> BindTarget:
     """``bind``, whose result is asked once for each message that the handler gets."""
-    received, measures = counts.received, counts.app.measures_handling
+    receive, measures = counts.receive, counts.app.measures_handling
 
     def bind_and_count(socket: Socket, slots: Slots) -> Callable[[Any], CallTarget]:
         target_of = bind(socket, slots)
 
         def count(data: Any) -> CallTarget:
-            received[data.__class__] += 1
+            receive(data)
             target = target_of(data)
             if measures and not target.parts:
                 return target._replace(handle=timed_handle(target.handle, counts, awaits=target.awaits))

@@ -145,7 +145,10 @@ class MessageLoop:
                         continue
                     invalid_in_a_row = 0
                 if counts is not None:
-                    counts.received[data.__class__] += 1
+                    if counts.by_type is None:
+                        counts.received += 1
+                    else:
+                        counts.by_type[data.__class__] += 1
                 try:
                     reply = handle(data)
                     if awaits:
@@ -193,7 +196,10 @@ class MessageLoop:
                         continue
                     invalid_in_a_row = 0
                 if counts is not None:
-                    counts.received[data.__class__] += 1
+                    if counts.by_type is None:
+                        counts.received += 1
+                    else:
+                        counts.by_type[data.__class__] += 1
                 try:
                     reader.begin_work()
                     reply = await handle(data)
@@ -239,7 +245,9 @@ class MessageLoop:
 
         return serve_by_callback
 
-    def _compile_on_message(self) -> Callable[[Handle, Transport, _Handover], Callable[[Raw], None]]:
+    def _compile_on_message(  # noqa: C901 - see the module's docstring
+        self,
+    ) -> Callable[[Handle, Transport, _Handover], Callable[[Raw], None]]:
         decode, encode, native_out = self.decode, self.encode, self._native_out
         native, quick_limit, counts = NATIVE[self.receive_mode], self.max_message_size // 4, self.counts
 
@@ -263,7 +271,10 @@ class MessageLoop:
                         return
                     handover.invalid_in_a_row = 0
                 if counts is not None:
-                    counts.received[data.__class__] += 1
+                    if counts.by_type is None:
+                        counts.received += 1
+                    else:
+                        counts.by_type[data.__class__] += 1
                 try:
                     reply = run(handle, data)
                 except Exception as exc:
@@ -374,7 +385,7 @@ class MessageLoop:
 
     async def _exchange(self, socket: Socket, handle: Handle, data: Any) -> None:
         if self.counts is not None:
-            self.counts.received[data.__class__] += 1
+            self.counts.receive(data)
         try:
             reply = handle(data)
             if isinstance(reply, Awaitable):

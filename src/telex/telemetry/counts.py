@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, Final, Protocol, TypeAlias
@@ -31,6 +31,8 @@ LAGS: Final = 15
 """Measurements of the event loop's lag that are kept, one a second: the highest of them is shown."""
 
 
+OTHER: Final = "other"
+
 MOST_CODES: Final = 32
 """Close codes of one route that have a label of their own, besides those of RFC 6455."""
 
@@ -44,6 +46,7 @@ class RouteCounts:
         "_codes",
         "answers_ignored",
         "app",
+        "by_type",
         "calls",
         "calls_ok",
         "ended",
@@ -65,12 +68,13 @@ class RouteCounts:
         self._codes: set[int] = set()
         """Codes that this side has closed with."""
         self.types: dict[type, str] = {}
-        """The label of each class of messages; classes that are not here are ``other``."""
         self.opened: int = 0
         """Connections that were accepted."""
         self.ended: int = 0
-        self.received: defaultdict[type, int] = defaultdict(int)
-        """Messages that a handler got, by their class."""
+        self.received: int = 0
+        """Messages that a handler got, where they can have one class only."""
+        self.by_type: defaultdict[type, int] | None = defaultdict(int)
+        """The same by their classes, where there are several: counting so takes twice as long."""
         self.failed: defaultdict[type, int] = defaultdict(int)
         """Those among them whose handler raised an exception."""
         self.sent: int = 0
@@ -88,6 +92,29 @@ class RouteCounts:
         """Answers of clients to calls that had ended before."""
         self.frames_dropped: int = 0
         """Frames on a shared socket for routes that had ended."""
+
+    def label(self, types: dict[type, str]) -> None:
+        """Set the label of each class of messages; classes that are not here are ``other``. Before any connection."""
+        self.types = types
+        if len(types) == 1:
+            self.by_type = None
+
+    def receive(self, data: object) -> None:
+        """A handler gets a message. The message loops do the same without a call."""
+        if self.by_type is None:
+            self.received += 1
+        else:
+            self.by_type[data.__class__] += 1
+
+    @property
+    def handled(self) -> Iterable[tuple[str, int, int]]:
+        """The label of each class of messages, how many were handled, and how many of them failed."""
+        types = self.types
+        if self.by_type is None:
+            yield next(iter(types.values())), self.received, sum(self.failed.values())
+            return
+        for kind, received in tuple(self.by_type.items()):
+            yield types.get(kind, OTHER), received, self.failed.get(kind, 0)
 
     def answered(self, outcome: str) -> None:
         """A call of a client has its final frame."""
@@ -126,7 +153,7 @@ class RouteCounts:
         if chosen_here and len(self._codes) < MOST_CODES:
             self._codes.add(code)
         is_known = code in self._codes or code in CODES_OF_THE_RFC
-        return str(code) if is_known else f"{code // 1000}xxx" if 3000 <= code < 5000 else "other"
+        return str(code) if is_known else f"{code // 1000}xxx" if 3000 <= code < 5000 else OTHER
 
 
 def timed(bind: Callable[[Any, Any], Callable[[Any], Any]], counts: RouteCounts, *, awaits: bool) -> Any:

@@ -25,8 +25,6 @@ __all__ = ("DURATIONS", "FAMILIES", "CountedApp", "CountingConfig", "Family", "R
 Sample: TypeAlias = tuple[tuple[str, ...], float]
 """The values of the labels, and the number."""
 
-OTHER: Final = "other"
-
 
 class CountedApp(Protocol):
     """The part of an app that is read."""
@@ -139,11 +137,10 @@ def _of_routes(value: Callable[[RouteCounts], float]) -> Callable[[Reading], Ite
 
 def _messages(reading: Reading) -> Iterable[Sample]:
     for counts in reading.counts.routes:
-        route, types = counts.route, counts.types
-        for kind, count in tuple(counts.received.items()):
-            failed = counts.failed.get(kind, 0)
-            yield (route, "in", types.get(kind, OTHER), "ok"), count - failed
-            yield (route, "in", types.get(kind, OTHER), "failed"), failed
+        route = counts.route
+        for label, received, failed in counts.handled:
+            yield (route, "in", label, "ok"), received - failed
+            yield (route, "in", label, "failed"), failed
         yield (route, "in", "", "invalid"), counts.invalid
         yield (route, "in", "", "ignored"), counts.ignored
         yield (route, "out", "", "ok"), counts.sent

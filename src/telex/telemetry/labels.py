@@ -11,11 +11,15 @@ __all__ = ("message_labels",)
 
 
 def message_labels(annotations: Iterable[Any]) -> dict[type, str]:
-    """The label of each class that a handler of these types gets: its tag, else its name."""
-    return {kind: label for annotation in annotations for kind, label in _labels(annotation)}
+    """The label of each class that a handler of these types gets: its tag, else its name.
+
+    It is empty if one of the types, such as ``Any``, does not tell the class.
+    """
+    found = [label for annotation in annotations for label in _labels(annotation)]
+    return {} if None in found else dict(filter(None, found))
 
 
-def _labels(annotation: Any) -> Iterable[tuple[type, str]]:
+def _labels(annotation: Any) -> Iterable[tuple[type, str] | None]:
     annotation, _ = split_annotated(annotation)
     members = union_members(annotation)
     if members:
@@ -23,6 +27,8 @@ def _labels(annotation: Any) -> Iterable[tuple[type, str]]:
             yield from _labels(member)
         return
     kind = dict if is_typed_dict(annotation) else model_class(annotation)
-    if isinstance(kind, type) and kind is not object:
+    if isinstance(kind, type) and kind not in {object, Any}:  # Any is a class from Python 3.11 on
         tag = getattr(getattr(kind, "__struct_config__", None), "tag", None)
         yield kind, str(tag) if tag is not None else model_class(annotation).__name__
+    else:
+        yield None
