@@ -27,15 +27,20 @@ from telex import (
 )
 from telex.clock import loop_time
 from telex.connection import Socket
-from telex.exceptions import ConnectionStateError, WebSocketDisconnect, WebSocketException
+from telex.exceptions import ConcurrencyError, ConnectionStateError, WebSocketDisconnect, WebSocketException
 from telex.plans import BEGAN
+from telex.types import ASGIApp, Receive, Scope, Send
 from telex.users import index, notices
-from tests.channels.conftest import until
+from tests.channels.conftest import until, within
 from tests.contract.servers import ServerKind
 from tests.support.leaks import no_leaks
 from tests.support.live import asked, connected, ending, heard, heard_json, serving, soon
 from tests.support.raw import RawClient
 from tests.users.conftest import as_user, by_header, site
+
+
+async def lower(data: str) -> str:
+    return data.lower()
 
 
 @websocket_listener("/echo")
@@ -167,6 +172,19 @@ async def test_users_that_cannot_be_named_are_reported_once_and_served(caplog: p
     assert [record.message for record in caplog.records if record.name == "telex.users"] == [
         "app.users cannot reach connections whose user is a object without an id, identity, username or email"
     ]
+
+
+async def test_another_event_loop_is_an_error_that_says_what_to_write(kind: ServerKind) -> None:
+    app = Telex([echo])
+    async with site(app, kind) as running, connected(running, "/echo", **as_user("ada")) as client:
+        await asked(client, "x")
+        for call in (app.users.notify("ada", "x"), app.users.close("ada"), app.users.count("ada")):
+            with pytest.raises(ConcurrencyError, match="run_coroutine_threadsafe"):
+                await asyncio.to_thread(asyncio.run, call)
+        loop = asyncio.get_running_loop()
+        await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(app.users.notify("ada", "y"), loop).result(9))
+        assert await heard(client) == "y"
+    assert app.connections.users.loop is None
 
 
 async def test_without_channels_it_says_once_that_it_reaches_this_process(caplog: pytest.LogCaptureFixture) -> None:
@@ -412,6 +430,41 @@ async def test_so_is_one_whose_provider_has_read_the_old_table(kind: ServerKind,
         assert not app.users.connections("ada")
 
 
+@pytest.mark.parametrize("path", ["/", "/socket"])
+async def test_with_a_token_in_a_frame_the_handshake_begins_with_the_token(kind: ServerKind, path: str) -> None:
+    reached, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def who(token: str) -> Identity[str]:
+        if token == "eve":
+            reached.set()
+            await within(may_go_on.wait())
+        return Identity(token)
+
+    in_band = Authenticate(who, in_band=True)
+    listen = websocket_listener("/", authenticate=in_band)(lower)
+    app = Telex([listen, Multiplex("/socket", routes=[listen], authenticate=in_band)])
+    async with (
+        site(app, kind) as running,
+        connected(running, path, subprotocols=["telex.v1"]) as ada,
+        connected(running, path, subprotocols=["telex.v1"]) as eve,
+    ):
+        for client in (ada, eve):
+            assert (await heard_json(client))["auth"] == "required"
+        await app.users.close("ada", 4403, "before she has logged in")
+        await ada.send('{"type":"auth","id":1,"token":"ada"}')
+        assert (await heard_json(ada))["type"] == "reply"
+        assert await app.users.count("ada") == 1
+        await app.users.notify("ada", "hello")
+        assert await heard_json(ada) == {"type": "notify", "data": "hello"}
+
+        await eve.send('{"type":"auth","id":1,"token":"eve"}')
+        await within(reached.wait())
+        await app.users.close("eve", 4403, "revoked")
+        may_go_on.set()
+        assert await ending(eve) == (4403, "revoked")
+        assert await app.users.count("eve") == 0
+
+
 async def test_a_handler_that_catches_what_accept_raises_has_a_closed_connection() -> None:
     went_on: list[str] = []
 
@@ -433,20 +486,24 @@ async def test_a_handler_that_catches_what_accept_raises_has_a_closed_connection
 async def test_so_is_a_route_that_opens() -> None:
     reached, may_go_on = asyncio.Event(), asyncio.Event()
 
-    async def who(token: str) -> Identity[str]:
-        reached.set()
-        await soon(may_go_on.wait())
-        return Identity(token)
+    def slowly(app: ASGIApp) -> ASGIApp:
+        async def authenticated(scope: Scope, receive: Receive, send: Send) -> None:
+            reached.set()
+            await within(may_go_on.wait())
+            scope["user"] = scope["query_string"].decode()
+            await app(scope, receive, send)
 
-    @websocket_listener("/own", authenticate=Authenticate(who, query="ticket"))
+        return authenticated
+
+    @websocket_listener("/own", middleware=[slowly])
     async def own(data: str) -> str:
         return data
 
     app = Telex([own, Multiplex("/socket", routes=[own])])
     async with site(app) as running, connected(running, "/socket", subprotocols=["telex.v1"]) as page:
         await heard_json(page)
-        await page.send('{"type":"open","c":1,"path":"/own","query":"ticket=ada"}')
-        await soon(reached.wait())
+        await page.send('{"type":"open","c":1,"path":"/own","query":"ada"}')
+        await within(reached.wait())
         await app.users.close("ada", 4403, "revoked")
         may_go_on.set()
         frames = [await heard_json(page)]

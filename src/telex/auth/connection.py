@@ -327,6 +327,7 @@ class ConnectionIdentity(_Guarded):
 
     async def _take_first(self, first: asyncio.Future[None], token: str, tell: TellAnswer) -> None:
         """Take the token that the connection waits for; a refusal is raised where it waits, and closes."""
+        self._socket.began = loop_time()
         try:
             identity = await self._authenticator.identify(self._socket, check_token(token))
         except Exception as exc:

@@ -5,6 +5,7 @@ A connection without a user is not stored here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,13 +37,15 @@ class Closed:
 class UserIndex:
     """The open connections by user; adding and removing take the same time for any number of them."""
 
-    __slots__ = ("_closed", "_is_reported", "_keys", "_sockets", "on_add", "on_discard")
+    __slots__ = ("_closed", "_is_reported", "_keys", "_sockets", "loop", "on_add", "on_discard")
 
     def __init__(self) -> None:
         self._sockets: dict[str, dict[Socket, None]] = {}
         self._keys: dict[Socket, str] = {}
         self._closed: dict[str, Closed] = {}
         self._is_reported = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the connections; ``None`` while there are none."""
         self.on_add: Callable[[], None] | None = None
         """Called when a connection has a user."""
         self.on_discard: Callable[[Socket], None] | None = None
@@ -59,6 +62,7 @@ class UserIndex:
         closed = self._closed.get(key)
         if closed is not None and socket.began <= closed.at:
             raise WebSocketException(closed.code, closed.reason)
+        self.loop = asyncio.get_running_loop()
         self._keys[socket] = key
         self._sockets.setdefault(key, {})[socket] = None
         if self.on_add is not None:
@@ -73,6 +77,8 @@ class UserIndex:
         del sockets[socket]
         if not sockets:
             del self._sockets[key]
+            if not self._sockets:
+                self.loop = None
         if self.on_discard is not None:
             self.on_discard(socket)
 

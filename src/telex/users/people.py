@@ -14,7 +14,7 @@ from telex.channels.names import encoder
 from telex.clock import loop_time
 from telex.connection import Socket
 from telex.events import close_event
-from telex.exceptions import ImproperlyConfiguredException
+from telex.exceptions import ConcurrencyError, ImproperlyConfiguredException
 from telex.registry import Registry
 from telex.status_codes import WS_1013_TRY_AGAIN_LATER
 from telex.types import TypeEncoders
@@ -59,7 +59,7 @@ class Users:
             nodes may or may not have got it.
         :raises ChannelsException: the channels do not run.
         """
-        key = _given(user)
+        key = self._named(user)
         notice = Event("", self._encode(value), kind=kind_of(value))
         if self._nodes is not None:
             await self._nodes.notify(key, notice)
@@ -80,7 +80,7 @@ class Users:
         """
         event = close_event(code, reason)
         closed = Closed(loop_time(), event["code"], event["reason"])
-        await asyncio.shield(self._start(self._close_everywhere(_given(user), closed)))
+        await asyncio.shield(self._start(self._close_everywhere(self._named(user), closed)))
 
     async def count(self, user: object, *, within: float = 1.0) -> int:
         """The number of sockets of ``user``, on all nodes: each node is asked, and has ``within`` seconds to answer.
@@ -89,7 +89,7 @@ class Users:
 
         :raises BackendUnavailable: the connection to the broker failed.
         """
-        key = _given(user)
+        key = self._named(user)
         if self._nodes is None:
             self._report()
             return self.count_here(key)
@@ -167,6 +167,18 @@ class Users:
     def _close_slow(self, socket: Socket) -> None:
         reason = f"too slow: {BACKLOG} notices wait"
         self._start(self._registry.close(socket, WS_1013_TRY_AGAIN_LATER, reason))
+
+    def _named(self, user: object) -> str:
+        """The name of ``user``, for a call in the event loop of the connections.
+
+        :raises ConcurrencyError: it is another one, as in a thread.
+        """
+        if self._index.loop not in {None, asyncio.get_running_loop()}:
+            raise ConcurrencyError(
+                "app.users is for the event loop that serves the app; from a thread write"
+                " asyncio.run_coroutine_threadsafe(app.users.notify(...), loop)"
+            )
+        return _given(user)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
