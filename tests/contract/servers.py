@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import uvicorn
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config as HypercornConfig
 
 from telex.types import ASGIApp
 from tests.contract.launch import UVICORN
@@ -124,11 +122,15 @@ class ServerKind:
 
     @contextlib.asynccontextmanager
     async def _hypercorn(self, app: ASGIApp, bound: socket.socket, settings: dict[str, Any]) -> AsyncIterator[None]:
+        # Here, because each worker of the fast lane would import it and run nothing on it.
+        from hypercorn.asyncio import serve
+        from hypercorn.config import Config
+
         # hypercorn closes the descriptor that it is given.
         descriptor = os.dup(bound.fileno())
-        config = HypercornConfig.from_mapping({"bind": [f"fd://{descriptor}"], "graceful_timeout": 3, **settings})
+        config = Config.from_mapping({"bind": [f"fd://{descriptor}"], "graceful_timeout": 3, **settings})
         leave = asyncio.Event()
-        serving = asyncio.create_task(hypercorn_serve(app, config, shutdown_trigger=leave.wait))  # type: ignore[arg-type]
+        serving = asyncio.create_task(serve(app, config, shutdown_trigger=leave.wait))  # type: ignore[arg-type]
         async with stopped(serving, leave.set):
             # The socket listens only once the app's lifespan has started.
             await connectable(Running(bound.getsockname()[1]), serving.done)

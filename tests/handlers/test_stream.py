@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_closes_the_generator(waiting: str) -> None:
         finally:
             ended.set()
 
-    async with serving(Telex([stream])) as running, connected(running, max_size=None) as client:
+    async with serving(Telex([stream])) as running, connected(running, max_size=None, compression=None) as client:
         await heard(client)
         client.transport.abort()
         await soon(ended.wait())
