@@ -31,7 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("users.index",),
     ("di", "dto", "exception_handling"),
     ("layers", "middleware", "origins", "registry", "ends", "protocol", "limits"),
-    ("multiplex", "once", "auth"),
+    ("multiplex", "once", "auth", "conformance"),
     ("plans",),
     ("channels",),
     ("handlers", "users", "telemetry"),
@@ -152,7 +152,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
         ("blocking",),
         ("create",),
     ),
-    "cli": (("loading", "routes"), ("serving", "documents"), ("commands",), ("main",)),
+    "cli": (("loading", "routes"), ("serving", "documents", "conformance"), ("commands",), ("main",)),
+    "conformance": (("scenarios", "server", "adapter"), ("runner",)),
 }
 """The floors inside each package."""
 

@@ -15,12 +15,13 @@ const mode = process.argv[2];
 const INTERNAL = /^ +(?:\/\*\*(?:(?!\*\/).)*\*\/\n +)?(?:readonly |get )?_\w[^;]*;\n/gms;
 
 if (mode === "--tests") {
-  rmSync(".tests", { recursive: true, force: true });
+  const outdir = process.argv[3] ?? ".tests";
+  rmSync(outdir, { recursive: true, force: true });
   const tests = readdirSync("tests").filter((name) => name.endsWith(".test.ts"));
   await build({
     ...common,
     entryPoints: tests.map((name) => `tests/${name}`),
-    outdir: ".tests",
+    outdir,
     outExtension: { ".js": ".mjs" },
     platform: "node",
     packages: "external",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import importlib.util
 import os
 import shutil
@@ -56,3 +58,15 @@ def run(*command: str, folder: Path = CLIENT, within: float = RUN_WITHIN, env: M
     )
     assert done.returncode == 0, f"{command}:\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
     return done.stdout
+
+
+def install() -> None:
+    """``npm ci``, unless it has run for this lock file. Tests in other processes wait for it."""
+    lock = CLIENT / "package-lock.json"
+    stamp = CLIENT / "node_modules" / ".telex-stamp"
+    wanted = hashlib.sha256(lock.read_bytes()).hexdigest()
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text("utf-8") != wanted:
+            run("npm", "ci", within=INSTALL_WITHIN)
+            stamp.write_text(wanted, "utf-8")

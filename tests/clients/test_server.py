@@ -13,7 +13,7 @@ from playwright.async_api import async_playwright
 
 from telex.channels import Keep, publisher
 from tests.channels.brokers import Valkey
-from tests.clients.node import INSTALL_WITHIN, SERVED, node, path_with_node, run
+from tests.clients.node import INSTALL_WITHIN, SERVED, install, node, path_with_node, run
 from tests.support.programs import TELEX, Program, program
 from tests.support.proxy import TcpProxy
 
@@ -33,10 +33,10 @@ def server() -> Iterator[Program]:
         assert "Traceback" not in running.log, running.log
 
 
-def test_calls_streams_channels_and_routes(server: Program) -> None:
-    run("npm", "ci", within=INSTALL_WITHIN)
-    run("node", "build.js", "--tests")
-    report = run(*node("--test", ".tests/server.test.mjs"), env={"TELEX_URL": server.url("")})
+def test_calls_streams_channels_and_routes(server: Program, tmp_path: Path) -> None:
+    install()
+    run("node", "build.js", "--tests", str(tmp_path))
+    report = run(*node("--test", str(tmp_path / "server.test.mjs")), env={"TELEX_URL": server.url("")})
     assert "skipped 0" in report
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.node import CLIENT, INSTALL_WITHIN, SERVED, run
+from tests.clients.node import CLIENT, INSTALL_WITHIN, SERVED, install, run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(INSTALL_WITHIN + 100)]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed() -> None:
-    run("npm", "ci", within=INSTALL_WITHIN)
+    install()
 
 
 def test_its_own_tests() -> None:

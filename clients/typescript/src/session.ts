@@ -20,6 +20,7 @@ interface Asked {
 
 export class Session {
   _isOpen = false;
+  #isOver = false;
   #credit = 0;
   #bytes = Infinity;
   #lastId = 0;
@@ -82,6 +83,7 @@ export class Session {
   }
 
   _take(frame: Frame): void {
+    if (this.#isOver) return;
     const route = this._route;
     switch (frame.type) {
       case "item":
@@ -141,6 +143,7 @@ export class Session {
 
   /** The connection or route has ended. */
   _end(): void {
+    this.#isOver = true;
     this._isOpen = false;
     for (const each of this.#questions.values()) each.abort(new ConnectionLost());
     for (const each of this.#asked.values()) each._lose();

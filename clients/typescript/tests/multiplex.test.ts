@@ -18,6 +18,7 @@ test("routes have calls, ids and ends of their own", async (t) => {
   assert.deepEqual(line.sent.slice(1).map(({ type, c, id }) => [type, c, id]), [["call", 1, 1], ["open", 2, undefined], ["call", 2, 1]]);
   line.says({ type: "reply", c: 2, id: 1 }, "found").says({ type: "reply", c: 1, id: 1 }, "ran");
   assert.deepEqual(await Promise.all([early, found]), ["ran", "found"]);
+  lobby.on("*", (data) => assert.fail(`${data} came after the end`));
   lobby.close();
   assert.deepEqual(line.last, { type: "close", c: 1, code: 1000 });
   assert.equal(await codeOf(lobby.call(1)), "closed");

@@ -31,7 +31,7 @@ _factory = click.option("--factory", is_flag=True, default=None, help="TARGET is
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="telex", message="%(prog)s %(version)s")
 def telex() -> None:
-    """Serve an app, print its routes, or write its contract.
+    """Serve an app, print its routes, write its contract, or check a client.
 
     TARGET is module:attribute, such as chat.app:app.
 
@@ -172,6 +172,30 @@ def _write_or_check(text: str, out: Path | None, check: Path | None, command: st
 def close_codes() -> None:
     """Print the table of close codes as JSON: what each means, and what a client does after it."""
     click.echo(json.dumps(table(), indent=2))
+
+
+@telex.command(short_help="Check a client of telex.v1.", context_settings={"ignore_unknown_options": True})
+@click.option("--only", multiple=True, metavar="PATTERN", help="Scenarios by name, such as 'channels/*' (repeatable).")
+@click.option("--list", "list_only", is_flag=True, help="Print the scenarios, and run none.")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+def conformance(command: tuple[str, ...], only: tuple[str, ...], list_only: bool) -> None:
+    """Check a client of telex.v1 against a scripted server.
+
+    COMMAND starts the client's adapter, which reads commands and prints observations, as JSON lines:
+
+    \b
+    telex conformance -- node conformance.js
+    telex conformance --only 'channels/*' -- python adapter.py
+    """
+    from telex.cli.conformance import check_client, chosen
+
+    if list_only:
+        for scenario in chosen(only):
+            click.echo(f"{scenario.name}: {scenario.shows}")
+    elif not command:
+        raise click.UsageError("name the command that starts the client's adapter: telex conformance -- COMMAND")
+    elif not check_client(command, only):
+        raise SystemExit(1)
 
 
 _UNFOLDED = 10_000

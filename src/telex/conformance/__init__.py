@@ -1,0 +1,1 @@
+"""Checks a client of ``telex.v1`` against a scripted server: ``telex conformance -- COMMAND``."""
