@@ -13,7 +13,7 @@ import msgspec
 from telex.conformance import scenarios
 from telex.conformance.adapter import Adapter
 from telex.conformance.scenarios import Scenario, matches
-from telex.conformance.server import Handshake, Line, ScriptedServer
+from telex.conformance.server import ScriptedHandshake, ScriptedLine, ScriptedServer
 
 __all__ = ("Result", "run")
 
@@ -87,23 +87,23 @@ class Play:
         self._server = server
         self._adapter = adapter
         self._patience = patience
-        self._lines: list[Line] = []
+        self._lines: list[ScriptedLine] = []
         self._quiet_since = 0.0
 
-    async def take(self, step: scenarios.Step) -> None:
+    async def take(self, step: scenarios.ScenarioStep) -> None:
         """Take one step.
 
         :raises Failed: the client has done something else.
         """
         await _STEPS[type(step)](self, step)
 
-    def _line(self, number: int) -> Line:
+    def _line(self, number: int) -> ScriptedLine:
         return self._lines[number - 1]
 
-    async def _tell(self, step: scenarios.Tell) -> None:
+    async def _tell(self, step: scenarios.TellStep) -> None:
         await self._adapter.tell(step.do)
 
-    async def _accept(self, step: scenarios.Accept) -> None:
+    async def _accept(self, step: scenarios.AcceptStep) -> None:
         handshake = await self._handshake(step.after)
         problem = _problem(step, handshake)
         if problem:
@@ -114,27 +114,27 @@ class Play:
         if step.hello is not None:
             await line.send({**HELLO, **step.hello})
 
-    async def _refuse(self, step: scenarios.Refuse) -> None:
+    async def _refuse(self, step: scenarios.RefuseStep) -> None:
         handshake = await self._handshake(step.after)
         handshake.decision.set_result((None, http.HTTPStatus(step.status), step.body))
         self._mark()
 
-    async def _handshake(self, after: float) -> Handshake:
+    async def _handshake(self, after: float) -> ScriptedHandshake:
         handshake = await self._soon(self._server.handshakes.get(), "no connection came")
         early = self._quiet_since + after - handshake.at
         if early > 0:
             raise Failed(f"the connection came {early:.3f} s too early")
         return handshake
 
-    async def _send(self, step: scenarios.Send) -> None:
+    async def _send(self, step: scenarios.SendStep) -> None:
         if step.frame["type"] == "goaway":
             self._mark()
         await self._line(step.on).send(step.frame)
 
-    async def _send_raw(self, step: scenarios.SendRaw) -> None:
+    async def _send_raw(self, step: scenarios.SendRawStep) -> None:
         await self._line(step.on).send_raw(step.text)
 
-    async def _expect(self, step: scenarios.Expect) -> None:
+    async def _expect(self, step: scenarios.ExpectStep) -> None:
         line = self._line(step.on)
         while True:
             found = await self._soon(line.frames.get(), "no frame came")
@@ -149,18 +149,18 @@ class Play:
         if early > 0:
             raise Failed(f"the frame came {early:.3f} s too early")
 
-    async def _close(self, step: scenarios.Close) -> None:
+    async def _close(self, step: scenarios.CloseStep) -> None:
         self._mark()
         await self._line(step.on).close(step.code, step.reason)
 
-    async def _cut(self, step: scenarios.Cut) -> None:
+    async def _cut(self, step: scenarios.CutStep) -> None:
         self._mark()
         self._line(step.on).cut()
 
-    async def _left(self, step: scenarios.Left) -> None:
+    async def _left(self, step: scenarios.LeftStep) -> None:
         await self._soon(self._line(step.on).ended.wait(), "the client did not close the connection")
 
-    async def _observe(self, step: scenarios.Observe) -> None:
+    async def _observe(self, step: scenarios.ObserveStep) -> None:
         while True:
             found = await self._soon(self._adapter.observations.get(), "nothing was observed")
             if matches(step.that, found):
@@ -168,7 +168,7 @@ class Play:
             if "status" not in found:
                 raise Failed(f"the client observed {found}")
 
-    async def _quiet(self, step: scenarios.Quiet) -> None:
+    async def _quiet(self, step: scenarios.QuietStep) -> None:
         await asyncio.sleep(step.seconds)
         if not self._server.handshakes.empty():
             raise Failed("the client opened a connection")
@@ -193,7 +193,7 @@ class Play:
         self._quiet_since = asyncio.get_running_loop().time()
 
 
-def _problem(step: scenarios.Accept, handshake: Handshake) -> str:
+def _problem(step: scenarios.AcceptStep, handshake: ScriptedHandshake) -> str:
     if step.token is not None and handshake.token != step.token:
         return f"the token is {handshake.token!r}"
     wrong = [key for key, value in step.query.items() if handshake.query.get(key) != value]
@@ -202,15 +202,15 @@ def _problem(step: scenarios.Accept, handshake: Handshake) -> str:
 
 
 _STEPS: Final[dict[type, Callable[[Play, Any], Awaitable[None]]]] = {
-    scenarios.Tell: Play._tell,
-    scenarios.Accept: Play._accept,
-    scenarios.Refuse: Play._refuse,
-    scenarios.Send: Play._send,
-    scenarios.SendRaw: Play._send_raw,
-    scenarios.Expect: Play._expect,
-    scenarios.Close: Play._close,
-    scenarios.Cut: Play._cut,
-    scenarios.Left: Play._left,
-    scenarios.Observe: Play._observe,
-    scenarios.Quiet: Play._quiet,
+    scenarios.TellStep: Play._tell,
+    scenarios.AcceptStep: Play._accept,
+    scenarios.RefuseStep: Play._refuse,
+    scenarios.SendStep: Play._send,
+    scenarios.SendRawStep: Play._send_raw,
+    scenarios.ExpectStep: Play._expect,
+    scenarios.CloseStep: Play._close,
+    scenarios.CutStep: Play._cut,
+    scenarios.LeftStep: Play._left,
+    scenarios.ObserveStep: Play._observe,
+    scenarios.QuietStep: Play._quiet,
 }

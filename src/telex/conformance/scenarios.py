@@ -11,18 +11,18 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-__all__ = ("Scenario", "Step", "load", "matches")
+__all__ = ("Scenario", "ScenarioStep", "load", "matches")
 
 SCENARIOS: Final = Path(__file__).parent / "scenarios"
 
 
-class Tell(msgspec.Struct, tag="tell", tag_field="step", forbid_unknown_fields=True):
+class TellStep(msgspec.Struct, tag="tell", tag_field="step", forbid_unknown_fields=True):
     """Tell the adapter what its client shall do, all at once: between two commands it connects to nothing."""
 
     do: list[dict[str, Any]]
 
 
-class Accept(msgspec.Struct, tag="accept", tag_field="step", forbid_unknown_fields=True):
+class AcceptStep(msgspec.Struct, tag="accept", tag_field="step", forbid_unknown_fields=True):
     """The client opens a connection, which is accepted. Later steps are about it, unless they say ``on``."""
 
     query: dict[str, str] = {}
@@ -39,7 +39,7 @@ class Accept(msgspec.Struct, tag="accept", tag_field="step", forbid_unknown_fiel
     """Fields of ``hello`` beside the usual ones; ``null``: none is sent."""
 
 
-class Refuse(msgspec.Struct, tag="refuse", tag_field="step", forbid_unknown_fields=True):
+class RefuseStep(msgspec.Struct, tag="refuse", tag_field="step", forbid_unknown_fields=True):
     """The client opens a connection, which is answered by HTTP."""
 
     status: int
@@ -47,7 +47,7 @@ class Refuse(msgspec.Struct, tag="refuse", tag_field="step", forbid_unknown_fiel
     after: float = 0.0
 
 
-class Send(msgspec.Struct, tag="send", tag_field="step", forbid_unknown_fields=True):
+class SendStep(msgspec.Struct, tag="send", tag_field="step", forbid_unknown_fields=True):
     """The server sends a frame; ``{"$bytes": "…"}`` as its data is base64 that travels in a binary message."""
 
     frame: dict[str, Any]
@@ -55,14 +55,14 @@ class Send(msgspec.Struct, tag="send", tag_field="step", forbid_unknown_fields=T
     """The number of the connection, from 1; 0 is the last."""
 
 
-class SendRaw(msgspec.Struct, tag="send_raw", tag_field="step", forbid_unknown_fields=True):
+class SendRawStep(msgspec.Struct, tag="send_raw", tag_field="step", forbid_unknown_fields=True):
     """The server sends a text message as it is."""
 
     text: str
     on: int = 0
 
 
-class Expect(msgspec.Struct, tag="expect", tag_field="step", forbid_unknown_fields=True):
+class ExpectStep(msgspec.Struct, tag="expect", tag_field="step", forbid_unknown_fields=True):
     """The next frame of the client, but for ``ping``, ``pong`` and ``credit`` that are not expected."""
 
     frame: dict[str, Any]
@@ -73,7 +73,7 @@ class Expect(msgspec.Struct, tag="expect", tag_field="step", forbid_unknown_fiel
     """Seconds since the connection was accepted, before which it must not come."""
 
 
-class Close(msgspec.Struct, tag="close", tag_field="step", forbid_unknown_fields=True):
+class CloseStep(msgspec.Struct, tag="close", tag_field="step", forbid_unknown_fields=True):
     """The server closes a connection."""
 
     code: int
@@ -81,31 +81,43 @@ class Close(msgspec.Struct, tag="close", tag_field="step", forbid_unknown_fields
     on: int = 0
 
 
-class Cut(msgspec.Struct, tag="cut", tag_field="step", forbid_unknown_fields=True):
+class CutStep(msgspec.Struct, tag="cut", tag_field="step", forbid_unknown_fields=True):
     """A connection ends without a close frame."""
 
     on: int = 0
 
 
-class Left(msgspec.Struct, tag="left", tag_field="step", forbid_unknown_fields=True):
+class LeftStep(msgspec.Struct, tag="left", tag_field="step", forbid_unknown_fields=True):
     """The client closes a connection."""
 
     on: int = 0
 
 
-class Observe(msgspec.Struct, tag="observe", tag_field="step", forbid_unknown_fields=True):
+class ObserveStep(msgspec.Struct, tag="observe", tag_field="step", forbid_unknown_fields=True):
     """The next observation of the adapter; a status that is not asked for is skipped."""
 
     that: dict[str, Any]
 
 
-class Quiet(msgspec.Struct, tag="quiet", tag_field="step", forbid_unknown_fields=True):
+class QuietStep(msgspec.Struct, tag="quiet", tag_field="step", forbid_unknown_fields=True):
     """For so many seconds no connection, frame or observation comes (but for ``ping`` and statuses)."""
 
     seconds: float
 
 
-Step: TypeAlias = Tell | Accept | Refuse | Send | SendRaw | Expect | Close | Cut | Left | Observe | Quiet
+ScenarioStep: TypeAlias = (
+    TellStep
+    | AcceptStep
+    | RefuseStep
+    | SendStep
+    | SendRawStep
+    | ExpectStep
+    | CloseStep
+    | CutStep
+    | LeftStep
+    | ObserveStep
+    | QuietStep
+)
 
 
 class Scenario(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,7 +126,7 @@ class Scenario(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     shows: str
     """What a client that passes does, in one sentence."""
-    steps: list[Step]
+    steps: list[ScenarioStep]
 
 
 def load(folder: Path = SCENARIOS) -> list[Scenario]:

@@ -17,12 +17,12 @@ from websockets.typing import Subprotocol
 
 from telex.protocol.frames import BadFrame, frame, split
 
-__all__ = ("Handshake", "Line", "ScriptedServer")
+__all__ = ("ScriptedHandshake", "ScriptedLine", "ScriptedServer")
 
 BEARER: Final = "bearer."
 
 
-class Handshake:
+class ScriptedHandshake:
     """The opening handshake of a client, which waits for the script's decision."""
 
     def __init__(self, request: Request, at: float) -> None:
@@ -32,10 +32,10 @@ class Handshake:
         self.decision: asyncio.Future[tuple[str | None, http.HTTPStatus | None, str]] = (
             asyncio.get_running_loop().create_future()
         )
-        self.line: asyncio.Future[Line] = asyncio.get_running_loop().create_future()
+        self.line: asyncio.Future[ScriptedLine] = asyncio.get_running_loop().create_future()
 
 
-class Line:
+class ScriptedLine:
     """An accepted connection."""
 
     def __init__(self, connection: ServerConnection) -> None:
@@ -83,8 +83,8 @@ class ScriptedServer:
     """Listens on a free port; each connection waits for the script."""
 
     def __init__(self) -> None:
-        self.handshakes: asyncio.Queue[Handshake] = asyncio.Queue()
-        self._waiting: dict[ServerConnection, Handshake] = {}
+        self.handshakes: asyncio.Queue[ScriptedHandshake] = asyncio.Queue()
+        self._waiting: dict[ServerConnection, ScriptedHandshake] = {}
         self._server: Server | None = None
 
     async def __aenter__(self) -> ScriptedServer:
@@ -116,7 +116,7 @@ class ScriptedServer:
         return f"ws://127.0.0.1:{next(iter(self._server.sockets)).getsockname()[1]}/"
 
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        handshake = self._waiting[connection] = Handshake(request, asyncio.get_running_loop().time())
+        handshake = self._waiting[connection] = ScriptedHandshake(request, asyncio.get_running_loop().time())
         self.handshakes.put_nowait(handshake)
         _, status, body = await handshake.decision
         return None if status is None else connection.respond(status, body)
@@ -126,7 +126,7 @@ class ScriptedServer:
         return Subprotocol(selected) if selected is not None and selected in offered else None
 
     async def _handle(self, connection: ServerConnection) -> None:
-        line = Line(connection)
+        line = ScriptedLine(connection)
         self._waiting[connection].line.set_result(line)
         await line.read()
 
