@@ -1,7 +1,7 @@
 import pytest
 
-from examples.docs.authenticate import app as accounts
 from examples.docs.hello import Greeting, hello
+from examples.docs.revoke import app as accounts
 from telex import WebSocketDisconnect, websocket_listener
 from telex.exceptions import WebSocketException
 from telex.testing import AsyncTestClient, WebSocketDenied, create_test_client
@@ -14,17 +14,17 @@ def test_a_handler_without_an_app() -> None:
 
 
 async def test_on_the_event_loop() -> None:
-    client = AsyncTestClient(accounts, timeout=2, cookies={"session": "bob-secret"})
-    async with client, client.websocket_connect("/account/me") as session:
+    client = AsyncTestClient(accounts, timeout=2, cookies={"session": "bo-secret"})
+    async with client, client.websocket_connect("/echo") as session:
         await session.send_text("hi")
-        await session.expect("bob: hi")
+        await session.expect("hi")
         await session.refute()  # nothing more comes
 
 
 async def test_a_denial() -> None:
-    async with AsyncTestClient(accounts) as client:
+    async with AsyncTestClient(accounts, cookies={"session": "forged"}) as client:
         with pytest.raises(WebSocketDenied) as denied:
-            await client.websocket_connect("/account/me")
+            await client.websocket_connect("/echo")
     assert denied.value.status_code == 401
     assert denied.value.json() == {"status_code": 401, "detail": "log in first"}
 

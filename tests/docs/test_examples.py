@@ -11,7 +11,6 @@ import pytest
 from websockets.asyncio.client import connect
 
 from examples.docs import (
-    authenticate,
     authenticate_middleware,
     clock,
     concurrent,
@@ -39,7 +38,6 @@ from examples.docs import (
     send_while_receiving,
     shared_state,
     shop,
-    ticket,
     with_attrs,
     with_dataclass,
     with_http,
@@ -151,22 +149,6 @@ async def test_live() -> None:
         await serving
 
 
-async def test_authenticate() -> None:
-    async with AsyncTestClient(authenticate.app) as client:
-        assert (await denied(client, "/account/me")).status_code == 401
-        bob = {"session": "bob-secret"}
-        assert (await denied(client, "/account/shutdown", cookies=bob)).json() == {
-            "status_code": 403,
-            "detail": "this is for the role admin",
-        }
-        async with client.websocket_connect("/account/me", cookies=bob) as session:
-            await session.send_text("hello")
-            await session.expect("bob: hello")
-        async with client.websocket_connect("/account/shutdown", cookies={"session": "ada-secret"}) as session:
-            await session.send_text("node 3")
-            await session.expect("ada shuts down node 3")
-
-
 async def test_authenticate_in_middleware() -> None:
     async with AsyncTestClient(authenticate_middleware.app) as client:
         refused = await denied(client, "/me")
@@ -174,16 +156,6 @@ async def test_authenticate_in_middleware() -> None:
         headers = {"authorization": "Bearer let-me-in"}
         async with client.websocket_connect("/me", headers=headers) as session:
             await session.expect("ada")
-
-
-async def test_a_ticket_serves_once() -> None:
-    async with AsyncTestClient(ticket.app) as client:
-        given = (await client.post("/tickets")).json()["ticket"]
-        async with client.websocket_connect(f"/me?ticket={given}") as session:
-            await session.send_text("hello")
-            await session.expect("ada: hello")
-        assert (await denied(client, f"/me?ticket={given}")).status_code == 401
-        assert (await denied(client, "/me")).status_code == 401
 
 
 async def test_shared_state() -> None:

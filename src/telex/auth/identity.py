@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from telex.defaults import MAX_TOKEN
 from telex.exceptions import ImproperlyConfiguredException, NotAuthorizedException
 from telex.signatures import describe
 
-__all__ = ("Authenticate", "Identity", "check_token")
+__all__ = ("Authenticate", "Identity", "check_token", "wrong")
 
 UserT = TypeVar("UserT")
-
-PROVIDER_WITHIN: Final = 10.0
-"""Seconds that a provider may take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,7 @@ class Authenticate:
     """Accept first, and take the token from the first frame of telex.v1: instead of the other sources."""
     sync_to_thread: bool = False
     """Whether a sync provider runs in a thread."""
-    timeout: float = PROVIDER_WITHIN
+    timeout: float = 10.0
     """Seconds that the provider may take, with its dependencies; then the client is refused with 503."""
 
     def __post_init__(self) -> None:
@@ -72,28 +69,32 @@ class Authenticate:
         for name in ("cookie", "query"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, str) and value):
-                raise self.wrong(f"{name}= is a name, not {value!r}")
+                raise wrong(self.provider, f"{name}= is a name, not {value!r}")
         for name in ("bearer", "subprotocol", "in_band", "sync_to_thread"):
             if not isinstance(getattr(self, name), bool):
-                raise self.wrong(f"{name}= is True or False, not {getattr(self, name)!r}")
+                raise wrong(self.provider, f"{name}= is True or False, not {getattr(self, name)!r}")
         sources = [name for name in ("cookie", "bearer", "query", "subprotocol") if getattr(self, name)]
         if not sources and not self.in_band:
-            raise self.wrong(
-                "no token can come: give cookie='…', bearer=True, query='…', subprotocol=True or in_band=True"
+            raise wrong(
+                self.provider,
+                "no token can come: give cookie='…', bearer=True, query='…', subprotocol=True or in_band=True",
             )
         if sources and self.in_band:
-            raise self.wrong(f"in_band=True takes the token from a frame: remove {sources[0]}=, or in_band=True")
+            raise wrong(
+                self.provider, f"in_band=True takes the token from a frame: remove {sources[0]}=, or in_band=True"
+            )
         self._check_timeout()
 
     def _check_timeout(self) -> None:
         seconds = self.timeout
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
         if not (is_number and 0 < seconds < math.inf):
-            raise self.wrong(f"timeout= is a number of seconds above 0, not {seconds!r}")
+            raise wrong(self.provider, f"timeout= is a number of seconds above 0, not {seconds!r}")
 
-    def wrong(self, problem: str) -> ImproperlyConfiguredException:
-        """An error about this option, which names the provider."""
-        return ImproperlyConfiguredException(f"Authenticate({describe(self.provider)}): {problem}")
+
+def wrong(provider: Callable[..., Any], problem: str) -> ImproperlyConfiguredException:
+    """An error about the option with this provider."""
+    return ImproperlyConfiguredException(f"Authenticate({describe(provider)}): {problem}")
 
 
 def check_token(token: str) -> str:

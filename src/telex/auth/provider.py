@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from types import NoneType
 from typing import Any, Final, TypeAlias
 
-from telex.auth.identity import Authenticate, Identity
+from telex.auth.identity import Authenticate, Identity, wrong
 from telex.connection import Socket
 from telex.di import Graph, Provide
 from telex.exceptions import NotAuthorizedException, ServiceUnavailableException
@@ -37,14 +37,21 @@ def compile_identify(option: Authenticate, graph: Graph) -> Identify:
     call = graph.call(option.provider, skip=("token",), in_thread=option.sync_to_thread)
     signature, where = call.signature, call.signature.where
     if "token" not in signature:
-        raise option.wrong("the provider takes no 'token': write def provider(token: str | None, socket: WebSocket)")
+        raise wrong(
+            option.provider, "the provider takes no 'token': write def provider(token: str | None, socket: WebSocket)"
+        )
     takes = signature["token"].full_annotation
     if not accepts(takes, str):
-        raise option.wrong(f"'token' is text: annotate it 'str | None', or 'str' to refuse who has none, not {takes!r}")
+        raise wrong(
+            option.provider,
+            f"'token' is text: annotate it 'str | None', or 'str' to refuse who has none, not {takes!r}",
+        )
     if signature.kind in {Kind.GENERATOR, Kind.ASYNC_GENERATOR, Kind.MAYBE_GENERATOR}:
-        raise option.wrong("the provider is a generator: return Identity(user); dependencies may be generators")
+        raise wrong(
+            option.provider, "the provider is a generator: return Identity(user); dependencies may be generators"
+        )
     if not fits(signature.returns, (Identity,)):
-        raise option.wrong(f"the provider returns Identity(user, expires_in=...), not {signature.returns!r}")
+        raise wrong(option.provider, f"the provider returns Identity(user, expires_in=...), not {signature.returns!r}")
     is_optional, resolve, size, within = (
         accepts(takes, NoneType),
         graph.connection_resolver(),
