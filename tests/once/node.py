@@ -106,8 +106,10 @@ def serve(listening: socket.socket, policy: str, point: str) -> None:
     """Run until killed."""
     killer = Killer(point)
     killer.watch_store()
-    handler = keyed(killer) if policy == "keyed" else stored(killer, policy)
-    config = uvicorn.Config(Telex([handler]), log_level="error", loop="asyncio")
+    app = orders_once.app
+    if policy != "example":
+        app = Telex([keyed(killer) if policy == "keyed" else stored(killer, policy)])
+    config = uvicorn.Config(app, log_level="error", loop="asyncio")
     uvicorn.Server(config).run(sockets=[listening])
 
 
