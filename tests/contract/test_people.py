@@ -87,12 +87,9 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(site: Sit
     async with site.connect("/people/desk") as clerk, site.connect(f"/people/idle?user={name}") as reads:
         assert await said(reads, "x") == "x"
         async with site.raw(f"/people/idle?user={name}", receive_buffer=4096):
-            sent = 0
             async with asyncio.timeout(60):
                 while "left 1013 too slow: 100 notices wait" not in await site.notes():
                     await desk(clerk, "notify", name, text)
                     assert await reads.recv() == text
-                    sent += 1
-                    assert sent < 2_000
         assert await said(reads, "still") == "still"
     await site.settled()

@@ -135,7 +135,7 @@ async def test_clients_and_user_code_cannot_name_the_channel(engine: Engine) -> 
     follow = channel_listener("/follow/{name:str}", channel=lambda name: name)
     hub = Channels(engine.new_backend(), arbitrary_channels_allowed=True)
     app = Telex([echo, follow], plugins=[hub])
-    forged = msgspec.msgpack.encode({"type": "closes", "node": "x", "closes": [["ada", 4403, "forged", 0.0]]})
+    forged = msgspec.msgpack.encode({"type": "closes", "node": "x", "closes": [["id", "ada", 4403, "forged", 0.0]]})
     async with site(app) as running, connected(running, **as_user("ada")) as client:
         await asked(client, "x")
         await until(lambda: CHANNEL in hub._followed)
@@ -161,7 +161,11 @@ async def test_what_cannot_be_read_is_dropped(caplog: pytest.LogCaptureFixture) 
     async with node(MemoryBackend()) as here, connected(here.running, **as_user("ada")) as client:
         await asked(client, "x")
         await until(lambda: here.follows)
-        for bad in (b"", b"{}", msgspec.msgpack.encode({"type": "closes", "node": "x", "closes": [["ada", "x"]]})):
+        for bad in (
+            b"",
+            b"{}",
+            msgspec.msgpack.encode({"type": "closes", "node": "x", "closes": [["id", "ada", "x"]]}),
+        ):
             await here.hub.publish_internal(CHANNEL, bad)
         await here.app.users.notify("ada", "after")
         assert await heard(client) == "after"
@@ -182,9 +186,31 @@ async def test_a_node_that_begins_to_hear_applies_the_closes_before_it_but_no_ol
             assert await asked(fresh, "she has logged in since") == "she has logged in since"
             # The same as if the close had been told while the node did not hear.
             now = late.app.connections.users.of("ada")[0].began + 1
-            here._nodes._told["ada"] = Closed(now, 4403, "revoked")
+            here._nodes._told["ada"] = Closed("another", now, 4403, "revoked")
             late._nodes._resume()
             assert await ending(fresh) == (4403, "revoked")
+
+
+async def test_a_close_that_is_told_again_late_closes_nobody_who_has_logged_in_since() -> None:
+    backend = MemoryBackend()
+    async with (
+        node(backend) as here,
+        node(backend) as there,
+        connected(here.running, **as_user("ben")) as other,
+    ):
+        async with connected(there.running, **as_user("ada")) as before:
+            await asked(before, "x")
+            await asked(other, "x")
+            await until(lambda: here.follows and there.follows and here.knows(there))
+            await within(here.app.users.close("ada", 4403, "revoked"))
+            assert await ending(before) == (4403, "revoked")
+        async with connected(there.running, **as_user("ada")) as since:
+            await asked(since, "x")
+            told = here._nodes._told["ada"]
+            # As if the message had been on its way since then: its age is that of when it was sent.
+            late = module._Closes(here._nodes._node, [module._Close(told.id, "ada", told.code, told.reason, 0.0)])
+            there._nodes._hear(module._encode(late))
+            assert await asked(since, "still here") == "still here"
 
 
 async def test_a_node_that_hears_again_tells_its_own_closes_again() -> None:
@@ -194,7 +220,7 @@ async def test_a_node_that_hears_again_tells_its_own_closes_again() -> None:
         await asked(far, "x")
         here._nodes.follow()
         await until(lambda: here.follows and there.follows and there.knows(here) and here.knows(there))
-        here._nodes._told["ada"] = Closed(loop_time(), 4403, "revoked")
+        here._nodes._told["ada"] = Closed("another", loop_time(), 4403, "revoked")
         here._nodes._others.clear()
         here._nodes._resume()
         assert await ending(far) == (4403, "revoked")

@@ -27,8 +27,13 @@ logger: Final = logging.getLogger("telex.users")
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The connections of a user whose handshake began before ``at`` are closed; on the clock of the event loop."""
+    """The connections of a user whose handshake began before ``at`` are closed; on the clock of the event loop.
 
+    A node may be told of one close several times, and of each copy some time after it was sent: the ``id`` is the same,
+    and the earliest ``at`` counts.
+    """
+
+    id: str
     at: float
     code: int
     reason: str
@@ -88,8 +93,8 @@ class UserIndex:
 
     def close(self, key: str, closed: Closed) -> tuple[Socket, ...]:
         """Let no connection open whose handshake began before ``closed.at``; returns those that are open."""
-        remember(self._closed, key, closed)
-        return tuple(socket for socket in self._sockets.get(key, ()) if socket.began <= closed.at)
+        at = remember(self._closed, key, closed)
+        return tuple(socket for socket in self._sockets.get(key, ()) if socket.began <= at)
 
     def _key_of(self, socket: Socket) -> str | None:
         if "user" not in socket.scope:
@@ -117,12 +122,18 @@ def name_of(user: object) -> str | None:
     return None if key is None else str(key)
 
 
-def remember(kept: dict[str, Closed], key: str, closed: Closed) -> None:
-    """Remember ``closed`` as the newest, and forget what is too old or too much."""
+def remember(kept: dict[str, Closed], key: str, closed: Closed) -> float:
+    """Remember the newest of ``key``, and forget what is too old or too much; returns the ``at`` of ``closed``."""
     before = kept.pop(key, None)
-    kept[key] = closed if before is None or before.at <= closed.at else before
+    if before is not None and before.id == closed.id:
+        closed = min(before, closed, key=_at)
+        before = None
+    kept[key] = closed if before is None else max(before, closed, key=_at)
     oldest_allowed = loop_time() - KEPT_SECONDS
-    while len(kept) > KEPT or kept[next(iter(kept))].at < oldest_allowed:
+    while len(kept) > KEPT or (kept and next(iter(kept.values())).at < oldest_allowed):
         del kept[next(iter(kept))]
-        if not kept:
-            return
+    return closed.at
+
+
+def _at(closed: Closed) -> float:
+    return closed.at

@@ -46,6 +46,7 @@ class _Notify(msgspec.Struct, frozen=True, tag="notify"):
 class _Close(msgspec.Struct, frozen=True, array_like=True):
     """``age`` in seconds: the clocks of nodes differ."""
 
+    id: str
     key: str
     code: int
     reason: str
@@ -161,7 +162,8 @@ class Nodes:
         try:
             async with asyncio.timeout(within):
                 await self._following.wait()
-                await asyncio.sleep(max(0.0, self._introduced_at - loop_time()))
+                if (left := self._introduced_at - loop_time()) > 0:
+                    await asyncio.sleep(left)
                 question = self._questions[number] = _Answers(set(self._others))
                 await self._tell(_Inquiry(self._node, number, key))
                 await question.answered.wait()
@@ -212,7 +214,7 @@ class Nodes:
         now = loop_time()
         for close in told.closes:
             if is_sendable_close_code(close.code):
-                self._here.close_here(close.key, Closed(now - max(0.0, close.age), close.code, close.reason))
+                self._here.close_here(close.key, Closed(close.id, now - max(0.0, close.age), close.code, close.reason))
 
     def _on_hello(self, told: _Hello) -> None:
         if told.asks:
@@ -242,4 +244,4 @@ _HEARD: Final[dict[type, Callable[[Nodes, object], None]]] = {
 
 
 def _as_message(key: str, closed: Closed) -> _Close:
-    return _Close(key, closed.code, closed.reason, loop_time() - closed.at)
+    return _Close(closed.id, key, closed.code, closed.reason, loop_time() - closed.at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -79,7 +80,7 @@ class Users:
         :raises ChannelsException: the channels do not run; the connections of this process are closed.
         """
         event = close_event(code, reason)
-        closed = Closed(loop_time(), event["code"], event["reason"])
+        closed = Closed(secrets.token_hex(8), loop_time(), event["code"], event["reason"])
         await asyncio.shield(self._start(self._close_everywhere(self._named(user), closed)))
 
     async def count(self, user: object, *, within: float = 1.0) -> int:
