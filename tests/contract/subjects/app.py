@@ -40,9 +40,9 @@ subjects: Final[list[Any]] = [
     refusals,
     limits,
     calls,
-    people,
 ]
-open_to_all = Telex([probe, *subjects, Multiplex("/multiplex", routes=subjects)])
+# The people log in, and a socket has one identity for all its routes.
+open_to_all = Telex([probe, *subjects, people, Multiplex("/multiplex", routes=subjects)])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
 
