@@ -48,7 +48,7 @@ if sys.version_info >= (3, 13):
 else:
     from typing_extensions import TypeVar
 
-__all__ = ("ConnectionOptions", "ConnectionState", "StatefulConnection", "unmarked_context")
+__all__ = ("ConnectionOptions", "ConnectionState", "StatefulConnection", "no_channel", "unmarked_context")
 
 StateT = TypeVar("StateT", bound=State, default=State)
 
@@ -151,13 +151,13 @@ class StatefulConnection(HTTPConnection[StateT]):
     ) -> None:
         super().__init__(scope)
         self.options: ConnectionOptions = _DEFAULT_OPTIONS
-        self.event_reader: EventReader = EventReader(receive or _no_channel)
+        self.event_reader: EventReader = EventReader(receive or no_channel)
         self.streams: Streams | None = None
         self.envelope: Envelope | None = None
         """The frames of a connection that speaks telex.v1, set by accept; ``None`` in plain mode."""
         self.transport: Transport | None = None
         """The server's fast path, set by accept; ``None`` on servers without one."""
-        self.asgi_send: Send = send or _no_channel
+        self.asgi_send: Send = send or no_channel
         self.close_code: int | None = None
         """The code that the connection ended with; ``None`` until then."""
         self.close_reason: str = ""
@@ -525,5 +525,5 @@ class StatefulConnection(HTTPConnection[StateT]):
         )
 
 
-async def _no_channel(*_: object) -> NoReturn:
+async def no_channel(*_: object) -> NoReturn:
     raise ConnectionStateError("this WebSocket was made without an ASGI receive and send")

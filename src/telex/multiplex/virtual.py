@@ -92,13 +92,14 @@ class VirtualConnection:
         "_denial",
         "_end",
         "_fed",
+        "_go_on",
         "_in_hand",
         "_is_connected",
         "_is_plain",
         "_kept",
         "_owed",
         "_refused",
-        "_rested",
+        "_resting",
         "_shared",
         "_stage",
         "_taken",
@@ -142,8 +143,10 @@ class VirtualConnection:
         """Bytes of the socket's window that the route uses."""
         self.context: Context
         """See :attr:`telex.types.RouteConnection.context`."""
-        self._rested: tuple[Callable[[Any], Awaitable[None]], object] | None = None
-        """What goes on after a rest: a function, and the connection that it takes."""
+        self._go_on: Callable[[Any], Awaitable[None]] | None = None
+        """Goes on after a rest; ``None`` while a task runs."""
+        self._resting: object = None
+        """The connection that ``_go_on`` takes."""
         self._refused: range = _NO_IDS
         """The ids of calls that were refused unread, since the last that was not."""
 
@@ -219,13 +222,14 @@ class VirtualConnection:
 
     def rest(self, go_on: Callable[[Any], Awaitable[None]], socket: object) -> None:
         """See :meth:`telex.types.RouteConnection.rest`."""
-        self._rested = (go_on, socket)
+        self._go_on, self._resting = go_on, socket
 
     def wake(self) -> None:
         """See :meth:`telex.types.RouteConnection.wake`."""
-        if self._rested is not None:
-            (go_on, socket), self._rested = self._rested, None
-            self._shared.output.spawn(self.run(partial(go_on, socket)), self.context)
+        if self._go_on is not None:
+            work = partial(self._go_on, self._resting)
+            self._go_on = self._resting = None
+            self._shared.output.spawn(self.run(work), self.context)
 
     async def run(self, work: Callable[[], Awaitable[None]]) -> None:
         """Run the route to its end, and send its final frame; or to its next rest."""
@@ -239,7 +243,7 @@ class VirtualConnection:
                     if self._end is None:
                         logger.exception("Exception in the ASGI application of a route")
                     code = WS_1011_UNEXPECTED_ERROR
-            if self._rested is not None:
+            if self._go_on is not None:
                 return
             final = self._final_frame(code)
             if final is not None:
@@ -255,7 +259,7 @@ class VirtualConnection:
         finally:
             self.task = None
             self._shared.output.finished()
-            if self._rested is None:
+            if self._go_on is None:
                 self.count_bytes(-self._kept)
                 self._shared.ended(self)
 

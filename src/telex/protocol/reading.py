@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from telex.connection import Socket
+from telex.connection_state import no_channel
 from telex.events import is_too_long
 from telex.exceptions import ConcurrencyError, WebSocketException
 from telex.protocol.envelope import Incoming
@@ -155,6 +156,7 @@ class FrameReading(ABC):
             transport.set_message_handler(self.on_message)
         elif route is not None and reader.receive == route.receive:
             self._output.route = route
+            reader.receive = no_channel  # nobody reads by it any more, and each idle route would keep it
             route.feed(self)
         else:
             self._soon = asyncio.get_running_loop().call_soon(self._read_beside)
