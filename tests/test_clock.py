@@ -15,6 +15,9 @@ OF_THE_MACHINE = {
     "channels/delivery/yield_budget.py": "how long a loop has used the processor",
     "slow_callbacks.py": "how long a function has used the processor",
     "server/workers.py": "a supervisor of processes, without an event loop",
+    "telemetry/counts.py": "how long handlers took",
+    "telemetry/families.py": "read by threads, without an event loop",
+    "telemetry/opentelemetry.py": "read by threads, without an event loop",
     "testing/clock.py": "the limits of the test's own waits",
     "testing/session.py": "the limits of the test's own waits",
 }
