@@ -352,7 +352,7 @@ class EventReader:
     @property
     def unread(self) -> int:
         """The number of messages that were read ahead and that no task has received."""
-        unread: int = sum(event["type"] == "websocket.receive" for event in self._queue)
+        unread: int = sum(event["type"] == "websocket.receive" for event in tuple(self._queue))
         return unread if self.limiter is None else unread + self.limiter.unread
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
@@ -475,3 +475,27 @@ async def test_the_registry_has_the_metrics_while_the_app_runs() -> None:
 )
 def test_labels_of_messages_are_tags_and_names_of_types(annotation: Any, labels: dict[type, str]) -> None:
     assert message_labels([annotation]) == labels
+
+
+async def test_another_thread_may_read_while_the_app_works() -> None:
+    registry = CollectorRegistry()
+    channels = Channels("memory://", channels=["news"])
+    app = app_of(sync, registry=registry, plugins=[channels])
+    stop = asyncio.Event()
+
+    def read_on() -> int:
+        scrapes = 0
+        while not stop.is_set() or not scrapes:
+            generate_latest(registry)
+            scrapes += 1
+        return scrapes
+
+    async with TELEX_SERVER.loop(app) as server:
+        reading = asyncio.create_task(asyncio.to_thread(read_on))
+        for _ in range(20):
+            async with opened(server, "/sync") as client, channels.subscribe("news"):
+                assert await asked(client, "one") == "one"
+        stop.set()
+        assert await reading
+        assert app.counts is not None
+        assert app.counts.routes[0].opened == 20

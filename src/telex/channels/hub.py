@@ -538,7 +538,7 @@ class Channels:
         return Statistics(
             connected=self.is_ready,
             reconnects=reader.reconnects if reader else 0,
-            channels=sum(not topic.name.startswith(INTERNAL) for topic in reader.topics) if reader else 0,
+            channels=sum(not topic.name.startswith(INTERNAL) for topic in tuple(reader.topics)) if reader else 0,
             subscribers=len(audience),
             published=self._published + self._publish_queue.published,
             failed=self._publish_queue.failed,

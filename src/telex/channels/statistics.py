@@ -36,7 +36,7 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 class Audience:
-    """The subscribers of a hub, and the counts of those that have left."""
+    """The subscribers of a hub, and the counts of those that have left. Other threads may read the counts."""
 
     __slots__ = ("_conflated", "_delivered", "_dropped", "_live")
 
@@ -67,19 +67,19 @@ class Audience:
     @property
     def delivered(self) -> int:
         """Events that readers have received."""
-        return self._delivered + sum(subscriber.delivered for subscriber in self._live)
+        return self._delivered + sum(subscriber.delivered for subscriber in self)
 
     @property
     def dropped(self) -> int:
         """Events that policies dropped."""
-        return self._dropped + sum(subscriber.dropped for subscriber in self._live)
+        return self._dropped + sum(subscriber.dropped for subscriber in self)
 
     @property
     def conflated(self) -> int:
         """Events that were replaced by newer ones of their key."""
-        return self._conflated + sum(subscriber.conflated for subscriber in self._live)
+        return self._conflated + sum(subscriber.conflated for subscriber in self)
 
     @property
     def backlog(self) -> int:
         """Events that wait for their readers."""
-        return sum(subscriber.qsize for subscriber in self._live)
+        return sum(subscriber.qsize for subscriber in self)

@@ -111,7 +111,7 @@ class RouteCounts:
         """The label of each class of messages, how many were handled, and how many of them failed."""
         types = self.types
         if self.by_type is None:
-            yield next(iter(types.values())), self.received, sum(self.failed.values())
+            yield next(iter(types.values())), self.received, sum(tuple(self.failed.values()))
             return
         for kind, received in tuple(self.by_type.items()):
             yield types.get(kind, OTHER), received, self.failed.get(kind, 0)

@@ -80,7 +80,7 @@ def _measuring_lag(counts: AppCounts) -> Any:
 
 
 class Reading:
-    """One look at an app. What costs time is read once for all families."""
+    """One look at an app, also from another thread. What costs time is read once for all families."""
 
     def __init__(self, app: CountedApp, counts: AppCounts) -> None:
         self.app = app
