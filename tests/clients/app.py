@@ -13,6 +13,7 @@ from starlette.responses import FileResponse, HTMLResponse
 from starlette.routing import Route
 
 from telex import Multiplex, Telex, WebSocket, channel_listener, websocket_listener
+from telex.auth import Authenticate, Identity
 from telex.channels import Channels, Heartbeat, Keep
 from telex.exceptions import PermissionDeniedException, WebSocketException
 from telex.handlers import Handler
@@ -105,6 +106,21 @@ async def staff(data: str) -> str:
     return data
 
 
+def who(token: str) -> Identity[str]:
+    """The user of a token like ``ada.1``, which is good for two seconds."""
+    return Identity(token.partition(".")[0], expires_in=2)
+
+
+@websocket_listener("/me", authenticate=Authenticate(who, subprotocol=True))
+async def me(data: None, socket: WebSocket) -> str:
+    return str(socket.user)
+
+
+@websocket_listener("/me-in-band", authenticate=Authenticate(who, in_band=True))
+async def me_in_band(data: None, socket: WebSocket) -> str:
+    return str(socket.user)
+
+
 room = channel_listener("/rooms/{room:str}", channel="room:{room}", publish=str | int, presence=lambda: "someone")
 
 
@@ -128,8 +144,9 @@ channels = Channels(
     history={"room:*": Keep(size=10_000, seconds=3600)},
     presence=Heartbeat(),
 )
+ROUTES = [desk, cancelled_calls, count, reverse, staff, room, cut]
 app = Telex(
-    [desk, cancelled_calls, count, reverse, staff, room, cut, Multiplex("/socket", routes=Multiplex.ALL)],
+    [*ROUTES, me, me_in_band, Multiplex("/socket", routes=ROUTES)],
     plugins=[channels],
     http=Starlette(routes=[Route("/", page), Route("/telex.client.js", client)]),
 )

@@ -44,7 +44,12 @@ MUTANTS = [
     Mutant("reconnect/goaway", "socket.ts", "old?._retire();", 'old?._end(1000, "");'),
     Mutant("reconnect/goaway", "connection.ts", 'this._end(1000, "");\n    }', "}"),
     Mutant("tokens/refresh-once", "socket.ts", "this.#isRefreshed = true;", ";"),
-    Mutant("tokens/renewal", "socket.ts", "this.#renewAfter(connection, frame.data as Frame);", ";"),
+    Mutant(
+        "tokens/renewal",
+        "socket.ts",
+        "this.#renewAfter(connection, (frame.data as Frame | undefined)?.expires_in);",
+        ";",
+    ),
     Mutant(
         "channels/resume", "channel.ts", "this._since = frame.position ?? this._since;\n        this.#put", "this.#put"
     ),

@@ -23,7 +23,7 @@ export interface Frame {
   bytes?: number;
   routes?: number;
   contract?: string;
-  expires_in?: number;
+  expires_in?: number | null;
   auth?: string;
   // goaway, denied, closed
   within?: number;

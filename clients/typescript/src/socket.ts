@@ -245,7 +245,7 @@ export class Socket {
     connection._hello = hello;
     connection._root._opened(hello);
     connection._watch(1000 * (hello.ping ?? 20));
-    this.#renewAfter(connection, hello);
+    this.#renewAfter(connection, hello.expires_in);
     clearTimeout(this.#stable);
     this.#stable = later(STABLE, () => {
       this.#attempt = 0;
@@ -338,11 +338,11 @@ export class Socket {
     }
   }
 
-  #renewAfter(connection: Connection, { expires_in }: Frame): void {
+  #renewAfter(connection: Connection, expires_in: number | null | undefined): void {
     clearTimeout(this.#renewal);
-    if (expires_in === undefined || !this.#options.token) return;
+    if (typeof expires_in !== "number" || !this.#options.token) return; // it does not expire
     this.#renewal = later(Math.min(LONGEST, 1000 * REFRESH_AT * expires_in), () => {
-      this.#renew(connection).catch(() => this.#renewAfter(connection, { expires_in: expires_in / 4 } as Frame));
+      this.#renew(connection).catch(() => this.#renewAfter(connection, expires_in / 4));
     });
   }
 
@@ -352,7 +352,7 @@ export class Socket {
     await new Promise<void>((resolve, reject) => {
       connection._root._auth(token, (frame) => {
         if (frame.type !== "reply") return reject(frame.error);
-        this.#renewAfter(connection, frame.data as Frame);
+        this.#renewAfter(connection, (frame.data as Frame | undefined)?.expires_in);
         resolve();
       });
     });

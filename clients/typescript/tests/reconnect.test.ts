@@ -124,7 +124,7 @@ test("a fresh token at 80 % of its time, and again after the answer", async (t) 
   let calls = 0;
   const it = await opened(t, { token: () => `t${++calls}` });
   await settle();
-  it.line.hello({ expires_in: 100, ping: 10_000 });
+  it.line.hello({ expires_in: 100, ping: 10_000_000 });
   await pass(t, 79_000);
   assert.equal(it.line.sent.length, 0);
   await pass(t, 1001);
@@ -132,6 +132,9 @@ test("a fresh token at 80 % of its time, and again after the answer", async (t) 
   it.line.says({ type: "reply", id: 1 }, { expires_in: 10 });
   await pass(t, 8001);
   assert.deepEqual(it.line.last, { type: "auth", token: "t3", id: 2 });
+  it.line.says({ type: "reply", id: 2 }, { expires_in: null }); // a token that does not expire
+  await pass(t, 1_000_000);
+  assert.equal(calls, 3);
 });
 
 test("a token function that fails before the expiry is called again", async (t) => {

@@ -126,3 +126,15 @@ test("positions of another epoch: a gap, and the state once", options, async (t)
   assert.deepEqual(seen.filter((type) => type === "gap" || type === "loaded"), ["gap", "loaded"]);
   assert.equal(loads.length, 1);
 });
+
+for (const [path, tokenIn] of [["/me", "subprotocol"], ["/me-in-band", "frame"]] as const) {
+  test(`tokens that expire are renewed, ${tokenIn}`, options, async (t) => {
+    let tokens = 0;
+    const socket = connect(`${SERVER}${path}`, { tokenIn, token: async () => `ada.${++tokens}` });
+    t.after(() => socket.close());
+    while (tokens < 4) {
+      assert.equal(await socket.route().call(null), "ada");
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  });
+}

@@ -22,7 +22,7 @@ T = TypeVar("T")
 PATIENCE: Final = 15.0
 """Seconds that a client may take for one step, if nobody says otherwise: no scenario measures how fast it is."""
 AT_ONCE: Final = 4
-HELLO: Final = {
+HELLO: Final[dict[str, object]] = {
     "type": "hello",
     "session": "s",
     "ping": 20,

@@ -26,9 +26,9 @@ class ScriptedHandshake:
     """The opening handshake of a client, which waits for the script's decision."""
 
     def __init__(self, request: Request, at: float) -> None:
-        self.at = at
+        self.at: float = at
         self.query: Mapping[str, str] = dict(parse_qsl(urlsplit(request.path).query))
-        self.token = _token(request, self.query)
+        self.token: str | None = _token(request, self.query)
         self.decision: asyncio.Future[tuple[str | None, http.HTTPStatus | None, str]] = (
             asyncio.get_running_loop().create_future()
         )
@@ -40,9 +40,9 @@ class ScriptedLine:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-        self.began = asyncio.get_running_loop().time()
+        self.began: float = asyncio.get_running_loop().time()
         self.frames: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Event = asyncio.Event()
 
     async def read(self) -> None:
         """Read frames until the connection ends."""
