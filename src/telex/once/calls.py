@@ -98,6 +98,7 @@ class OnceCalls:
             async with asyncio.timeout(self._once.within if plan.timeout is None else plan.timeout):
                 found = await self._claim(run)
                 if found is not None:
+                    here.leave_table(run)
                     run.end(found)
                     return
                 run.is_begun = True
@@ -189,6 +190,7 @@ class OnceCalls:
                     logger.warning("%s: the store of calls with keys did not take an answer", self._where)
                     break
                 await asyncio.sleep(PAUSE)
+        here.leave_table(run)
         run.end(outcome)
 
 

@@ -32,16 +32,20 @@ Outcome: TypeAlias = KeptAnswer | Exception
 """What a run ends with: an answer, or what is raised in all of its callers."""
 
 
+_STOPPED: Final = SettledError("unavailable", "the server stops", retry_after=1.0)
+
+
 class OnceRun:
     """One call with a key that runs, or that another process runs for this one."""
 
-    __slots__ = ("call", "is_begun", "is_over", "message", "outcome", "store", "task", "waiting")
+    __slots__ = ("call", "is_begun", "is_over", "message", "outcome", "store", "task", "waiters", "waiting")
 
     def __init__(self, call: CallId, message: str, store: AnswerStore) -> None:
         self.call = call
         self.message = message
         self.store = store
-        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.outcome: Outcome | None = None
+        self.waiters: set[asyncio.Future[None]] = set()
         self.task: asyncio.Task[None] | None = None
         self.waiting = 0
         """Callers."""
@@ -52,13 +56,27 @@ class OnceRun:
 
     def cancel(self) -> None:
         """Stop the handler, or the attempts to store an answer that the callers have."""
-        if self.task is not None and (self.outcome.done() or not self.is_over):
+        if self.task is not None and (self.outcome is not None or not self.is_over):
             self.task.cancel()
 
     def end(self, outcome: Outcome) -> None:
         """Answer the callers."""
-        if not self.outcome.done():
-            self.outcome.set_result(outcome)
+        if self.outcome is None:
+            self.outcome = outcome
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def until_end(self) -> Outcome:
+        """Wait for the outcome."""
+        if self.outcome is None:
+            waiter = asyncio.get_running_loop().create_future()
+            self.waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self.waiters.discard(waiter)
+        return self.outcome or _STOPPED
 
 
 class RunsHere:
@@ -86,30 +104,34 @@ class RunsHere:
         run.task.add_done_callback(partial(self._ended, run))
 
     def _ended(self, run: OnceRun, task: asyncio.Task[None]) -> None:
-        del self.runs[run.call]
-        self.orphans.discard(run)
-        if not run.outcome.done():  # the event loop stops
-            run.end(SettledError("unavailable", "the server stops", retry_after=1.0))
+        self.leave_table(run)
+        run.end(_STOPPED)  # unless it has ended
         if not task.cancelled() and task.exception() is not None:
             logger.error("a call with a key failed", exc_info=task.exception())
+
+    def leave_table(self, run: OnceRun) -> None:
+        """The store knows all of ``run``: the next call with its key asks there."""
+        if self.runs.get(run.call) is run:
+            del self.runs[run.call]
+        self.orphans.discard(run)
 
     async def wait(self, run: OnceRun, job: Job) -> Outcome:
         """Wait for the end of ``run``, which goes on if this caller leaves; a ``cancel`` of its only caller ends it."""
         run.waiting += 1
         self.orphans.discard(run)
         try:
-            await asyncio.wait((run.outcome,))
+            return await run.until_end()
         except asyncio.CancelledError:
-            if job.reason == "cancelled" and run.waiting == 1 and not run.outcome.done():
+            if job.reason == "cancelled" and run.waiting == 1 and run.outcome is None:
                 run.cancel()
-                await asyncio.wait((run.outcome,))  # until its cleanup
-            if job.reason is None or not run.outcome.done() or isinstance(run.outcome.result(), Exception):
-                raise  # else the answer was quicker
+                await run.until_end()  # its cleanup included
+            if job.reason is None or not isinstance(run.outcome, KeptAnswer):
+                raise
+            return run.outcome  # the answer was quicker
         finally:
             run.waiting -= 1
-            if not run.waiting and not run.outcome.done():
+            if not run.waiting and run.outcome is None:
                 self._leave(run)
-        return run.outcome.result()
 
     def _leave(self, run: OnceRun) -> None:
         """The last caller has left."""
