@@ -135,8 +135,8 @@ INSIDE: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "contract": (
         ("schemas",),
         ("checks", "errors", "settings", "messages", "security"),
-        ("parameters", "subsets"),
-        ("routes", "compatibility"),
+        ("parameters", "subsets", "generation"),
+        ("routes", "compatibility", "typescript", "python"),
         ("document",),
         ("serving",),
     ),

@@ -105,6 +105,6 @@ def test_a_file_that_is_not_up_to_date(tmp_path: Path) -> None:
     file.write_text(to_json(everything.asyncapi()).replace('"1.4.0"', '"1.3.0"'))
     result = run("--check", str(file))
     assert result.exit_code == 1
-    assert f"write it with telex asyncapi --out {file}" in result.output
+    assert f"write it with telex asyncapi tests.asyncapi.app:app --out {file}" in result.output
     assert '-    "version": "1.3.0"' in result.output
     assert run("--check", str(tmp_path / "nothing")).exit_code == 1

@@ -6,6 +6,7 @@ import json
 
 from examples.docs import contract
 from telex.contract.checks import check_document
+from telex.contract.typescript import write_typescript
 from telex.testing import AsyncTestClient
 from tests.docs.pages import EXAMPLES
 
@@ -15,6 +16,12 @@ async def test_the_operation_that_the_page_shows() -> None:
     shown = json.loads((EXAMPLES / "contract_operation.json").read_text("utf-8"))
     assert document["operations"]["rooms-room.receive.say"] == shown
     assert check_document(document) == []
+
+
+def test_the_client_that_the_page_shows() -> None:
+    shown = (EXAMPLES / "contract_client.ts").read_text("utf-8")
+    assert shown == write_typescript(contract.app.asyncapi(), "contract"), "telex client examples.docs.contract:app"
+    # tests/asyncapi/test_clients.py compiles it, with its use in contract_use.ts.
 
 
 async def test_the_example_runs_and_serves_its_document() -> None:

@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 
 from telex import __version__
-from telex.cli.documents import difference, document_of, read_document, written_as
+from telex.cli.documents import client_name, client_of, difference, document_of, read_document, written_as
 from telex.cli.loading import LoadError, load_telex, make_importable
 from telex.cli.routes import routes_table
 from telex.contract.compatibility import compare, report
@@ -142,7 +142,29 @@ def asyncapi(
             return
         file = check or out
         text = written_as(document, yaml=yaml or (file is not None and file.suffix in {".yaml", ".yml"}))
-        _write_or_check(text, out, check, "telex asyncapi")
+        _write_or_check(text, out, check, f"telex asyncapi {target}")
+    except LoadError as exc:
+        _fail(exc)
+
+
+@telex.command("client", short_help="Write the types of a client of TARGET.")
+@click.argument("target")
+@click.option("--lang", type=click.Choice(["ts", "py"]), required=True, help="TypeScript or Python.")
+@click.option("--out", type=_file, metavar="FILE", help="The file to write (default: standard output).")
+@click.option("--check", type=_file, metavar="FILE", help="Write nothing; exit with 1 if FILE is not up to date.")
+@_factory
+@_app_dir
+def client(target: str, lang: str, out: Path | None, check: Path | None, app_dir: str, factory: bool | None) -> None:
+    """Write the types of a client of TARGET, made for its contract.
+
+    For TypeScript it is a typed client on the package telex-client, for Python the types of messages as msgspec
+    Structs. The function or table has the name of the module of TARGET.
+    """
+    try:
+        make_importable(app_dir)
+        document = document_of(load_telex(target, factory=bool(factory)), "3.1.0")
+        text = client_of(document, lang, client_name(target))
+        _write_or_check(text, out, check, f"telex client {target} --lang {lang}")
     except LoadError as exc:
         _fail(exc)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from telex.application import Telex
 from telex.cli.loading import LoadError
 from telex.contract.checks import check_document
 from telex.contract.document import AsyncAPIVersion, from_yaml, to_json, to_yaml
+from telex.contract.python import write_python
+from telex.contract.typescript import write_typescript
 
-__all__ = ("difference", "document_of", "read_document", "written_as")
+__all__ = ("client_name", "client_of", "difference", "document_of", "read_document", "written_as")
 
 
 def document_of(app: Telex, version: AsyncAPIVersion) -> dict[str, Any]:
@@ -31,6 +34,18 @@ def document_of(app: Telex, version: AsyncAPIVersion) -> dict[str, Any]:
 def written_as(document: dict[str, Any], *, yaml: bool) -> str:
     """The text of a document."""
     return to_yaml(document) if yaml else to_json(document)
+
+
+def client_name(target: str) -> str:
+    """The name of a client's function: that of the module, or of its package if the module is called ``app``."""
+    parts = target.partition(":")[0].split(".")
+    name = parts[-2] if len(parts) > 1 and parts[-1] in {"app", "main"} else parts[-1]
+    return re.sub(r"\W", "_", name)
+
+
+def client_of(document: dict[str, Any], lang: str, name: str) -> str:
+    """The text of a client, in TypeScript or Python."""
+    return write_typescript(document, name) if lang == "ts" else write_python(document, name)
 
 
 def read_document(path: Path) -> dict[str, Any]:
