@@ -13,6 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from telex import Authenticate, Channels, Identity, Provide, Telex, WebSocket, websocket, websocket_listener
 from telex.auth import connection
 from telex.channels.backends import MemoryBackend
+from telex.event_reader import GRACE
 from tests.auth.conftest import Skip, bearer, by_header
 from tests.contract.servers import ServerKind
 from tests.limits.kinds import PATHS, Journal, all_kinds, message
@@ -50,6 +51,7 @@ async def test_every_kind_of_handler_is_closed_in_frames_too(kind: ServerKind, p
         await heard(client)
         await skip(LIFETIME)
         assert await end_of(client) == EXPIRED
+        await skip(GRACE)
         await journal.until(lambda: journal.ends == [4401])
     assert len(app.connections) == 0
 

@@ -14,10 +14,14 @@ import msgspec
 import pytest
 
 from telex import (
+    Authenticate,
     Channels,
+    Identity,
     ImproperlyConfiguredException,
+    Multiplex,
     Telex,
     WebSocket,
+    WebSocketDisconnect,
     websocket,
     websocket_listener,
 )
@@ -410,6 +414,28 @@ async def test_pings_where_nothing_else_is_sent() -> None:
         await client.advance(3.5 * seconds)
     assert len(pings) >= 3
     assert all(seconds / 2 <= after - before <= 1.5 * seconds for before, after in pairwise(pings))
+
+
+def test_routes_of_a_shared_socket() -> None:
+    client = create_test_client([later, Multiplex("/socket", routes=[later])], clock=TestClock())
+    with client, client.multiplex("/socket") as socket, socket.route("/later") as one, socket.route("/later") as other:
+        slow, quick = one.begin(60.0), other.begin(30.0)
+        client.advance(30)
+        assert quick.result(str) == "30 s later"
+        client.advance(30)
+        assert slow.result(str) == "60 s later"
+
+
+async def test_tokens_that_expire() -> None:
+    async def who(token: str) -> Identity[str]:
+        return Identity(token, expires_in=3600)
+
+    client = create_async_test_client(later, authenticate=Authenticate(who, bearer=True), clock=TestClock())
+    async with client, client.websocket_connect("/later", headers={"Authorization": "Bearer ada"}) as session:
+        await client.advance(3599)
+        await session.refute(timeout=0)
+        await client.advance(1)
+        assert (await session.expect(WebSocketDisconnect)).code == 4401
 
 
 async def test_a_call_to_a_client_that_does_not_answer() -> None:
