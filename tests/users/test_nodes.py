@@ -179,15 +179,15 @@ async def test_a_node_that_begins_to_hear_applies_the_closes_before_it_but_no_ol
     """The first user of a node connects, and is closed elsewhere before the node hears the others."""
     backend = MemoryBackend()
     async with node(backend) as here, node(backend) as late:
-        await here.app.users.close("ada", 4403, "before she came")
+        here._nodes.follow()
+        await until(lambda: here.follows)
+        here._nodes._told["ada"] = Closed("old", loop_time() - 60, 4403, "before she came")
         async with connected(late.running, **as_user("ada")) as fresh:
             await asked(fresh, "x")
-            await until(lambda: late.follows and late.knows(here))
+            await until(lambda: late.follows and "ada" in late.app.connections.users._closed)
             assert await asked(fresh, "she has logged in since") == "she has logged in since"
-            # The same as if the close had been told while the node did not hear.
-            now = late.app.connections.users.of("ada")[0].began + 1
-            here._nodes._told["ada"] = Closed("another", now, 4403, "revoked")
-            late._nodes._resume()
+            here._nodes._told["ada"] = Closed("new", loop_time(), 4403, "revoked")
+            late._nodes._resume()  # as if it had not heard when the close was told
             assert await ending(fresh) == (4403, "revoked")
 
 

@@ -149,7 +149,8 @@ class Nodes:
         """
         self.follow()
         remember(self._told, key, closed)
-        await self._tell(_Closes(self._node, [_as_message(key, closed)]))
+        # As of when it is heard: an age of some milliseconds would spare a handshake that began in the same turn.
+        await self._tell(_Closes(self._node, [_as_message(key, closed, 0.0)]))
 
     async def count(self, key: str, within: float) -> int:
         """The connections of a user on the other nodes; one that does not answer ``within`` seconds counts none.
@@ -185,7 +186,8 @@ class Nodes:
             logger.warning("another node was not told of users: %s", error)
 
     def _answer_with_closes(self) -> None:
-        closes = [_as_message(key, closed) for key, closed in self._told.items()]
+        now = loop_time()
+        closes = [_as_message(key, closed, now - closed.at) for key, closed in self._told.items()]
         for start in range(0, len(closes), CHUNK):
             self._answer(_Closes(self._node, closes[start : start + CHUNK]))
 
@@ -243,5 +245,5 @@ _HEARD: Final[dict[type, Callable[[Nodes, object], None]]] = {
 }
 
 
-def _as_message(key: str, closed: Closed) -> _Close:
-    return _Close(closed.id, key, closed.code, closed.reason, loop_time() - closed.at)
+def _as_message(key: str, closed: Closed, age: float) -> _Close:
+    return _Close(closed.id, key, closed.code, closed.reason, age)
