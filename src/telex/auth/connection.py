@@ -173,10 +173,14 @@ class _Guarded:
         self._close_by(self._socket.close, code, reason)
 
     def _close_by(self, close: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        socket = self._socket
+
         async def close_in_time() -> None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_WITHIN):
                     await close(*arguments)
+            # The handler ends at once: what it still did would be for a client that may not have it.
+            socket.event_reader.stop(socket.lost(socket.close_code or 1006, socket.close_reason))
 
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(close_in_time())
