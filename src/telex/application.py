@@ -221,8 +221,6 @@ class Telex:
         found = self._table.find(own_path(scope))
         if found is not None and found[0].handler.opens_others:
             scope["telex.before_routing"] = before_routing(scope)
-        if self._tickets:
-            hide_tickets(scope, self._tickets if found is None else _tickets_of((found[0],)))
         return self._enter(found, scope)
 
     def _find_among(self, plans: Collection[int], scope: Scope) -> ASGIApp:
@@ -232,6 +230,8 @@ class Telex:
 
     def _enter(self, found: tuple[HandlerPlan, dict[str, Any]] | None, scope: Scope) -> ASGIApp:
         scope["app"] = self
+        if self._tickets:
+            hide_tickets(scope, self._tickets if found is None else _tickets_of((found[0],)))
         if found is None:
             return self._refuse
         plan, path_params = found

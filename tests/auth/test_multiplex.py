@@ -200,21 +200,36 @@ async def test_a_new_token_after_the_expiry_opens_all_routes_again(kind: ServerK
         assert (await one.receive())["id"] == 1
 
 
-def test_a_route_with_another_identity_is_an_error_when_the_app_is_built() -> None:
-    async def say(data: str) -> str:
-        return data
+async def test_without_an_identity_of_the_socket_each_route_reads_the_handshake_and_its_own_query(
+    kind: ServerKind, skip: Skip
+) -> None:
+    site = Site()
+    room = websocket_listener("/room", authenticate=Authenticate(site.who, bearer=True, query="ticket"))(site.say)
+    async with sharing(Telex([room, Multiplex("/socket", routes=[room])]), kind) as shared:
+        assert (await shared.refused("/room"))["status"] == 401
+        one = await shared.open("/room", query="ticket=ada:a/5")
+        two = await shared.open("/room", query="ticket=bob:b/3600")
+        assert (await one.call("hi"))["data"] == "ada ['a']: hi"
+        assert (await two.call("hi"))["data"] == "bob ['b']: hi"
+        await shared.send({"type": "auth", "id": 1, "token": "ada:a"})
+        assert (await shared.next_of(None))["error"]["code"] == "not_found"
+        await skip(5.1)
+        closed = await one.receive()
+        assert (closed["type"], closed["code"]) == ("closed", 4401)
+        assert (await two.call("hi"))["type"] == "reply"
 
-    room = websocket_listener("/room")(say)
-    for app in (
-        {"route_handlers": [room, Multiplex("/socket", routes=[room], authenticate=by_header())]},
-        {"route_handlers": [room, Multiplex("/socket", routes=[room], authenticate=None)], "authenticate": by_header()},
-        {
-            "route_handlers": [
-                Router("/", route_handlers=[room], authenticate=by_header(timeout=1)),
-                Multiplex("/socket", routes=[room]),
-            ],
-            "authenticate": by_header(),
-        },
-    ):
-        with pytest.raises(ImproperlyConfiguredException, match=r"say .* has another authenticate= than the socket"):
-            Telex(**app)
+
+async def say_alone(data: str) -> str:
+    return data
+
+
+def test_a_route_with_another_identity_is_an_error_when_the_app_is_built() -> None:
+    room = websocket_listener("/room")(say_alone)
+    own = Router("/", route_handlers=[room], authenticate=by_header(timeout=1))
+    with pytest.raises(ImproperlyConfiguredException, match=r"say_alone .* has another authenticate= than the socket"):
+        Telex([room, Multiplex("/socket", routes=[room], authenticate=by_header())])
+    with pytest.raises(ImproperlyConfiguredException, match=r"say_alone .* has another authenticate= than the socket"):
+        Telex([own, Multiplex("/socket", routes=[room])], authenticate=by_header())
+    in_band = websocket_listener("/room", authenticate=Authenticate(Site().who, in_band=True))(say_alone)
+    with pytest.raises(ImproperlyConfiguredException, match=r"say_alone .* in_band=True, which takes a token of the"):
+        Telex([in_band, Multiplex("/socket", routes=[in_band])])

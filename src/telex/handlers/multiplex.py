@@ -167,11 +167,17 @@ class Multiplex(Handler):
         return list(served.values())
 
     def _check_identity(self, build: Build, served: Sequence[HandlerPlan]) -> None:
-        """The socket has one identity: a route has the same ``authenticate``, or says that it is open to all."""
+        """The socket's identity is that of its routes. Without one, routes read the handshake, and their own query."""
         own = nearest(build.layer.authenticate, None)
         for plan in served:
             option = plan.layer.authenticate
-            if option is not None and nearest(option, None) != own:
+            given = nearest(option, None)
+            if own is None and given is not None and given.in_band:
+                raise build.wrong(
+                    f"{plan.where} has authenticate= with in_band=True, which takes a token of the socket:"
+                    " give the Multiplex the same authenticate=, best on the app"
+                )
+            if own is not None and option is not None and given != own:
                 raise build.wrong(
                     f"{plan.where} has another authenticate= than the socket, which has one identity for all its"
                     " routes: give both the same, best on the app, or authenticate=None for a route that is open to all"

@@ -13,6 +13,7 @@ from tests.contract.subjects.handshakes import guarded, guarded_below, handshake
 from tests.contract.subjects.journal import journal, probe, watched
 from tests.contract.subjects.lifetimes import lifetimes
 from tests.contract.subjects.limits import limits
+from tests.contract.subjects.logins import logins
 from tests.contract.subjects.messages import messages
 from tests.contract.subjects.people import people
 from tests.contract.subjects.refusals import refusals
@@ -41,8 +42,7 @@ subjects: Final[list[Any]] = [
     limits,
     calls,
 ]
-# The people log in, and a socket has one identity for all its routes.
-open_to_all = Telex([probe, *subjects, people, Multiplex("/multiplex", routes=subjects)])
+open_to_all = Telex([probe, *subjects, people, logins, Multiplex("/multiplex", routes=subjects)])
 PREFIXES: Final = {"guarded": guarded, "guarded-below": guarded_below}
 watched.extend([open_to_all, *PREFIXES.values()])
 
