@@ -42,7 +42,7 @@ def test_calls_streams_channels_and_routes(server: Program, tmp_path: Path) -> N
 
 def serve(stack: ExitStack, broker: Valkey) -> Program:
     env = {"CHANNELS_URL": broker.url}
-    arguments = ("--port", "0", "--drain-timeout", "10")
+    arguments = ("--port", "0", "--drain-timeout", "50")
     running = stack.enter_context(program(TELEX, "run", "tests.clients.app:app", *arguments, env=env))
     running.accepts(("127.0.0.1", running.port))
     return running
@@ -96,7 +96,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(broker: Valkey, how: str)
                         await asyncio.to_thread(follower.wait_for, '"open"', attempt)
             else:
                 proxy.target = serve(stack, broker).port
-                stopping = asyncio.ensure_future(asyncio.to_thread(first.stop))
+                stopping = asyncio.ensure_future(asyncio.to_thread(first.stop, within=PATIENCE))
                 while not stopping.done():
                     await publish(10)
             await publish(50)

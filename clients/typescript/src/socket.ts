@@ -421,7 +421,7 @@ export class Socket {
     this.#current?._probe();
     const now = performance.now();
     const waits = this.status.state === "waiting" && !this.#next && this.#mayHurry;
-    if (!waits || now - this.#hurried < TRY_NOW_EVERY) return;
+    if (!waits || (this.#timer && now - this.#hurried < TRY_NOW_EVERY)) return; // a hidden tab has no timer
     this.#hurried = now;
     this.#retryIn(1 + Math.random() * TRY_NOW);
   };

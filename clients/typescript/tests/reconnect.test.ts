@@ -229,6 +229,11 @@ test("a hidden tab waits, and goes on when it is seen", async (t) => {
   assert.equal(it.lines.length, 1);
   events.document.hidden = false;
   events.visible();
+  events.document.hidden = true; // and hidden again, before the attempt
+  await pass(t, 1100);
+  assert.equal(it.lines.length, 1);
+  events.document.hidden = false;
+  events.visible();
   await pass(t, 1100);
   assert.equal(it.lines.length, 2);
 });
