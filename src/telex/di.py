@@ -120,6 +120,8 @@ class Graph:
         self._values: list[tuple[int, RequestParameter, Callable[[object], Any]]] = []
         self._resolved: dict[str, int] = {}
         self._connection_steps: list[Step] = []
+        self.has_cleanup: bool = False
+        """Whether a dependency may have to be closed with the connection."""
         self._message_steps: dict[int, Step] = {}
         self._providers_of_messages: dict[int, Signature] = {}
         self._ends_with_connection: dict[int, frozenset[str]] = {}
@@ -365,6 +367,7 @@ class Graph:
         ends = self.closed_with_connection(call)
         if scope == "connection" and call.signature.kind in _WITH_CLEANUP:
             ends |= {call.signature.where}
+            self.has_cleanup = True
         self._ends_with_connection[index] = ends
         step = provider_step(call, index, provider if provider.use_cache else None, self._cache)
         if scope == "message":

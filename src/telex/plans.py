@@ -483,8 +483,7 @@ def _compile_serve(
     nothing: list[Any] = [None]
 
     def serve_plainly(socket: Socket) -> Awaitable[None]:
-        if not socket.was_accepted:  # else it has rested
-            socket.admit(announce)
+        socket.admit(announce)
         return body(socket, nothing)
 
     async def serve(socket: Socket) -> None:
@@ -502,9 +501,12 @@ def _compile_serve(
             await body(socket, slots)
 
     checked = authenticator or guards or checks.before_guards or checks.after_guards
-    is_plain = not (checked or graph.needs_resolving)
-    build.may_rest &= is_plain and body is run and not build.layer.middleware
-    return serve_plainly if is_plain else serve
+    serve_anew = serve if checked or graph.needs_resolving else serve_plainly
+    build.may_rest &= body is run and not (graph.has_cleanup or build.layer.middleware)
+    if not build.may_rest:
+        return serve_anew
+    # After a rest the handler has its values, and nothing is closed at the end.
+    return lambda socket: body(socket, nothing) if socket.was_accepted else serve_anew(socket)
 
 
 def _announced_with_identity(announce: Callable[[Socket], None]) -> Callable[[Socket], None]:

@@ -6,11 +6,11 @@ import asyncio
 import gc
 import json
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from telex import Multiplex, Telex, websocket_listener
+from telex import Multiplex, Provide, Telex, websocket_listener
 from telex.connection import Socket
 from telex.types import Message
 from tests.contract.servers import ServerKind
@@ -38,8 +38,26 @@ async def fails(data: str) -> str:
     raise ConnectionAbortedError(data)
 
 
+async def one() -> int:
+    return 1
+
+
+async def closed() -> AsyncGenerator[int, None]:
+    yield 1
+
+
+@websocket_listener("/rooms/{room:str}", dependencies={"number": Provide(one)})
+async def room(data: str, room: str, number: int) -> str:
+    return f"{room}{number}: {data}"
+
+
+@websocket_listener("/closed", dependencies={"number": Provide(closed)})
+async def needs_closing(data: str, number: int) -> str:
+    return data
+
+
 def make_app() -> Telex:
-    return Telex([echo, waits, fails, Multiplex("/socket", routes=Multiplex.ALL)])
+    return Telex([echo, waits, fails, room, needs_closing, Multiplex("/socket", routes=Multiplex.ALL)])
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -69,6 +87,25 @@ async def test_a_route_rests_after_each_message_and_keeps_the_context_of_its_han
             assert (await one.call(text))["data"] == before
         assert (await two.call("x"))["data"] == "nothing"
         assert seen.get() == "nothing"
+
+
+async def test_parameters_and_dependencies_are_kept_through_a_rest(kind: ServerKind) -> None:
+    app = make_app()
+    async with sharing(app, kind) as shared:
+        route = await shared.open("/rooms/a")
+        for _ in range(2):
+            await resting(app)
+            assert (await route.call("hi"))["data"] == "a1: hi"
+
+
+async def test_a_dependency_that_must_be_closed_stays_open_in_its_task(kind: ServerKind) -> None:
+    app = make_app()
+    async with sharing(app, kind) as shared:
+        route, other = await shared.open("/closed"), await shared.open("/echo")
+        for each in (route, other, route, other):
+            assert (await each.call("hi"))["data"] == "hi"
+        await until(lambda: any(map(rests, app.connections)))
+        assert sum(map(rests, app.connections)) == 1
 
 
 async def test_calls_that_come_together_are_answered_in_order_after_a_rest(kind: ServerKind) -> None:
