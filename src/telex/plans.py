@@ -87,6 +87,8 @@ class Operation:
     answers: MessageShape | None = None
     parts: bool = False
     """Whether the answer comes in parts of the type ``answers``."""
+    idempotent: bool = False
+    """Whether calls may carry a key."""
     description: str = ""
 
 

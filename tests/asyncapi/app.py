@@ -210,7 +210,7 @@ def raw_bytes(data: bytes) -> bytes:
     return data
 
 
-@websocket_listener("/options")
+@websocket_listener("/options", idempotent=True)
 def options(data: Options) -> dict[str, list[int]]:
     return {}
 

@@ -54,6 +54,7 @@ def test_each_member_of_a_union_is_an_operation_with_replies_and_errors() -> Non
     assert names(move["reply"]) == ["Moved", "null", "error", "no_such_room", "room_full"]
     assert move["summary"] == "Plays in a room."
     assert operations["table.receive.say"]["x-telex-stream"] is True
+    assert operations["options.receive.Options"]["x-telex-idempotent"] is True
     assert names(operations["rooms-room-number.ask.confirm"]["reply"]) == ["Answer"]
     assert names(operations["rooms-room-number.send"])[:2] == ["string", "joined"]
 

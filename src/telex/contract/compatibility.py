@@ -188,6 +188,8 @@ class _Comparison:
         if streams[0] != streams[1]:
             yield self._breaks(what, "it comes in parts now" if streams[1] else "it does not come in parts any more")
             return
+        if old.get("x-telex-idempotent") and not new.get("x-telex-idempotent"):
+            yield self._breaks(what, "calls may not carry a key any more")
         if new.get("x-telex-empty-reply") and not old.get("x-telex-empty-reply") and "reply" in old:
             yield self._breaks(what, "it is empty now")
             return

@@ -125,6 +125,8 @@ class Route:
                 found["reply"] = self._reply([*replies, *errors])
                 if not replies:
                     found["x-telex-empty-reply"] = True
+            if operation.idempotent:
+                found["x-telex-idempotent"] = True
             if operation.parts:
                 found["x-telex-stream"] = True
             operations[f"{self.key}.receive.{name}"] = found

@@ -108,7 +108,8 @@ class ListenerHandler(Handler):
             self.sync_to_thread,
             outlives=self.idempotent is not None,
         )
-        build.operations = receivers.operations
+        takes_keys = self.idempotent is not None
+        build.operations = tuple(replace(each, idempotent=takes_keys) for each in receivers.operations)
         self.describe_sent(build)
         serve = MessageLoop.compile(
             build,
