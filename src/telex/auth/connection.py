@@ -314,18 +314,24 @@ class ConnectionIdentity(_Guarded):
             if failure is None:
                 tell(None)
                 return
-            await self._tell_failure(failure, tell)
+            if not closes:
+                self._renewing = None  # the client may send another as soon as it has the answer
+            self._tell_failure(failure, tell)
             if closes:
+                await self._flush()
                 self.end(failure)
         except WebSocketDisconnect:
             pass  # the client has left
         finally:
             self._renewing = None
 
-    async def _tell_failure(self, failure: Exception, tell: TellAnswer) -> None:
-        """Answer a token that is refused, before anything closes the connection for it."""
+    def _tell_failure(self, failure: Exception, tell: TellAnswer) -> None:
+        """Answer a token that is refused."""
         told = self._authenticator.failures.of(familiar(failure))
         tell((told.code, told.message))
+
+    async def _flush(self) -> None:
+        """Send the answer, before anything closes the connection."""
         if self._socket.envelope is not None:
             await self._socket.envelope.flush()
 
@@ -344,7 +350,8 @@ class ConnectionIdentity(_Guarded):
             if not first.done():
                 first.set_result(None)
             return
-        await self._tell_failure(failure, tell)
+        self._tell_failure(failure, tell)
+        await self._flush()
         if not first.done():
             first.set_exception(failure)
 
