@@ -30,6 +30,8 @@ CHANNEL: Final = f"{INTERNAL}users"
 
 INTRODUCTION: Final = 1.0
 """Seconds after its first hello in which a node does not know yet which others there are."""
+CONFIRMED_WITHIN: Final = 10.0
+"""Seconds that the broker may take to confirm the subscription."""
 CHUNK: Final = 100
 """Closes in one message."""
 
@@ -155,26 +157,31 @@ class Nodes:
     async def count(self, key: str, within: float) -> int:
         """The connections of a user on the other nodes; one that does not answer ``within`` seconds counts none.
 
-        :raises BackendUnavailable: the connection to the broker failed.
+        :raises BackendUnavailable: the connection to the broker failed, or it has not confirmed the subscription.
         """
-        self.follow()
-        question = None
+        await self._introduced()
         number = next(self._numbers)
+        question = self._questions[number] = _Answers(set(self._others))
         try:
             async with asyncio.timeout(within):
-                await self._following.wait()
-                if (left := self._introduced_at - loop_time()) > 0:
-                    await asyncio.sleep(left)
-                question = self._questions[number] = _Answers(set(self._others))
                 await self._tell(_Inquiry(self._node, number, key))
                 await question.answered.wait()
         except TimeoutError:
-            if question is None:
-                raise BackendUnavailable("the broker has not confirmed the subscription of app.users yet") from None
             self._others -= question.missing  # they are known again as soon as they say something
         finally:
-            self._questions.pop(number, None)
+            del self._questions[number]
         return question.count
+
+    async def _introduced(self) -> None:
+        """Wait until this node knows the others: once, after it has begun to follow them."""
+        self.follow()
+        try:
+            async with asyncio.timeout(CONFIRMED_WITHIN):
+                await self._following.wait()
+        except TimeoutError:
+            raise BackendUnavailable("the broker has not confirmed the subscription of app.users") from None
+        if (left := self._introduced_at - loop_time()) > 0:
+            await asyncio.sleep(left)
 
     async def _tell(self, message: _Told) -> None:
         await self._hub.publish_internal(CHANNEL, _encode(message))
