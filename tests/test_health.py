@@ -212,7 +212,9 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
 
 
 @pytest.mark.program
-@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one", "workers"])
+@pytest.mark.parametrize(
+    "workers", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=["one", "workers"]
+)
 def test_a_service_manager_is_told_of_start_and_stop(
     manager: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: tuple[str, ...]
 ) -> None:

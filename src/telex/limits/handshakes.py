@@ -212,7 +212,7 @@ class _Refusals:
     __slots__ = ("_clock", "_logs_at", "_warned", "_what", "_where", "count", "option")
 
     def __init__(self, option: str, of: object, where: str, clock: Clock) -> None:
-        self.option = option
+        self.option: str = option
         self._what = f"{option} of {of}"
         self._where = where
         self._clock = clock

@@ -63,8 +63,8 @@ class RouteCounts:
     )
 
     def __init__(self, app: AppCounts, route: str) -> None:
-        self.app = app
-        self.route = route
+        self.app: AppCounts = app
+        self.route: str = route
         self._codes: set[int] = set()
         """Codes that this side has closed with."""
         self.types: dict[type, str] = {}

@@ -83,8 +83,8 @@ class Reading:
     """One look at an app, also from another thread. What costs time is read once for all families."""
 
     def __init__(self, app: CountedApp, counts: AppCounts) -> None:
-        self.app = app
-        self.counts = counts
+        self.app: CountedApp = app
+        self.counts: AppCounts = counts
         self.at: float = time.monotonic()
 
     @cached_property
