@@ -143,7 +143,9 @@ async def test_a_count_right_after_the_start_waits_until_the_nodes_know_each_oth
         await until(lambda: there.follows)
         # Longer than the others may take to answer, which counts from then on; on a busy machine they are late.
         assert await within(here.app.users.count("ada", within=0.4)) in {0, 1}
-        assert await within(here.app.users.count("ada", within=20)) == 1
+        async with asyncio.timeout(30):  # a late answer makes the other node known again
+            while await here.app.users.count("ada", within=20) != 1:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
 
 
 async def test_clients_and_user_code_cannot_name_the_channel(engine: Engine) -> None:
