@@ -188,8 +188,11 @@ class _Comparison:
         if streams[0] != streams[1]:
             yield self._breaks(what, "it comes in parts now" if streams[1] else "it does not come in parts any more")
             return
-        if old.get("x-telex-idempotent") and not new.get("x-telex-idempotent"):
+        took_key, takes_key = (bool(each.get("x-telex-idempotent")) for each in (old, new))
+        if took_key and not takes_key:
             yield self._breaks(what, "calls may not carry a key any more")
+        elif takes_key and not took_key:
+            yield self._allows(what, "calls may carry a key now")
         if new.get("x-telex-empty-reply") and not old.get("x-telex-empty-reply") and "reply" in old:
             yield self._breaks(what, "it is empty now")
             return
