@@ -41,17 +41,17 @@ class OnceRun:
     __slots__ = ("call", "is_begun", "is_over", "message", "outcome", "store", "task", "waiters", "waiting")
 
     def __init__(self, call: CallId, message: str, store: AnswerStore) -> None:
-        self.call = call
-        self.message = message
-        self.store = store
+        self.call: CallId = call
+        self.message: str = message
+        self.store: AnswerStore = store
         self.outcome: Outcome | None = None
         self.waiters: set[asyncio.Future[None]] = set()
         self.task: asyncio.Task[None] | None = None
-        self.waiting = 0
+        self.waiting: int = 0
         """Callers."""
-        self.is_begun = False
+        self.is_begun: bool = False
         """Whether the handler may have had an effect."""
-        self.is_over = False
+        self.is_over: bool = False
         """Whether the handler has ended: it is too late to cancel it."""
 
     def cancel(self) -> None:
@@ -88,7 +88,7 @@ class RunsHere:
         """Runs without a caller, and those whose answer the store has not taken yet."""
         self._stores: dict[Once, AnswerStore] = {}
         self._logs_at = -math.inf
-        self.cancelled = 0
+        self.cancelled: int = 0
         """Runs that were cancelled because too many had no caller."""
 
     def store(self, once: Once, where: str) -> AnswerStore:
