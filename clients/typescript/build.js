@@ -38,7 +38,7 @@ if (mode === "--tests") {
   await build({ ...common, entryPoints, outdir: "dist", mangleProps: /^_/, packages: "external" });
   const banner = { js: "/* Built from clients/typescript by `npm run build`. */" };
   await build({ ...small, outfile: mode ?? SERVED, banner });
-  const emitted = spawnSync("npx", ["tsc", "--project", "tsconfig.build.json"], { stdio: "inherit" });
+  const emitted = spawnSync("tsc", ["--project", "tsconfig.build.json"], { stdio: "inherit" });
   process.exitCode = emitted.status ?? 1;
   for (const name of readdirSync("dist").filter((each) => each.endsWith(".d.ts"))) {
     const text = readFileSync(`dist/${name}`, "utf8");

