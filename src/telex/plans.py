@@ -418,6 +418,7 @@ async def _end(socket: Socket, build: Build) -> None:
     _log_unhandled(socket, build)
     if socket.authentication is not None:
         await socket.authentication.aclose()
+        socket.authentication = None  # it references the connection: a reference cycle
     if socket.envelope is not None:
         await socket.envelope.aclose()
     await socket.event_reader.aclose()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -361,6 +363,24 @@ async def test_a_client_that_leaves_while_the_provider_runs_leaves_nothing(kind:
         await asyncio.wait((connecting,))
         await soon(ended.wait())
     assert len(app.connections) == 0
+
+
+async def test_a_connection_that_has_ended_is_in_no_reference_cycle() -> None:
+    kept: list[weakref.ref[WebSocket]] = []
+
+    @websocket("/")
+    async def remembered(socket: WebSocket) -> None:
+        kept.append(weakref.ref(socket))
+        await socket.accept()
+
+    app, peer = Telex([remembered], authenticate=by_header()), Peer()
+    gc.disable()
+    try:
+        await app(scope("/", headers=bearer("ada-1/3600")), peer.receive, peer.send)
+        await asyncio.sleep(0)
+        assert [each() for each in kept] == [None]
+    finally:
+        gc.enable()
 
 
 # -- errors when the app is built
