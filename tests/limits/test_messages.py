@@ -109,10 +109,10 @@ async def test_the_app_closes_while_a_message_waits(kind: ServerKind, path: str)
     async with app.lifespan(), serving(app, kind) as running, no_leaks(), connected(running, path) as client:
         for number in range(6):
             await client.send(message(path, str(number)))
-        await journal.until(lambda: len(journal.got) == 3)
-        await soon(app.connections.drain())
         for _ in range(3):
             await heard(client)
+        await journal.until(lambda: len(journal.got) == 3)
+        await soon(app.connections.drain())
         assert (await ending(client))[0] == 1012
         await journal.until(lambda: bool(journal.ends))
     assert journal.got == ["0", "1", "2"]
