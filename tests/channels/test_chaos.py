@@ -25,7 +25,7 @@ from tests.channels.cluster import Cluster
 from tests.channels.conftest import WAIT, take, take_data, until, within
 from tests.support.proxy import TcpProxy
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 KINDS = ["valkey", "nats", "postgres"]
 BACKENDS: dict[str, Callable[..., ChannelsBackend]] = {

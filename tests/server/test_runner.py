@@ -200,7 +200,7 @@ async def swallow() -> None:
 
 
 @pytest.mark.program
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 @pytest.mark.parametrize(("path", "name"), [("/stubborn", "WebSocket '/stubborn'"), ("/background", "the user's task")])
 async def test_what_swallows_its_cancellation_does_not_keep_the_process(number: int, path: str, name: str) -> None:
     async with process("tests.server.test_runner:stubborn", drain_timeout=0.2, close_timeout=0.2) as server:
