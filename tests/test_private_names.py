@@ -125,6 +125,7 @@ def file_of(subject: type) -> str:
     return Path(inspect.getfile(subject)).relative_to(SOURCE).as_posix()
 
 
+@pytest.mark.long
 def test_every_private_name_of_a_library_has_a_row() -> None:
     used = {
         (path.relative_to(SOURCE).as_posix(), name)
