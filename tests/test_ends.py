@@ -58,6 +58,7 @@ async def test_a_second_cancellation_skips_neither_the_close_nor_the_hook(again:
     assert [event["code"] for event in peer.sent if event["type"] == "websocket.close"] == [1012]
 
 
+@pytest.mark.long
 async def test_a_hook_that_does_not_end_does_not_keep_a_server_that_cancels_again() -> None:
     accepted, hooked, outcome = asyncio.Event(), asyncio.Event(), list[str]()
     peer = Peer()

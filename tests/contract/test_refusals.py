@@ -138,6 +138,7 @@ async def test_the_option_decides(site: Site) -> None:
     assert (await site.handshake("/refusals/socket")).status == 403
 
 
+@pytest.mark.long
 async def test_a_client_that_does_not_answer_is_closed(site: Site) -> None:
     own = ("Origin", f"http://127.0.0.1:{site.running.port}")
     async with site.raw() as client:

@@ -6,6 +6,7 @@ import asyncio
 import re
 
 import httpx
+import pytest
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from websockets.asyncio.client import connect
@@ -42,6 +43,7 @@ async def test_one_process() -> None:
         assert sample in shown
 
 
+@pytest.mark.long
 async def test_a_port_for_each_worker() -> None:
     async with SERVER.loop(metrics_workers.app):
         found = [await _answer(port) for port in metrics_workers.PORTS]

@@ -9,6 +9,7 @@ from telex.exceptions import WebSocketDisconnect
 from telex.testing import AsyncTestClient, WebSocketDenied
 
 
+@pytest.mark.long
 async def test_a_user_is_told_counted_and_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(revoke, "SESSIONS", dict(revoke.SESSIONS))
     async with AsyncTestClient(revoke.app) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def test_streams() -> None:
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module with its own database."""
     monkeypatch.setitem(os.environ, "LIBRARY", f"sqlite:///{tmp_path / 'library.sqlite3'}")
+    monkeypatch.delitem(sys.modules, "examples.dto.library", raising=False)  # other tests import every example
     module = importlib.import_module("examples.dto.library")
     yield module
     module.engine.dispose()

@@ -310,6 +310,7 @@ async def test_a_message_that_waits_survives_a_cancelled_receive(kind: ServerKin
         assert [await heard(client) for _ in range(5)] == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.long
 async def test_waiting_pushes_back_through_tcp(kind: ServerKind) -> None:
     """A client that floods stops being read: memory on the server stays bounded, and its own sends block."""
     journal = Journal()

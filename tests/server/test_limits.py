@@ -209,6 +209,7 @@ async def test_idle_connections_give_large_buffers_back() -> None:
         assert rss(server.process.pid) - before < 40 * MIB
 
 
+@pytest.mark.long
 async def test_idle_connections_still_work_after_their_buffer_shrank() -> None:
     async with attacked(echo, ping_interval=0.1) as server, connected(server.port) as client:
         big = os.urandom(300_000)

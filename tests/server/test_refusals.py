@@ -92,6 +92,7 @@ async def test_an_app_that_does_not_answer_in_time() -> None:
         assert await told(client, response) == unavailable("The application did not answer in time.")
 
 
+@pytest.mark.long
 async def test_a_refusal_of_the_app_has_its_status_in_the_access_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with running(Telex([echo])) as server, await RawClient.open(server.port) as client:

@@ -101,6 +101,7 @@ async def test_the_drain_closes_one_batch_in_an_interval() -> None:
         server.force_exit = True  # as a second signal does
 
 
+@pytest.mark.long
 async def test_handlers_that_are_busy_at_the_deadline_are_cancelled() -> None:
     app = Busy()
     async with running(app, drain_timeout=0.3, close_timeout=0.5) as server, AsyncExitStack() as stack:
