@@ -227,7 +227,7 @@ def test_a_service_manager_is_told_of_start_and_stop(
         assert answer.json() == {"ready": True, "checks": ALL_TRUE}
         service.process.send_signal(signal.SIGTERM)
         assert manager.recv(100) == b"STOPPING=1"
-        service.process.wait(30)
+        service.wait(30)
     manager.setblocking(False)
     with pytest.raises(BlockingIOError):
         manager.recv(100)

@@ -89,7 +89,7 @@ def test_a_port_that_is_taken_is_told_of(folder: Path) -> None:
         port = str(taken.getsockname()[1])
         with program(TELEX, "run", "service:app", "--port", port, cwd=folder) as running:
             running.wait_for("address already in use")
-            assert running.process.wait(20) == 3
+            assert running.wait(20) == 3
 
 
 @pytest.mark.program
@@ -226,7 +226,7 @@ def test_an_app_that_cannot_start_ends_the_command(folder: Path) -> None:
     )
     with program(TELEX, "run", "failing:app", "--port", "0", cwd=folder) as running:
         running.wait_for("OSError: no disk")
-        assert running.process.wait(20) == 3
+        assert running.wait(20) == 3
 
 
 @pytest.mark.program

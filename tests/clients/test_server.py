@@ -102,7 +102,7 @@ async def test_nothing_is_lost_and_nothing_comes_twice(broker: Valkey, how: str)
             await publish(50)
             await out.publish(f"room:{room}", "end")
             for follower in followers:
-                await asyncio.to_thread(follower.process.wait, PATIENCE)
+                await asyncio.to_thread(follower.wait, PATIENCE)
                 seen = [json.loads(line) for line in follower.log.splitlines()]
                 values = [each for each in seen if not isinstance(each, dict)]
                 assert values == [*range(published), "end"], follower.log

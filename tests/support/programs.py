@@ -73,11 +73,17 @@ class Program:
             raise AssertionError(f"{pattern!r} was printed {len(found)} times and not {times}:\n{self.log}")
         return found[times - 1]
 
+    def wait(self, within: float = PATIENCE) -> int:
+        """Waits until it has ended, and until all that it has printed is in ``log``; its exit status."""
+        status = self.process.wait(within)
+        self._reader.join(within)
+        return status
+
     def stop(self, by: signal.Signals = signal.SIGTERM, within: float = PATIENCE) -> int:
         """Stops it as an operator does; its exit status."""
         self.process.send_signal(by)
         try:
-            return self.process.wait(within)
+            return self.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it did not end within {within} s of {by.name}:\n{self.log}") from None
 
